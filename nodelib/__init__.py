@@ -1,0 +1,3 @@
+"""nodelib: neural ODEs on MNIST, their gradients, attacks on them, and the dynamics of their states."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,39 @@
+"""What a solve can refuse or fail with. Each error names the value, the allowed range and the way out."""
+
+from __future__ import annotations
+
+
+class TimesError(ValueError):
+    """The requested times are not increasing, repeated, not finite, or too few."""
+
+
+class ToleranceError(ValueError):
+    """rtol, atol, a step size or a step limit is outside its range."""
+
+
+class StateTypeError(TypeError):
+    """The state is not a float32 or float64 tensor."""
+
+
+class DerivativeError(ValueError):
+    """func returns something whose shape or type differs from the state's."""
+
+
+class IntegrationError(RuntimeError):
+    """The integration cannot go on from time `t` with step size `h`; `norm` is the offending norm."""
+
+    def __init__(self, message: str, t: float, h: float, norm: float) -> None:
+        super().__init__(f"{message} (at t = {t:.9g}, step size {h:.3g}, norm {norm:.3g})")
+        self.t, self.h, self.norm = t, h, norm
+
+
+class NonFiniteError(IntegrationError):
+    """The state or its derivative is NaN or infinite."""
+
+
+class StepSizeUnderflowError(IntegrationError):
+    """The step became so small that t + h equals t."""
+
+
+class StepLimitError(IntegrationError):
+    """The allowed number of steps was spent before the end time."""

@@ -1,0 +1,266 @@
+"""The networks: the ODE-net of the post in three sizes, and the residual networks it is compared with."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from nodelib.solving import GRADIENTS, integrate
+
+if TYPE_CHECKING:
+    from nodelib.configs import RunConfig
+
+IMAGE_SIZE = 28
+CLASSES = 10
+POOLING_KERNEL = 2
+POOLINGS = ("random", "fixed")
+
+
+def check_end_time(t1: float) -> float:
+    """Return t1 as a float, or raise a ValueError unless it is a finite number above 0."""
+    t1 = float(t1)
+    if not (math.isfinite(t1) and t1 > 0):
+        raise ValueError(f"the end time t1 is {t1}; it must be a finite number above 0 (the post used 1 to 500)")
+    return t1
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Group normalisation in min(32, channels) groups (Wu and He, 2018)."""
+    return nn.GroupNorm(min(32, channels), channels)
+
+
+def conv3x3(channels: int) -> nn.Conv2d:
+    return nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
+
+
+class ODEFunc(nn.Module):
+    """The dynamics f of dy/dt = f(y): GroupNorm, then four times [ReLU, Conv3x3, GroupNorm].
+
+    Time-invariant. Because it begins and ends with a normalisation, f ignores the scale of y (up to
+    the normalisation's eps) and its own size is bounded.
+
+    Args:
+        channels: number of channels C of the state, at least 1; GroupNorm uses min(32, C) groups,
+            which must divide C.
+        leaky: use f(y) - y instead, the control in which an equilibrium must exist.
+        last_norm: False leaves out the last normalisation, the control in which the speed is free.
+
+    `nfe` counts calls (number of function evaluations); set it to 0 before counting.
+    """
+
+    def __init__(self, channels: int, leaky: bool = False, last_norm: bool = True) -> None:
+        super().__init__()
+        self.channels = channels
+        self.leaky = leaky
+        self.last_norm = last_norm
+        self.norm0 = group_norm(channels)
+        for i in range(1, 5):
+            setattr(self, f"conv{i}", conv3x3(channels))
+            if i < 4 or last_norm:
+                setattr(self, f"norm{i}", group_norm(channels))
+        self.nfe = 0
+
+    def forward(self, t: Tensor | float, y: Tensor) -> Tensor:
+        """dy/dt at state y, shape (N, C, H, W), same shape out; t is not used."""
+        self.nfe += 1
+        x = self.norm0(y)
+        for i in range(1, 5):
+            x = getattr(self, f"conv{i}")(F.relu(x))
+            if i < 4 or self.last_norm:
+                x = getattr(self, f"norm{i}")(x)
+        return x - y if self.leaky else x
+
+
+class ODEBlock(nn.Module):
+    """y(t1) for dy/dt = func(t, y), y(0) = y0 (Chen et al., 2018, eq. 2), solved by adaptive dopri5.
+
+    Args:
+        func: module (t, y) -> dy/dt.
+        t1: end time, above 0; `forward` may override it per call.
+        rtol, atol: relative and absolute tolerance of the solver, above 0.
+        gradient: how the backward pass is computed, one of `nodelib.solving.GRADIENTS`.
+
+    After a forward pass `nfe` holds its number of function evaluations.
+    """
+
+    def __init__(self, func: nn.Module, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
+                 gradient: str = "exact") -> None:
+        super().__init__()
+        if gradient not in GRADIENTS:
+            raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+        self.func = func
+        self.t1 = check_end_time(t1)
+        self.rtol = rtol
+        self.atol = atol
+        self.gradient = gradient
+        self.nfe = 0
+
+    def forward(self, y0: Tensor, t1: float | None = None) -> Tensor:
+        """State at the end time, shape of y0."""
+        return self.trajectory(y0, [self.t1 if t1 is None else t1])[0]
+
+    def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
+        """States at increasing `times` above 0, from one integration; shape (T, *y0.shape)."""
+        times = [check_end_time(t) for t in times]
+        y, self.nfe = integrate(self.func, y0, times, rtol=self.rtol, atol=self.atol, gradient=self.gradient)
+        return y
+
+
+class FractionalPool(nn.Module):
+    """FractionalMaxPool2d(2) to a given size, with its random regions under control.
+
+    torch's module redraws its pooling regions at every call, also in eval mode, which makes the
+    network random at test time: an undeclared defence. Here `mode="random"` does the same, drawing from
+    `generator` (torch's default CPU generator if None), and `mode="fixed"` uses one stored draw.
+
+    Source: Graham, Fractional max-pooling, 2014.
+    """
+
+    def __init__(self, channels: int, size: int, mode: str = "fixed") -> None:
+        super().__init__()
+        self.size = size
+        self.mode = mode
+        self.generator: torch.Generator | None = None
+        # one draw for all images; stored with the weights
+        self.register_buffer("samples", torch.rand(1, channels, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C, size, size)."""
+        n, channels = x.shape[:2]
+        if self.mode == "random":
+            # drawn on the CPU for every device, so that one seed gives the same regions everywhere
+            samples = torch.rand(n, channels, 2, generator=self.generator).to(x.device)
+        else:
+            samples = self.samples.expand(n, -1, -1)
+        return F.fractional_max_pool2d(
+            x, POOLING_KERNEL, output_size=self.size, _random_samples=samples.to(x.dtype)
+        )
+
+
+class _Classifier(nn.Module):
+    """Stem, a map that keeps the state's shape, linear head. Pixels enter shifted to [-0.5, 0.5]."""
+
+    def __init__(self, channels: int, size: int, pooling: str) -> None:
+        super().__init__()
+        self.channels = channels
+        self.size = size
+        self.conv = nn.Conv2d(1, channels, kernel_size=3, padding=1)
+        self.norm = nn.BatchNorm2d(channels)
+        self.pool = FractionalPool(channels, size)
+        self.linear = nn.Linear(channels * size * size, CLASSES)
+        self.pooling = pooling
+
+    @property
+    def pooling(self) -> str:
+        """"fixed" (one stored draw of the pooling regions) or "random" (fresh regions for every image)."""
+        return self.pool.mode
+
+    @pooling.setter
+    def pooling(self, mode: str) -> None:
+        if mode not in POOLINGS:
+            raise ValueError(f"pooling is {mode!r}; it must be one of {', '.join(map(repr, POOLINGS))}")
+        self.pool.mode = mode
+
+    def stem(self, images: Tensor) -> Tensor:
+        """Images (N, 1, 28, 28) to the initial state (N, C, size, size)."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != (1, IMAGE_SIZE, IMAGE_SIZE):
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1, {IMAGE_SIZE}, {IMAGE_SIZE})")
+        return self.pool(self.norm(self.conv(images - 0.5)))
+
+    def head(self, y: Tensor) -> Tensor:
+        """State (N, C, size, size) to logits (N, 10)."""
+        return self.linear(y.flatten(1))
+
+
+class ODENet(_Classifier):
+    """The post's classifier: stem, ODE block, linear head.
+
+    Args:
+        channels, size: the state is (channels, size, size): small 16 x 7 x 7 (17,418 parameters),
+            large 128 x 7 x 7 (655,370), wide 64 x 10 x 10 (212,874).
+        t1: end time of the integration, above 0.
+        rtol, atol: solver tolerances, above 0.
+        gradient: see `nodelib.solving.GRADIENTS`.
+        pooling: "fixed" or "random", see `FractionalPool`.
+        leaky, last_norm: controls, see `ODEFunc`.
+    """
+
+    def __init__(self, channels: int, size: int, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
+                 gradient: str = "exact", pooling: str = "fixed", leaky: bool = False,
+                 last_norm: bool = True) -> None:
+        super().__init__(channels, size, pooling)
+        self.block = ODEBlock(ODEFunc(channels, leaky, last_norm), t1, rtol, atol, gradient)
+
+    def forward(self, images: Tensor, t1: float | None = None) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1] at end time t1 (default: the network's own)."""
+        return self.head(self.block(self.stem(images), t1))
+
+    def trajectory(self, images: Tensor, times: Sequence[float]) -> Tensor:
+        """States at increasing `times`, shape (T, N, C, size, size), from one integration."""
+        return self.block.trajectory(self.stem(images), times)
+
+
+class ResidualBlock(nn.Module):
+    """y + g(y), with g = GroupNorm, ReLU, Conv3x3, GroupNorm, ReLU, Conv3x3 (He et al., 2016, pre-activation)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(
+            group_norm(channels), nn.ReLU(), conv3x3(channels), group_norm(channels), nn.ReLU(), conv3x3(channels)
+        )
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y + self.branch(y)
+
+
+class EulerBlock(nn.Module):
+    """y + f(y) with the ODE-net's own f: one residual block with exactly the ODE-net's parameters."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.func = ODEFunc(channels)
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y + self.func(0.0, y)
+
+
+class ResNet(_Classifier):
+    """Residual baselines with the ODE-net's stem and head.
+
+    Args:
+        channels, size: shape of the state, as in `ODENet`.
+        blocks: 1 builds one block with the ODE-net's dynamics as its branch (the same parameters);
+            more build that many two-convolution blocks.
+        pooling: "fixed" or "random".
+    """
+
+    def __init__(self, channels: int, size: int, blocks: int, pooling: str = "fixed") -> None:
+        super().__init__(channels, size, pooling)
+        if blocks < 1:
+            raise ValueError(f"blocks is {blocks}; a residual network needs at least 1")
+        self.blocks = nn.Sequential(
+            *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
+        )
+
+    def forward(self, images: Tensor, t1: float | None = None) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]; t1 is accepted and has no meaning here."""
+        return self.head(self.blocks(self.stem(images)))
+
+
+def build(config: RunConfig) -> ODENet | ResNet:
+    """The untrained network of a run, with weights drawn from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        if config.architecture == "resnet":
+            return ResNet(config.channels, config.size, config.blocks)
+        return ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
+                      gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Number of trained parameters (buffers not counted)."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,408 @@
+"""Solve dy/dt = func(t, y): adaptive Dormand-Prince 5(4), and fixed steps, with a choice of gradients."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.errors import (
+    DerivativeError,
+    NonFiniteError,
+    StateTypeError,
+    StepLimitError,
+    StepSizeUnderflowError,
+    TimesError,
+    ToleranceError,
+)
+from nodelib.stepper import Step, TorchStepper
+from nodelib.tableau import DOPRI5, EULER, RK4, Tableau
+
+FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
+METHODS = ("dopri5", *FIXED)
+GRADIENTS = ("exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint")
+MEMORY_BUDGET = 2 * 2**30  # bytes of kept activations
+
+# The controller of torchdiffeq's dopri5: h_next = h min(10, max(0.9 ratio^(-1/5), 0.2 or, once accepted, 1))
+SAFETY, GROWTH, SHRINKAGE = 0.9, 10.0, 0.2
+
+
+@dataclass
+class Solution:
+    """States at the requested times, and the record of how they were found.
+
+    t: requested times, float64, shape (T,); y: states, shape (T, *y0.shape), y[0] = y0, differentiable.
+    nfe: evaluations of func in the forward solve; nfe_backward: those and the vector-Jacobian products
+        of all backward passes so far (None before the first).
+    steps, rejected_steps: (t, step size, error ratio) of every accepted and rejected step.
+    first_step: the first step size tried.
+    """
+
+    t: Tensor
+    y: Tensor
+    nfe: int = 0
+    nfe_backward: int | None = None
+    steps: list[tuple[float, float, float]] = field(default_factory=list)
+    rejected_steps: list[tuple[float, float, float]] = field(default_factory=list)
+    first_step: float | None = None
+
+    @property
+    def accepted(self) -> int:
+        return len(self.steps)
+
+    @property
+    def rejected(self) -> int:
+        return len(self.rejected_steps)
+
+    @property
+    def step_times(self) -> list[float]:
+        """Start times of the accepted steps."""
+        return [t for t, _, _ in self.steps]
+
+    @property
+    def step_sizes(self) -> list[float]:
+        return [h for _, h, _ in self.steps]
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Root mean square over all elements, the batch included (torchdiffeq's norm)."""
+    return x.pow(2).mean().sqrt()
+
+
+def odeint(
+    func: Callable[[Tensor, Tensor], Tensor],
+    y0: Tensor,
+    t: Tensor | Sequence[float],
+    *,
+    rtol: float = 1e-3,
+    atol: float = 1e-3,
+    method: str = "dopri5",
+    gradient: str = "exact",
+    params: Sequence[Tensor] | None = None,
+    step_size: float | None = None,
+    first_step: float | None = None,
+    max_steps: int = 10_000,
+    memory_budget: int = MEMORY_BUDGET,
+    norm: Callable[[Tensor], Tensor] = rms_norm,
+    anchors: int = 20,
+    compiled: bool = True,
+) -> Solution:
+    """Solve dy/dt = func(t, y), y(t[0]) = y0, and return the states at all times in t.
+
+    "dopri5" is the adaptive method of Dormand and Prince (1980) with the tableau, error norm, step
+    controller, first step (Hairer, Norsett and Wanner, 1993, section II.4) and dense output of
+    torchdiffeq 0.2.5: at equal tolerances it takes the same steps. Like there, the solver steps past a
+    requested time and interpolates, so that asking for more times never changes the steps. The accepted
+    error of a step satisfies norm(error / (atol + rtol max(|y_n|, |y_{n+1}|))) <= 1.
+
+    Args:
+        func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type.
+        y0: initial state, float32 or float64, any shape.
+        t: times, at least two, finite, increasing; t[0] is the initial time. Two equal times return the
+            state unchanged with nfe 0.
+        rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
+        method: "dopri5", or a fixed-step method: "euler", "rk4" (classical), "dopri5-fixed". These
+            divide every interval of t into equal steps no longer than `step_size` and hit each time exactly.
+        gradient: what `backward` computes.
+            "exact": the gradient of the computed solution, by reversing the accepted steps with their
+                sizes held constant (the first included). What an attacker of this very model needs.
+            "adjoint": a second solve, of the continuous adjoint, backwards in time (Chen et al., 2018,
+                algorithm 1). It approximates the gradient of the true flow, and fails at long end times.
+            "anchored": the same with the state restored at `anchors` log-spaced times.
+            "torchdiffeq-backprop", "torchdiffeq-adjoint": torchdiffeq's own, as references.
+            Neither kind is the other: the solution's gradient differs from the flow's by the
+            discretisation error, which only a tighter tolerance reduces.
+        params: tensors inside func to differentiate; by default func.parameters(). Those that do not
+            require gradients cost nothing.
+        step_size: step of the fixed methods, above 0.
+        first_step: first step of dopri5; chosen automatically if None.
+        max_steps: most attempted steps, at least 1.
+        memory_budget: bytes of activations that "exact" may keep, 0 or more. Accepted steps beyond it
+            keep only their states and are recomputed one at a time: slower, the same gradient.
+        norm: tensor -> 0-dimensional tensor, for the error ratio.
+        anchors: number of restored times of "anchored", at least 1.
+        compiled: allow the compiled kernels where they apply (`nodelib.native`).
+
+    Returns:
+        Solution.
+
+    Raises:
+        TimesError, ToleranceError, StateTypeError, DerivativeError: bad input.
+        NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
+        ValueError: unknown method or gradient, or func holds differentiable tensors not in `params`.
+
+    Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
+    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times.
+    """
+    times = _check_times(t)
+    _check_state(y0)
+    _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
+    grid = torch.tensor(times, dtype=torch.float64)
+    if times[0] == times[-1]:
+        return Solution(grid, y0.unsqueeze(0).expand(2, *y0.shape).clone())
+    params = _parameters(func, params)
+    differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
+    solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
+                    max_steps=max_steps, norm=norm, compiled=compiled)
+    if gradient.startswith("torchdiffeq"):
+        from nodelib.adjoint import torchdiffeq_solution
+
+        return torchdiffeq_solution(solver, y0, params, gradient)
+    if not differentiate:
+        solution, _ = solver.solve(y0)
+        return solution
+    from nodelib.adjoint import adjoint_solution, exact_solution
+
+    if gradient == "exact":
+        return exact_solution(solver, y0, params, memory_budget)
+    return adjoint_solution(solver, y0, params, anchors if gradient == "anchored" else 0)
+
+
+@dataclass
+class Solver:
+    """A checked problem without its initial state; `solve` runs it."""
+
+    func: Callable[[Tensor, Tensor], Tensor]
+    times: list[float]
+    rtol: float
+    atol: float
+    method: str = "dopri5"
+    step_size: float | None = None
+    first_step: float | None = None
+    max_steps: int = 10_000
+    norm: Callable[[Tensor], Tensor] = rms_norm
+    compiled: bool = True
+
+    def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
+        """The stepper for this state; the compiled one where it applies."""
+        table = FIXED.get(self.method, DOPRI5)
+        if self.compiled and self.norm is rms_norm:
+            from nodelib.native import native_stepper
+
+            found = native_stepper(self.func, y0, table, params, self.rtol, self.atol)
+            if found is not None:
+                return found
+        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm)
+
+    def solve(self, y0: Tensor, params: Sequence[Tensor] = (), keep_bytes: int | None = None,
+              ) -> tuple[Solution, "Tape | None"]:
+        """Integrate. With keep_bytes, also return the tape of accepted steps that the reverse needs."""
+        stepper = self.stepper(y0, params)
+        tape = None if keep_bytes is None else Tape(stepper, keep_bytes)
+        solution = Solution(torch.tensor(self.times, dtype=torch.float64), y0)
+        y = stepper.pack(y0)
+        states = [y]
+        if self.method == "dopri5":
+            self._adaptive(stepper, y, solution, states, tape)
+        else:
+            self._fixed(stepper, y, solution, states, tape)
+        solution.y = torch.stack([y0.detach()] + [stepper.unpack(state) for state in states[1:]])
+        solution.nfe = stepper.nfe
+        return solution, tape
+
+    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor:
+        t = self.times[0]
+        k, kept = stepper.evaluate(t, y, keep=tape is not None)
+        if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
+            found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
+            raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+        if tape is not None:
+            tape.begin(kept)
+        return k
+
+    def _adaptive(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
+                  tape: "Tape | None") -> None:
+        t, end = self.times[0], self.times[-1]
+        k = self._begin(stepper, y, tape)
+        h = self.first_step
+        if h is None:
+            h = initial_step(stepper, t, y, k, self.rtol, self.atol, self.norm)
+        solution.first_step = h
+        i = 1  # the next requested time
+        for _ in range(self.max_steps):
+            if not t + h > t:
+                raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be stiff or "
+                                             "singular here, or the tolerance beyond the state's precision", t, h,
+                                             self._norm(stepper, y))
+            step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
+            ratio = step.error_ratio
+            if not math.isfinite(ratio):
+                self._check_finite(step, stepper)
+            if ratio <= 1:
+                solution.steps.append((t, h, ratio))
+                t_next = t + h
+                while i < len(self.times) and self.times[i] <= t_next:
+                    x = 1.0 if self.times[i] == t_next else (self.times[i] - t) / (t_next - t)
+                    step.outputs.append((i, x))
+                    states.append(stepper.dense(step, x))
+                    i += 1
+                step.k = None
+                t, y, k = t_next, step.y_next, step.k_next
+                if tape is not None:
+                    tape.append(step)
+                if t >= end:
+                    return
+            else:
+                solution.rejected_steps.append((t, h, ratio))
+            h = next_step_size(h, ratio)
+        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g}; raise max_steps, loosen the "
+                             f"tolerances, or use a method for stiff problems", t, h, self._norm(stepper, y))
+
+    def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
+               tape: "Tape | None") -> None:
+        total = 0
+        k = self._begin(stepper, y, tape)
+        if not stepper.tableau.first_same_as_last:
+            stepper.nfe -= 1  # evaluated only to check it; the first step evaluates it again
+            k = None
+        for i in range(1, len(self.times)):
+            start, stop = self.times[i - 1], self.times[i]
+            # an integer quotient must not gain a step by rounding
+            count = max(1, math.ceil((stop - start) / self.step_size * (1 - 1e-12)))
+            total += count
+            if total > self.max_steps:
+                raise StepLimitError(f"{total} steps of at most {self.step_size:.3g} exceed max_steps = "
+                                     f"{self.max_steps}; raise either", start, self.step_size, self._norm(stepper, y))
+            h = (stop - start) / count
+            for j in range(count):
+                t = start + j * h
+                if not t + h > t:
+                    raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer step_size", t,
+                                                 h, self._norm(stepper, y))
+                step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
+                self._check_finite(step, stepper)
+                solution.steps.append((t, h, step.error_ratio))
+                step.k = None
+                y, k = step.y_next, (step.k_next if stepper.tableau.first_same_as_last else None)
+                if j == count - 1:
+                    step.outputs.append((i, 1.0))
+                    states.append(y)
+                if tape is not None:
+                    tape.append(step)
+
+    def _norm(self, stepper: TorchStepper, y: Tensor) -> float:
+        return float(rms_norm(stepper.unpack(y)))
+
+    def _check_finite(self, step: Step, stepper: TorchStepper) -> None:
+        """Raise if the state or a stage is not finite. An overflow of the norm alone only rejects the step."""
+        for name, value in (("derivative func(t, y)", stepper.stages(step)), ("state", step.y_next)):
+            if not torch.isfinite(value).all():
+                raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a smaller "
+                                     f"step", step.t, step.h, self._norm(stepper, step.y))
+
+
+class Tape:
+    """Accepted steps in order, with activations kept up to a budget in bytes.
+
+    One step's activations are reserved for recomputing, so that the peak stays within the budget as
+    long as it holds at least one step.
+    """
+
+    def __init__(self, stepper: TorchStepper, budget: int) -> None:
+        self.stepper, self.budget = stepper, budget
+        self.steps: list[Step] = []
+        self.start: object = None
+        self.used = 0
+
+    def step_bytes(self) -> int:
+        """Size of the activations of one step."""
+        table = self.stepper.tableau
+        stages = table.stages - (1 if table.first_same_as_last else 0)
+        return stages * (self.stepper.bytes_per_evaluation or 0)
+
+    def has_room(self) -> bool:
+        return self.used + 2 * self.step_bytes() <= self.budget
+
+    def begin(self, kept: object) -> None:
+        self.start = kept if self.stepper.tableau.first_same_as_last else None
+
+    def append(self, step: Step) -> None:
+        if step.kept is not None:
+            self.used += self.step_bytes()
+        self.steps.append(step)
+
+
+def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: float, atol: float,
+                 norm: Callable[[Tensor], Tensor]) -> float:
+    """First step size after Hairer, Norsett and Wanner (1993), section II.4, as in torchdiffeq."""
+    scale = y.abs().mul_(rtol).add_(atol)
+    d0, d1 = torch.stack([norm(y / scale), norm(k / scale)]).tolist()
+    if not math.isfinite(d0):
+        raise NonFiniteError("the initial state y0 is NaN or infinite", t, 0.0, d0)
+    if not math.isfinite(d1):
+        raise NonFiniteError("the derivative func(t, y0) is NaN or infinite", t, 0.0, d1)
+    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
+    k_probe, _ = stepper.evaluate(t + h0, torch.add(y, k, alpha=h0))
+    d2 = norm((k_probe - k).div_(scale)).item() / h0
+    if not math.isfinite(d2):
+        raise NonFiniteError("the derivative func(t, y) is NaN or infinite", t + h0, h0, d2)
+    if d1 <= 1e-15 and d2 <= 1e-15:
+        h1 = max(1e-6, h0 * 1e-3)
+    else:
+        h1 = (0.01 / max(d1, d2)) ** (1 / 5)
+    return min(100 * h0, h1)
+
+
+def next_step_size(h: float, ratio: float) -> float:
+    """Step size after one with this error ratio."""
+    if ratio == 0:
+        return h * GROWTH
+    return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))
+
+
+def _check_times(t: Tensor | Sequence[float]) -> list[float]:
+    if isinstance(t, Tensor):
+        if t.requires_grad:
+            raise TimesError("the times require gradients, which are not computed; pass t.detach()")
+        if t.ndim != 1:
+            raise TimesError(f"the times have shape {tuple(t.shape)}; they must be one-dimensional")
+        t = t.tolist()
+    times = [float(value) for value in t]
+    if len(times) < 2:
+        raise TimesError(f"{len(times)} time given; at least two are needed, the initial time first")
+    for i, value in enumerate(times):
+        if not math.isfinite(value):
+            raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a limit)")
+    for before, after in zip(times, times[1:]):
+        if not after > before and not (len(times) == 2 and after == before):
+            raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly (to integrate "
+                             f"backwards, solve -func(-s, y) in s = -t)")
+    return times
+
+
+def _check_state(y0: Tensor) -> None:
+    if not isinstance(y0, Tensor):
+        raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor")
+    if y0.dtype not in (torch.float32, torch.float64):
+        raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
+                             f"error estimate): use y0.float()")
+    if y0.numel() == 0:
+        raise StateTypeError(f"the state has shape {tuple(y0.shape)}, which is empty; it needs at least one element")
+
+
+def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,
+                    first_step: float | None, max_steps: int, memory_budget: int, anchors: int) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
+    if gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(map(repr, GRADIENTS))}")
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if not (math.isfinite(value) and value > 0):
+            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0, such as 1e-3")
+    if method in FIXED and step_size is None:
+        raise ToleranceError(f"method {method!r} needs a step_size above 0")
+    for name, value in (("step_size", step_size), ("first_step", first_step)):
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0")
+    for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0), ("anchors", anchors, 1)):
+        if value < least:
+            raise ToleranceError(f"{name} is {value}; it must be at least {least}")
+
+
+def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    if params is None:
+        params = func.parameters() if isinstance(func, nn.Module) else ()
+    return tuple(p for p in params if p.requires_grad)

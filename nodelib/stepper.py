@@ -1,0 +1,209 @@
+"""One Runge-Kutta step forward, and its exact reverse.
+
+`TorchStepper` works for every dynamics that torch can differentiate. `nodelib.native` has a stepper
+with the same methods for `nodelib.models.ODEFunc` on a CPU with a C compiler.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from nodelib.tableau import Tableau
+
+
+@dataclass
+class Step:
+    """An attempted step from (t, y) of size h, with what its reverse needs.
+
+    error_ratio: norm of the error estimate over the tolerance, at most 1 for an accepted step.
+    k: derivatives of the stages, shape (s, *y.shape); None once the step no longer needs them.
+    k_next: derivative of the last stage, which opens the next step where the method reuses it.
+    kept: saved activations per stage (None where a stage has none), or None to recompute them.
+    outputs: pairs (index of a requested time, position x in (0, 1] inside the step).
+    """
+
+    t: float
+    h: float
+    y: Tensor
+    k1: Tensor | None
+    y_next: Tensor
+    k: Any
+    k_next: Tensor | None
+    error_ratio: float
+    kept: Any = None
+    outputs: list[tuple[int, float]] = field(default_factory=list)
+
+
+class TorchStepper:
+    """Steps of `tableau` for `func`, evaluated and differentiated by torch.
+
+    Args:
+        func: (t, y) -> dy/dt.
+        tableau: coefficients.
+        params: tensors that func uses and whose gradient is wanted; empty in an attack.
+        rtol, atol: tolerances of the error ratio.
+        norm: tensor -> 0-dimensional tensor.
+
+    `nfe` counts evaluations of func; `bytes_per_evaluation` is the size of the activations that one
+    evaluation keeps, measured at the first kept one.
+    """
+
+    def __init__(self, func: Callable, tableau: Tableau, params: Sequence[Tensor], rtol: float, atol: float,
+                 norm: Callable[[Tensor], Tensor]) -> None:
+        self.func, self.tableau, self.params = func, tableau, tuple(params)
+        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.nfe = 0
+        self.bytes_per_evaluation: int | None = None
+        self._coefficients: dict[Any, Tensor] = {}
+
+    # The solver keeps states in the stepper's own layout between these two.
+    def pack(self, y: Tensor) -> Tensor:
+        return y.detach().contiguous()
+
+    def unpack(self, y: Tensor) -> Tensor:
+        return y
+
+    def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
+        """Derivative at (t, y), and what `vjp` needs if `keep`."""
+        self.nfe += 1
+        time = torch.tensor(t, dtype=y.dtype, device=y.device)
+        if not keep:
+            with torch.no_grad():
+                return self.func(time, y), None
+        with torch.enable_grad():
+            leaf = y.detach().requires_grad_()
+            if self.bytes_per_evaluation is None:
+                k, self.bytes_per_evaluation = _measure(lambda: self.func(time, leaf), self.params)
+            else:
+                k = self.func(time, leaf)
+        return k.detach(), (leaf, k)
+
+    def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
+        """k_bar times the Jacobian of one evaluation; adds the parameters' share to `gradients`."""
+        leaf, k = kept
+        if not k.requires_grad:
+            return None
+        found = torch.autograd.grad(k, (leaf, *self.params), k_bar, retain_graph=True, allow_unused=True)
+        for i, gradient in enumerate(found[1:]):
+            if gradient is not None:
+                gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
+        return found[0]
+
+    def combine(self, y: Tensor, h: float, weights: Sequence[float], k: Tensor) -> Tensor:
+        """y + h sum_i weights_i k_i."""
+        n = len(weights)
+        while n and weights[n - 1] == 0:
+            n -= 1
+        if n == 0:
+            return y
+        if n == 1:
+            return torch.add(y, k[0], alpha=h * weights[0])
+        vector = self._vector(weights[:n], y) * h
+        return torch.addmv(y.reshape(-1), k[:n].view(n, -1).t(), vector).view(y.shape)
+
+    def _vector(self, weights: Sequence[float], like: Tensor) -> Tensor:
+        key = tuple(weights)
+        if key not in self._coefficients:
+            if len(self._coefficients) > 64:
+                self._coefficients.clear()
+            self._coefficients[key] = torch.tensor(weights, dtype=like.dtype, device=like.device)
+        return self._coefficients[key]
+
+    def step(self, t: float, y: Tensor, k1: Tensor | None, h: float, keep: bool = False,
+             estimate: bool = True) -> Step:
+        """Attempt one step. k1 is the derivative at (t, y) where the method reuses it, else None."""
+        table = self.tableau
+        k = y.new_empty((table.stages, *y.shape))
+        kept: list[Any] = [None] * table.stages
+        first = 0
+        if table.first_same_as_last:
+            k[0] = k1
+            first = 1
+        y_next = y
+        for i in range(first, table.stages):
+            y_next = self.combine(y, h, table.a[i], k)
+            derivative, kept[i] = self.evaluate(t + table.c[i] * h, y_next, keep)
+            k[i] = derivative
+        if not table.first_same_as_last:
+            y_next = self.combine(y, h, table.b, k)
+        ratio = self._error_ratio(y, y_next, h, k) if table.error and estimate else 0.0
+        return Step(t, h, y, k1, y_next, k, derivative, ratio, kept if keep else None)
+
+    def _error_ratio(self, y: Tensor, y_next: Tensor, h: float, k: Tensor) -> float:
+        error = torch.mv(k.view(len(k), -1).t(), self._vector(self.tableau.error, y) * h).view(y.shape)
+        tolerance = torch.maximum(y.abs(), y_next.abs()).mul_(self.rtol).add_(self.atol)
+        return self.norm(error.div_(tolerance)).item()
+
+    def dense(self, step: Step, x: float) -> Tensor:
+        """State at t + x h, x in (0, 1]."""
+        return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x), step.k)
+
+    def restore(self, step: Step) -> Any:
+        """The activations of a step whose own were dropped."""
+        return self.step(step.t, step.y, step.k1, step.h, keep=True, estimate=False).kept
+
+    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None, outputs: list[tuple[float, Tensor]],
+                gradients: list[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
+        """Cotangents of (y_n, k_1) from those of (y_{n+1}, k_s) and of outputs [(x, cotangent)] in the step.
+
+        In a method whose last stage opens the next step, k_s is that step's k_1: its cotangent enters
+        here once, and stage s is skipped where nothing depends on it. A None stands for zero.
+        """
+        table, h = self.tableau, step.h
+        last = table.stages - 1
+        kept = self.restore(step) if step.kept is None else step.kept
+        k_bar: list[Tensor | None] = [None] * table.stages
+        if table.first_same_as_last:
+            k_bar[last] = k_bar_last
+        y_start = None  # cotangent of y_n
+
+        def add(total: Tensor | None, value: Tensor | None, weight: float = 1.0) -> Tensor | None:
+            if value is None or weight == 0:
+                return total
+            if total is None:
+                return value * weight if weight != 1.0 else value
+            return torch.add(total, value, alpha=weight)
+
+        for x, cotangent in outputs:
+            if x == 1.0:
+                y_bar = add(y_bar, cotangent)
+                continue
+            y_start = add(y_start, cotangent)
+            for i, weight in enumerate(table.dense(x)):
+                k_bar[i] = add(k_bar[i], cotangent, h * weight)
+        if table.first_same_as_last and k_bar[last] is not None:
+            y_bar = add(y_bar, self.vjp(kept[last], k_bar[last], gradients))
+        for i in range(table.stages):
+            k_bar[i] = add(k_bar[i], y_bar, h * table.b[i])
+        y_start = add(y_start, y_bar)
+        first = 1 if table.first_same_as_last else 0
+        for i in range(last - 1 if table.first_same_as_last else last, first - 1, -1):
+            if k_bar[i] is None:
+                continue
+            stage_bar = self.vjp(kept[i], k_bar[i], gradients)
+            y_start = add(y_start, stage_bar)
+            for j, weight in enumerate(table.a[i]):
+                k_bar[j] = add(k_bar[j], stage_bar, h * weight)
+        return y_start, k_bar[0] if table.first_same_as_last else None
+
+
+def _measure(evaluate: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[Tensor, int]:
+    """Result of `evaluate` and the bytes that its autograd graph keeps, parameters not counted."""
+    own = {p.untyped_storage().data_ptr() for p in params}
+    storages: dict[int, int] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            storages[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = evaluate()
+    # the result itself stays alive with its graph
+    storages[result.untyped_storage().data_ptr()] = result.untyped_storage().nbytes()
+    return result, sum(storages.values())

@@ -1,0 +1,247 @@
+"""Train one config: standard or adversarial, resumable to the bit on the same machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from nodelib import artifacts, mnist
+from nodelib.configs import RunConfig
+from nodelib.models import ODENet, ResNet, build, count_parameters
+from nodelib.paths import runs_dir
+
+CHECKPOINT_SECONDS = 60.0
+
+
+class OutOfTime(RuntimeError):
+    """The time budget ended before the run did; its checkpoint is stored and training can go on."""
+
+
+def resolve_device(device: str | torch.device = "cpu") -> torch.device:
+    """A usable torch device; ValueError with the way out if there is no such device here."""
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
+    if resolved.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
+    return resolved
+
+
+def disable_tf32() -> None:
+    """On CUDA, TF32 convolutions round as coarsely as the solver's tolerance: switch them off."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def train(config: RunConfig, root: str | Path | None = None, *, device: str | torch.device = "cpu",
+          budget: float | None = None, checkpoint_seconds: float = CHECKPOINT_SECONDS,
+          progress: bool | None = None) -> artifacts.Run:
+    """Train a config and store its run; resume from a checkpoint if there is one.
+
+    Cross-entropy, Adam (Kingma and Ba, 2015), a random end time per batch where the config asks for
+    one. Adversarial training classifies each batch's clean and attacked images together; the attack
+    runs in eval mode. All randomness of a step is drawn from (seed, step), so a run that was
+    interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
+
+    Args:
+        config: what to train.
+        root: folder that holds the runs; default `data/runs`.
+        device: "cpu" or "cuda".
+        budget: seconds after which to stop at a checkpoint, or None.
+        checkpoint_seconds: seconds between checkpoints.
+        progress: show a bar; default: on a terminal.
+
+    Raises:
+        OutOfTime: the budget ended first; call again to continue.
+        ArtifactError: the folder is being written by another process or holds a damaged checkpoint.
+        FloatingPointError: the loss is not finite.
+    """
+    device = resolve_device(device)
+    disable_tf32()
+    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    with artifacts.locked(folder):
+        return _train(config, folder, device, budget, checkpoint_seconds, progress)
+
+
+def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
+           checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
+    began, started = time.monotonic(), datetime.now(timezone.utc)
+    images, labels = mnist.load("train")
+    images, labels = images[: config.train_images].to(device), labels[: config.train_images].to(device)
+    model = build(config).to(device)
+    model.pooling = config.pooling
+    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    checkpoint = folder / "checkpoint.safetensors"
+    start, rows, seconds_before = 0, [], 0.0
+    if checkpoint.exists():
+        tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
+        _restore(model, optimiser, tensors)
+        rows = artifacts.read_history_rows(folder / "history.csv")[:start]
+        seconds_before = rows[-1]["seconds"] if rows else 0.0
+
+    def save(step: int) -> None:
+        # the history first: a checkpoint never knows of steps that the history lacks
+        artifacts.write_history(folder / "history.csv", rows)
+        artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
+
+    saved = time.monotonic()
+    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=config.folder, unit="step",
+               disable=None if progress is None else not progress)
+    order, order_epoch = np.empty(0, dtype=np.int64), -1
+    try:
+        for step in bar:
+            epoch, position = divmod(step, config.steps_per_epoch)
+            if epoch != order_epoch:
+                order, order_epoch = _generator(config.seed, "order", epoch).permutation(config.train_images), epoch
+            index = torch.from_numpy(
+                order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
+            for group in optimiser.param_groups:
+                group["lr"] = learning_rate(config, step)
+            row = _step(model, optimiser, images[index], labels[index], config, step)
+            seconds = seconds_before + time.monotonic() - began
+            rows.append({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds})
+            bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}", nfe=row["nfe_forward"])
+            if budget is not None and time.monotonic() - began > budget and step + 1 < config.steps:
+                save(step + 1)
+                raise OutOfTime(f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
+                                f"run the same command again to continue")
+            if time.monotonic() - saved > checkpoint_seconds:
+                save(step + 1)
+                saved = time.monotonic()
+    except KeyboardInterrupt:
+        save(len(rows))
+        raise
+    finally:
+        bar.close()
+    model.eval()
+    weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
+    artifacts.write_history(folder / "history.csv", rows)
+    artifacts.write_json(folder / "config.json", {
+        "config": config.to_dict(),
+        "provenance": {
+            **artifacts.source_state(), **artifacts.environment(device),
+            "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
+            "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
+            "started": started.isoformat(timespec="seconds"),
+            "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+            "resumed": start > 0,
+        },
+    })
+    checkpoint.unlink(missing_ok=True)
+    return artifacts.load_run(folder)
+
+
+def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor,
+          config: RunConfig, step: int) -> dict:
+    """One optimiser step; returns the history's columns."""
+    draw = _generator(config.seed, "step", step)
+    low, high = config.t1
+    t1 = float(draw.uniform(low, high)) if high > low else low
+    model.pool.generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
+    inputs, targets = images, labels
+    if config.adversarial is not None:
+        inputs = torch.cat([images, attack_batch(model, images, labels, config, t1, draw)])
+        targets = torch.cat([labels, labels])
+    model.train()
+    logits = model(inputs, t1)
+    nfe_forward = _nfe(model)
+    loss = F.cross_entropy(logits, targets)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()
+    if not math.isfinite(value):
+        raise FloatingPointError(f"the loss is {value} at step {step} of {config.folder} (t1 = {t1:g}); "
+                                 f"the last checkpoint is intact, lower the learning rate ({config.learning_rate:g})")
+    optimiser.step()
+    return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)
+            + (step // config.steps_per_epoch) * config.train_images,
+            "t1": t1, "loss": value, "accuracy": correct, "nfe_forward": nfe_forward,
+            "nfe_backward": _nfe(model, backward=True)}
+
+
+def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, t1: float,
+                 draw: np.random.Generator) -> Tensor:
+    """PGD images against the network as it is, in eval mode, for one step of adversarial training."""
+    from nodelib.attacks import pgd
+
+    attack = config.adversarial
+    model.eval()
+    return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
+               random_start=attack.random_start, t1=t1, seed=int(draw.integers(2**62)),
+               allow_random_forward=config.pooling == "random")
+
+
+def _nfe(model: nn.Module, backward: bool = False) -> int:
+    block = getattr(model, "block", None)
+    return int(getattr(block, "nfe_backward" if backward else "nfe", 0)) if block is not None else 0
+
+
+def learning_rate(config: RunConfig, step: int) -> float:
+    """Adam's rate at a step: constant, or linear warm-up over a tenth of the run, then cosine to 0."""
+    if config.schedule == "constant":
+        return config.learning_rate
+    warm_up = max(1, config.steps // 10)
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, config.steps - warm_up)))
+
+
+def fingerprint(config: RunConfig) -> str:
+    """SHA-256 of the config: what a checkpoint must match to be resumed."""
+    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+
+
+def _generator(seed: int, purpose: str, index: int) -> np.random.Generator:
+    """A generator for one purpose and index: no state to carry, so none to lose at a resume."""
+    return np.random.default_rng([seed, {"order": 0, "step": 1}[purpose], index])
+
+
+def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    for index, state in optimiser.state_dict()["state"].items():
+        tensors.update({f"adam.{index}.{key}": torch.as_tensor(value) for key, value in state.items()})
+    return tensors
+
+
+def _restore(model: nn.Module, optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    model.load_state_dict({name[6:]: value for name, value in tensors.items() if name.startswith("model.")})
+    state: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("adam."):
+            _, index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = value
+    optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def run(config: RunConfig, root: str | Path | None = None, *, device: str | torch.device = "cpu",
+        evaluate: bool = True, progress: bool | None = None) -> artifacts.Run:
+    """The stored run of a config, or else train (and evaluate) it now.
+
+    A stored run of the same name and seed but another config is an error, never overwritten.
+    """
+    from nodelib import evaluation
+
+    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    if (folder / "config.json").exists():
+        stored = artifacts.load_run(folder)
+        if RunConfig.from_dict(stored.config) != config:
+            differing = sorted(key for key, value in config.to_dict().items() if stored.config.get(key) != value)
+            raise artifacts.ArtifactError(
+                f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); "
+                f"give another root or seed, or delete that folder to train it again")
+    else:
+        train(config, root, device=device, progress=progress)
+    if evaluate:
+        evaluation.evaluate_run(folder, evaluation.table_protocol(config), device=device, progress=progress)
+    return artifacts.load_run(folder)
