@@ -10,6 +10,12 @@ from torch import Tensor, nn
 GRADIENTS = ("exact", "adjoint", "torchdiffeq-backprop", "torchdiffeq-adjoint")
 
 
+def describe_gradient(gradient: str) -> tuple[str, str]:
+    """Method ("exact" or "adjoint") and library of a gradient name, as records state them."""
+    library, _, method = gradient.rpartition("-")
+    return {"backprop": "exact"}.get(method, method), library or "nodelib"
+
+
 def integrate(func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, times: Sequence[float], *, rtol: float,
               atol: float, gradient: str) -> tuple[Tensor, int]:
     """Solve dy/dt = func(t, y), y(0) = y0, and return the states at `times` and the NFE.

@@ -1,0 +1,185 @@
+"""The command line: `python -m nodelib COMMAND`, each with `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from nodelib import configs
+
+
+def _names(text: str) -> list[str]:
+    groups = {"rows": configs.ROWS, "pair": configs.PAIR, "controls": configs.CONTROLS, "all": configs.NAMES}
+    names = [name for part in text.split(",") for name in groups.get(part, (part,))]
+    for name in names:
+        configs.get(name)  # raises, listing the known runs
+    return names
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from nodelib import artifacts, training
+    from nodelib.paths import runs_dir
+
+    training.resolve_device(arguments.device)
+    left = arguments.budget
+    import time
+
+    began = time.monotonic()
+    for name in _names(arguments.run):
+        for seed in arguments.seed:
+            config = configs.get(name, seed, arguments.scale)
+            folder = (arguments.root or runs_dir()) / config.folder
+            if (folder / "config.json").exists():
+                training.run(config, arguments.root, evaluate=False)  # raises if it is another config
+                print(f"{config.folder}: stored already")
+                continue
+            budget = None if left is None else max(1.0, left - (time.monotonic() - began))
+            try:
+                run = training.train(config, arguments.root, device=arguments.device, budget=budget)
+            except training.OutOfTime as stop:
+                print(stop)
+                return 3
+            print(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
+            if arguments.evaluate:
+                _evaluate_folder(run.path, arguments.device)
+    return 0
+
+
+def _evaluate_folder(folder: Path, device: str, budget: float | None = None) -> None:
+    from nodelib import artifacts, evaluation
+
+    config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
+    records = evaluation.evaluate_run(folder, evaluation.table_protocol(config), device=device, budget=budget)
+    for r in records:
+        print(f"{folder.name}  {r['id']:<22} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
+              f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> int:
+    from nodelib.artifacts import find_runs
+    from nodelib.training import resolve_device
+
+    resolve_device(arguments.device)
+    names = _names(arguments.run)
+    found = [run for run in find_runs(arguments.root)
+             if run.name in names and (arguments.seed is None or run.seed in arguments.seed)]
+    if not found:
+        print(f"no finished run of {', '.join(names)}; train it first with `python -m nodelib train {arguments.run}`",
+              file=sys.stderr)
+        return 1
+    for run in found:
+        _evaluate_folder(run.path, arguments.device, arguments.budget)
+    return 0
+
+
+def _table(arguments: argparse.Namespace) -> int:
+    from nodelib import table
+    from nodelib.artifacts import find_runs
+
+    rows = table.rows(find_runs(arguments.root))
+    print(table.as_markdown(rows) if arguments.markdown else table.as_text(rows))
+    return 0
+
+
+def _claims(arguments: argparse.Namespace) -> int:
+    from nodelib import claims
+    from nodelib.artifacts import find_runs, read_json
+    from nodelib.paths import data_dir
+
+    rows = claims.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
+    print(claims.as_markdown(rows) if arguments.markdown else claims.as_text(rows))
+    return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from nodelib.artifacts import find_runs
+    from nodelib.verification import problems
+
+    runs = find_runs(arguments.root)
+    if not runs:
+        print("no finished run found", file=sys.stderr)
+        return 1
+    faults = 0
+    for run in runs:
+        found = list(problems(run, arguments.sample))
+        faults += len(found)
+        print(f"{run.path.name}: {'ok' if not found else ''}".rstrip(":"))
+        for fault in found:
+            print(f"  {fault}")
+    print(f"{len(runs)} runs, {faults} faults")
+    return 1 if faults else 0
+
+
+def _forward(module: str):
+    def call(arguments: argparse.Namespace) -> int:
+        return importlib.import_module(module).main(arguments.rest) or 0
+    return call
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    main = argparse.ArgumentParser(prog="python -m nodelib", description="Train, attack and judge ODE-nets on MNIST.")
+    commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+        command = commands.add_parser(name, help=text, description=text)
+        command.set_defaults(function=function)
+        return command
+
+    def common(command: argparse.ArgumentParser) -> None:
+        command.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
+
+    run_help = f"a run, a comma-separated list, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
+    train = add("train", _train, "Train runs that are not stored yet; resume those that were interrupted.")
+    train.add_argument("run", help=run_help)
+    train.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds (default: 0)")
+    train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
+    train.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    train.add_argument("--budget", type=float, metavar="SECONDS",
+                       help="stop cleanly at a checkpoint after so long (exit status 3)")
+    train.add_argument("--evaluate", action="store_true", help="measure each run when it is trained")
+    common(train)
+    evaluate = add("evaluate", _evaluate, "Measure trained runs by the table's protocol; resumes per record.")
+    evaluate.add_argument("run", help=run_help)
+    evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
+    evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    evaluate.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further record after so long")
+    common(evaluate)
+    for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
+                                 ("claims", _claims, "Print the ledger of claims and verdicts.")):
+        command = add(name, function, text)
+        command.add_argument("--markdown", action="store_true", help="as a Markdown table")
+        common(command)
+    verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
+    verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
+    common(verify)
+    for name, module, text in (("render", "nodelib.render", "Execute chapters and run pages into notebooks."),
+                               ("bench", "nodelib.bench", "Measure training steps against other solvers.")):
+        command = commands.add_parser(name, help=text, add_help=False)
+        command.set_defaults(function=_forward(module))
+    return main
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; returns the exit status (2: invalid arguments, said in one line)."""
+    known, rest = parser().parse_known_args(argv)
+    if rest and known.command not in ("render", "bench"):
+        parser().error(f"unrecognized arguments: {' '.join(rest)}")
+    known.rest = rest
+    from nodelib.artifacts import ArtifactError
+    from nodelib.mnist import DataError
+
+    try:
+        return known.function(known)
+    except (ValueError, ArtifactError, DataError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted; what was done is stored", file=sys.stderr)
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The post's table beside ours: 48 figures, an honest blank where we have none yet."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from nodelib.artifacts import Run, find_runs, read_json
+from nodelib.configs import ROWS, TABLE_T1
+from nodelib.paths import data_dir
+
+COLUMNS = {
+    "clean": "none",            # fixed pooling
+    "clean_random": "none-random",  # the post's random pooling
+    "fgsm_seed": "fgsm-seed",   # the post's protocol
+    "fgsm_exact": "fgsm-exact",
+    "pgd10_exact": "pgd10-exact",
+}
+BLANK = "–"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One network at one end time: the post's two figures in per cent, and our records by column."""
+
+    run: str
+    t1: float
+    seed_standard: float
+    seed_adversarial: float
+    records: dict[str, list[dict]]  # column -> one record per seed of ours
+
+
+def cells(runs: list[Run] | None = None, seed_path: Path | None = None) -> list[Cell]:
+    """The 24 cells of the table (48 figures of the post), rows in the post's order."""
+    runs = find_runs() if runs is None else runs
+    published = read_json(seed_path or data_dir() / "seed.json")["table"]
+    figures = {(entry["run"], float(entry["t1"])): entry for entry in published}
+    result = []
+    for name in ROWS:
+        ours = [run for run in runs if run.name == name]
+        for t1 in TABLE_T1:
+            records = {
+                column: [r for run in ours for r in run.metrics if r["id"] == f"{label}-t{t1:g}"]
+                for column, label in COLUMNS.items()
+            }
+            entry = figures[name, t1]
+            result.append(Cell(name, t1, entry["standard"], entry["adversarial"], records))
+    return result
+
+
+def per_cent(records: list[dict]) -> str:
+    """Accuracy in per cent of one or several seeds: "98.4", or "98.2 to 98.5", or a blank."""
+    values = sorted(100 * record["accuracy"] for record in records)
+    if not values:
+        return BLANK
+    return f"{values[0]:.1f}" if len(values) == 1 or f"{values[0]:.1f}" == f"{values[-1]:.1f}" else (
+        f"{values[0]:.1f} to {values[-1]:.1f}")
+
+
+def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
+    """The table as text, one dictionary per network and end time."""
+    result = []
+    for cell in cells(runs):
+        used = sorted({record["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
+                       for record in cell.records[column]})
+        result.append({
+            "network": cell.run, "t": f"{cell.t1:g}",
+            "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
+            "clean, fixed pooling": per_cent(cell.records["clean"]),
+            "FGSM, post": f"{cell.seed_adversarial:.2f}",
+            "FGSM, post's protocol": per_cent(cell.records["fgsm_seed"]),
+            "FGSM, exact": per_cent(cell.records["fgsm_exact"]),
+            "PGD-10, exact": per_cent(cell.records["pgd10_exact"]),
+            "attacked images": " / ".join(map(str, used)) or BLANK,
+        })
+    return result
+
+
+def as_markdown(table: list[dict[str, str]]) -> str:
+    """A Markdown table; the network's name only on its first line."""
+    heads = list(table[0])
+    lines = ["| " + " | ".join(heads) + " |", "| --- " + "| ---: " * (len(heads) - 1) + "|"]
+    previous = None
+    for row in table:
+        values = list(row.values())
+        if values[0] == previous:
+            values[0] = ""
+        else:
+            previous = values[0]
+        lines.append("| " + " | ".join(values) + " |")
+    return "\n".join(lines)
+
+
+def as_text(table: list[dict[str, str]]) -> str:
+    """The same for a terminal, in aligned columns under a two-line head."""
+    heads = list(table[0])
+    split = [head.split(", ", 1) + [""] for head in heads]
+    lines = [[parts[0] for parts in split], [parts[1] for parts in split], *[list(row.values()) for row in table]]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    text = ["  ".join(value.ljust(w) if i == 0 else value.rjust(w) for i, (value, w) in enumerate(zip(line, widths)))
+            for line in lines]
+    return "\n".join([*text[:2], "-" * len(text[0]), *text[2:]])
