@@ -44,10 +44,15 @@ class Solution:
     t: Tensor
     y: Tensor
     nfe: int = 0
-    nfe_backward: int | None = None
     steps: list[tuple[float, float, float]] = field(default_factory=list)
     rejected_steps: list[tuple[float, float, float]] = field(default_factory=list)
     first_step: float | None = None
+    # one entry per backward pass; backward holds this list and not the solution, which would be a cycle
+    backward_counts: list[int] = field(default_factory=list)
+
+    @property
+    def nfe_backward(self) -> int | None:
+        return sum(self.backward_counts) if self.backward_counts else None
 
     @property
     def accepted(self) -> int:
@@ -143,10 +148,12 @@ def odeint(
     grid = torch.tensor(times, dtype=torch.float64)
     if times[0] == times[-1]:
         return Solution(grid, y0.unsqueeze(0).expand(2, *y0.shape).clone())
+    # a plain function may hide parameters, whose gradient would silently be missing
+    opaque = params is None and not isinstance(func, nn.Module) and torch.is_grad_enabled()
     params = _parameters(func, params)
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
-                    max_steps=max_steps, norm=norm, compiled=compiled)
+                    max_steps=max_steps, norm=norm, compiled=compiled, opaque=opaque)
     if gradient.startswith("torchdiffeq"):
         from nodelib.adjoint import torchdiffeq_solution
 
@@ -175,6 +182,7 @@ class Solver:
     max_steps: int = 10_000
     norm: Callable[[Tensor], Tensor] = rms_norm
     compiled: bool = True
+    opaque: bool = False
 
     def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
         """The stepper for this state; the compiled one where it applies."""
@@ -205,6 +213,13 @@ class Solver:
 
     def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor:
         t = self.times[0]
+        if self.opaque:
+            with torch.enable_grad():
+                hidden = getattr(self.func(torch.tensor(t, dtype=y.dtype, device=y.device), stepper.unpack(y)),
+                                 "requires_grad", False)
+            if hidden:
+                raise ValueError("func is not a module and holds tensors that require gradients: name them in params, "
+                                 "or pass params=() to leave them out")
         k, kept = stepper.evaluate(t, y, keep=tape is not None)
         if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
             found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
@@ -273,7 +288,8 @@ class Solver:
                     raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer step_size", t,
                                                  h, self._norm(stepper, y))
                 step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
-                self._check_finite(step, stepper)
+                if not bool(torch.isfinite(step.y_next).all()):
+                    self._check_finite(step, stepper)
                 solution.steps.append((t, h, step.error_ratio))
                 step.k = None
                 y, k = step.y_next, (step.k_next if stepper.tableau.first_same_as_last else None)
@@ -289,7 +305,7 @@ class Solver:
     def _check_finite(self, step: Step, stepper: TorchStepper) -> None:
         """Raise if the state or a stage is not finite. An overflow of the norm alone only rejects the step."""
         for name, value in (("derivative func(t, y)", stepper.stages(step)), ("state", step.y_next)):
-            if not torch.isfinite(value).all():
+            if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a smaller "
                                      f"step", step.t, step.h, self._norm(stepper, step.y))
 

@@ -93,6 +93,10 @@ class TorchStepper:
                 gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
         return found[0]
 
+    def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        """The parameters' gradients in their order, once a whole reverse is done."""
+        return gradients
+
     def combine(self, y: Tensor, h: float, weights: Sequence[float], k: Tensor) -> Tensor:
         """y + h sum_i weights_i k_i."""
         n = len(weights)
@@ -137,6 +141,10 @@ class TorchStepper:
         error = torch.mv(k.view(len(k), -1).t(), self._vector(self.tableau.error, y) * h).view(y.shape)
         tolerance = torch.maximum(y.abs(), y_next.abs()).mul_(self.rtol).add_(self.atol)
         return self.norm(error.div_(tolerance)).item()
+
+    def stages(self, step: Step) -> Tensor:
+        """The stage derivatives of a step that still holds them."""
+        return step.k
 
     def dense(self, step: Step, x: float) -> Tensor:
         """State at t + x h, x in (0, 1]."""

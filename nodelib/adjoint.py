@@ -1,0 +1,204 @@
+"""Gradients through an ODE solve: exact for the computed solution, or by the continuous adjoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.odeint import Solution, Solver, Tape, odeint
+
+
+def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_budget: int) -> Solution:
+    """A solve whose backward reverses its accepted steps; see `odeint`, gradient="exact"."""
+    record: list[Solution] = []
+    y = _Exact.apply(solver, memory_budget, record, y0, *params)
+    solution = record[0]
+    solution.y = y
+    return solution
+
+
+class _Exact(torch.autograd.Function):
+    """The exact discrete adjoint (Hager, 2000): step sizes are constants, the steps are differentiated.
+
+    Its state is the tape of accepted steps. Backward may run again (retain_graph) from the same tape,
+    for instance once per requested time, and starts at the last time whose cotangent is not zero.
+    """
+
+    @staticmethod
+    def forward(ctx, solver, memory_budget, record, y0, *params):
+        wanted = tuple(p for p, need in zip(params, ctx.needs_input_grad[4:]) if need)
+        solution, ctx.tape = solver.solve(y0, wanted, keep_bytes=memory_budget)
+        ctx.needed = ctx.needs_input_grad[4:]
+        ctx.counts = solution.backward_counts
+        record.append(solution)
+        # detects parameters that changed in place between forward and backward
+        ctx.save_for_backward(y0, *params)
+        return solution.y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, y_bar):
+        _ = ctx.saved_tensors
+        y0_bar, found = reverse(ctx.tape, y_bar, ctx.counts)
+        gradients = iter(found)
+        return (None, None, None, y0_bar, *(next(gradients) if need else None for need in ctx.needed))
+
+
+def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[Tensor | None]]:
+    """Cotangents of y0 and of the parameters from those of the states at all times, shape (T, *y0.shape)."""
+    stepper = tape.stepper
+    evaluations = stepper.nfe
+    gradients: list[Tensor | None] = [None] * len(stepper.params)
+    used = y_bar.flatten(1).any(1).tolist()
+    state_bar, k_bar, products = None, None, 0
+    for step in reversed(tape.steps):
+        outputs = [(x, stepper.pack(y_bar[i])) for i, x in step.outputs if used[i]]
+        if state_bar is None and k_bar is None and not outputs:
+            continue
+        state_bar, k_bar = stepper.reverse(step, state_bar, k_bar, outputs, gradients)
+        products += stepper.tableau.stages - (1 if stepper.tableau.first_same_as_last else 0)
+    if k_bar is not None:
+        start_bar = stepper.vjp(tape.start, k_bar, gradients)
+        products += 1
+        if start_bar is not None:
+            state_bar = start_bar if state_bar is None else state_bar + start_bar
+    y0_bar = y_bar[0].clone()
+    if state_bar is not None:
+        y0_bar = y0_bar + stepper.unpack(state_bar)
+    gradients = stepper.finish(gradients)
+    counts.append(products + stepper.nfe - evaluations)
+    return y0_bar, gradients
+
+
+def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], anchors: int = 0) -> Solution:
+    """A solve whose backward is the continuous adjoint, restored at `anchors` more times if above 0."""
+    wanted = solver.times
+    if anchors:
+        solver.times = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)})
+    record: list[Solution] = []
+    y = _ContinuousAdjoint.apply(solver, record, y0, *params)
+    solution = record[0]
+    index = [solver.times.index(time) for time in wanted]
+    solution.t, solution.y = torch.tensor(wanted, dtype=torch.float64), y[index]
+    return solution
+
+
+def anchor_times(start: float, end: float, count: int) -> list[float]:
+    """`count` times after `start`, log-spaced over the last three decades of the interval, `end` the last.
+
+    Steps of these dynamics grow in proportion to t, so equal ratios hold equal numbers of steps.
+    """
+    length = end - start
+    return [start + length * 10 ** (-3 * (1 - i / count)) for i in range(1, count)] + [end]
+
+
+class _ContinuousAdjoint(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, solver, record, y0, *params):
+        solution, _ = solver.solve(y0)
+        ctx.solver, ctx.counts = solver, solution.backward_counts
+        record.append(solution)
+        ctx.save_for_backward(solution.y, *params)
+        return solution.y.clone()
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, y_bar):
+        y, *params = ctx.saved_tensors
+        solver = ctx.solver
+        a, params_bar, nfe = continuous_adjoint(solver.func, solver.times, y, y_bar, params, rtol=solver.rtol,
+                                                atol=solver.atol, norm=solver.norm, max_steps=solver.max_steps)
+        ctx.counts.append(nfe)
+        return None, None, a, *params_bar
+
+
+def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
+                       **settings) -> tuple[Tensor, list[Tensor], int]:
+    """Gradients by one augmented solve, backwards in time, of state, adjoint and parameter gradient.
+
+        dy/dt = f(t, y),   da/dt = -a df/dy,   dg/dt = -a df/dtheta
+
+    (Chen et al., 2018, equations 4 and 5, algorithm 1), with a = dL/dy and g = dL/dtheta.
+
+    Args:
+        func: (t, y) -> dy/dt; times: increasing, T of them.
+        y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
+        params: tensors of func to differentiate; settings: rtol, atol, norm and max_steps of `odeint`.
+
+    Returns:
+        dL/dy0, [dL/dtheta], and the number of evaluations of the augmented dynamics.
+
+    The state is solved again backwards, which undoes a contraction and so diverges at long end times:
+    compare gradient="exact".
+    """
+    norm, nfe = settings.pop("norm"), 0
+    sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
+
+    def split(z):
+        return z.split(sizes)
+
+    def augmented(s, z):  # in reversed time s = -t, so every sign flips
+        state, a, *_ = split(z)
+        with torch.enable_grad():
+            state = state.detach().view(y[0].shape).requires_grad_()
+            f = func(-s, state)
+            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), allow_unused=True)
+        grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
+        return torch.cat([-f.detach().reshape(-1), *grads])
+
+    def mixed(z):  # the largest norm of the parts, as torchdiffeq has it
+        return torch.stack([norm(part) for part in split(z) if part.numel()]).max()
+
+    a, gradient = y_bar[-1], torch.zeros(sum(sizes[2:])).to(y)
+    for i in range(len(times) - 1, 0, -1):
+        z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
+        with torch.no_grad():
+            solution = odeint(augmented, z, (-times[i], -times[i - 1]), norm=mixed, compiled=False, **settings)
+        _, a, gradient = solution.y[-1].split([*sizes[:2], sum(sizes[2:])])
+        a = a.view(y[0].shape) + y_bar[i - 1]
+        nfe += solution.nfe
+    return a, [g.view(p.shape) for g, p in zip(gradient.split(sizes[2:]), params)], nfe
+
+
+class _Counted(nn.Module):
+    # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
+    def __init__(self, func: Callable, solution: Solution) -> None:
+        super().__init__()
+        self.func, self.solution = func, solution
+        self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        if self.counts is None:
+            self.solution.nfe += 1
+        else:
+            self.counts[0] += 1
+        return self.func(t, y)
+
+    def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
+        self.solution.steps.append((t.item(), h.item(), math.nan))
+
+    def callback_reject_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
+        self.solution.rejected_steps.append((t.item(), h.item(), math.nan))
+
+
+def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], gradient: str) -> Solution:
+    """The reference: torchdiffeq's solve and gradient. Error ratios are not available there (NaN)."""
+    import torchdiffeq
+
+    if solver.method != "dopri5":
+        raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
+    solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
+    func = _Counted(solver.func, solution)
+    t = torch.tensor(solver.times, dtype=torch.float64, device=y0.device)
+    options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5", "options": {"norm": solver.norm}}
+    if gradient == "torchdiffeq-adjoint":
+        solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={}, **options)
+    else:
+        solution.y = torchdiffeq.odeint(func, y0, t, **options)
+    if gradient == "torchdiffeq-adjoint":
+        func.solution, func.counts = Solution(solution.t, y0), solution.backward_counts
+        func.counts.append(0)
+    return solution
