@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Callable, Sequence
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-GRADIENTS = ("exact", "adjoint", "torchdiffeq-backprop", "torchdiffeq-adjoint")
+from nodelib.odeint import GRADIENTS, odeint
 
 
 def describe_gradient(gradient: str) -> tuple[str, str]:
@@ -27,29 +26,10 @@ def integrate(func: Callable[[Tensor, Tensor], Tensor], y0: Tensor, times: Seque
         rtol, atol: tolerances of dopri5, above 0.
         gradient: one of `GRADIENTS`. "exact" and "torchdiffeq-backprop" differentiate the computed
             solution; "adjoint" and "torchdiffeq-adjoint" solve the continuous adjoint ODE
-            (Chen et al., 2018, algorithm 1).
+            (Chen et al., 2018, algorithm 1), "anchored" with the state restored on the way.
 
     Returns:
         states, shape (T, *y0.shape), and the number of function evaluations of the forward solve.
     """
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-    import torchdiffeq
-
-    solve = torchdiffeq.odeint_adjoint if gradient.endswith("adjoint") else torchdiffeq.odeint
-    t = torch.tensor([0.0, *times], dtype=y0.dtype, device=y0.device)
-    calls = 0
-
-    class Counted(nn.Module):
-        # odeint_adjoint finds the parameters through the module it is given
-        def __init__(self) -> None:
-            super().__init__()
-            self.inner = func
-
-        def forward(self, t: Tensor, y: Tensor) -> Tensor:
-            nonlocal calls
-            calls += 1
-            return self.inner(t, y)
-
-    y = solve(Counted(), y0, t, rtol=rtol, atol=atol, method="dopri5")
-    return y[1:], calls
+    solution = odeint(func, y0, [0.0, *times], rtol=rtol, atol=atol, gradient=gradient)
+    return solution.y[1:], solution.nfe
