@@ -29,7 +29,7 @@ def check_images(images: Tensor, epsilon: float = 0.0, name: str = "images") -> 
         raise ValueError(f"{name} contain NaN; every pixel must be a number in [0, 1]")
     slack = 1e-6 if epsilon else 0.0
     if low < -epsilon - slack or high > 1 + epsilon + slack:
-        raise ValueError(f"{name} reach from {low:g} to {high:g}; the allowed range is [{-epsilon:g}, {1 + epsilon:g}]. "
+        raise ValueError(f"{name} reach from {low:g} to {high:g}; the allowed range is [{0 - epsilon:g}, {1 + epsilon:g}]. "
                          f"Divide grey levels by 255")
 
 

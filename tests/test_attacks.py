@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from nodelib.attacks import common, fgsm, get, pgd
+
+CALLS = {
+    "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
+    "pgd": lambda model, x, y, epsilon=0.3, **k: pgd(model, x, y, epsilon, **{"step_size": 0.1, "steps": 3, **k}),
+}
+
+
+class Linear(nn.Module):
+    """Logits linear in the pixels: the attack's optimum is known in closed form."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(784, 10, generator=torch.Generator().manual_seed(0)) / 28)
+
+    def forward(self, images):
+        return images.flatten(1) @ self.weight
+
+
+@pytest.fixture(params=CALLS)
+def attack(request):
+    return CALLS[request.param]
+
+
+@pytest.mark.parametrize("clip", [True, False])
+@pytest.mark.parametrize("epsilon", [0.05, 0.3, 1.0])
+def test_attacked_images_stay_in_the_ball_and_in_the_box_if_asked(attack, clip, epsilon, small, test_images):
+    images, labels = test_images[0][:8], test_images[1][:8]
+    adversarial = attack(small, images, labels, epsilon, clip=clip)
+    assert (adversarial - images).abs().max() <= epsilon + 1e-6
+    assert (adversarial - images).abs().max() > 0.9 * epsilon * (1 if clip is False else 0.5)
+    if clip:
+        assert adversarial.min() >= 0 and adversarial.max() <= 1
+    else:
+        assert adversarial.min() < 0 or adversarial.max() > 1
+
+
+def test_epsilon_zero_returns_the_images(attack, small, test_images):
+    assert torch.equal(attack(small, test_images[0][:4], test_images[1][:4], 0.0), test_images[0][:4])
+
+
+def test_an_attack_raises_the_loss(attack, small, test_images):
+    images, labels = test_images[0][:16], test_images[1][:16]
+    adversarial = attack(small, images, labels, 0.1)
+    with torch.no_grad():
+        assert F.cross_entropy(small(adversarial), labels) > F.cross_entropy(small(images), labels) + 0.01
+
+
+def test_fgsm_on_a_linear_model_is_the_known_optimum(test_images):
+    model = Linear().eval()
+    images, labels = test_images[0][:4], test_images[1][:4]
+    probabilities = model(images).softmax(1).detach()
+    slope = (probabilities - F.one_hot(labels, 10)) @ model.weight.detach().T
+    expected = images + 0.2 * slope.sign().view_as(images)
+    assert torch.allclose(fgsm(model, images, labels, 0.2, clip=False), expected)
+
+
+def test_pgd_on_a_model_linear_in_the_logits_margin_reaches_the_corner(test_images):
+    model = Linear().eval()
+    images, labels = test_images[0][:4], test_images[1][:4]
+    corner = fgsm(model, images, labels, 0.1, clip=False)
+    reached = pgd(model, images, labels, 0.1, step_size=0.05, steps=10, clip=False)
+    with torch.no_grad():
+        assert F.cross_entropy(model(reached), labels) >= F.cross_entropy(model(corner), labels) - 1e-4
+
+
+def test_pgd_of_one_full_step_without_random_start_is_fgsm(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    assert torch.equal(pgd(small, images, labels, 0.3, step_size=0.3, steps=1, random_start=False),
+                       fgsm(small, images, labels, 0.3))
+
+
+def test_random_starts_follow_their_seed(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    call = lambda seed: pgd(small, images, labels, 0.3, step_size=0.01, steps=1, seed=seed)  # noqa: E731
+    assert torch.equal(call(1), call(1))
+    assert not torch.equal(call(1), call(2))
+
+
+def test_restarts_never_make_the_attack_weaker(small, test_images):
+    images, labels = test_images[0][:16], small(test_images[0][:16]).argmax(1)
+    wrong = []
+    for restarts in (1, 4):
+        adversarial = pgd(small, images, labels, 0.02, step_size=0.01, steps=2, restarts=restarts)
+        with torch.no_grad():
+            wrong.append(small(adversarial).argmax(1) != labels)
+    assert (wrong[1] | ~wrong[0]).all()
+
+
+def test_parameters_keep_their_gradient_flags_and_the_block_its_gradient(attack, small, test_images):
+    small.linear.bias.requires_grad_(False)
+    attack(small, test_images[0][:2], test_images[1][:2], gradient="torchdiffeq-backprop")
+    assert small.block.gradient == "exact"
+    assert not small.linear.bias.requires_grad and small.conv.weight.requires_grad
+    assert all(p.grad is None for p in small.parameters())
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(images=torch.full((2, 1, 28, 28), 1.5)), "reach from 1.5 to 1.5; the allowed range is \\[0, 1\\]"),
+    (dict(images=torch.full((2, 1, 28, 28), -0.1)), "allowed range"),
+    (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "contain NaN"),
+    (dict(images=torch.zeros(2, 28, 28)), "shape \\(2, 28, 28\\)"),
+    (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "dtype torch.uint8"),
+    (dict(labels=torch.tensor([1, 10])), "from 1 to 10; the allowed range is 0 to 9"),
+    (dict(labels=torch.tensor([-1, 1])), "allowed range is 0 to 9"),
+    (dict(labels=torch.tensor([1])), "one per image"),
+    (dict(labels=torch.tensor([1.0, 2.0])), "expected integers"),
+    (dict(epsilon=-0.1), "epsilon is -0.1; it must be at least 0"),
+    (dict(epsilon=float("nan")), "epsilon is nan"),
+])
+def test_bad_input_is_refused_before_any_work(attack, change, message, small):
+    values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), "epsilon": 0.3, **change}
+    small.block.func.nfe = 0
+    with pytest.raises(ValueError, match=message):
+        attack(small, values["images"], values["labels"], values["epsilon"])
+    assert small.block.func.nfe == 0
+
+
+def test_a_model_in_training_mode_is_refused(attack, small, test_images):
+    with pytest.raises(ValueError, match="training mode.*eval"):
+        attack(small.train(), test_images[0][:2], test_images[1][:2])
+
+
+def test_a_random_forward_pass_must_be_asked_for(attack, small, test_images):
+    small.pooling = "random"
+    with pytest.raises(ValueError, match="pooling='random'.*allow_random_forward"):
+        attack(small, test_images[0][:2], test_images[1][:2])
+    attack(small, test_images[0][:2], test_images[1][:2], allow_random_forward=True)
+
+
+def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
+    with torch.no_grad():
+        small.linear.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="logits are not finite"):
+        attack(small, test_images[0][:2], test_images[1][:2])
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(step_size=0.0), "step_size is 0"), (dict(steps=0), "steps is 0"),
+    (dict(restarts=0), "restarts is 0"), (dict(restarts=2, random_start=False), "without random_start"),
+])
+def test_pgd_refuses_settings_that_cannot_attack(change, message, small):
+    with pytest.raises(ValueError, match=message):
+        CALLS["pgd"](small, torch.zeros(1, 1, 28, 28), torch.tensor([0]), **change)
+
+
+def test_an_unknown_attack_names_the_known_ones():
+    with pytest.raises(ValueError, match="'cw'.*fgsm, pgd"):
+        get("cw")
+
+
+def test_projection_lands_in_ball_and_box():
+    images = torch.tensor([0.1, 0.9]).view(1, 1, 1, 2)
+    far = torch.tensor([-5.0, 5.0]).view(1, 1, 1, 2)
+    assert torch.allclose(common.project(far, images, 0.3, clip=True).flatten(), torch.tensor([0.0, 1.0]))
+    assert torch.allclose(common.project(far, images, 0.3, clip=False).flatten(), torch.tensor([-0.2, 1.2]))

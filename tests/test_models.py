@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nodelib import configs, models
+
+PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
+
+
+@pytest.mark.parametrize("name", ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
+                                  "wide-standard", "wide-adversarial"])
+def test_the_networks_have_the_parameters_of_the_post(name):
+    model = models.build(configs.get(name))
+    assert models.count_parameters(model) == PARAMETERS[name.split("-")[0]]
+
+
+def test_the_single_block_baseline_has_the_size_of_the_wide_network_and_six_blocks_have_more():
+    assert models.count_parameters(models.build(configs.get("resnet-1"))) == PARAMETERS["wide"]
+    assert models.count_parameters(models.build(configs.get("resnet-6"))) > 2 * PARAMETERS["wide"]
+
+
+@pytest.mark.parametrize("channels, size", [(16, 7), (128, 7), (64, 10)])
+def test_states_keep_their_shape_and_logits_are_ten(channels, size, test_images):
+    model = models.ODENet(channels, size).eval()
+    with torch.no_grad():
+        states = model.trajectory(test_images[0][:2], [0.5, 1.0])
+        assert states.shape == (2, 2, channels, size, size)
+        assert torch.allclose(model.head(states[1]), model(test_images[0][:2]), atol=1e-4)
+        assert model(test_images[0][:2]).shape == (2, 10)
+    assert model.block.nfe > 6
+
+
+def test_the_dynamics_ignore_the_scale_of_the_state():
+    func = models.ODEFunc(16).double()
+    y = torch.randn(2, 16, 7, 7, dtype=torch.float64)
+    assert torch.allclose(func(0.0, y), func(0.0, 1000 * y), atol=1e-4)
+    assert not torch.allclose(func(0.0, y), func(0.0, y.flip(-1)), atol=1e-2)
+
+
+def test_the_controls_change_the_dynamics_as_they_say():
+    torch.manual_seed(0)
+    plain, leaky, nolast = models.ODEFunc(16), models.ODEFunc(16, leaky=True), models.ODEFunc(16, last_norm=False)
+    leaky.load_state_dict(plain.state_dict())
+    y = torch.randn(2, 16, 7, 7)
+    assert torch.allclose(leaky(0.0, y), plain(0.0, y) - y)
+    assert sum(p.numel() for p in plain.parameters()) - sum(p.numel() for p in nolast.parameters()) == 32
+
+
+def test_fixed_pooling_repeats_itself_and_random_pooling_does_not(test_images):
+    model = models.ODENet(16, 7).eval()
+    images = test_images[0][:8]
+    assert torch.equal(model.stem(images), model.stem(images))
+    model.pooling = "random"
+    assert not torch.equal(model.stem(images), model.stem(images))
+    model.pool.generator = torch.Generator().manual_seed(1)
+    first = model.stem(images)
+    model.pool.generator.manual_seed(1)
+    assert torch.equal(first, model.stem(images))
+
+
+def test_fixed_regions_are_those_of_the_stored_draw_in_torchs_own_module(test_images):
+    model = models.ODENet(16, 7).eval()
+    images = test_images[0][:3]
+    before = model.norm(model.conv(images - 0.5))
+    samples = model.pool.samples.expand(3, -1, -1)
+    torchs = torch.nn.FractionalMaxPool2d(2, output_size=7, _random_samples=samples)
+    assert torch.equal(model.stem(images), torchs(before))
+
+
+def test_the_pooling_draw_is_stored_with_the_weights():
+    first, second = models.ODENet(16, 7), models.ODENet(16, 7)
+    assert not torch.equal(first.pool.samples, second.pool.samples)
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first.pool.samples, second.pool.samples)
+
+
+def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_alone():
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = models.build(configs.get("small-10", seed=3))
+    assert torch.equal(torch.rand(1), expected)
+    second, other = models.build(configs.get("small-10", seed=3)), models.build(configs.get("small-10", seed=4))
+    assert torch.equal(first.conv.weight, second.conv.weight)
+    assert not torch.equal(first.conv.weight, other.conv.weight)
+
+
+@pytest.mark.parametrize("t1", [0, -1, float("nan"), float("inf")])
+def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_images):
+    with pytest.raises(ValueError, match="end time t1 is"):
+        models.ODENet(16, 7, t1=t1)
+    with pytest.raises(ValueError, match="end time t1 is"):
+        models.ODENet(16, 7)(test_images[0][:1], t1)
+
+
+def test_images_of_another_shape_are_refused():
+    with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
+        models.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
+
+
+def test_unknown_gradients_and_poolings_name_the_known_ones():
+    with pytest.raises(ValueError, match="'magic'.*exact"):
+        models.ODENet(16, 7, gradient="magic")
+    with pytest.raises(ValueError, match="'max'.*'random', 'fixed'"):
+        models.ODENet(16, 7).pooling = "max"
