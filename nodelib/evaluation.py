@@ -19,7 +19,7 @@ from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import check_epsilon, check_images, check_labels
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.models import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.solving import GRADIENTS, describe_gradient
+from nodelib.odeint import GRADIENTS
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -44,6 +44,12 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
+def describe_gradient(gradient: str) -> tuple[str, str]:
+    """Method ("exact", "adjoint" or "anchored") and library of a gradient name, as records state them."""
+    library, _, method = gradient.rpartition("-")
+    return {"backprop": "exact"}.get(method, method), library or "nodelib"
+
+
 @dataclass(frozen=True)
 class Measurement:
     """One accuracy to measure.
@@ -54,7 +60,7 @@ class Measurement:
         attack: "none", "fgsm" or "pgd".
         epsilon: radius in pixel units; 0 for "none".
         clip: attacked pixels kept in [0, 1].
-        gradient: of the attack, one of `nodelib.solving.GRADIENTS`.
+        gradient: of the attack, one of `nodelib.odeint.GRADIENTS`.
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
         steps, step_size, restarts, seed: of PGD.

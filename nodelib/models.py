@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.solving import GRADIENTS, integrate
+from nodelib.odeint import GRADIENTS, odeint
 
 if TYPE_CHECKING:
     from nodelib.configs import RunConfig
@@ -82,9 +82,10 @@ class ODEBlock(nn.Module):
         func: module (t, y) -> dy/dt.
         t1: end time, above 0; `forward` may override it per call.
         rtol, atol: relative and absolute tolerance of the solver, above 0.
-        gradient: how the backward pass is computed, one of `nodelib.solving.GRADIENTS`.
+        gradient: how the backward pass is computed, one of `nodelib.odeint.GRADIENTS`.
 
-    After a forward pass `nfe` holds its number of function evaluations.
+    After a forward pass `nfe` holds its number of function evaluations, after a backward pass
+    `nfe_backward` holds those and the vector-Jacobian products of the gradient.
     """
 
     def __init__(self, func: nn.Module, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
@@ -98,6 +99,12 @@ class ODEBlock(nn.Module):
         self.atol = atol
         self.gradient = gradient
         self.nfe = 0
+        self._backward_counts: list[int] = []
+
+    @property
+    def nfe_backward(self) -> int:
+        """Evaluations and vector-Jacobian products of the last solve's backward passes, 0 before any."""
+        return sum(self._backward_counts)
 
     def forward(self, y0: Tensor, t1: float | None = None) -> Tensor:
         """State at the end time, shape of y0."""
@@ -106,8 +113,10 @@ class ODEBlock(nn.Module):
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
         """States at increasing `times` above 0, from one integration; shape (T, *y0.shape)."""
         times = [check_end_time(t) for t in times]
-        y, self.nfe = integrate(self.func, y0, times, rtol=self.rtol, atol=self.atol, gradient=self.gradient)
-        return y
+        solution = odeint(self.func, y0, [0.0, *times], rtol=self.rtol, atol=self.atol, gradient=self.gradient)
+        # the counts only: keeping the solution would keep its graph alive
+        self.nfe, self._backward_counts = solution.nfe, solution.backward_counts
+        return solution.y[1:]
 
 
 class FractionalPool(nn.Module):
@@ -184,7 +193,7 @@ class ODENet(_Classifier):
             large 128 x 7 x 7 (655,370), wide 64 x 10 x 10 (212,874).
         t1: end time of the integration, above 0.
         rtol, atol: solver tolerances, above 0.
-        gradient: see `nodelib.solving.GRADIENTS`.
+        gradient: see `nodelib.odeint.GRADIENTS`.
         pooling: "fixed" or "random", see `FractionalPool`.
         leaky, last_norm: controls, see `ODEFunc`.
     """

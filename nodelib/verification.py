@@ -46,9 +46,13 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     ids = [r.get("id") for r in run.metrics]
     if len(set(ids)) != len(ids):
         yield "metrics.json holds an id twice"
+    readable = True
     for r in run.metrics:
-        yield from _record_problems(run, r)
-    yield from _recomputed(run, config, model, sample, tolerance)
+        for fault in _record_problems(run, r):
+            readable = readable and "wrong type" not in fault
+            yield fault
+    if readable:
+        yield from _recomputed(run, config, model, sample, tolerance)
 
 
 def _record_problems(run: artifacts.Run, r: dict) -> Iterator[str]:

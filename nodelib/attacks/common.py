@@ -70,7 +70,7 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
     required = [p.requires_grad for p in model.parameters()]
     try:
         if gradient is not None and block is not None:
-            from nodelib.solving import GRADIENTS
+            from nodelib.odeint import GRADIENTS
 
             if gradient not in GRADIENTS:
                 raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+
+from nodelib import artifacts, verification
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    """A copy of the tiny run that a test may damage."""
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    return folder
+
+
+def faults(folder) -> str:
+    return "\n".join(verification.problems(artifacts.load_run(folder), sample=64))
+
+
+def change(path, function):
+    value = json.loads(path.read_text())
+    function(value)
+    path.write_text(json.dumps(value))
+
+
+def test_a_sound_run_has_no_faults(copy):
+    assert faults(copy) == ""
+
+
+def test_one_flipped_byte_in_the_weights_is_found(copy):
+    path = copy / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(artifacts.ArtifactError, match="is altered: config.json states SHA-256"):
+        artifacts.load_run(copy).load_model()
+    assert "is altered" in faults(copy)
+
+
+def test_missing_weights_are_named(copy):
+    (copy / "model.safetensors").unlink()
+    assert "model.safetensors is missing" in faults(copy)
+
+
+@pytest.mark.parametrize("function, message", [
+    (lambda m: m[0].update(accuracy=0.999), "accuracy 0.999 is not"),
+    (lambda m: m[0].update(low=0.0), "interval is not Wilson's"),
+    (lambda m: m[0].pop("pooling"), "missing or of the wrong type: pooling"),
+    (lambda m: m[0].update(n="64"), "wrong type: n"),
+    (lambda m: m.append(m[0]), "an id twice"),
+    (lambda m: m.__delitem__(0), "no record none-t1"),
+])
+def test_a_record_that_does_not_add_up_is_found(copy, function, message):
+    change(copy / "metrics.json", function)
+    assert message in faults(copy)
+
+
+def test_an_accuracy_that_the_weights_do_not_reach_is_found(copy):
+    run = artifacts.load_run(copy)
+    r = run.metric("none-t1")
+    outcomes = np.ones(r["n"], dtype=bool)
+    artifacts.save_outcomes(copy / "outcomes.safetensors", "none-t1", outcomes)
+    from nodelib.evaluation import wilson
+
+    low, high = wilson(r["n"], r["n"])
+    change(copy / "metrics.json", lambda m: m[0].update(correct=r["n"], accuracy=1.0, low=low, high=high))
+    assert "outcomes differ when recomputed" in faults(copy) and "states 1.0000; recomputed" in faults(copy)
+
+
+def test_a_wrong_parameter_count_and_dataset_are_found(copy):
+    change(copy / "config.json", lambda c: c["provenance"].update(parameters=1, dataset_sha256={}))
+    assert "states 1 parameters, the network has 17418" in faults(copy) and "other dataset hashes" in faults(copy)
+
+
+def test_an_unknown_config_field_is_found(copy):
+    change(copy / "config.json", lambda c: c["config"].update(magic=1))
+    assert "unknown config field ['magic']" in faults(copy)
+
+
+def test_broken_json_is_named(copy):
+    (copy / "metrics.json").write_text("[{")
+    with pytest.raises(artifacts.ArtifactError, match="metrics.json is not valid JSON"):
+        artifacts.load_run(copy)
+
+
+def test_a_record_or_outcome_that_is_not_there_is_named(tiny_run):
+    with pytest.raises(artifacts.ArtifactError, match="no record 'fgsm-t3'; it has none-t1"):
+        tiny_run.metric("fgsm-t3")
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    path = tmp_path / "file.json"
+    artifacts.write_json(path, {"old": 1})
+    monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        artifacts.write_json(path, {"new": 2})
+    assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["file.json"]
+
+
+def test_not_a_number_never_reaches_a_json_file(tmp_path):
+    with pytest.raises(ValueError):
+        artifacts.write_json(tmp_path / "file.json", {"value": float("nan")})
+    assert not (tmp_path / "file.json").exists()
+
+
+def test_the_folder_of_runs_is_found_sorted(copy):
+    found = artifacts.find_runs(copy.parent)
+    assert [(run.name, run.seed) for run in found] == [("small-10", 0)]

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from nodelib.__main__ import main
+
+COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    assert "usage:" in text and "--help" in text
+
+
+def test_the_module_lists_its_commands():
+    done = subprocess.run([sys.executable, "-m", "nodelib", "--help"], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    for command in COMMANDS:
+        assert f"    {command} " in done.stdout
+
+
+@pytest.mark.parametrize("arguments, message", [
+    (["train", "small-11"], "unknown run 'small-11'; the known runs are small-10"),
+    (["train", "small-10", "--device", "cuda"], "use --device cpu"),
+    (["train", "small-10", "--seed", "-1"], "seed is -1"),
+    (["evaluate", "nothing"], "unknown run 'nothing'"),
+])
+def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp_path):
+    assert main([*arguments, "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and message in error and error.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_evaluating_a_run_that_was_not_trained_says_how_to_train_it(capsys, tmp_path):
+    assert main(["evaluate", "small-10", "--root", str(tmp_path)]) == 1
+    assert "nodelib train small-10" in capsys.readouterr().err
+
+
+def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys, tmp_path, monkeypatch):
+    from conftest import tiny_config
+
+    from nodelib import configs
+
+    monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
+    command = ["train", "small-10", "--root", str(tmp_path)]
+    assert main([*command, "--budget", "0"]) == 3
+    assert "run the same command again" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "6 steps" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "stored already" in capsys.readouterr().out
+
+
+def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys):
+    import shutil
+
+    assert main(["verify", "--root", str(tiny_run.path.parent), "--sample", "64"]) == 0
+    assert "1 runs, 0 faults" in capsys.readouterr().out
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / tiny_run.path.name / "model.safetensors").write_bytes(b"nothing")
+    assert main(["verify", "--root", str(tmp_path)]) == 1
+    assert "is altered" in capsys.readouterr().out
+
+
+def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):
+    assert main(["table", "--root", str(tmp_path)]) == 0
+    text = capsys.readouterr().out
+    assert "92.62" in text and "49.45" in text and "–" in text
+    assert len([line for line in text.splitlines() if line.startswith(("small", "large"))]) == 24

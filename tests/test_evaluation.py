@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from nodelib import artifacts, configs, evaluation
+from nodelib.evaluation import Measurement, evaluate, wilson
+
+
+@pytest.mark.parametrize("correct, n, low, high", [
+    (0, 10, 0.0, 0.2775), (10, 10, 0.7225, 1.0), (5, 10, 0.2366, 0.7634), (98, 100, 0.9300, 0.9945),
+])
+def test_wilson_matches_published_intervals(correct, n, low, high):
+    assert wilson(correct, n) == pytest.approx((low, high), abs=1e-4)
+
+
+@pytest.mark.parametrize("correct, n", [(1, 0), (-1, 5), (6, 5)])
+def test_wilson_refuses_impossible_counts(correct, n):
+    with pytest.raises(ValueError, match="of n ="):
+        wilson(correct, n)
+
+
+def test_epsilon_zero_equals_clean_accuracy(small, test_images):
+    clean, _ = evaluate(small, *test_images, Measurement(1.0, 64))
+    for attack, settings in (("fgsm", {}), ("pgd", dict(steps=2, step_size=0.1))):
+        attacked, _ = evaluate(small, *test_images, Measurement(1.0, 64, attack, 0.0, **settings))
+        assert np.array_equal(clean, attacked)
+
+
+def test_accuracy_counts_what_the_model_says(small, test_images):
+    correct, nfe = evaluate(small, *test_images, Measurement(1.0, 64))
+    with torch.no_grad():
+        expected = (small(test_images[0], 1.0).argmax(1) == test_images[1]).numpy()
+    assert np.array_equal(correct, expected) and nfe == small.block.nfe
+    right, _ = evaluate(small, test_images[0], small(test_images[0], 1.0).argmax(1), Measurement(1.0, 64))
+    assert right.all()
+
+
+def test_the_model_is_handed_back_as_it_came(small, test_images):
+    small.train()
+    small.pooling, small.block.rtol = "random", 1e-2
+    evaluate(small, test_images[0][:8], test_images[1][:8], Measurement(1.0, 8, "fgsm", 0.1, rtol=1e-4))
+    assert small.training and small.pooling == "random" and small.block.rtol == 1e-2
+
+
+def test_random_pooling_follows_its_seed(small, test_images):
+    def logits(seed):
+        with evaluation._as_measured(small, Measurement(1.0, 8, pooling="random", pooling_seed=seed)), torch.no_grad():
+            return small(test_images[0][:8])
+
+    assert torch.equal(logits(1), logits(1))
+    assert not torch.equal(logits(1), logits(2))
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(images=torch.full((2, 1, 28, 28), 2.0)), "allowed range"), (dict(labels=torch.tensor([3, 11])), "0 to 9"),
+    (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "NaN"),
+])
+def test_bad_images_and_labels_are_refused_before_any_work(change, message, small):
+    values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), **change}
+    small.block.func.nfe = 0
+    with pytest.raises(ValueError, match=message):
+        evaluate(small, values["images"], values["labels"], Measurement(1.0, 2))
+    assert small.block.func.nfe == 0
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(t1=0.0), "end time"), (dict(t1=-5.0), "end time"), (dict(epsilon=-1.0), "epsilon is -1"),
+    (dict(attack="cw"), "unknown attack 'cw'; the known attacks are none, fgsm, pgd"), (dict(n=0), "n is 0"),
+    (dict(n=10001), "n is 10001"), (dict(gradient="x"), "gradient is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
+])
+def test_a_measurement_refuses_values_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        Measurement(**{"t1": 1.0, "n": 10, **change})
+
+
+def test_the_test_order_is_a_fixed_shuffle_of_all_test_images():
+    order = evaluation.test_order()
+    assert sorted(order) == list(range(10000)) and order[:3].tolist() == evaluation.test_order()[:3].tolist()
+    assert abs(np.mean(order[:1000] < 5000) - 0.5) < 0.05  # not only the easier first half
+
+
+def test_the_full_protocol_measures_the_four_end_times_and_the_posts_attack():
+    protocol = evaluation.table_protocol(configs.get("small-10"))
+    assert {m.t1 for m in protocol} == {1.0, 10.0, 100.0, 500.0}
+    seed = [m for m in protocol if m.label == "fgsm-seed"]
+    assert len(seed) == 4
+    for m in seed:
+        assert (m.epsilon, m.clip, m.pooling, m.batch, m.gradient.endswith("adjoint")) == (0.3, False, "random", 32, True)
+    assert all(m.n == 10000 for m in protocol)
+    assert len({m.id for m in protocol}) == len(protocol)
+
+
+def test_records_are_tidy_and_outcomes_add_up(tiny_run):
+    assert {r["t1"] for r in tiny_run.metrics} == {1.0, 10.0, 100.0, 500.0}
+    for r in tiny_run.metrics:
+        assert r["accuracy"] == r["correct"] / r["n"] and r["low"] <= r["accuracy"] <= r["high"]
+        assert tiny_run.outcomes(r["id"]).sum() == r["correct"] and len(tiny_run.outcomes(r["id"])) == r["n"]
+        assert r["nfe"] > 6
+
+
+def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
+    import shutil
+
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    records = tiny_run.metrics
+    artifacts.write_json(folder / "metrics.json", records[:-1])
+    measured = []
+    original = evaluation.evaluate
+    monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: measured.append(a[3].id) or original(*a, **k))
+    config = configs.RunConfig.from_dict(tiny_run.config)
+    after = evaluation.evaluate_run(folder, evaluation.table_protocol(config), progress=False)
+    assert measured == [records[-1]["id"]]
+    assert [r["id"] for r in after] == [r["id"] for r in records]
+    assert after[-1]["correct"] == records[-1]["correct"]
+
+
+def test_a_tighter_tolerance_costs_more_evaluations(small, test_images):
+    measurement = Measurement(1.0, 64)
+    _, loose = evaluate(small, *test_images, measurement)
+    _, tight = evaluate(small, *test_images, dataclasses.replace(measurement, rtol=1e-6, atol=1e-6))
+    assert tight > loose

@@ -1,0 +1,183 @@
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_config
+
+from nodelib import artifacts, configs, training
+from nodelib.configs import AttackConfig
+
+
+def digest(run: artifacts.Run) -> str:
+    return hashlib.sha256((run.path / "model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """`tiny_config` trained without interruption."""
+    return training.train(tiny_config(), tmp_path_factory.mktemp("straight"), progress=False)
+
+
+def test_training_lowers_the_loss(straight):
+    assert straight.history["loss"][-2:].mean() < straight.history["loss"][:2].mean()
+
+
+def test_history_has_a_row_per_step_and_counts_images(straight):
+    history = straight.history
+    assert history["step"].tolist() == list(range(6))
+    assert history["epoch"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert history["images"].tolist() == [32, 64, 96, 128, 160, 192]
+    assert (history["nfe_forward"] >= 8).all() and np.isfinite(history["loss"]).all()
+
+
+def test_provenance_names_code_versions_device_threads_precision_and_hashes(straight):
+    provenance = straight.provenance
+    assert {"commit", "dirty", "versions", "device", "threads", "precision", "dataset_sha256", "weights_sha256",
+            "parameters", "seconds", "started", "ended"} <= set(provenance)
+    assert provenance["weights_sha256"] == digest(straight)
+    assert provenance["versions"]["torch"] == torch.__version__
+    assert provenance["parameters"] == 17418
+
+
+def test_the_same_config_gives_the_same_bits_and_another_seed_other_ones(straight, tmp_path):
+    again = training.train(tiny_config(), tmp_path, progress=False)
+    other = training.train(tiny_config(seed=1), tmp_path, progress=False)
+    assert digest(again) == digest(straight) != digest(other)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"t1": (0.5, 2.0)}, {"adversarial": AttackConfig(epsilon=0.1, steps=1, step_size=0.1)},
+], ids=["standard", "random end time", "adversarial"])
+def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(changes, tmp_path):
+    config = tiny_config(**changes)
+    whole = training.train(config, tmp_path / "whole", progress=False)
+    stops = 0
+    while True:
+        try:
+            resumed = training.train(config, tmp_path / "parts", budget=0.0, progress=False)
+            break
+        except training.OutOfTime as stop:
+            stops += 1
+            assert f"{stops} of 6 steps" in str(stop)
+            assert not (tmp_path / "parts" / config.folder / "config.json").exists()
+    assert stops == 5
+    assert digest(resumed) == digest(whole)
+    assert resumed.history["loss"].tolist() == whole.history["loss"].tolist()
+    assert not (resumed.path / "checkpoint.safetensors").exists()
+
+
+def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
+    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib import training; "
+               f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
+               f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 2)[0])
+    checkpoint = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 60
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(training.OutOfTime):
+        training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
+    path = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(artifacts.ArtifactError, match="checkpoint.safetensors is damaged.*Delete it"):
+        training.train(tiny_config(), tmp_path, progress=False)
+
+
+def test_a_checkpoint_of_another_config_is_refused(tmp_path):
+    with pytest.raises(training.OutOfTime):
+        training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
+    with pytest.raises(artifacts.ArtifactError, match="another config"):
+        training.train(tiny_config(epochs=3), tmp_path, progress=False)
+
+
+def test_two_processes_cannot_write_the_same_run(tmp_path):
+    with artifacts.locked(tmp_path / "small-10-seed0"), pytest.raises(artifacts.ArtifactError, match="another process"):
+        training.train(tiny_config(), tmp_path, progress=False)
+
+
+def test_a_stored_run_is_loaded_and_never_retrained(straight, monkeypatch):
+    monkeypatch.setattr(training, "_train", lambda *a: pytest.fail("retrained"))
+    root = straight.path.parent
+    assert training.run(tiny_config(), root, evaluate=False).provenance == straight.provenance
+
+
+def test_a_stored_run_of_another_config_is_not_overwritten(straight):
+    with pytest.raises(artifacts.ArtifactError, match="another config \\(differs in epochs\\)"):
+        training.run(tiny_config(epochs=1), straight.path.parent, evaluate=False)
+
+
+def test_random_end_times_are_drawn_from_their_range(tmp_path):
+    run = training.train(tiny_config(t1=(0.5, 2.0), train_images=320), tmp_path, progress=False)
+    t1 = run.history["t1"]
+    assert (t1 >= 0.5).all() and (t1 <= 2).all() and len(set(t1)) == len(t1) and t1.std() > 0.1
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(training.F, "cross_entropy", lambda logits, y, **k: logits.sum() * float("nan"))
+    with pytest.raises(FloatingPointError, match="loss is nan at step 0"):
+        training.train(tiny_config(), tmp_path, progress=False)
+
+
+def test_the_learning_rate_rises_for_a_tenth_and_falls_to_nothing():
+    config = tiny_config(epochs=100)
+    rates = [training.learning_rate(config, step) for step in range(config.steps)]
+    assert np.argmax(rates) in (29, 30) and max(rates) == pytest.approx(config.learning_rate)
+    assert rates[0] < rates[10] < rates[29] and rates[-1] < 1e-3 * max(rates)
+    assert training.learning_rate(dataclasses.replace(config, schedule="constant"), 7) == config.learning_rate
+
+
+def test_a_missing_gpu_names_the_cpu():
+    if torch.cuda.is_available():
+        pytest.skip("this machine has one")
+    with pytest.raises(ValueError, match="no CUDA device.*cpu"):
+        training.train(tiny_config(), device="cuda")
+    with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
+        training.resolve_device("quantum")
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(t1=(0.0, 1.0)), "end time t1 is 0"), (dict(test_t1=-1.0), "end time t1 is -1"),
+    (dict(t1=(2.0, 1.0)), "upper end time"), (dict(train_images=0), "train_images is 0; the allowed range is 1 to 60000"),
+    (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"), (dict(rtol=0.0), "rtol is 0"),
+    (dict(gradient="magic"), "gradient is 'magic'"), (dict(schedule="steps"), "schedule is 'steps'"),
+    (dict(scale="huge"), "scale is 'huge'"),
+])
+def test_a_config_refuses_values_out_of_range(change, message):
+    with pytest.raises(ValueError, match=message):
+        tiny_config(**change)
+
+
+def test_an_unknown_run_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean 'small-10'"):
+        configs.get("small-11")
+
+
+@pytest.mark.parametrize("name", configs.NAMES)
+@pytest.mark.parametrize("scale", configs.SCALES)
+def test_every_named_config_survives_json_and_keeps_its_architecture_at_both_scales(name, scale):
+    config, full = configs.get(name, 2, scale), configs.get(name)
+    assert configs.RunConfig.from_dict(config.to_dict()) == config
+    for field in ("channels", "size", "t1", "test_t1", "architecture", "leaky", "last_norm", "blocks", "gradient"):
+        assert getattr(config, field) == getattr(full, field)
+
+
+def test_the_six_rows_share_one_recipe():
+    recipe = ("learning_rate", "schedule", "pooling", "rtol", "atol", "gradient", "train_images", "adversarial")
+    rows = [configs.get(name) for name in configs.ROWS]
+    for field in recipe:
+        assert len({getattr(config, field) for config in rows}) == 1, field
+    assert len({(config.channels, config.epochs, config.batch_size) for config in rows}) == 2  # one per size
