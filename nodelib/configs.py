@@ -67,7 +67,7 @@ class RunConfig:
     train_images: int = 60000
     epochs: int = 8
     batch_size: int = 64
-    learning_rate: float = 3e-3
+    learning_rate: float = 2e-3
     schedule: str = "one-cycle"
     adversarial: AttackConfig | None = None
     test_images: int = 10000
