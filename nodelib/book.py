@@ -1,0 +1,70 @@
+"""What chapters use to publish: figures as files of fixed bytes, and numbers for the prose.
+
+A figure is saved below `book/figures` and shown by a `{figure}` directive, which carries its caption and
+its alternative text; drawn into a cell's output it would lose both. A number is glued and then named in
+the prose as {glue:text}`name`, so that nobody types one.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+from nodelib.artifacts import write_atomic
+
+
+def figure_path(name: str) -> Path:
+    """Where the figure file `name` belongs: below `book/figures`, or NODELIB_FIGURES where that is set.
+
+    Raises:
+        ValueError: the name is not lower-case words joined by hyphens with the suffix .svg, .png or .gif.
+    """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9.]+)*\.(svg|png|gif)", name):
+        raise ValueError(f"the figure name is {name!r}; it must be lower-case words joined by hyphens, "
+                         "ending in .svg, .png or .gif")
+    folder = os.environ.get("NODELIB_FIGURES")
+    return (Path(folder) if folder else Path(__file__).resolve().parents[1] / "book" / "figures") / name
+
+
+def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
+    """Write a matplotlib figure, the same bytes for the same drawing, and close it.
+
+    Args:
+        figure: a matplotlib Figure.
+        name: file name, lower-case words joined by hyphens. `.svg` for lines and few points, `.png` for
+            images and for more than a few thousand points.
+        dpi: pixels per inch of a `.png`.
+
+    Raises:
+        ValueError: an unfit name, see `figure_path`.
+    """
+    import matplotlib
+    import matplotlib.pyplot
+
+    path = figure_path(name)
+    # matplotlib writes the date and its version, and draws random ids into SVG, unless told not to
+    metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
+    content = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "nodelib", "svg.fonttype": "path"}):
+        figure.savefig(content, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight",
+                       facecolor="white")  # an opaque ground stays readable in dark mode
+    write_atomic(path, content.getvalue())
+    matplotlib.pyplot.close(figure)
+
+
+def save_bytes(content: bytes, name: str) -> None:
+    """Write a ready image file, such as an animated GIF, below `book/figures`."""
+    write_atomic(figure_path(name), content)
+
+
+def glue(name: str, text: str) -> None:
+    """Keep a piece of computed text for the prose: {glue:text}`name` shows it.
+
+    On another page it is {glue:text}`05-the-table.ipynb::name:s`. Format numbers here, units included.
+    """
+    import myst_nb
+
+    myst_nb.glue(name, str(text), display=False)

@@ -1,0 +1,404 @@
+"""Execute the book's chapters: MyST text half -> papermill -> tidy, reproducible notebook.
+
+A chapter is a pair. `book/NN-name.md` (MyST, edited by people) is its text half; `book/NN-name.ipynb`
+beside it is what papermill made of it, with all outputs, and what Jupyter Book shows. The notebook is
+a function of the text half and of the declared inputs: executing an unchanged chapter again on the same
+machine changes no byte of it.
+
+**Front matter.** Below the usual `jupytext` and `kernelspec` entries a chapter says what it reads:
+
+    nodelib:
+      inputs:                     # files, folders or globs, relative to the repository root
+        - data/seed.json
+        - data/runs/small-10-seed*
+
+A chapter counts as changed when its text, one of these inputs, or a parameter differs from what the
+notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
+does not exist. The library's source is not an input by itself, because then every commit would execute
+the whole book; list a module where a chapter should follow it, or use `force`.
+
+**Parameters.** A chapter with code has one cell tagged `parameters` which assigns literals only, at
+least `scale = "full"`. Other values are put in a cell of their own after it, and an unknown name is an
+error. `scale="smoke"` is what the tests run, into a scratch folder.
+
+**Run pages.** `book/templates/run.md` is executed once per run into `book/runs/<run>.ipynb`. Words such
+as `@run@` in its text (not in its code) stand for the parameter of that name, so that every page has
+its own title, labels and figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import glob
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from nodelib.artifacts import write_atomic
+from nodelib.configs import NAMES, SCALES
+from nodelib.paths import data_dir
+
+ROOT = Path(__file__).resolve().parents[1]
+BOOK = ROOT / "book"
+TEMPLATE = BOOK / "templates" / "run.md"
+RECORD = "nodelib_render"  # the notebook's own entry: jupytext does not copy it to the text half
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,16}")
+_SENTINEL = "nodelib: every cell has run"
+
+
+class RenderError(RuntimeError):
+    """A chapter could not be executed or published; the notebook that was there is untouched."""
+
+
+class Rendered(NamedTuple):
+    """The notebook's path, and whether it was executed now (False: it was up to date)."""
+
+    path: Path
+    executed: bool
+
+
+def render(chapter: str | Path, force: bool = False, scale: str = "full", out: str | Path | None = None,
+           parameters: dict[str, Any] | None = None) -> Rendered:
+    """Execute a chapter if it changed, and publish its notebook.
+
+    The notebook is published only if papermill returned without error, every code cell has its execution
+    count, no output is an error and a sentinel cell at the end has run; then it replaces the old one
+    in one step. Otherwise the old one stays as it was.
+
+    Args:
+        chapter: the text half, a `.md` file.
+        force: execute even if nothing changed.
+        scale: "full" (published) or "smoke" (seconds to minutes).
+        out: folder for the notebook and its figures; by default the notebook lies beside its text half
+            and figures go to `book/figures`. Required for `scale="smoke"`.
+        parameters: values for names that the cell tagged `parameters` assigns.
+
+    Raises:
+        ValueError: unknown scale or parameter, smoke scale without `out`.
+        RenderError: a cell failed, the kernel died, or the result is not fit to publish.
+    """
+    chapter = Path(chapter).resolve()
+    if scale not in SCALES:
+        raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
+    if scale != "full" and out is None:
+        raise ValueError("a smoke-scale notebook must not replace a published one: name a folder with out=")
+    parameters = dict(parameters or {}) | ({"scale": scale} if scale != "full" else {})
+    notebook = prepare(chapter, parameters)
+    target = _target(chapter, out, parameters)
+    if not force and out is None and not _changed(notebook, target):
+        return Rendered(target, False)
+    figures = target.parent / "figures" if out is not None else BOOK / "figures"
+    executed = _execute(notebook, chapter, target.parent if out is None else chapter.parent, figures)
+    write_atomic(target, _bytes(executed))
+    return Rendered(target, True)
+
+
+def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
+    """The notebook of a chapter before execution: stable cell ids, parameters in place, digest recorded."""
+    import jupytext
+
+    if not chapter.is_file():
+        raise RenderError(f"{chapter} does not exist; chapters are the .md files below {BOOK}")
+    notebook = jupytext.read(chapter)
+    known, position = _parameters_cell(notebook, chapter)
+    if unknown := sorted(set(parameters) - set(known)):
+        raise ValueError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
+                         f"it has {', '.join(map(repr, sorted(known))) or 'none'}")
+    values = {**known, **parameters}
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), cell.source)
+    if parameters:
+        import nbformat.v4
+
+        source = "# Parameters\n" + "\n".join(f"{name} = {value!r}" for name, value in parameters.items())
+        cell = nbformat.v4.new_code_cell(source, metadata={"tags": ["injected-parameters"]})
+        notebook.cells.insert(position + 1, cell)
+    _set_ids(notebook)
+    notebook.metadata.get("jupytext", {}).pop("text_representation", None)  # describes the text half alone
+    declared = notebook.metadata.get("nodelib", {}).get("inputs", [])
+    notebook.metadata[RECORD] = {"digest": _digest(notebook, [_fill(i, values) for i in declared])}
+    return notebook
+
+
+def _fill(pattern: str, values: dict[str, Any]) -> str:
+    return re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), pattern)
+
+
+def _parameters_cell(notebook: Any, chapter: Path) -> tuple[dict[str, Any], int]:
+    """Names and literals of the cell tagged `parameters`, and its position."""
+    for position, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+            try:
+                values = {statement.targets[0].id: ast.literal_eval(statement.value)
+                          for statement in ast.parse(cell.source).body}
+            except (AttributeError, ValueError) as error:
+                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign literals only") from error
+            if "scale" not in values:
+                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign scale = \"full\"")
+            return values, position
+    if any(cell.cell_type == "code" for cell in notebook.cells):
+        raise RenderError(f"{chapter.name}: a chapter with code needs a cell tagged 'parameters' (scale = \"full\")")
+    return {}, -1
+
+
+def _set_ids(notebook: Any) -> None:
+    """Ids from the cells' content: random ones would change at every execution."""
+    seen: dict[str, int] = {}
+    for cell in notebook.cells:
+        name = hashlib.sha256(cell.source.encode()).hexdigest()[:10]
+        seen[name] = seen.get(name, 0) + 1
+        cell.id = name if seen[name] == 1 else f"{name}-{seen[name]}"
+
+
+def _digest(notebook: Any, inputs: list[str]) -> str:
+    """SHA-256 over the cells and over the content of the declared inputs."""
+    digest = hashlib.sha256()
+    for cell in notebook.cells:
+        digest.update(json.dumps([cell.cell_type, cell.source, cell.metadata], sort_keys=True).encode())
+    for name, path in _input_files(inputs):
+        digest.update(f"\n{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()
+
+
+def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
+    for declared in sorted(inputs):
+        base = data_dir().parent if declared.startswith("data/") and data_dir().name == "data" else ROOT
+        found = sorted(glob.glob(str(base / declared)))
+        if not found and not glob.has_magic(declared):
+            raise RenderError(f"the declared input {declared} does not exist below {base}")
+        for top in map(Path, found):
+            files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
+            for path in files:
+                hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(base).parts)
+                if not hidden and path.name != "checkpoint.safetensors":
+                    yield str(path.relative_to(base)), path
+
+
+def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -> Path:
+    is_run = "run" in parameters and chapter.parent.name == "templates"
+    name = f"{parameters['run']}.ipynb" if is_run else f"{chapter.stem}.ipynb"
+    if out is not None:
+        return Path(out).resolve() / name
+    return chapter.parent.parent / "runs" / name if is_run else chapter.with_name(name)
+
+
+def _changed(prepared: Any, target: Path) -> bool:
+    import nbformat
+
+    try:
+        old = nbformat.read(target, as_version=4)
+    except (FileNotFoundError, ValueError):
+        return True
+    if old.metadata.get(RECORD) != prepared.metadata[RECORD] or not same_cells(old, prepared):
+        return True
+    shown = re.findall(r"^[`:]{3,}\{figure\}\s+(\S+)", "\n".join(c.source for c in prepared.cells), re.MULTILINE)
+    return not all((target.parent / figure).exists() for figure in shown)
+
+
+def same_cells(one: Any, other: Any) -> bool:
+    """Whether two notebooks hold the same cells, outputs aside."""
+    def key(notebook: Any) -> list:
+        return [(c.cell_type, c.source, {**c.metadata}) for c in notebook.cells]
+
+    return key(one) == key(other)
+
+
+def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
+    import nbclient.exceptions
+    import nbformat.v4
+    import papermill
+
+    if not any(cell.cell_type == "code" for cell in notebook.cells):
+        return notebook
+    started = json.loads(json.dumps(notebook))
+    notebook.cells.append(nbformat.v4.new_code_cell(f"print({_SENTINEL!r})"))
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with _environment(chapter, figures):
+            done = papermill.execute_notebook(
+                notebook, None, kernel_name="python3", cwd=str(folder), start_timeout=300,
+                progress_bar=sys.stderr.isatty(), log_output=False)
+    except papermill.PapermillExecutionError as error:
+        raise RenderError(f"{chapter.name}: a cell failed\n{_plain(str(error))}") from None
+    except (nbclient.exceptions.DeadKernelError, nbclient.exceptions.CellTimeoutError, RuntimeError) as error:
+        raise RenderError(f"{chapter.name}: the kernel stopped before the last cell ({error})") from error
+    _check_complete(done, chapter)
+    done.cells.pop()
+    _tidy(done, chapter)
+    if not same_cells(done, nbformat.from_dict(started)):
+        raise RenderError(f"{chapter.name}: the executed cells are not the chapter's")
+    return done
+
+
+@contextlib.contextmanager
+def _environment(chapter: Path, figures: Path) -> Iterator[None]:
+    """The kernel's environment: this interpreter's kernel, no pop-up figures, one fixed thread count."""
+    values = {"NODELIB_FIGURES": str(figures), "MPLBACKEND": "agg", "PYTHONHASHSEED": "0",
+              "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+              "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
+    if chapter != TEMPLATE:  # sums depend on the thread count; training records its own
+        values |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+
+
+def _check_complete(notebook: Any, chapter: Path) -> None:
+    """Papermill's flags are not enough: after a killed kernel they say that cells were completed."""
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, 1):
+        if cell.source.strip() and cell.execution_count is None:
+            raise RenderError(f"{chapter.name}: code cell {number} of {len(code)} was not executed")
+        if any(output.output_type == "error" for output in cell.outputs):
+            raise RenderError(f"{chapter.name}: code cell {number} of {len(code)} ended in an error")
+    text = "".join(output.get("text", "") for output in code[-1].outputs)
+    if _SENTINEL not in text:
+        raise RenderError(f"{chapter.name}: the kernel ended before the last cell")
+
+
+def _tidy(notebook: Any, chapter: Path) -> None:
+    """Drop whatever differs from one execution to the next, or belongs to this machine."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.pop("widgets", None)
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py"}
+    for cell in notebook.cells:
+        for name in ("papermill", "execution"):
+            cell.metadata.pop(name, None)
+        if not cell.metadata.get("tags", True):
+            del cell.metadata["tags"]
+        if cell.cell_type == "code":
+            cell.outputs = list(_outputs(cell, chapter))
+
+
+def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
+    last = None
+    for output in cell.outputs:
+        if output.output_type == "stream":
+            if output.name == "stderr":  # warnings and progress bars are for who runs it
+                print(f"{chapter.name}: {output.text.rstrip()}", file=sys.stderr)
+                continue
+            if last is not None:  # where a stream is cut depends on timing
+                last.text += _plain(output.text)
+                continue
+            last = output
+            output.text = _plain(output.text)
+        else:
+            last = None
+            output.data.pop("application/vnd.jupyter.widget-view+json", None)
+            if not output.data:
+                continue
+            if any(kind.startswith("image/") for kind in output.data):
+                raise RenderError(f"{chapter.name}: a cell shows an image in its output, where it has no alternative "
+                                  "text; save it with nodelib.book.save_figure and show it with a figure directive")
+            for kind, value in output.data.items():
+                if isinstance(value, str):
+                    output.data[kind] = _plain(value)
+        text = json.dumps(output)
+        if str(ROOT) in text:
+            raise RenderError(f"{chapter.name}: an output names a path of this machine ({ROOT})")
+        yield output
+
+
+def _plain(text: str) -> str:
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
+    return _ADDRESS.sub("0x...", text)
+
+
+def _bytes(notebook: Any) -> bytes:
+    import nbformat
+
+    nbformat.validate(notebook)
+    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
+
+
+def tidy_text(chapter: Path) -> str:
+    """The text half as jupytext itself would write it; kept so, a sync never touches the text."""
+    import jupytext
+
+    return jupytext.writes(jupytext.read(chapter), fmt="md:myst")
+
+
+def pages(toc: Path = BOOK / "_toc.yml") -> list[tuple[Path, dict[str, Any]]]:
+    """Every executable page of the table of contents: its text half and its parameters, in order."""
+    found = []
+    for name in re.findall(r"file:\s*(\S+\.ipynb)\s*$", toc.read_text(), re.MULTILINE):
+        page = Path(name)
+        if page.parent.name == "runs":
+            found.append((toc.parent / "templates" / "run.md", {"run": page.stem}))
+        else:
+            found.append((toc.parent / page.with_suffix(".md"), {}))
+    return found
+
+
+def parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m nodelib.render", description=(
+        "Execute the book's chapters with papermill and publish their notebooks. "
+        "Without chapters: every page of the table of contents that changed."))
+    parser.add_argument("chapters", nargs="*", type=Path, metavar="CHAPTER", help="text halves, such as book/05-*.md")
+    parser.add_argument("--run", action="append", default=[], choices=NAMES, metavar="RUN",
+                        help="the page of a named run; trains it first if it is not stored")
+    parser.add_argument("--force", action="store_true", help="execute unchanged chapters too")
+    parser.add_argument("--scale", choices=SCALES, default="full", help="smoke: seconds to minutes; needs --out")
+    parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+                        help="a value for the chapter's parameters cell, a Python literal or else a word")
+    parser.add_argument("--list", action="store_true", help="say which pages would be executed, and stop")
+    parser.add_argument("--tidy", action="store_true", help="only rewrite text halves the way jupytext writes them")
+    return parser
+
+
+def _literal(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command `python -m nodelib.render`; returns the exit status."""
+    options = parser().parse_args(arguments)
+    given = {name: _literal(value) for name, value in options.parameter}
+    wanted = [(path, dict(given)) for path in options.chapters]
+    wanted += [(TEMPLATE, {"run": run, **given}) for run in options.run]
+    if not wanted:
+        wanted = [(path, {**own, **given}) for path, own in pages()]
+    failures = 0
+    for path, parameters in wanted:
+        label = os.path.relpath(path, ROOT) + (f" [{parameters['run']}]" if "run" in parameters else "")
+        started = time.monotonic()
+        try:
+            if options.tidy:
+                write_atomic(path, tidy_text(path).encode())
+                continue
+            if options.list:
+                page = prepare(path.resolve(), parameters)
+                stale = _changed(page, _target(path.resolve(), None, parameters))
+                print(f"{label}: {'changed' if stale else 'up to date'}", flush=True)
+                continue
+            done = render(path, options.force, options.scale, options.out, parameters)
+        except (RenderError, ValueError) as error:
+            failures += 1
+            print(f"{label}: {error}", file=sys.stderr, flush=True)
+            continue
+        took = f"executed in {time.monotonic() - started:.1f} s" if done.executed else "up to date"
+        print(f"{label}: {took}", flush=True)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
