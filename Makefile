@@ -1,0 +1,73 @@
+# The book and its checks, from a machine with git, make, a C compiler and Python 3.10 or newer.
+#   make book [FORCE=1]   make test [TESTS=tests/test_render.py]   make runs [RUNS="small-10 small-100"]
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+.PHONY: help book test runs bench clean
+
+VENV ?= .venv
+# absolute, without resolving links: the interpreter inside the virtual environment
+PY := $(abspath $(VENV))/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install --no-input $(if $(MAKE_TERMOUT),,-q) -c constraints.txt
+PINS := pyproject.toml constraints.txt
+RUNS ?= small-10 small-random small-100 large-10 large-random large-100 wide-standard wide-adversarial
+TESTS ?=
+BENCH ?=
+FORCE ?=
+export PYTHONUTF8 := 1
+export PYTHONUNBUFFERED := 1
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
+
+book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and build the HTML
+	$(PY) -m nodelib.render $(if $(FORCE),--force)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m jupyter_book build book/ -W -n --keep-going --quiet
+	@echo "The book: $(CURDIR)/_build/html/index.html"
+
+test: $(VENV)/.test ## run every check (TESTS="tests/test_render.py -k pairs": some of them)
+	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(TESTS)
+
+runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
+	$(PY) -m nodelib.render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)
+
+bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="--help": its options)
+	$(PY) -m nodelib bench $(BENCH)
+
+clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
+	rm -rf $(VENV) _build nodelib.egg-info .pytest_cache
+	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The virtual environment, with the first Python here that is new enough.
+$(VENV)/.python:
+	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
+	  command -v $$python >/dev/null || continue; \
+	  $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || continue; \
+	  if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+	    echo "error: $$python cannot make virtual environments (its ensurepip module is missing)." \
+	         "Install it, on Debian and Ubuntu with: apt-get install python3-venv;" \
+	         "or name another interpreter: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
+	  echo "making $(VENV) with $$($$python --version)"; \
+	  $$python -m venv $(VENV); touch $@; exit 0; \
+	done; \
+	echo "error: no Python from 3.10 to 3.13 found; python3 is" \
+	     "$$(python3 --version 2>&1 || echo missing). Install one, or name it:" \
+	     "make PYTHON=/path/to/python3.11" >&2; exit 1
+
+# torch first: what is installed after it then finds it there and asks for no other build.
+$(VENV)/.book: $(PINS) | $(VENV)/.python
+	@echo "installing the book's packages into $(VENV)"
+	$(PIP) torch==2.13.0
+	$(PIP) -e '.[book]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.book
+	@echo "installing the packages of the checks into $(VENV)"
+	$(PIP) -e '.[book,test,attacks]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.book
+	$(PIP) -e '.[book,bench]'
+	@touch $@
