@@ -1,0 +1,50 @@
+"""Values that a chapter computes for the ledger: `data/claims/<id>.json`."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from nodelib.artifacts import read_json, write_json
+from nodelib.claims.contract import CHAPTER_VALUES
+from nodelib.paths import data_dir
+
+
+def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Path | None = None) -> Path:
+    """Store the values a chapter computed for a claim.
+
+    Args:
+        claim: "C1", "C2", "C3", "C6" or "C7".
+        page: the chapter, as "02-the-adjoint-method".
+        values: exactly the names that `nodelib.claims.CHAPTER_VALUES[claim]` lists; finite numbers or lists of
+            them. No timings: the file must come out the same when the chapter is executed again.
+        root: folder, default `data/claims`; give a scratch folder at smoke scale.
+
+    Returns:
+        the file's path.
+
+    Raises:
+        ValueError: unknown claim, a missing or unknown name, or a value that is not finite.
+    """
+    if claim not in CHAPTER_VALUES:
+        raise ValueError(f"claim is {claim!r}; chapters settle {', '.join(CHAPTER_VALUES)}")
+    wanted = set(CHAPTER_VALUES[claim])
+    if set(values) != wanted:
+        raise ValueError(f"values for {claim} have the names {sorted(values)}; needed are exactly {sorted(wanted)}")
+    plain = {}
+    for name, value in values.items():
+        plain[name] = [float(v) for v in value] if isinstance(value, (list, tuple)) or hasattr(value, "__len__") \
+            else float(value)
+        if not all(math.isfinite(v) for v in (plain[name] if isinstance(plain[name], list) else [plain[name]])):
+            raise ValueError(f"{claim}: {name} is {value}; it must be finite")
+    path = (Path(root) if root is not None else data_dir() / "claims") / f"{claim}.json"
+    write_json(path, {"claim": claim, "page": page, "values": plain})
+    return path
+
+
+def load_chapters(root: str | Path | None = None) -> dict[str, dict]:
+    """Claim id -> values, for every claim that a chapter has recorded."""
+    root = Path(root) if root is not None else data_dir() / "claims"
+    return {claim: read_json(root / f"{claim}.json")["values"]
+            for claim in CHAPTER_VALUES if (root / f"{claim}.json").exists()}

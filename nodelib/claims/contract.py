@@ -1,0 +1,75 @@
+"""Names and meaning of what the rules read besides accuracies: measurements of runs, values of chapters.
+
+Measurements live in a run's `measurements.json`, records
+`{name, t1, label, images, statistic, value, n, settings}`. Unless said otherwise `statistic` is
+"median" (over images), `label` is "all" (or a class, "0" to "9", or a pair of classes, "6-4") and `images`
+is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon 0.3, clipped). `part` in
+the settings is "whole" for the state as it is, "centred" for the state with the common drift of every group
+removed (`nodelib.dynamics.remove_drift`), the part of it that can carry information.
+
+Chapter values live in `data/claims/<id>.json`, written by `nodelib.claims.record_chapter`.
+"""
+
+from __future__ import annotations
+
+MEASUREMENTS: dict[str, str] = {
+    "norm": "Euclidean norm of the state z(t1)",
+    "state_change": "|z(t1) - z(since)| / |z(since)|; settings: since",
+    "state_angle": "angle in degrees between z(since) and z(t1); settings: since, part",
+    "velocity_angle": "angle in degrees between f(z(since)) and f(z(t1)); settings: since, part",
+    "state_velocity_angle": "angle in degrees between z(t1) and f(z(t1)); settings: part",
+    "relative_speed": "|f(z)| / |z| at t1, per unit time",
+    "turning": "radians per unit of log t by which the direction of z turns at t1: t1 |P f| / |z|, P the "
+               "projection orthogonal to z; zero on a ray; settings: part",
+    "settling_time": "end time after which the quantity in settings.measure ('turning', centred, or "
+                     "'relative_speed') stays below settings.threshold; infinite (stored as 1e9) if not by 1000",
+    "nearest_class": "share of images whose centred direction is nearest (in angle) to the mean direction of their "
+                     "own class, class means from other, clean images; statistic 'mean'",
+    "class_mean_angle": "angle in degrees between the mean states of the two classes of the label, part 'whole'",
+    "silhouette": "mean silhouette of the centred directions under the angle; statistic 'mean'",
+    "attractors": "number of distinct rays (angle above 5 degrees) on which at least 5 % of the label's class end, "
+                  "found by solving f(w) = w from their states at t1; statistic 'count'",
+    "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",
+    "ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f at those rays, on centred "
+                      "directions; below 1 attracts; statistic 'max'",
+    "attacked_angle": "angle in degrees between the centred directions of an attacked image's state and its clean "
+                      "image's, at t1; images 'pgd'",
+    "jacobian_norm": "largest singular value of df/dz, mean along the path from 0 to t1",
+    "path_turning": "total angle in radians by which the velocity f turns along the path from 0 to t1",
+    "accepted_steps": "accepted steps of dopri5 at tolerance 1e-3 from 0 to t1, one image per solve",
+}
+
+CHAPTER_VALUES: dict[str, dict[str, str]] = {
+    "C1": {
+        "unit_step_difference": "largest absolute difference between Euler with unit steps and the residual network, "
+                                "over all layers",
+        "euler_order": "observed order of convergence of Euler's end state to the ODE's as the step shrinks",
+    },
+    "C2": {
+        "step_against_error": "list, one per trajectory of a trained network: Spearman correlation of accepted step "
+                              "size with the embedded error estimate of a fixed small step at the same point",
+        "step_against_rate": "same, with |f'| / |f|, the rate at which the velocity changes, in place of the error",
+        "step_against_speed": "same, with the speed |f| (shown, not judged)",
+    },
+    "C3": {
+        "gradient_difference": "largest relative difference between adjoint, backprop and finite differences, float64, "
+                               "smooth dynamics, tight tolerance",
+        "memory_growth_adjoint": "peak memory of the adjoint with ten times the steps, over that with one times",
+        "memory_growth_backprop": "same for backprop through the solver",
+        "end_times": "list of end times, among them 1, 10, 100 and 500",
+        "adjoint_error": "list per end time: relative error of the adjoint's input gradient on a trained table network "
+                         "at tolerance 1e-3, against a float64 reference",
+        "backprop_error": "same for backprop through the same solve",
+    },
+    "C6": {
+        "rmse_ode": "list, one per random seed: root mean square error of the ODE model on held-out irregular times",
+        "rmse_rnn": "same for the recurrent network",
+        "parameters_ode": "number of parameters", "parameters_rnn": "number of parameters",
+    },
+    "C7": {
+        "log_density_difference": "largest absolute difference between the trace-based log-density and the change of "
+                                  "variables computed from the flow's Jacobian, float64, on the two moons",
+        "trace_exponent": "growth exponent, in the dimension, of the cost of the trace",
+        "logdet_exponent": "growth exponent, in the dimension, of the cost of the log-determinant",
+    },
+}

@@ -1,0 +1,228 @@
+"""Rules for end time and accuracy: the table and what the post reads from it (C8 to C12, C14, C15)."""
+
+from __future__ import annotations
+
+import statistics
+from itertools import product
+
+from nodelib.claims.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
+                                     ordered, percents, value_figure)
+from nodelib.claims.robustness import CHANCE_BOUND, strongest
+from nodelib.claims.statistics import ENTRY_TOLERANCE, within_tolerance
+from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
+
+ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
+END_TIMES = (1.0, 10.0, 100.0, 500.0)
+SCHEMES = ("10", "random", "100")
+OWN_END_TIME = {"10": 10.0, "random": 100.0, "100": 100.0}
+"""Where a row is tested "at its training end time"; for the random rows the end of their range."""
+
+TABLE_REPRODUCED = 0.9
+"""Share of the 48 figures that must reproduce for the table as a whole to count as reproduced: with 48
+entries, each with an unknown spread over the post's own seeds, a few misses are expected by chance."""
+
+KEEPS = 10.0
+"""Points of clean accuracy a network may lose and still "keep its performance". The post's own figures are
+clear of it on both sides: the rows it calls persistent lose 2 to 5 points at t = 500, the other 26."""
+
+USUAL_NFE = (15.0, 40.0)
+"""The post's 20 to 30 evaluations, widened to what one rejected or one extra step of dopri5 (6 each) moves."""
+
+HUNDREDS = 100.0
+CLEAR_FACTOR = 2.0
+"""Factor that counts as a clear rise where the post's "hundreds" is not reached."""
+
+FAR_LONGER = 5.0
+"""Factor between end times that shows at a glance on the post's graphs."""
+
+FEWEST_END_TIMES = 40
+"""Points of an end-time sweep, from 0.1 to 1000; fewer leave gaps wider than a quarter of an octave at t = 1."""
+
+
+def entries(evidence: Evidence) -> tuple[list[tuple[str, float, str, float, list[Accuracy], bool]], list[str]]:
+    """The judged entries of the table, (run, t1, kind, the post's figure, ours, reproduced?), and what is missing."""
+    judged, missing = [], []
+    for name, t1, (kind, protocol) in product(ROWS, END_TIMES, (("standard", CLEAN_POST), ("adversarial", FGSM_POST))):
+        try:
+            found = evidence.accuracies(name, t1, **protocol)
+        except Missing as absent:
+            missing += absent.what
+            continue
+        theirs = evidence.post(name, t1, kind)
+        judged.append((name, t1, kind, theirs, found, within_tolerance(percents(found), theirs)))
+    return judged, missing
+
+
+def table(evidence: Evidence) -> Verdict:
+    judged, missing = entries(evidence)
+    if missing:
+        raise Missing(missing)
+    right = {kind: [e[5] for e in judged if e[2] == kind] for kind in ("standard", "adversarial")}
+    total = sum(map(sum, right.values()))
+    share = total / len(judged)
+    verdict = REPRODUCED if share >= TABLE_REPRODUCED else IN_PART if share >= 0.5 else NOT_REPRODUCED
+    reason = (f"{total} of {len(judged)} entries lie within max({ENTRY_TOLERANCE:g} points, our range) of the post's: "
+              f"{sum(right['standard'])} standard, {sum(right['adversarial'])} adversarial")
+    return Verdict(verdict, reason, tuple(Figure(f"{kind} entries reproduced", sum(values), unit=f"of {len(values)}")
+                                          for kind, values in right.items()))
+
+
+def capacity(evidence: Evidence) -> Verdict:
+    informative = [(s, t1) for s, t1 in product(SCHEMES, END_TIMES)
+                   if evidence.post(f"large-{s}", t1, "adversarial") - evidence.post(f"small-{s}", t1, "adversarial")
+                   > ENTRY_TOLERANCE]
+    questions = [lambda n=f"{size}-{s}", t1=t1: evidence.accuracies(n, t1, **FGSM_POST)
+                 for s, t1 in informative for size in ("large", "small")]
+    questions += [lambda n=f"{size}-{s}", t1=OWN_END_TIME[s]: strongest(evidence, n, t1)
+                  for s in SCHEMES for size in ("large", "small")]
+    found = evidence.all(*questions)
+    protocol, strong = found[:2 * len(informative)], found[2 * len(informative):]
+    holds = [ordered(large, small) for large, small in zip(protocol[::2], protocol[1::2])]
+    robust = [ordered(large, small) and min(percents(large)) >= CHANCE_BOUND
+              for large, small in zip(strong[::2], strong[1::2])]
+    reason = (f"the larger network is ahead in {sum(holds)} of {len(holds)} entries where the post's gap exceeds "
+              f"{ENTRY_TOLERANCE:g} points; under the strongest attack in {sum(robust)} of {len(robust)} schemes with "
+              f"at least {CHANCE_BOUND:g} % left")
+    figures = tuple(accuracy_figure(f"{size}-{s} strongest attack", found)
+                    for (s, size), found in zip(product(SCHEMES, ("large", "small")), strong))
+    if all(holds):
+        verdict = REPRODUCED if all(robust) else IN_PART if any(robust) else ARTEFACT
+    else:
+        verdict = by_share(holds)
+    return Verdict(verdict, reason, figures)
+
+
+def longer_training_time(evidence: Evidence) -> Verdict:
+    pairs = [(f"{size}-{longer}", f"{size}-10") for size in ("small", "large") for longer in ("random", "100")]
+    time = lambda name: OWN_END_TIME[name.split("-")[1]]  # noqa: E731
+    questions = [lambda n=n: evidence.accuracies(n, time(n), **FGSM_POST) for pair in pairs for n in pair]
+    questions += [lambda n=n: strongest(evidence, n, time(n)) for pair in pairs for n in pair]
+    found = evidence.all(*questions)
+    protocol, strong = found[:8], found[8:]
+    holds = [ordered(a, b) for a, b in zip(protocol[::2], protocol[1::2])]
+    robust = [ordered(a, b) and min(percents(a)) >= CHANCE_BOUND for a, b in zip(strong[::2], strong[1::2])]
+    reason = (f"by the post's protocol, each network at its own training end time, {sum(holds)} of 4 orderings hold; "
+              f"under the strongest attack {sum(robust)} of 4, with at least {CHANCE_BOUND:g} % left")
+    by_name = dict(zip((n for pair in pairs for n in pair), zip(protocol, strong)))
+    figures = tuple(accuracy_figure(f"{n}, {label}", f) for n, both in by_name.items()
+                    for label, f in zip(("post's protocol", "strongest attack"), both))
+    if sum(holds) < 2:
+        verdict = NOT_REPRODUCED
+    elif all(holds):
+        verdict = REPRODUCED if all(robust) else IN_PART if any(robust) else ARTEFACT
+    else:
+        verdict = IN_PART
+    return Verdict(verdict, reason, figures)
+
+
+def random_end_times(evidence: Evidence) -> Verdict:
+    small_random, small_100, large_random, large_100, turning_random, turning_100 = evidence.all(
+        *(lambda n=n: evidence.accuracies(n, 100.0, **FGSM_POST)
+          for n in ("small-random", "small-100", "large-random", "large-100")),
+        *(lambda n=n: evidence.measured(n, "turning", t1=100.0, part="centred", label="all", statistic="median")
+          for n in ("small-random", "small-100")))
+    helps_small, hurts_large = ordered(small_random, small_100), ordered(large_100, large_random)
+    settles = max(turning_random) < min(turning_100)
+    figures = (accuracy_figure("small-random", small_random), accuracy_figure("small-100", small_100),
+               accuracy_figure("large-random", large_random), accuracy_figure("large-100", large_100),
+               value_figure("turning, small-random", turning_random), value_figure("turning, small-100", turning_100))
+    reason = (f"random end times {'help' if helps_small else 'do not help'} the small network and "
+              f"{'fall behind' if hurts_large else 'do not fall behind'} t1 = 100 for the large one; the small one's "
+              f"state {'settles' if settles else 'does not settle'} more than with t1 = 100")
+    if helps_small and hurts_large:
+        return Verdict(REPRODUCED if settles else ARTEFACT, reason, figures)
+    return Verdict(IN_PART if helps_small or hurts_large else NOT_REPRODUCED, reason, figures)
+
+
+def keeps_accuracy(evidence: Evidence) -> Verdict:
+    keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
+    found = evidence.all(*(lambda n=n, t1=t1: evidence.accuracies(n, t1, **CLEAN_POST)
+                           for n in keep for t1 in (100.0, 500.0)))
+    holds, figures, lost = [], [], []
+    for (name, expected), before, after in zip(keep.items(), found[::2], found[1::2]):
+        by_run = {a.run.seed: a.percent for a in before}
+        drops = [by_run[a.run.seed] - a.percent for a in after if a.run.seed in by_run]
+        holds.append(bool(drops) and all((drop <= KEEPS) == expected for drop in drops))
+        figures.append(accuracy_figure(f"{name} at t1 = 500", after))
+        lost.append(f"{name} {statistics.fmean(drops):.1f}" if drops else f"{name} (no common seed)")
+    return Verdict(by_share(holds), f"points lost from t1 = 100 to 500, at most {KEEPS:g} being kept: {', '.join(lost)}; "
+                                    f"{sum(holds)} of 4 as the post says in every seed", tuple(figures))
+
+
+def adversarial_nfe(evidence: Evidence) -> Verdict:
+    standard, adversarial = evidence.all(*(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN)
+                                           for n in ("wide-standard", "wide-adversarial")))
+    few = [a.record["nfe"] for a in standard]
+    many = [a.record["nfe"] for a in adversarial]
+    training = {}
+    for name, found in (("wide-standard", standard), ("wide-adversarial", adversarial)):
+        last = [a.run.history["nfe_forward"][-max(1, len(a.run.history["nfe_forward"]) // 10):] for a in found]
+        training[name] = [float(statistics.median(map(float, values))) for values in last if len(values)]
+    exact = USUAL_NFE[0] <= min(few) and max(few) <= USUAL_NFE[1] and min(many) >= HUNDREDS
+    clear = min(many) >= CLEAR_FACTOR * max(few)
+    verdict = REPRODUCED if exact else IN_PART if clear else NOT_REPRODUCED
+    figures = (value_figure("NFE, standard", few), value_figure("NFE, adversarial", many),
+               *(value_figure(f"NFE at the end of training, {n}", v) for n, v in training.items() if v))
+    return Verdict(verdict, f"at tolerance 1e-3 a test solve to t1 = 1 costs {statistics.fmean(few):.0f} evaluations "
+                            f"after standard and {statistics.fmean(many):.0f} after adversarial training", figures)
+
+
+def adversarial_range(evidence: Evidence) -> Verdict:
+    reach = dict(zip(("wide-standard", "wide-adversarial"), evidence.all(
+        *(lambda n=n: [accuracy_reach(run) for run in evidence.named(n)] for n in ("wide-standard", "wide-adversarial")))))
+    standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]
+    figures = tuple(value_figure(f"end time up to which {n} keeps its accuracy", v) for n, v in reach.items())
+    reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} after adversarial "
+              f"and {max(standard):.3g} after standard training (worst pair of seeds)")
+    if min(adversarial) >= FAR_LONGER * max(standard):
+        return Verdict(REPRODUCED, reason, figures)
+    return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
+
+
+def accuracy_reach(run) -> float:
+    """Longest end time such that clean accuracy at t1 = 1 and all later ones lies within `KEEPS` points of t1 = 1's."""
+    from nodelib.claims.evidence import matches
+
+    curve = {}
+    for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"]):
+        curve[float(record["t1"])] = 100 * record["correct"] / record["n"]
+    if len(curve) < FEWEST_END_TIMES or 1.0 not in curve or max(curve) < 1000:
+        raise Missing([f"{run.name}-seed{run.seed}: clean accuracy at {FEWEST_END_TIMES} end times from 0.1 to 1000"])
+    reached = 1.0
+    for t1 in sorted(t for t in curve if t >= 1):
+        if curve[t1] < curve[1.0] - KEEPS:
+            break
+        reached = t1
+    return reached
+
+
+WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
+
+CLAIMS = (
+    Claim("C8", "The table: six networks, four end times, standard and adversarial accuracy.", "48 figures",
+          "An entry reproduces within max(3 points, range over our seeds); the table does if 90 % of its entries do "
+          "(half: in part).", "05-the-table", table),
+    Claim("C9", "The larger network is more robust than the smaller at every matching entry.", "ahead in 12 of 12",
+          "By the post's protocol, ahead at every entry where the post's gap exceeds 3 points (every pair of seeds, "
+          "McNemar p < 0.01); artefact if under the strongest attack no scheme keeps that order with 20 % or more "
+          "left, in part if some do.", "05-the-table", capacity, WITH_ARTEFACT),
+    Claim("C10", "A longer training end time makes the network more robust.", "small 9.3 to 23.6, large 30.8 to 92.6 %",
+          "Within each size, rows `random` and `100` beat row `10`, each at its own end time: by the post's protocol "
+          "and under the strongest attack with 20 % or more left; artefact if only by the protocol.",
+          "05-the-table", longer_training_time, WITH_ARTEFACT),
+    Claim("C11", "Random end times help the small network only, by forcing its state to settle.",
+          "23.64 > 13.25, 85.98 < 92.62 %",
+          "Both orderings at t1 = 100 by the post's protocol; artefact if they hold but the small network's state does "
+          "not turn more slowly (per unit log time, at t1 = 100) than with t1 = 100 throughout.", "05-the-table",
+          random_end_times, WITH_ARTEFACT),
+    Claim("C12", "small-random keeps its accuracy at t1 = 500, small-100 does not, both large long-trained ones do.",
+          "94.35, 72.16, 94.66, 96.68 %",
+          "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: in part).",
+          "05-the-table", keeps_accuracy),
+    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from 20 to 30 to hundreds.", "20 to 30, 100s",
+          "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training (in part: "
+          "at least twice as many).", "07-adversarial-training", adversarial_nfe),
+    Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.", "graphs",
+          "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the worst pair "
+          "of seeds (in part: longer).", "07-adversarial-training", adversarial_range),
+)

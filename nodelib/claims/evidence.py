@@ -1,0 +1,216 @@
+"""Looking up what the rules need: metric records, outcomes, measurements, chapter records.
+
+A rule asks for everything by its meaning (which run, which end time, which attack), never by file. What
+is not there is collected and raised as `Missing`, which the ledger shows as "undecided".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.claims.verdict import Figure
+from nodelib.evaluation import wilson
+
+if TYPE_CHECKING:
+    from nodelib.artifacts import Run
+
+EPSILON = 0.3
+
+CLEAN = dict(attack="none", pooling="fixed", rtol=1e-3)
+CLEAN_POST = dict(attack="none", pooling="random", rtol=1e-3)
+"""The post's clean accuracy: pooling regions are redrawn at test time."""
+FGSM_POST = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", gradient="adjoint",
+                 library="torchdiffeq")
+"""The post's protocol: not clipped, random pooling, continuous adjoint of torchdiffeq."""
+PGD_EXACT = dict(attack="pgd", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact")
+WORST = dict(attack="worst", epsilon=EPSILON, clip=True, pooling="fixed")
+"""Per image the worst case over all attacks on the deterministic forward pass."""
+
+METRIC_FIELDS = ("attack", "epsilon", "clip", "gradient", "pooling", "t1", "rtol")
+
+
+class Missing(LookupError):
+    """Evidence that is not there; `what` lists it in words."""
+
+    def __init__(self, what: Iterable[str]) -> None:
+        self.what = list(what)
+        super().__init__("; ".join(self.what))
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One metric record of one run; accuracies in per cent."""
+
+    run: Run
+    record: dict
+
+    @property
+    def percent(self) -> float:
+        return 100 * self.record["correct"] / self.record["n"]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        low, high = wilson(self.record["correct"], self.record["n"])
+        return 100 * low, 100 * high
+
+    @property
+    def source(self) -> str:
+        return f"{self.run.name}-seed{self.run.seed}: {self.record['id']}"
+
+    def outcomes(self) -> np.ndarray:
+        return self.run.outcomes(self.record["id"])
+
+
+@dataclass
+class Evidence:
+    """Everything a rule may look at.
+
+    Fields:
+        runs: finished runs.
+        seed: content of data/seed.json.
+        chapters: claim id -> values a chapter computed, see `nodelib.claims.chapters`.
+    """
+
+    runs: Sequence[Run]
+    seed: dict
+    chapters: dict[str, dict] = field(default_factory=dict)
+    used: list[str] = field(default_factory=list)
+
+    def fresh(self) -> Evidence:
+        """The same evidence with nothing used yet."""
+        return Evidence(self.runs, self.seed, self.chapters)
+
+    # -- single look-ups -------------------------------------------------------------------------
+
+    def named(self, name: str) -> list[Run]:
+        """All seeds of a run; Missing if there is none."""
+        found = [run for run in self.runs if run.name == name]
+        if not found:
+            raise Missing([f"run {name}"])
+        return sorted(found, key=lambda run: run.seed)
+
+    def accuracies(self, name: str, t1: float, **conditions: Any) -> list[Accuracy]:
+        """One record per seed of the run that has one (the one with most images, then with most steps)."""
+        found = []
+        for run in self.named(name):
+            fitting = [r for r in run.metrics if matches(r, t1=t1, **conditions)]
+            if fitting:
+                best = max(fitting, key=lambda r: (r["n"], (r.get("settings") or {}).get("steps", 0)))
+                found.append(Accuracy(run, best))
+        if not found:
+            raise Missing([f"{name}: {describe(conditions)} at t1 = {t1:g}"])
+        self.used += [a.source for a in found]
+        return found
+
+    def measured(self, name: str, what: str, **conditions: Any) -> list[float]:
+        """One measurement per seed of the run that has one; see `nodelib.claims.contract`."""
+        values = []
+        for run in self.named(name):
+            fitting = [m for m in run.measurements if m["name"] == what and matches(m, **conditions)]
+            if fitting:
+                values.append(float(fitting[-1]["value"]))
+                self.used.append(f"{run.name}-seed{run.seed}: {what}")
+        if not values:
+            raise Missing([f"{name}: measurement {what} ({describe(conditions)})"])
+        return values
+
+    def chapter(self, claim: str, *names: str) -> list[Any]:
+        """Values a chapter recorded for a claim, in the order of `names`."""
+        values = self.chapters.get(claim, {})
+        absent = [name for name in names if name not in values]
+        if absent:
+            raise Missing(f"data/claims/{claim}.json: {name}" for name in absent)
+        self.used.append(f"data/claims/{claim}.json")
+        return [values[name] for name in names]
+
+    def post(self, name: str, t1: float, which: str) -> float:
+        """The post's accuracy in per cent, `which` being "standard" or "adversarial"."""
+        for entry in self.seed["table"]:
+            if entry["run"] == name and math.isclose(entry["t1"], t1):
+                return entry[which]
+        raise Missing([f"data/seed.json: {name} at t1 = {t1:g}"])
+
+    # -- many at once ----------------------------------------------------------------------------
+
+    def all(self, *questions: Callable[[], Any]) -> list[Any]:
+        """Ask all questions before complaining, so that what is missing is listed completely."""
+        answers, missing = [], []
+        for question in questions:
+            try:
+                answers.append(question())
+            except Missing as absent:
+                missing += absent.what
+        if missing:
+            raise Missing(missing)
+        return answers
+
+
+def matches(record: dict, **conditions: Any) -> bool:
+    """Whether a record has all the values asked for, looked up in it and then in its settings."""
+    settings = record.get("settings") or {}
+    for key, wanted in conditions.items():
+        found = record[key] if record.get(key) is not None else settings.get(key)
+        if isinstance(wanted, float) and isinstance(found, (int, float)):
+            if not math.isclose(found, wanted, rel_tol=1e-6):
+                return False
+        elif found != wanted:
+            return False
+    return True
+
+
+def describe(conditions: dict[str, Any]) -> str:
+    return ", ".join(f"{key} = {value}" for key, value in conditions.items())
+
+
+def same_images(first: Accuracy, second: Accuracy) -> tuple[np.ndarray, np.ndarray]:
+    """Outcomes of two records on the images both saw.
+
+    Every subset is a leading part of one fixed order of the test images (`evaluation.test_order`), so the
+    common images are the first min(n, n') of both. Any other kind of subset must be the same in both.
+    """
+    a, b = first.outcomes(), second.outcomes()
+    leading = all(r["subset"] == "all" or r["subset"].startswith("first ") for r in (first.record, second.record))
+    if not leading and first.record["subset"] != second.record["subset"]:
+        raise Missing([f"{first.source} and {second.source} on the same images"])
+    n = min(len(a), len(b))
+    return a[:n], b[:n]
+
+
+def ordered(better: Sequence[Accuracy], worse: Sequence[Accuracy]) -> bool:
+    """Default rule of an ordering: right in every seed, and McNemar's p < 0.01 on the same images.
+
+    Seeds are exchangeable (seed 0 of one network has nothing to do with seed 0 of another), so every
+    seed of the one is compared with every seed of the other.
+    """
+    for a, b in product(better, worse):
+        first, second = same_images(a, b)
+        if not (first.mean() > second.mean() and mcnemar(first, second) < SIGNIFICANCE):
+            return False
+    return True
+
+
+def percents(found: Sequence[Accuracy]) -> list[float]:
+    return [a.percent for a in found]
+
+
+def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
+    """Mean over seeds with their range; with one seed, its accuracy with the 95 % interval over images."""
+    if len(found) == 1:
+        low, high = found[0].interval
+        return Figure(label, found[0].percent, low, high, "%", f"95 % over {found[0].record['n']} images")
+    values = percents(found)
+    return Figure(label, sum(values) / len(values), min(values), max(values), "%", f"range over {len(values)} seeds")
+
+
+def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
+    """Mean over seeds (or trajectories) with their range."""
+    if len(values) == 1:
+        return Figure(label, values[0], unit=unit)
+    return Figure(label, sum(values) / len(values), min(values), max(values), unit, f"range over {len(values)} seeds")

@@ -1,0 +1,105 @@
+"""All claims with their verdicts, as rows, Markdown and text."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nodelib.claims import end_time, part_one, robustness, states
+from nodelib.claims.chapters import load_chapters
+from nodelib.claims.evidence import Evidence
+from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge
+
+if TYPE_CHECKING:
+    from nodelib.artifacts import Run
+
+CLAIMS: tuple[Claim, ...] = tuple(sorted(
+    part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS, key=lambda claim: claim.number))
+
+RULE_CHANGES: list[dict[str, str]] = []
+"""Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the ledger: the claim, the post's figure, ours, the test and the verdict."""
+
+    id: str
+    statement: str
+    post: str
+    ours: tuple[Figure, ...]
+    test: str
+    verdict: str
+    reason: str
+    evidence: tuple[str, ...]
+    missing: tuple[str, ...]
+    page: str
+
+
+def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> list[Row]:
+    """Judge every claim from artifacts.
+
+    Args:
+        runs: finished runs, as `nodelib.artifacts.find_runs()` gives them.
+        seed: content of `data/seed.json`.
+        chapters: values that chapters recorded, claim id -> values; default: those in `data/claims`.
+
+    Returns:
+        one Row per claim, C1 to C22.
+    """
+    evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
+    rows = []
+    for claim in CLAIMS:
+        verdict = judge(claim, evidence)
+        rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict, verdict.reason,
+                        verdict.evidence, verdict.missing, claim.page))
+    return rows
+
+
+def counts(rows: Sequence[Row]) -> dict[str, int]:
+    """How many claims got each verdict, every verdict listed."""
+    found = Counter(row.verdict for row in rows)
+    return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def _ours(row: Row, limit: int) -> str:
+    if row.verdict == UNDECIDED:
+        shown = "; ".join(row.missing[:limit])
+        more = len(row.missing) - limit
+        return f"missing: {shown}" + (f" and {more} more" if more > 0 else "")
+    shown = "; ".join(map(str, row.ours[:limit]))
+    return shown + ("; ..." if len(row.ours) > limit else "")
+
+
+def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3) -> str:
+    """The ledger as one Markdown table.
+
+    Args:
+        rows: of `ledger`.
+        link: target of the link to the page that shows the claim; "{page}" is replaced.
+        limit: how many of our figures (or missing items) to show per claim.
+    """
+    lines = ["| id | claim | the post | ours | verdict |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        cells = (f"[{row.id}]({link.format(page=row.page)})", row.statement, row.post, _ours(row, limit),
+                 f"**{row.verdict}**")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines)
+
+
+def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
+    """The ledger for a terminal: per claim its verdict, statement, the post's figure, ours and the reason."""
+    blocks = []
+    for row in rows:
+        head = f"{row.id:<4}{row.verdict.upper()}"
+        body = [row.statement, f"post: {row.post}   ours: {_ours(row, limit)}"]
+        if row.verdict != UNDECIDED:
+            body.append(f"why:  {row.reason}")
+        blocks.append("\n".join([head, *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
+                                        for line in body)]))
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items())
+    changes = f"{len(RULE_CHANGES)} changes of rules since they were fixed"
+    return "\n\n".join([*blocks, f"{summary}; {changes}"])

@@ -1,0 +1,59 @@
+"""The two default tests: a table entry within tolerance, and an ordering on the same images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+ENTRY_TOLERANCE = 3.0
+"""Points by which an accuracy may miss the post's and still reproduce it. Retraining a small network with
+another random seed moves its accuracies by one to three points away from the training end time, so a
+smaller miss says nothing; the post gives one run without a spread."""
+
+SIGNIFICANCE = 0.01
+"""Level of McNemar's test for an ordering; about thirty orderings are tested in all, so that at 0.05
+one or two would come out by chance."""
+
+
+def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
+    """Two-sided exact p value that two classifiers err equally often on the same images.
+
+    Under the null hypothesis each image on which exactly one of them is right favours either with
+    probability 1/2 (McNemar, 1947; exact binomial form). Computed in integers, hence without overflow
+    or cancellation.
+
+    Args:
+        first, second: whether each image was classified correctly, bool, shape (n,), same images.
+
+    Returns:
+        p in (0, 1]; 1 if they never differ.
+
+    Raises:
+        ValueError: the shapes differ or are not one-dimensional.
+    """
+    first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"outcomes have shapes {first.shape} and {second.shape}; they must be equal and "
+                         f"one-dimensional: one entry per image, for the same images")
+    only_first = int((first & ~second).sum())
+    only_second = int((second & ~first).sum())
+    n, fewer = only_first + only_second, min(only_first, only_second)
+    term, tail = 1, 1
+    for k in range(fewer):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**n)
+
+
+def within_tolerance(ours: Sequence[float], theirs: float) -> bool:
+    """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, range over our seeds).
+
+    Args:
+        ours: our accuracies in per cent, one per seed, at least one.
+        theirs: the post's accuracy in per cent.
+    """
+    if not len(ours):
+        raise ValueError("ours is empty; a table entry needs the accuracy of at least one seed")
+    spread = max(ours) - min(ours)
+    return abs(sum(ours) / len(ours) - theirs) <= max(ENTRY_TOLERANCE, spread)

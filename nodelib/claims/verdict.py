@@ -1,0 +1,126 @@
+"""What a claim is, what a verdict is, and the figures that carry it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from nodelib.claims.evidence import Evidence
+
+REPRODUCED = "reproduced"
+IN_PART = "in part"
+NOT_REPRODUCED = "not reproduced"
+ARTEFACT = "artefact"  # the figure reproduces, the reason given for it does not hold
+UNDECIDED = "undecided"
+VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT, UNDECIDED)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A number of ours with its uncertainty.
+
+    Fields:
+        label: what it is.
+        value: the number, in `unit` ("%" for accuracies).
+        low, high: with one seed the 95 % interval over images where there is one, with several seeds
+            their range; None where the number has neither.
+        spread: what low and high are, in words, such as "95 % over 1000 images" or "range over 3 seeds".
+    """
+
+    label: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    spread: str = ""
+
+    def __str__(self) -> str:
+        unit = f" {self.unit}" if self.unit else ""
+        text = f"{self.label} {_number(self.value)}"
+        if self.low is not None and self.high is not None:
+            text += f" [{_number(self.low)}, {_number(self.high)}]"
+        return text + unit
+
+
+def _number(value: float) -> str:
+    return f"{value:.4g}" if abs(value) < 10 else f"{value:.1f}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of a rule.
+
+    Fields:
+        verdict: one of `VERDICTS`.
+        reason: one or two sentences: which condition decided.
+        ours: our figures.
+        evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record.
+        missing: runs, records and measurements that were wanted and not there; complete for "undecided".
+    """
+
+    verdict: str
+    reason: str
+    ours: tuple[Figure, ...] = ()
+    evidence: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.verdict not in VERDICTS:
+            raise ValueError(f"verdict is {self.verdict!r}; it must be one of {', '.join(VERDICTS)}")
+        if self.verdict == UNDECIDED and not self.missing:
+            raise ValueError("an undecided verdict must name what is missing")
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement of the post, with the rule that judges it.
+
+    Fields:
+        id: "C1" to "C22".
+        statement: the claim, in our words.
+        post: the figure the post gives for it, or a dash.
+        test: the rule in words; the code in `rule` is what counts.
+        page: the chapter that shows it, without its ending.
+        rule: from evidence to a verdict.
+        possible: the verdicts the rule can give besides "undecided".
+    """
+
+    id: str
+    statement: str
+    post: str
+    test: str
+    page: str
+    rule: Callable[[Evidence], Verdict]
+    possible: tuple[str, ...] = (REPRODUCED, IN_PART, NOT_REPRODUCED)
+
+    @property
+    def number(self) -> int:
+        return int(self.id[1:])
+
+
+def judge(claim: Claim, evidence: Evidence) -> Verdict:
+    """Apply a claim's rule; "undecided", with the list of what is missing, where evidence lacks.
+
+    The rule runs once to collect everything it asks for, so the list is complete up to the first
+    decision that needs a missing number.
+    """
+    from nodelib.claims.evidence import Missing
+
+    asked = evidence.fresh()
+    try:
+        verdict = claim.rule(asked)
+    except Missing as missing:
+        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet",
+                       evidence=tuple(asked.used), missing=tuple(dict.fromkeys(missing.what)))
+    return Verdict(verdict.verdict, verdict.reason, verdict.ours, verdict.evidence or tuple(asked.used),
+                   verdict.missing)
+
+
+def by_share(holds: Sequence[bool], *, all_hold: str = REPRODUCED, half: str = IN_PART,
+             fewer: str = NOT_REPRODUCED) -> str:
+    """"reproduced" if all hold, "in part" if at least half do, else "not reproduced"."""
+    if all(holds):
+        return all_hold
+    return half if 2 * sum(holds) >= len(holds) else fewer
