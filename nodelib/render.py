@@ -216,6 +216,7 @@ def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
     import nbclient.exceptions
     import nbformat.v4
     import papermill
+    import traitlets.config
 
     if not any(cell.cell_type == "code" for cell in notebook.cells):
         return notebook
@@ -226,7 +227,8 @@ def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
         with _environment(chapter, figures):
             done = papermill.execute_notebook(
                 notebook, None, kernel_name="python3", cwd=str(folder), start_timeout=300,
-                progress_bar=sys.stderr.isatty(), log_output=False)
+                progress_bar=sys.stderr.isatty(), log_output=False,
+                config=traitlets.config.Config(KernelManager={"transport": "ipc"}))  # no open port
     except papermill.PapermillExecutionError as error:
         raise RenderError(f"{chapter.name}: a cell failed\n{_plain(str(error))}") from None
     except (nbclient.exceptions.DeadKernelError, nbclient.exceptions.CellTimeoutError, RuntimeError) as error:
