@@ -1,1 +1,305 @@
-def native_stepper(*args): return None
+"""Compiled Runge-Kutta steps of `ODEFunc` for float32 states on a CPU (`native.c`).
+
+torch's convolution of 16 channels runs far below the processor's peak, and every operation passes the
+whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
+step. They are compiled for the state's shape at first use (about a second, kept in the user's cache
+folder); without a C compiler, or for any other dynamics, the solver uses torch, and says so in the log
+of "nodelib".
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+import time
+import weakref
+from pathlib import Path
+from typing import Any, Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.stepper import Step, TorchStepper
+from nodelib.tableau import DOPRI5, Tableau
+
+logger = logging.getLogger("nodelib")
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
+CHUNK = 8  # samples a thread works on together
+CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
+_libraries: dict[tuple, ctypes.CDLL | None] = {}
+
+
+def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
+                   atol: float) -> "NativeStepper | None":
+    """A compiled stepper for this problem, or None where the kernels do not apply or cannot be built."""
+    if not applies(func, y0, tableau, params) or os.environ.get("NODELIB_COMPILED", "1") == "0":
+        return None
+    library = load(y0.shape[1], y0.shape[2], y0.shape[3], func.norm0.num_groups, func.last_norm, func.leaky)
+    return None if library is None else NativeStepper(library, func, y0, params, rtol, atol)
+
+
+def applies(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> bool:
+    """Whether the kernels know these dynamics, this state and this method."""
+    from nodelib.models import ODEFunc
+
+    if type(func) is not ODEFunc or tableau is not DOPRI5 or y0.ndim != 4 or y0.shape[1] != func.channels:
+        return False
+    own = list(func.parameters())
+    modules = list(func.modules())
+    return (
+        all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (y0, *own))
+        and y0.shape[1] % 16 == 0
+        and min(y0.shape[2:]) >= 5
+        and y0.shape[3] <= 12  # a row of pixels must fit the registers
+        and all(any(p is q for q in own) for p in params)
+        and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
+        and not any(hasattr(m, "parametrizations") for m in modules)
+    )
+
+
+def load(channels: int, height: int, width: int, groups: int, last_norm: bool, leaky: bool) -> ctypes.CDLL | None:
+    """The library for one shape, compiled unless a cached one exists; None if that fails (logged once)."""
+    key = (channels, height, width, groups, last_norm, leaky)
+    if key not in _libraries:
+        try:
+            _libraries[key] = _declare(_build(key))
+        except (OSError, subprocess.SubprocessError) as error:
+            detail = getattr(error, "stderr", None) or error
+            logger.warning("compiled kernels are not available, using torch instead: %s", str(detail).strip()[-500:])
+            _libraries[key] = None
+    return _libraries[key]
+
+
+def _build(key: tuple) -> Path:
+    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
+    if compiler is None:
+        raise FileNotFoundError("no C compiler found (cc, gcc, clang; or set CC)")
+    names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")
+    macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)] + [f"-DCHUNK={CHUNK}"]
+    # -march=native: a cached library must not meet another processor (a shared home folder)
+    parts = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS, *macros]).encode(), _processor().encode())
+    name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
+    for folder in (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelib",
+                   Path(tempfile.gettempdir()) / f"nodelib-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not os.access(folder, os.W_OK):
+                continue
+        except OSError:
+            continue
+        path = folder / name
+        if not path.exists():
+            _compile(compiler, macros, path)
+        return path
+    raise OSError("no folder for compiled kernels can be written; set XDG_CACHE_HOME")
+
+
+def _compile(compiler: str, macros: Sequence[str], path: Path) -> None:
+    start = time.perf_counter()
+    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        for openmp in (("-fopenmp",), ()):  # some compilers come without OpenMP: one thread then
+            command = [compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(scratch), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            if done.returncode == 0:
+                break
+        done.check_returncode()
+        os.replace(scratch, path)
+    finally:
+        scratch.unlink(missing_ok=True)
+    logger.info("compiled kernels for %s in %.1f s%s", " ".join(macros), time.perf_counter() - start,
+                "" if openmp else " without OpenMP")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    except OSError:
+        return platform.processor() + platform.machine()
+
+
+class _Params(ctypes.Structure):
+    _fields_ = [("forward", ctypes.c_void_p), ("backward", ctypes.c_void_p), ("scale", ctypes.c_void_p),
+                ("offset", ctypes.c_void_p), ("eps", ctypes.c_float)]
+
+
+def _declare(path: Path) -> ctypes.CDLL:
+    library = ctypes.CDLL(str(path))
+    pointer, integer, number = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
+    head = [integer, integer, ctypes.POINTER(_Params)]
+    library.nodelib_evaluate.argtypes = head + [pointer] * 4
+    library.nodelib_vjp.argtypes = head + [pointer] * 5
+    library.nodelib_step.argtypes = head + [pointer] * 8 + [number, number, pointer]
+    library.nodelib_step.restype = ctypes.c_double
+    library.nodelib_reverse.argtypes = head + [pointer] * 9
+    for name in ("nodelib_scratch", "nodelib_kept"):
+        getattr(library, name).restype = ctypes.c_size_t
+    return library
+
+
+class _Kept:
+    """A buffer of kept activations, returned to the pool with its last reference.
+
+    Fresh memory costs a page fault per 4 KiB, which is more than writing the activations; so buffers
+    go round between solves, up to POOL_BYTES.
+    """
+
+    pool: dict[int, list[Tensor]] = {}
+    pooled = 0
+    POOL_BYTES = 2**30
+
+    def __init__(self, size: int) -> None:
+        free = self.pool.get(size)
+        if free:
+            self.tensor = free.pop()
+            _Kept.pooled -= 4 * size
+        else:
+            self.tensor = torch.empty(size)
+
+    def __del__(self) -> None:
+        size = self.tensor.numel()
+        if self.pooled + 4 * size <= self.POOL_BYTES:
+            self.pool.setdefault(size, []).append(self.tensor)
+            _Kept.pooled += 4 * size
+
+    @classmethod
+    def release(cls) -> None:
+        """Give the pooled memory back."""
+        cls.pool.clear()
+        cls.pooled = 0
+
+
+release_memory = _Kept.release
+_packed: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
+
+
+def _pack(func: nn.Module, library: ctypes.CDLL) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Weights in the kernels' order (forward; transposed and flipped for the reverse), scales, offsets."""
+    versions = (id(library), *((p.data_ptr(), p._version) for p in func.parameters()))
+    found = _packed.get(func)
+    if found is not None and found[0] == versions:
+        return found[1]
+    block, inputs, channels = library.nodelib_block(), library.nodelib_inputs(), func.channels
+
+    def order(weight: Tensor) -> Tensor:
+        parts = weight.view(channels // block, block, channels // inputs, inputs, 3, 3)
+        return parts.permute(0, 2, 4, 3, 5, 1).reshape(-1)
+
+    with torch.no_grad():
+        weights = [getattr(func, f"conv{i}").weight.detach() for i in range(1, CONVOLUTIONS + 1)]
+        forward = torch.cat([order(w.contiguous()) for w in weights])
+        backward = torch.cat([order(w.transpose(0, 1).flip(2, 3).contiguous()) for w in weights])
+        norms = [getattr(func, f"norm{i}", None) for i in range(NORMS)]
+        like = func.norm0.weight
+        scale = torch.cat([torch.ones_like(like) if n is None else n.weight.detach() for n in norms])
+        offset = torch.cat([torch.zeros_like(like) if n is None else n.bias.detach() for n in norms])
+    _packed[func] = (versions, (forward, backward, scale, offset))
+    return _packed[func][1]
+
+
+class NativeStepper(TorchStepper):
+    """`TorchStepper` for dopri5 and `ODEFunc`, by the compiled kernels. States are (N, H, W, C)."""
+
+    def __init__(self, library: ctypes.CDLL, func: nn.Module, y0: Tensor, params: Sequence[Tensor], rtol: float,
+                 atol: float) -> None:
+        super().__init__(func, DOPRI5, params, rtol, atol, None)
+        self.library, self.n, self.threads = library, y0.shape[0], torch.get_num_threads()
+        self.tensors = _pack(func, library)
+        self.structure = _Params(*(x.data_ptr() for x in self.tensors), func.norm0.eps)
+        self.evaluation_size = self.n * library.nodelib_kept()
+        self.bytes_per_evaluation = 4 * self.evaluation_size
+        self.scratch = _Kept(self.threads * library.nodelib_scratch())
+        self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
+        self.bars: Tensor | None = None
+
+    def _call(self, name: str, *arguments: Any) -> float | None:
+        pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
+        return getattr(self.library, name)(self.n, self.threads, ctypes.byref(self.structure), *pointers)
+
+    def _count(self, evaluations: int) -> None:
+        self.nfe += evaluations
+        self.func.nfe += evaluations
+
+    def pack(self, y: Tensor) -> Tensor:
+        return y.detach().permute(0, 2, 3, 1).contiguous()
+
+    def unpack(self, y: Tensor) -> Tensor:
+        return y.permute(0, 3, 1, 2)
+
+    def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
+        self._count(1)
+        k, kept = torch.empty_like(y), _Kept(self.evaluation_size) if keep else None
+        self._call("nodelib_evaluate", y, k, kept and kept.tensor, self.scratch.tensor)
+        return k, kept
+
+    def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor:
+        y_bar = torch.empty_like(k_bar)
+        self._call("nodelib_vjp", k_bar, y_bar, kept.tensor, self._bars(), self.scratch.tensor)
+        return y_bar
+
+    def _bars(self) -> Tensor | None:
+        if self.params and self.bars is None:
+            channels = self.func.channels
+            size = CONVOLUTIONS * 9 * channels**2 + 2 * NORMS * channels
+            self.bars = torch.zeros(self.threads, size)
+        return self.bars
+
+    def step(self, t: float, y: Tensor, k1: Tensor | None, h: float, keep: bool = False,
+             estimate: bool = True) -> Step:
+        self._count(STAGES - 1)
+        y_next, k_next = torch.empty_like(y), torch.empty_like(y)
+        kept = _Kept((STAGES - 1) * self.evaluation_size) if keep else None
+        error = (ctypes.c_float * STAGES)(*(h * e for e in DOPRI5.error))
+        square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept and kept.tensor, _matrix(h), error,
+                            self.rtol, self.atol, self.scratch.tensor)
+        return Step(t, h, y, k1, y_next, self.k, k_next, square**0.5, kept)
+
+    def stages(self, step: Step) -> Tensor:
+        return torch.cat([step.k1[None], step.k, step.k_next[None]])
+
+    def dense(self, step: Step, x: float) -> Tensor:
+        return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x), self.stages(step))
+
+    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None, outputs: list[tuple[float, Tensor]],
+                gradients: list[Tensor | None]) -> tuple[Tensor, Tensor]:
+        kept = self.restore(step) if step.kept is None else step.kept
+        extra, y_extra = None, None
+        for x, cotangent in outputs:
+            if x == 1.0:
+                y_bar = cotangent if y_bar is None else y_bar + cotangent
+                continue
+            y_extra = cotangent if y_extra is None else y_extra + cotangent
+            weights = torch.tensor(self.tableau.dense(x)) * step.h
+            share = weights.view(-1, *[1] * cotangent.ndim) * cotangent
+            extra = share if extra is None else extra + share
+        y_start, k_start = torch.empty_like(step.y), torch.empty_like(step.y)
+        self._call("nodelib_reverse", kept.tensor, y_bar, k_bar_last, extra, y_start, k_start, _matrix(step.h),
+                   self._bars(), self.scratch.tensor)
+        return (y_start if y_extra is None else y_start.add_(y_extra)), k_start
+
+    def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
+        if self.bars is None:
+            return gradients
+        bars, self.bars, channels = self.bars.sum(0), None, self.func.channels
+        convolutions, scales, offsets = bars.split([CONVOLUTIONS * 9 * channels**2, *[NORMS * channels] * 2])
+        found: dict[int, Tensor] = {}
+        for i, bar in enumerate(convolutions.view(CONVOLUTIONS, 3, 3, channels, channels), 1):
+            found[id(getattr(self.func, f"conv{i}").weight)] = bar.permute(3, 2, 0, 1).contiguous()
+        for i, (scale, offset) in enumerate(zip(scales.split(channels), offsets.split(channels))):
+            norm = getattr(self.func, f"norm{i}", None)
+            if norm is not None:
+                found[id(norm.weight)], found[id(norm.bias)] = scale, offset
+        return [found[id(p)] for p in self.params]
+
+
+def _matrix(h: float) -> Any:
+    values = [h * row[j] if j < len(row) else 0.0 for row in DOPRI5.a for j in range(STAGES)]
+    return (ctypes.c_float * STAGES**2)(*values)
