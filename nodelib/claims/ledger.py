@@ -67,9 +67,7 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
 
 def _ours(row: Row, limit: int) -> str:
     if row.verdict == UNDECIDED:
-        shown = "; ".join(row.missing[:limit])
-        more = len(row.missing) - limit
-        return f"missing: {shown}" + (f" and {more} more" if more > 0 else "")
+        return f"missing: {_shorten(row.missing, limit)}"
     shown = "; ".join(map(str, row.ours[:limit]))
     return shown + ("; ..." if len(row.ours) > limit else "")
 
@@ -88,6 +86,27 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
                  f"**{row.verdict}**")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
+
+
+def as_details(rows: Sequence[Row], limit: int = 6) -> str:
+    """Per claim a Markdown section: statement, test, verdict with its reason, all figures, first records used."""
+    blocks = []
+    for row in rows:
+        lines = [f"**{row.id}. {row.statement}**", "", f"- *Test:* {row.test}",
+                 f"- *Verdict:* **{row.verdict}**; {row.reason}."]
+        if row.verdict == UNDECIDED:
+            lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")
+        else:
+            lines.append(f"- *Ours:* {'; '.join(map(str, row.ours))}.")
+        if row.evidence:
+            lines.append(f"- *From:* {_shorten([f'`{e}`' for e in dict.fromkeys(row.evidence)], limit)}.")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _shorten(items: Sequence[str], limit: int) -> str:
+    more = len(items) - limit
+    return "; ".join(items[:limit]) + (f"; and {more} more" if more > 0 else "")
 
 
 def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
