@@ -338,7 +338,7 @@ def tidy_text(chapter: Path) -> str:
 def pages(toc: Path = BOOK / "_toc.yml") -> list[tuple[Path, dict[str, Any]]]:
     """Every executable page of the table of contents: its text half and its parameters, in order."""
     found = []
-    for name in re.findall(r"file:\s*(\S+\.ipynb)\s*$", toc.read_text(), re.MULTILINE):
+    for name in re.findall(r"(?:file|root):\s*(\S+\.ipynb)\s*$", toc.read_text(), re.MULTILINE):
         page = Path(name)
         if page.parent.name == "runs":
             found.append((toc.parent / "templates" / "run.md", {"run": page.stem}))

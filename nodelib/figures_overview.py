@@ -1,0 +1,49 @@
+"""The book's first figure: the six networks of the table at their own end times, the post's numbers and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from nodelib import table
+from nodelib.artifacts import Run
+from nodelib.configs import ROWS, get
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# label, column of ours, the post's column, marker, colour (of Okabe and Ito's colour-blind-safe set)
+_SERIES = (
+    ("clean", "clean_random", "seed_standard", "o", "#0072B2"),
+    ("FGSM by the post's protocol", "fgsm_seed", "seed_adversarial", "s", "#E69F00"),
+    ("PGD, ten steps, exact gradient", "pgd10_exact", None, "v", "#D55E00"),
+)
+
+
+def overview(runs: Sequence[Run]) -> Figure:
+    """Accuracy of each row of the table at its training end time: the post hollow, ours filled.
+
+    Args:
+        runs: finished runs; with several seeds every seed is a point. A network without a stored run
+            shows the post's numbers alone.
+    """
+    import matplotlib.pyplot as plt
+
+    own = {cell.run: cell for cell in table.cells(list(runs)) if cell.t1 == get(cell.run).test_t1}
+    figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
+    for y, name in enumerate(ROWS):
+        for offset, (_, column, post, marker, colour) in zip((-0.22, 0, 0.22), _SERIES):
+            if post is not None:
+                axes.plot(getattr(own[name], post), y + offset, marker, color=colour, fillstyle="none", markersize=8)
+            values = [100 * record["accuracy"] for record in own[name].records[column]]
+            axes.plot(values, [y + offset] * len(values), marker, color=colour, markersize=5)
+        if not any(own[name].records.values()):
+            axes.text(50, y + 0.22, "not measured yet", ha="center", va="center", fontsize=8, color="#555555")
+    axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103), xlabel="test accuracy at the training end time (%)")
+    axes.invert_yaxis()
+    axes.grid(axis="x", alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m, c in _SERIES]
+    handles.append(plt.Line2D([], [], marker="o", color="#555555", fillstyle="none", linestyle="", label="hollow: the post"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    return figure
