@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from nodelib import artifacts, mnist
 from nodelib.attacks import fgsm, pgd
@@ -20,6 +19,7 @@ from nodelib.attacks.common import check_epsilon, check_images, check_labels
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.models import POOLINGS, ODENet, ResNet, check_end_time
 from nodelib.odeint import GRADIENTS
+from nodelib.progress import Progress
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -194,6 +194,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
         model: its mode, pooling and tolerances are restored afterwards.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         measurement: what to do to them; its `n` is not used here.
+        progress: True or False to show progress or not; None: a bar on a terminal, else plain lines.
 
     Returns:
         correct, bool, shape (N,); NFE per solve averaged over images (0 without a solver).
@@ -205,9 +206,9 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     check_labels(labels, len(images))
     correct, nfe = [], 0.0
     batches = range(0, len(images), measurement.batch)
-    with _as_measured(model, measurement):
-        for start in tqdm(batches, desc=measurement.id, unit="batch", leave=False,
-                          disable=None if progress is None else not progress):
+    with (_as_measured(model, measurement),
+          Progress(measurement.id, len(batches), "batch", shown=progress) as bar):
+        for start in batches:
             x, y = images[start:start + measurement.batch], labels[start:start + measurement.batch]
             x = attack(model, x, y, measurement)
             with torch.no_grad():
@@ -216,6 +217,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
                 raise ValueError(f"the model's logits are not finite at t1 = {measurement.t1:g}; check its weights")
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
+            bar.advance()
     return np.concatenate(correct), nfe / len(images)
 
 
@@ -243,8 +245,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     order_images, order_labels = test_subset(max(m.n for m in pending))
     order_images, order_labels = order_images.to(device), order_labels.to(device)
     commit = artifacts.source_state()["commit"]
-    for measurement in tqdm(pending, desc=f"{folder.name}: evaluate", unit="record",
-                            disable=None if progress is None else not progress):
+    for measurement in pending:
         if budget is not None and time.monotonic() - began > budget:
             break
         started = time.monotonic()

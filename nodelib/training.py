@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
+import signal
+import threading
 import time
+from collections.abc import Iterator
 from datetime import datetime, timezone
 from pathlib import Path
 
@@ -13,12 +17,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from nodelib import artifacts, mnist
 from nodelib.configs import RunConfig
 from nodelib.models import ODENet, ResNet, build, count_parameters
 from nodelib.paths import runs_dir
+from nodelib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -60,12 +64,13 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
         device: "cpu" or "cuda".
         budget: seconds after which to stop at a checkpoint, or None.
         checkpoint_seconds: seconds between checkpoints.
-        progress: show a bar; default: on a terminal.
+        progress: True or False to show progress or not; default: a bar on a terminal, else plain lines.
 
     Raises:
         OutOfTime: the budget ended first; call again to continue.
         ArtifactError: the folder is being written by another process or holds a damaged checkpoint.
         FloatingPointError: the loss is not finite.
+        KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
     device = resolve_device(device)
     disable_tf32()
@@ -96,11 +101,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
 
     saved = time.monotonic()
-    bar = tqdm(range(start, config.steps), initial=start, total=config.steps, desc=config.folder, unit="step",
-               disable=None if progress is None else not progress)
     order, order_epoch = np.empty(0, dtype=np.int64), -1
-    try:
-        for step in bar:
+    with Progress(config.folder, config.steps, "step", start, progress) as bar, stop_requests() as stops:
+        for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
             if epoch != order_epoch:
                 order, order_epoch = _generator(config.seed, "order", epoch).permutation(config.train_images), epoch
@@ -111,7 +114,10 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             row = _step(model, optimiser, images[index], labels[index], config, step)
             seconds = seconds_before + time.monotonic() - began
             rows.append({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds})
-            bar.set_postfix(loss=f"{row['loss']:.3f}", accuracy=f"{row['accuracy']:.3f}", nfe=row["nfe_forward"])
+            bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
+            if stops:  # only between steps: a half-made update must never be stored
+                save(step + 1)
+                raise KeyboardInterrupt
             if budget is not None and time.monotonic() - began > budget and step + 1 < config.steps:
                 save(step + 1)
                 raise OutOfTime(f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
@@ -119,11 +125,6 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             if time.monotonic() - saved > checkpoint_seconds:
                 save(step + 1)
                 saved = time.monotonic()
-    except KeyboardInterrupt:
-        save(len(rows))
-        raise
-    finally:
-        bar.close()
     model.eval()
     weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
     artifacts.write_history(folder / "history.csv", rows)
@@ -140,6 +141,27 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     })
     checkpoint.unlink(missing_ok=True)
     return artifacts.load_run(folder)
+
+
+@contextlib.contextmanager
+def stop_requests() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list instead of stopping at once; a second one stops at once."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may handle signals
+        return
+
+    def handle(number: int, frame: object) -> None:
+        if received:
+            raise KeyboardInterrupt
+        received.append(number)
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor,

@@ -88,6 +88,29 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
     assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
 
 
+def test_an_interrupt_finishes_the_step_in_hand_and_stores_it(straight, tmp_path, monkeypatch):
+    original, calls = training._step, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return original(*arguments)
+
+    monkeypatch.setattr(training, "_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tiny_config(), tmp_path, progress=False)
+    assert len(artifacts.read_history_rows(tmp_path / "small-10-seed0" / "history.csv")) == 3
+    assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
+    assert len(calls) == 6
+
+
+def test_progress_is_plain_lines_when_piped(capsys, tmp_path):
+    training.train(tiny_config(), tmp_path)
+    error = capsys.readouterr().err
+    assert "small-10-seed0: step 6 of 6, loss " in error and "\r" not in error
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(training.OutOfTime):
         training.train(tiny_config(), tmp_path, budget=0.0, progress=False)

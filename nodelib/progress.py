@@ -1,0 +1,51 @@
+"""Progress: a bar on a terminal, plain lines when piped."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from tqdm import tqdm
+
+LINE_SECONDS = 10.0  # between plain lines
+
+
+class Progress:
+    """Progress of `total` steps of a task, shown on stderr.
+
+    Args:
+        task: what is being done.  total: number of steps.  unit: name of one step.
+        done: steps done before.
+        shown: False for silence, True or None for a bar on a terminal and otherwise a plain line every
+            ten seconds and at the end.
+    """
+
+    def __init__(self, task: str, total: int, unit: str, done: int = 0, shown: bool | None = None) -> None:
+        self.task, self.total, self.unit, self.done = task, total, unit, done
+        self.text = ""
+        self._bar = None
+        self._lines = shown is not False and not sys.stderr.isatty()
+        self._last = time.monotonic()
+        if shown is not False and sys.stderr.isatty():
+            self._bar = tqdm(total=total, initial=done, desc=task, unit=unit, leave=True)
+
+    def advance(self, text: str = "") -> None:
+        """One more step is done; `text` describes its result."""
+        self.done += 1
+        self.text = text
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update()
+        elif self._lines and (self.done == self.total or time.monotonic() - self._last > LINE_SECONDS):
+            self._last = time.monotonic()
+            print(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""),
+                  file=sys.stderr, flush=True)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 trace: TracebackType | None) -> None:
+        if self._bar is not None:
+            self._bar.close()
