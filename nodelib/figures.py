@@ -1,0 +1,257 @@
+"""The book's one figure style: fonts, grid, and a fixed colour for every network, data set and method.
+
+    with figures.style():
+        figure = figures.lines(data, x="t1", y="error", hue="method", colours=figures.METHODS)
+    save_figure(figure, "adjoint-error.svg")
+
+Functions take tidy data (one row per observation, a pandas DataFrame) and return a matplotlib Figure, which
+`nodelib.book.save_figure` writes. The colours are those of Okabe and Ito (2008) and darker or lighter
+shades of them, told apart by readers with the common kinds of colour blindness; marker or dash repeats
+what colour says wherever more than four lines share a panel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+
+from nodelib.artifacts import Run
+from nodelib.configs import NAMES, ROWS
+from nodelib.table import COLUMNS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, YELLOW, BLACK = (
+    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000")
+GREY = "#666666"
+WIDTH = 7.2  # inches: the width of the text
+
+# Hue: the training end time (blue 10, orange 10 to 100, green 100) or kind of training; dark: the large network.
+RUNS: dict[str, str] = {
+    "small-10": SKY, "small-random": ORANGE, "small-100": "#4DC3A1",
+    "large-10": "#00507D", "large-random": "#9A5B00", "large-100": "#00674B",
+    "wide-standard": BLUE, "wide-adversarial": VERMILLION,
+    "resnet-6": BLACK, "resnet-1": GREY,
+}
+# A control has the colour of the run it varies, and another dash.
+_CONTROLS = {
+    "small-100-adjoint": ("small-100", (4, 1.5)), "large-100-adjoint": ("large-100", (4, 1.5)),
+    "small-10-tight": ("small-10", (4, 1.5)), "small-100-leaky": ("small-100", (1, 1)),
+    "wide-standard-leaky": ("wide-standard", (1, 1)), "wide-adversarial-leaky": ("wide-adversarial", (1, 1)),
+    "small-100-nolast": ("small-100", (4, 1, 1, 1)),
+}
+RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
+DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
+MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^vxxxxxxxPX"))
+
+METHODS: dict[str, str] = {
+    "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE, "own tolerance": ORANGE,
+    "reference": BLACK, "ODE": BLUE, "RNN": VERMILLION, "Euler": ORANGE, "dopri5": BLUE,
+}
+ATTACKS: dict[str, str] = {"clean": BLUE, "FGSM": ORANGE, "PGD": VERMILLION}
+
+_PARAMETERS: dict[str, Any] = {
+    "figure.constrained_layout.use": True,
+    "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 10, "axes.labelsize": 9.5,
+    "legend.fontsize": 8.5, "legend.frameon": False, "legend.title_fontsize": 8.5,
+    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#444444", "axes.linewidth": 0.8,
+    "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "lines.linewidth": 1.6, "lines.markersize": 5,
+    "figure.facecolor": "white", "axes.facecolor": "white",  # opaque: readable on a dark page too
+    "image.cmap": "cividis",
+    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY]),
+}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """Draw in the book's style inside this context."""
+    with matplotlib.rc_context(_PARAMETERS):
+        yield
+
+
+def use_style() -> None:
+    """Draw in the book's style from here on: once at the top of a chapter."""
+    matplotlib.rcParams.update(_PARAMETERS)
+
+
+def colour(run: str) -> str:
+    """The colour of a named run, the same on every page.
+
+    Raises:
+        ValueError: unknown run; the message lists the known ones.
+    """
+    if run not in RUNS:
+        raise ValueError(f"unknown run {run!r}; runs with a colour are {', '.join(RUNS)}")
+    return RUNS[run]
+
+
+def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, **options: Any,
+           ) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` equal panels in rows of at most `columns`; height in inches per row.
+
+    `options` go to `matplotlib.pyplot.subplots`, such as sharex or sharey.
+    """
+    import matplotlib.pyplot as plt
+
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained",
+                                **options)
+    flat = list(axes.flat)
+    for axis in flat[count:]:
+        axis.set_axis_off()
+    return figure, flat[:count]
+
+
+def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str, str] | None = None,
+          style: str | None = None, log: str = "", xlabel: str | None = None, ylabel: str | None = None,
+          height: float = 3.2, width: float = WIDTH, axis: Axes | None = None, markers: bool = True,
+          errorbar: Any = ("pi", 100)) -> Figure:
+    """One line per value of `hue`: the mean over equal x, with the range of the observations as a band.
+
+    Args:
+        data: tidy, one row per observation.
+        x, y, hue: column names; style: column that decides dash and marker (default: hue).
+        colours: value of hue -> colour; default: of the runs or methods of that name, else the cycle.
+        log: "", "x", "y" or "xy": which axes are logarithmic.
+        axis: draw here instead of in a new figure.
+        errorbar: of seaborn's lineplot; the default is the whole range, shown for several seeds.
+    """
+    import seaborn
+
+    values = list(dict.fromkeys(data[hue]))
+    known = {**METHODS, **RUNS, **(colours or {})}
+    cycle = iter(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] * 3)
+    palette = {value: known.get(value) or next(cycle) for value in values}
+    if axis is None:
+        figure, (axis,) = panels(1, height=height, width=width)
+    else:
+        figure = axis.figure
+    seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=style or hue,
+                     markers=markers, ax=axis, errorbar=errorbar, err_kws={"alpha": 0.2, "linewidth": 0})
+    if "x" in log:
+        axis.set_xscale("log")
+    if "y" in log:
+        axis.set_yscale("log")
+    axis.set(xlabel=xlabel if xlabel is not None else x, ylabel=ylabel if ylabel is not None else y)
+    legend = axis.get_legend()
+    if legend is not None and style is None:
+        legend.set_title(None)
+    return figure
+
+
+def history_frame(run: Run, columns: Sequence[str] = ("loss", "accuracy", "nfe_forward", "nfe_backward"),
+                  bins: int = 100) -> pd.DataFrame:
+    """A run's training history as tidy data: columns step, quantity, value, and the stretch's low and high.
+
+    Every quantity is averaged over up to `bins` equal stretches of the run; low and high are the tenth
+    and the ninetieth percentile in the stretch. A quantity that is zero throughout is left out.
+    """
+    rows = []
+    for column in columns:
+        values = np.asarray(run.history.get(column, ()), dtype=float)
+        if not np.any(values):
+            continue
+        end = 0
+        for part in np.array_split(values, min(bins, len(values))):
+            end += len(part)
+            low, high = np.percentile(part, (10, 90))
+            rows.append({"step": end - len(part) / 2, "quantity": column, "value": part.mean(), "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["step", "quantity", "value", "low", "high"])
+
+
+def training_history(run: Run) -> Figure:
+    """Loss, accuracy and function evaluations of a run against the optimiser step.
+
+    The lines are means over hundredths of the run, the bands reach from the tenth to the ninetieth
+    percentile inside each.
+    """
+    import seaborn
+
+    data = history_frame(run)
+    groups = [("training loss", ["loss"]), ("training accuracy", ["accuracy"]),
+              ("evaluations per step (NFE)", ["nfe_forward", "nfe_backward"])]
+    groups = [(label, [c for c in names if c in set(data["quantity"])]) for label, names in groups]
+    groups = [(label, names) for label, names in groups if names]
+    with style():
+        figure, axes = panels(max(1, len(groups)), height=2.7)
+        for axis, (label, names) in zip(axes, groups):
+            for name, shade in zip(names, (colour(run.name) if run.name in RUNS else BLUE, GREY)):
+                part = data[data["quantity"] == name]
+                axis.fill_between(part["step"], part["low"], part["high"], color=shade, alpha=0.25, linewidth=0)
+                seaborn.lineplot(data=part, x="step", y="value", color=shade, ax=axis,
+                                 label=name.removeprefix("nfe_") if len(names) > 1 else None)
+            axis.set(xlabel="optimiser step", ylabel=label)
+            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    return figure
+
+
+def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
+    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy, low, high.
+
+    Args:
+        runs: finished runs. seed: the content of `data/seed.json`.
+
+    Accuracies in per cent; low and high are the 95 % interval over images, missing for the post's.
+    """
+    rows = []
+    for entry in seed["table"]:
+        for test, key in (("clean", "standard"), ("FGSM", "adversarial")):
+            rows.append({"run": entry["run"], "t1": entry["t1"], "test": test, "source": "post", "accuracy": entry[key],
+                         "low": np.nan, "high": np.nan})
+    for run in runs:
+        for test, column in (("clean", "clean_random"), ("FGSM", "fgsm_seed")):
+            for record in run.metrics:
+                if run.name in ROWS and record["id"] == f"{COLUMNS[column]}-t{record['t1']:g}":
+                    rows.append({"run": run.name, "t1": record["t1"], "test": test, "source": "ours",
+                                 **{key: 100 * record[key] for key in ("accuracy", "low", "high")}})
+    return pd.DataFrame(rows)
+
+
+def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
+    """Accuracy against test end time, one panel per network: the post's as open markers, ours filled.
+
+    Ours are measured by the post's protocol, with 95 % Wilson intervals over images; every seed of a
+    network is one line.
+
+    Args:
+        runs: finished runs, see `nodelib.artifacts.find_runs`; a network without one shows the post's alone.
+        seed: the content of `data/seed.json`.
+    """
+    data = accuracy_frame(runs, seed)
+    shapes = {"clean": "o", "FGSM": "s"}
+    with style():
+        figure, axes = panels(len(ROWS), sharex=True, sharey=True, height=2.3)
+        for axis, name in zip(axes, ROWS):
+            for test, marker in shapes.items():
+                part = data[(data["run"] == name) & (data["test"] == test)]
+                post = part[part["source"] == "post"]
+                axis.plot(post["t1"], post["accuracy"], marker, color=ATTACKS[test], fillstyle="none", markersize=7)
+                ours = part[part["source"] == "ours"].sort_values("t1", kind="stable")
+                if len(ours):
+                    spread = np.abs(ours[["low", "high"]].to_numpy().T - ours["accuracy"].to_numpy())
+                    axis.errorbar(ours["t1"], ours["accuracy"], yerr=spread, fmt=marker, color=ATTACKS[test],
+                                  markersize=4, capsize=2, linewidth=1)
+            if not len(data[(data["run"] == name) & (data["source"] == "ours")]):
+                axis.text(0.5, 0.5, "ours: not measured yet", transform=axis.transAxes, ha="center", va="center",
+                          fontsize=8, color=GREY)
+            axis.set_title(name)
+            axis.set(xscale="log", ylim=(-4, 104))
+        for axis in axes[-3:]:
+            axis.set_xlabel("test end time $t_1$")
+        for axis in axes[::3]:
+            axis.set_ylabel("accuracy (%)")
+        handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
+                                           fillstyle=fill, label=f"{test}, {source}")
+                   for source, fill in (("post", "none"), ("ours", "full")) for test in shapes]
+        figure.legend(handles=handles, loc="outside upper center", ncols=4)
+    return figure
