@@ -1,0 +1,402 @@
+import copy
+import gc
+import logging
+import os
+import subprocess
+import sys
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+import torchdiffeq
+from problems import Contraction, relative_error, replay, trained_networks
+from torch import nn
+
+from nodelib import native
+from nodelib.adjoint import anchor_times
+from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
+
+# every dynamics of the named runs: channels, size, leaky, last_norm
+DYNAMICS = {
+    "small": (16, 7, False, True),
+    "large": (128, 7, False, True),
+    "wide": (64, 10, False, True),
+    "small-leaky": (16, 7, True, True),
+    "small-nolast": (16, 7, False, False),
+    "wide-leaky": (64, 10, True, True),
+}
+
+
+def dynamics(name, samples=2, seed=0):
+    """Random dynamics, with scales and offsets away from 1 and 0, and a state."""
+    channels, size, leaky, last_norm = DYNAMICS[name]
+    torch.manual_seed(seed)
+    func = ODEFunc(channels, leaky, last_norm)
+    for parameter in func.parameters():
+        if parameter.ndim == 1:
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return func, torch.randn(samples, channels, size, size)
+
+
+def gradients(func, y0, times, weights, **settings):
+    """Solution, and the gradients of sum(weights * y) in y0 and every parameter."""
+    y0 = y0.detach().requires_grad_()
+    solution = odeint(func, y0, times, **settings)
+    found = torch.autograd.grad((solution.y * weights).sum(), (y0, *func.parameters()), allow_unused=True)
+    return solution, found
+
+
+def autograd_gradients(func, y0, solution, weights):
+    """The same by autograd through the same steps."""
+    y0 = y0.detach().requires_grad_()
+    y = replay(func, y0, solution.steps, solution.t.tolist())
+    return y, torch.autograd.grad((y * weights).sum(), (y0, *func.parameters()), allow_unused=True)
+
+
+def assert_equal_gradients(found, expected, tolerance):
+    for mine, theirs in zip(found, expected):
+        if theirs is None or theirs.norm() == 0:
+            assert mine is None or mine.norm() == 0
+        else:
+            assert relative_error(mine, theirs) < tolerance
+
+
+@pytest.mark.parametrize("memory_budget", [0, 20_000, 2**30])
+@pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.1, 0.11, 3.0, 50.0], [0.0, 500.0]])
+def test_exact_is_autograd_through_the_same_steps_on_smooth_dynamics(times, memory_budget):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(len(times), 3, 6, dtype=torch.float64)
+    solution, found = gradients(func, y0, times, weights, memory_budget=memory_budget)
+    y, expected = autograd_gradients(func, y0, solution, weights)
+    torch.testing.assert_close(solution.y, y, rtol=1e-12, atol=1e-12)
+    assert_equal_gradients(found, expected, 1e-10)
+
+
+@pytest.mark.parametrize("name, t1", [
+    ("small", 1.0), ("small", 10.0), ("small", 100.0), ("small", 500.0), ("large", 1.0), ("large", 10.0),
+    ("wide", 1.0), ("small-leaky", 1.0), ("small-nolast", 10.0), ("wide-leaky", 1.0),
+])
+def test_exact_is_autograd_through_the_same_steps_on_random_networks(name, t1):
+    func, y0 = dynamics(name)
+    func, y0, times = func.double(), y0.double(), [0.0, t1 / 3, t1]
+    weights = torch.randn(3, *y0.shape, dtype=torch.float64)
+    solution, found = gradients(func, y0, times, weights)
+    _, expected = autograd_gradients(func, y0, solution, weights)
+    assert_equal_gradients(found, expected, 1e-10)
+
+
+def test_exact_is_autograd_through_the_same_steps_on_trained_networks(tiny_run, test_images):
+    for name, func, y0 in trained_networks(tiny_run, test_images[0][:2]):
+        func, y0 = copy.deepcopy(func).double(), y0.double()
+        for t1 in (1.0, 100.0) if func.channels == 16 else (1.0,):
+            weights = torch.randn(2, *y0.shape, dtype=torch.float64)
+            solution, found = gradients(func, y0, [0.0, t1], weights)
+            _, expected = autograd_gradients(func, y0, solution, weights)
+            for mine, theirs in zip(found, expected):
+                assert relative_error(mine, theirs) < 1e-10, (name, t1)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_single_precision_errs_at_most_twice_as_much_as_autograd(name, compiled):
+    ratios = []
+    for seed in range(5):
+        func, y0 = dynamics(name, 1, seed)
+        weights = torch.randn(2, *y0.shape)
+        solution, found = gradients(func, y0, [0.0, 0.05], weights, first_step=0.05, compiled=compiled)
+        _, plain = autograd_gradients(func, y0, solution, weights)
+        _, reference = autograd_gradients(func.double(), y0.double(), solution, weights.double())
+        ours = sum((a.double() - b).norm() / b.norm() for a, b in zip(found, reference))
+        theirs = sum((a.double() - b).norm() / b.norm() for a, b in zip(plain, reference))
+        ratios.append((ours / theirs).item())
+    # the middle one: a ReLU that switches by one rounding and not by the other decides single draws
+    assert sorted(ratios)[2] < 2, ratios
+
+
+def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny_run, test_images):
+    ratios = []
+    for name, func, y0 in trained_networks(tiny_run, test_images[0][:16])[:1]:
+        for t1 in (1.0, 10.0, 100.0, 500.0):
+            weights = torch.randn(2, *y0.shape)
+            solution, found = gradients(func, y0, [0.0, t1], weights)
+            _, plain = autograd_gradients(func, y0, solution, weights)
+            _, reference = autograd_gradients(copy.deepcopy(func).double(), y0.double(), solution, weights.double())
+            ratios.append(relative_error(found[0].double(), reference[0]) / relative_error(plain[0].double(), reference[0]))
+    assert sorted(ratios)[len(ratios) // 2] < 2, ratios
+
+
+def test_first_step_is_held_constant_where_torchdiffeq_differentiates_it():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(2, 3, 6, dtype=torch.float64)
+    solution, found = gradients(func, y0, [0.0, 5.0], weights)
+    y0 = y0.requires_grad_()
+    for options, close in (({"first_step": solution.first_step}, True), ({}, False)):
+        y = torchdiffeq.odeint(func, y0, torch.tensor([0.0, 5.0], dtype=torch.float64), rtol=1e-3, atol=1e-3,
+                               method="dopri5", options=options)
+        (expected,) = torch.autograd.grad((y * weights).sum(), y0)
+        assert (relative_error(found[0], expected) < 1e-10) is close
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5-fixed"])
+def test_fixed_steps_have_exact_gradients_too(method):
+    func, y0 = Contraction(2), torch.randn(1, 2, dtype=torch.float64, requires_grad=True)
+
+    def final(y0):
+        return odeint(func, y0, [0.0, 0.4, 1.0], method=method, step_size=0.25).y[1:]
+
+    assert torch.autograd.gradcheck(final, (y0,))
+
+
+def test_input_gradients_skip_the_parameters(monkeypatch):
+    func, y0 = dynamics("small")
+    weights = torch.randn(2, *y0.shape)
+    _, with_parameters = gradients(func, y0, [0.0, 10.0], weights)
+    func.requires_grad_(False)
+    seen = []
+    original = native.NativeStepper.reverse
+    monkeypatch.setattr(native.NativeStepper, "reverse",
+                        lambda self, *a: (original(self, *a), seen.append(self._bars()))[0])
+    y0 = y0.requires_grad_()
+    (found,) = torch.autograd.grad((odeint(func, y0, [0.0, 10.0]).y * weights).sum(), y0)
+    torch.testing.assert_close(found, with_parameters[0])
+    assert seen and all(bars is None for bars in seen)
+
+
+def test_parameters_alone_can_be_differentiated():
+    func, y0 = dynamics("small")
+    func.norm0.requires_grad_(False)
+    odeint(func, y0, [0.0, 1.0]).y[-1].square().sum().backward()
+    assert func.norm0.weight.grad is None and func.conv1.weight.grad is not None
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_gradients_at_several_end_times_share_the_forward_solve(compiled):
+    func, y0 = dynamics("small")
+    func, y0 = func.requires_grad_(False), y0.requires_grad_()
+    times = [0.0, 1.0, 3.0, 10.0]
+    solution = odeint(func, y0, times, compiled=compiled)
+    calls, before = func.nfe, solution.nfe
+    shared = [torch.autograd.grad(solution.y[i].square().sum(), y0, retain_graph=True)[0] for i in (1, 2, 3)]
+    assert func.nfe == calls and solution.nfe == before
+    for i, found in zip((1, 2, 3), shared):
+        alone = odeint(func, y0, [0.0, times[i]], compiled=compiled)
+        torch.testing.assert_close(found, torch.autograd.grad(alone.y[-1].square().sum(), y0)[0])
+
+
+def test_a_short_end_time_reverses_only_its_own_steps():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    solution = odeint(func, y0, [0.0, 1.0, 100.0])
+    torch.autograd.grad(solution.y[1].sum(), y0, retain_graph=True)
+    short = solution.nfe_backward
+    torch.autograd.grad(solution.y[2].sum(), y0)
+    assert short < (solution.nfe_backward - short) / 2
+
+
+def test_evaluations_of_the_backward_pass_are_counted():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    for memory_budget in (2**30, 0):
+        solution = odeint(func, y0, [0.0, 10.0], memory_budget=memory_budget)
+        assert solution.nfe_backward is None
+        solution.y[-1].sum().backward()
+        recomputed = 0 if memory_budget else 6 * solution.accepted
+        assert solution.nfe_backward == 6 * solution.accepted + 1 + recomputed
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_memory_budget_changes_memory_and_not_the_gradient(compiled):
+    func, y0 = dynamics("small", samples=8)
+    weights = torch.randn(2, *y0.shape)
+    results = []
+    for budget in (2**30, 2**23, 0):
+        solution, found = gradients(func, y0, [0.0, 100.0], weights, memory_budget=budget, compiled=compiled)
+        results.append((solution.nfe_backward, found))
+    assert results[0][0] < results[1][0] < results[2][0]  # more is recomputed
+    for _, found in results[1:]:
+        assert_equal_gradients(found, results[0][1], 1e-5)
+
+
+PEAK = """
+import os, sys, threading, torch
+from pathlib import Path
+from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
+torch.manual_seed(0)
+func, y0 = ODEFunc(16), torch.randn(64, 16, 7, 7)
+compiled, budget = sys.argv[1] == "True", int(sys.argv[2])
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+def watch():
+    while not done.wait(0.001):
+        peak[0] = max(peak[0], resident())
+odeint(func, y0, [0.0, 1.0], memory_budget=0, compiled=compiled).y[-1].sum().backward()
+before, peak, done = resident(), [0], threading.Event()
+thread = threading.Thread(target=watch)
+thread.start()
+odeint(func, y0, [0.0, 100.0], memory_budget=budget, compiled=compiled).y[-1].sum().backward()
+done.set()
+thread.join()
+print(peak[0] - before)
+"""
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_the_memory_budget_bounds_the_peak_of_the_process(compiled):
+    def peak(budget):
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "MALLOC_MMAP_THRESHOLD_": "65536"}
+        command = [sys.executable, "-c", PEAK, str(compiled), str(budget)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+
+    everything, bounded = peak(2**31), peak(30 * 2**20)
+    assert everything > 100 * 2**20
+    assert bounded < 60 * 2**20  # beside the budget: states of the steps and the allocator's slack
+
+
+@pytest.mark.parametrize("times", [[0.0, 2.0], [0.0, 0.5, 2.0]])
+def test_the_continuous_adjoint_is_torchdiffeqs(times):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(len(times), 3, 6, dtype=torch.float64)
+    settings = dict(rtol=1e-5, atol=1e-5)
+    ours, found = gradients(func, y0, times, weights, gradient="adjoint", **settings)
+    theirs, expected = gradients(func, y0, times, weights, gradient="torchdiffeq-adjoint", **settings)
+    assert (ours.nfe, ours.nfe_backward) == (theirs.nfe, theirs.nfe_backward)
+    assert (ours.accepted, ours.rejected) == (theirs.accepted, theirs.rejected)
+    assert_equal_gradients(found, expected, 1e-9)
+
+
+def test_the_continuous_adjoint_is_torchdiffeqs_on_a_network():
+    func, y0 = dynamics("small")
+    weights = torch.randn(2, *y0.shape)
+    ours, found = gradients(func, y0, [0.0, 1.0], weights, gradient="adjoint")
+    theirs, expected = gradients(func, y0, [0.0, 1.0], weights, gradient="torchdiffeq-adjoint")
+    assert abs(ours.nfe_backward - theirs.nfe_backward) <= 12
+    assert_equal_gradients(found, expected, 2e-2)
+
+
+def test_both_gradients_meet_as_the_tolerance_tightens():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(2, 3, 6, dtype=torch.float64)
+    gaps = []
+    for tolerance in (1e-3, 1e-6, 1e-9):
+        found = [gradients(func, y0, [0.0, 2.0], weights, gradient=g, rtol=tolerance, atol=tolerance)[1][0]
+                 for g in ("exact", "adjoint")]
+        gaps.append(relative_error(*found))
+    assert gaps[0] > 100 * gaps[1] > 10_000 * gaps[2]
+
+
+def test_anchors_repair_the_continuous_adjoint_at_long_end_times():
+    func = Contraction(seed=3)
+    y0 = 3 * torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(2, 3, 6, dtype=torch.float64)
+    weights[0] = 0
+    reference = gradients(func, y0, [0.0, 12.0], weights, rtol=1e-10, atol=1e-10)[1]
+    errors = {}
+    for gradient in ("adjoint", "anchored"):
+        found = gradients(func, y0, [0.0, 12.0], weights, gradient=gradient)[1]
+        errors[gradient] = relative_error(found[1], reference[1])
+    assert errors["anchored"] < errors["adjoint"] / 5
+
+
+def test_anchor_times_are_log_spaced_and_end_at_the_end():
+    times = anchor_times(1.0, 101.0, 20)
+    assert len(times) == 20 and times[-1] == 101.0
+    ratios = [(b - 1) / (a - 1) for a, b in zip(times, times[1:])]
+    assert max(ratios) == pytest.approx(min(ratios))
+
+
+@pytest.mark.parametrize("gradient", ["exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
+def test_every_gradient_name_trains(gradient):
+    func, y0 = dynamics("small")
+    solution = odeint(func, y0, [0.0, 1.0], gradient=gradient)
+    solution.y[-1].square().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in func.parameters())
+    assert solution.nfe == 26 and solution.accepted == 4
+
+
+def test_hidden_parameters_are_refused():
+    weight = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="params"):
+        odeint(lambda t, y: weight * y, torch.ones(3), [0.0, 1.0])
+    solution = odeint(lambda t, y: weight * y, torch.ones(3), [0.0, 1.0], params=[weight])
+    assert torch.autograd.grad(solution.y[-1].sum(), weight)[0].norm() > 0
+
+
+def test_parameters_changed_between_forward_and_backward_are_noticed():
+    func, y0 = dynamics("small")
+    loss = odeint(func, y0, [0.0, 1.0]).y[-1].sum()
+    with torch.no_grad():
+        func.conv1.weight.add_(1.0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_changed_weights_reach_the_compiled_kernels():
+    func, y0 = dynamics("small")
+    with torch.no_grad():
+        odeint(func, y0, [0.0, 1.0])
+        func.conv1.weight.mul_(-1.0)
+        found = odeint(func, y0, [0.0, 1.0]).y
+        torch.testing.assert_close(found, odeint(func, y0, [0.0, 1.0], compiled=False).y, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("samples", [1, 7, 19])
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_compiled_evaluations_and_their_reverse_match_double_precision(name, samples):
+    func, y = dynamics(name, samples)
+    stepper = native.native_stepper(func, y, native.DOPRI5, tuple(func.parameters()), 1e-3, 1e-3)
+    if stepper is None:
+        pytest.skip("no C compiler")
+    packed = stepper.pack(y)
+    k, kept = stepper.evaluate(0.0, packed, keep=True)
+    k_bar = torch.randn_like(y)
+    y_bar = stepper.vjp(kept, stepper.pack(k_bar), [])
+    parameters = stepper.finish([])
+    exact = copy.deepcopy(func).double()
+    leaf = y.double().requires_grad_()
+    expected = exact(0.0, leaf)
+    bars = torch.autograd.grad(expected, (leaf, *exact.parameters()), k_bar.double())
+    assert relative_error(stepper.unpack(k).double(), expected) < 1e-5
+    for mine, theirs in zip((stepper.unpack(y_bar), *parameters), bars):
+        assert relative_error(mine.double(), theirs) < 2e-3  # a few ReLUs switch by rounding
+
+
+def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, tmp_path):
+    func, y0 = dynamics("small")
+    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with caplog.at_level(logging.WARNING, logger="nodelib"), torch.no_grad():
+        solution = odeint(func, y0, [0.0, 1.0])
+        odeint(func, y0, [0.0, 1.0])
+    assert caplog.text.count("compiled kernels are not available") == 1
+    assert type(odeint(func, y0, [0.0, 1.0])) is type(solution)
+    with torch.no_grad():
+        assert torch.equal(solution.y, odeint(func, y0, [0.0, 1.0], compiled=False).y)
+
+
+def test_other_dynamics_use_torch():
+    class Changed(ODEFunc):
+        def forward(self, t, y):
+            return 2 * super().forward(t, y)
+
+    y0 = torch.randn(2, 16, 7, 7)
+    hooked = ODEFunc(16)
+    hooked.conv2.register_forward_hook(lambda module, inputs, output: 2 * output)
+    for func in (Changed(16), hooked, nn.Identity(), lambda t, y: y):
+        assert not native.applies(func, y0, native.DOPRI5, ())
+    assert not native.applies(ODEFunc(16).double(), y0.double(), native.DOPRI5, ())
+    assert native.applies(ODEFunc(16), y0, native.DOPRI5, ())
+
+
+def test_a_solution_frees_its_steps_at_once():
+    func, y0 = dynamics("small")
+    gc.disable()
+    try:
+        solution = odeint(func, y0, [0.0, 1.0])
+        tape = weakref.ref(solution.y.grad_fn.tape)
+        assert tape().steps
+        del solution
+        assert tape() is None  # no cycle that would wait for the garbage collector
+    finally:
+        gc.enable()

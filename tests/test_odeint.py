@@ -1,0 +1,240 @@
+import math
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torchdiffeq
+from problems import PROBLEMS, relative_error, trained_networks
+
+from nodelib.errors import (
+    DerivativeError,
+    IntegrationError,
+    NonFiniteError,
+    StateTypeError,
+    StepLimitError,
+    StepSizeUnderflowError,
+    TimesError,
+    ToleranceError,
+)
+from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
+from nodelib.tableau import DOPRI5, EULER, RK4
+
+by_name = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
+
+
+def reference(func, y0, times, tolerance):
+    """torchdiffeq's states, accepted and rejected counts and evaluations."""
+    counts = {"accepted": 0, "rejected": 0, "nfe": 0}
+
+    class Counting(torch.nn.Module):
+        def forward(self, t, y):
+            counts["nfe"] += 1
+            return func(t, y)
+
+        def callback_accept_step(self, *_):
+            counts["accepted"] += 1
+
+        def callback_reject_step(self, *_):
+            counts["rejected"] += 1
+
+    t = torch.tensor(times, dtype=torch.float64)
+    with torch.no_grad():
+        y = torchdiffeq.odeint(Counting(), y0, t, rtol=tolerance, atol=tolerance, method="dopri5")
+    return y, counts
+
+
+@by_name
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6, 1e-9])
+@torch.no_grad()
+def test_closed_form_problems_take_torchdiffeqs_steps(problem, tolerance):
+    times = [0.0, problem.end / 3, problem.end]
+    expected, counts = reference(problem.func, problem.y0, times, tolerance)
+    solution = odeint(problem.func, problem.y0, times, rtol=tolerance, atol=tolerance)
+    assert (solution.accepted, solution.rejected, solution.nfe) == tuple(counts.values())
+    torch.testing.assert_close(solution.y, expected, rtol=1e-9, atol=1e-11)
+
+
+@by_name
+def test_solutions_follow_the_closed_form_as_the_tolerance_tightens(problem):
+    errors = []
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        solution = odeint(problem.func, problem.y0, [0.0, problem.end], rtol=tolerance, atol=tolerance, params=())
+        errors.append((solution.y[-1] - problem.exact(problem.end)).abs().max().item())
+        assert errors[-1] < 300 * tolerance * max(1.0, problem.exact(problem.end).abs().max().item())
+    assert errors[2] < errors[0] / 50
+
+
+@pytest.mark.parametrize("t1", [1.0, 10.0, 100.0, 500.0])
+@pytest.mark.parametrize("compiled", [True, False])
+def test_random_networks_take_torchdiffeqs_steps(t1, compiled):
+    torch.manual_seed(1)
+    func, y0 = ODEFunc(16), torch.randn(4, 16, 7, 7)
+    expected, counts = reference(func, y0, [0.0, t1], 1e-3)
+    with torch.no_grad():
+        solution = odeint(func, y0, [0.0, t1], compiled=compiled)
+    assert abs(solution.accepted - counts["accepted"]) <= 1
+    assert abs(solution.rejected - counts["rejected"]) <= 1
+    assert relative_error(solution.y[-1], expected[-1]) < 1e-3
+
+
+def test_trained_networks_take_torchdiffeqs_steps(tiny_run, test_images):
+    for name, func, y0 in trained_networks(tiny_run, test_images[0][:4]):
+        for t1 in (1.0, 100.0):
+            expected, counts = reference(func, y0, [0.0, t1], 1e-3)
+            with torch.no_grad():
+                solution = odeint(func, y0, [0.0, t1])
+            assert abs(solution.accepted - counts["accepted"]) <= 1, name
+            assert abs(solution.rejected - counts["rejected"]) <= 1, name
+            assert relative_error(solution.y[-1], expected[-1]) < 1e-3, name
+
+
+@pytest.mark.parametrize("method, order, counts", [
+    ("euler", 1, (200, 400)), ("rk4", 4, (40, 80)), ("dopri5-fixed", 5, (20, 40)),
+])
+def test_the_error_falls_with_the_methods_order(method, order, counts):
+    problem = next(p for p in PROBLEMS if p.name == "oscillator")
+    errors = []
+    for count in counts:
+        y = odeint(problem.func, problem.y0, [0.0, 4.0], method=method, step_size=4.0 / count, params=()).y[-1]
+        errors.append((y - problem.exact(4.0)).norm().item())
+    slope = math.log(errors[0] / errors[1]) / math.log(counts[1] / counts[0])
+    assert order - 0.2 < slope < order + 0.2
+
+
+def test_one_integration_serves_several_end_times_to_the_bit():
+    torch.manual_seed(0)
+    func, y0 = ODEFunc(16), torch.randn(2, 16, 7, 7)
+    with torch.no_grad():
+        together = odeint(func, y0, [0.0, 0.5, 2.0, 10.0])
+        for i, t1 in enumerate((0.5, 2.0, 10.0), 1):
+            alone = odeint(func, y0, [0.0, t1])
+            assert torch.equal(together.y[i], alone.y[-1])
+            assert alone.steps == together.steps[: alone.accepted]
+
+
+def test_the_record_tells_every_step():
+    problem = next(p for p in PROBLEMS if p.name == "driven")
+    solution = odeint(problem.func, problem.y0, [0.0, problem.end], first_step=2.0, params=())
+    assert solution.rejected > 0 and all(ratio > 1 for _, _, ratio in solution.rejected_steps)
+    assert all(ratio <= 1 for _, _, ratio in solution.steps)
+    assert solution.nfe == 1 + 6 * (solution.accepted + solution.rejected)  # the first step was given
+    ends = [t + h for t, h in zip(solution.step_times, solution.step_sizes)]
+    assert solution.step_times[1:] == pytest.approx(ends[:-1]) and ends[-1] >= problem.end > solution.step_times[-1]
+
+
+def test_fixed_steps_hit_every_time_and_never_exceed_the_step_size():
+    solution = odeint(lambda t, y: torch.ones_like(y), torch.zeros(1), [0.0, 0.3, 1.0], method="euler", step_size=0.1)
+    torch.testing.assert_close(solution.y[:, 0], torch.tensor([0.0, 0.3, 1.0]))
+    assert solution.accepted == solution.nfe == 10 and max(solution.step_sizes) <= 0.1 + 1e-12
+
+
+def test_equal_end_points_return_the_state_unchanged():
+    y0 = torch.randn(3)
+    solution = odeint(lambda t, y: 1 / 0, y0, [2.0, 2.0])
+    assert torch.equal(solution.y, torch.stack([y0, y0])) and solution.nfe == 0 and solution.accepted == 0
+
+
+@pytest.mark.parametrize("table", [DOPRI5, RK4, EULER])
+def test_tableaus_are_consistent(table):
+    assert sum(table.b) == pytest.approx(1, abs=1e-14)
+    for row, node in zip(table.a, table.c):
+        assert sum(row) == pytest.approx(node, abs=1e-14)
+
+
+def test_dense_output_integrates_polynomials_of_degree_four():
+    for x in (0.2, 0.5, 0.9, 1.0):
+        weights = DOPRI5.dense(x)
+        for power in range(4):
+            integral = sum(w * c**power for w, c in zip(weights, DOPRI5.c))
+            assert integral == pytest.approx(x ** (power + 1) / (power + 1), abs=1e-9)
+
+
+def smooth(t, y):
+    return -y
+
+
+def late_nan(t, y):
+    return y * 0 + (math.nan if t > 0.5 else 1.0)
+
+
+Y0 = torch.ones(3)
+FAULTS = {
+    "a NaN derivative": (NonFiniteError, lambda: odeint(lambda t, y: y * math.nan, Y0, [0.0, 1.0])),
+    "a NaN derivative later": (NonFiniteError, lambda: odeint(late_nan, Y0, [0.0, 1.0])),
+    "an infinite derivative": (NonFiniteError, lambda: odeint(lambda t, y: y / 0, Y0, [0.0, 1.0])),
+    "a NaN state": (NonFiniteError, lambda: odeint(smooth, Y0 * math.nan, [0.0, 1.0])),
+    "a NaN state in fixed steps": (
+        NonFiniteError, lambda: odeint(smooth, Y0 * math.nan, [0.0, 1.0], method="rk4", step_size=0.1)),
+    "a blow-up": (IntegrationError, lambda: odeint(lambda t, y: y * y, Y0.double(), [0.0, 2.0])),
+    # at t = 1e10 the shortest step is 2e-6
+    "an underflow": (StepSizeUnderflowError, lambda: odeint(lambda t, y: -1e9 * y, Y0, [1e10, 1e10 + 1])),
+    "too many steps": (StepLimitError, lambda: odeint(lambda t, y: -1e4 * y, Y0, [0.0, 1.0], max_steps=50)),
+    "too many fixed steps": (
+        StepLimitError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="euler", step_size=0.01, max_steps=50)),
+    "rtol zero": (ToleranceError, lambda: odeint(smooth, Y0, [0.0, 1.0], rtol=0.0)),
+    "atol negative": (ToleranceError, lambda: odeint(smooth, Y0, [0.0, 1.0], atol=-1e-3)),
+    "rtol NaN": (ToleranceError, lambda: odeint(smooth, Y0, [0.0, 1.0], rtol=math.nan)),
+    "a missing step size": (ToleranceError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="rk4")),
+    "a negative budget": (ToleranceError, lambda: odeint(smooth, Y0, [0.0, 1.0], memory_budget=-1)),
+    "decreasing times": (TimesError, lambda: odeint(smooth, Y0, [1.0, 0.0])),
+    "repeated times": (TimesError, lambda: odeint(smooth, Y0, [0.0, 1.0, 1.0])),
+    "an infinite end time": (TimesError, lambda: odeint(smooth, Y0, [0.0, math.inf])),
+    "a NaN end time": (TimesError, lambda: odeint(smooth, Y0, [0.0, math.nan])),
+    "one time": (TimesError, lambda: odeint(smooth, Y0, [0.0])),
+    "times that require gradients": (
+        TimesError, lambda: odeint(smooth, Y0, torch.tensor([0.0, 1.0], requires_grad=True))),
+    "an integer state": (StateTypeError, lambda: odeint(smooth, torch.ones(3, dtype=torch.int64), [0.0, 1.0])),
+    "a half-precision state": (StateTypeError, lambda: odeint(smooth, Y0.half(), [0.0, 1.0])),
+    "a state that is no tensor": (StateTypeError, lambda: odeint(smooth, [1.0], [0.0, 1.0])),
+    "an empty state": (StateTypeError, lambda: odeint(smooth, torch.ones(0), [0.0, 1.0])),
+    "a derivative of another shape": (DerivativeError, lambda: odeint(lambda t, y: y[:2], Y0, [0.0, 1.0])),
+    "a derivative of another type": (DerivativeError, lambda: odeint(lambda t, y: y.double(), Y0, [0.0, 1.0])),
+    "an unknown method": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="dopri8")),
+    "an unknown gradient": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], gradient="backprop")),
+}
+
+
+def check_faults():
+    """Every fault raises its own error within a second; returns the messages."""
+    messages = {}
+    for name, (error, attempt) in FAULTS.items():
+        start = time.perf_counter()
+        try:
+            attempt()
+        except error as found:
+            messages[name] = str(found)
+        else:
+            raise RuntimeError(f"{name} is accepted")
+        if time.perf_counter() - start > 1:
+            raise RuntimeError(f"{name} takes more than a second")
+    return messages
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_bad_input_is_refused_by_a_specific_error(name):
+    error, attempt = FAULTS[name]
+    with pytest.raises(error) as caught:
+        attempt()
+    if issubclass(error, IntegrationError):
+        assert "at t = " in str(caught.value) and "step size" in str(caught.value) and "norm" in str(caught.value)
+        assert math.isfinite(caught.value.t)
+
+
+def test_faults_are_caught_within_a_second_under_python_O():
+    command = [sys.executable, "-O", "-c", "import test_odeint; print(len(test_odeint.check_faults()))"]
+    folder = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder.parent}"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.stdout.strip() == str(len(FAULTS)), done.stderr
+
+
+def test_a_nan_passes_through_the_compiled_kernels():
+    y0 = torch.randn(2, 16, 7, 7)
+    y0[1, 3, 2, 2] = math.nan
+    with pytest.raises(NonFiniteError):
+        odeint(ODEFunc(16), y0, [0.0, 1.0])
