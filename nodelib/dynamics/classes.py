@@ -1,0 +1,88 @@
+"""Do states of one class point one way? Nearest class direction, silhouette, linear probe."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nodelib.dynamics.geometry import cosines, direction
+
+
+@dataclass(frozen=True)
+class ClassDirections:
+    """The mean direction of every class: `means`, unit states of shape (K, C, H, W), for `labels`, shape (K,)."""
+
+    means: Tensor
+    labels: Tensor
+
+    def nearest(self, y: Tensor) -> Tensor:
+        """Label of the class direction at the smallest angle, for states (N, C, H, W), shape (N,)."""
+        return self.labels[cosines(y, self.means).argmax(1)]
+
+
+def class_directions(y: Tensor, labels: Tensor) -> ClassDirections:
+    """Mean of the unit states of each class that occurs, normalised.
+
+    Args:
+        y: shape (N, C, H, W), usually without the common drift; labels: shape (N,).
+    """
+    present = labels.unique()
+    units = direction(y)
+    means = torch.stack([units[labels == label].mean(0) for label in present])
+    return ClassDirections(direction(means), present)
+
+
+def nearest_class(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor) -> Tensor:
+    """Whether each state's direction is nearest to its own class's mean direction.
+
+    Args:
+        reference: states and labels of other images, from which the class directions come.
+        y, labels: states (N, C, H, W) and labels (N,) to judge.
+
+    Returns:
+        bool, shape (N,).
+    """
+    return class_directions(*reference).nearest(y) == labels
+
+
+def silhouette(y: Tensor, labels: Tensor) -> Tensor:
+    """Silhouette of each state under the distance 1 - cosine (Rousseeuw, 1987), in [-1, 1], shape (N,).
+
+    (b - a) / max(a, b), a the mean distance to the others of its class, b the smallest mean distance to another
+    class; 0 for the only member of a class. Takes N^2 memory: a thousand states are plenty.
+    """
+    present = labels.unique()
+    if len(present) < 2:
+        raise ValueError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two classes")
+    distance = 1 - cosines(y, y)
+    member = (labels[:, None] == present).to(distance.dtype)  # (N, K)
+    count = member.sum(0)
+    total = distance @ member
+    own = (total * member).sum(1) / (count[None] * member).sum(1).sub(1).clamp_min(1)
+    other = (total / count).masked_fill(member.bool(), torch.inf).amin(1)
+    value = (other - own) / torch.maximum(other, own).clamp_min(1e-30)
+    return torch.where((count[None] * member).sum(1) > 1, value, torch.zeros_like(value))
+
+
+def linear_probe(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor, ridge: float = 1e-3) -> Tensor:
+    """Whether a linear classifier of directions, fitted to the reference, gets each state right.
+
+    Ridge regression on the one-hot labels in closed form, on unit states; what is linearly readable, with no
+    training to tune. `ridge` is relative to the mean squared feature.
+
+    Returns:
+        bool, shape (N,).
+    """
+    x = direction(reference[0]).flatten(1).double()
+    present = reference[1].unique()
+    target = (reference[1][:, None] == present).double()
+    mean, bias = x.mean(0), target.mean(0)
+    x = x - mean
+    # the dual form: N is far below the number of features
+    gram = x @ x.T
+    weights = torch.linalg.solve(gram + ridge * gram.diagonal().mean() * torch.eye(len(x), dtype=x.dtype, device=x.device),
+                                 target - bias)
+    scores = (direction(y).flatten(1).double() - mean) @ x.T @ weights + bias
+    return present[scores.argmax(1)] == labels

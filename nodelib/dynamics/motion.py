@@ -1,0 +1,82 @@
+"""How states move: speed, turning, angles, settling."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from nodelib.dynamics.geometry import DEGREES, angle, inner, norm
+from nodelib.models import ODEFunc
+
+
+@torch.no_grad()
+def velocities(func: ODEFunc, states: Tensor, batch: int = 512) -> Tensor:
+    """f at every state: shape (..., C, H, W) in and out, evaluated `batch` states at a time."""
+    flat = states.reshape(-1, *states.shape[-3:])
+    return torch.cat([func(0.0, part) for part in flat.split(batch)]).reshape(states.shape)
+
+
+def relative_speed(y: Tensor, f: Tensor) -> Tensor:
+    """|f| / |y|, per unit of time, of each state: (..., C, H, W) to (...)."""
+    return norm(f) / norm(y)
+
+
+def turning(y: Tensor, f: Tensor, t1: Tensor | float) -> Tensor:
+    """Radians per unit of log time by which the direction of y turns: t1 |P f| / |y|, P orthogonal to y.
+
+    Zero exactly on a ray y = t w. The relative speed is no such measure: on a ray it is 1 / t1 whatever
+    the network.
+
+    Args:
+        y, f: states and velocities, shape (..., C, H, W).
+        t1: end times, a number or a tensor that broadcasts against (...).
+    """
+    size = norm(y)
+    radial = inner(f, y) / size
+    # |f|^2 - radial^2 would cancel; subtract the radial part itself
+    across = f - (radial / size)[..., None, None, None] * y
+    return t1 * norm(across) / size
+
+
+def settling_time(times: Sequence[float], values: Tensor, threshold: float, never: float = 1e9) -> Tensor:
+    """First of the times from which on the values stay below a threshold.
+
+    Args:
+        times: increasing, T of them.
+        values: shape (T, N), one column per image.
+        threshold: in the values' unit.
+        never: returned where the last value is not below it.
+
+    Returns:
+        shape (N,), float64.
+    """
+    times = torch.as_tensor(times, dtype=torch.float64)
+    if values.shape[0] != len(times):
+        raise ValueError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per time")
+    above = values >= threshold
+    # index after the last time that is above
+    index = torch.where(above.any(0), len(times) - above.flip(0).int().argmax(0), 0)
+    padded = torch.cat([times, torch.tensor([never], dtype=torch.float64)])
+    return padded[index]
+
+
+def path_turning(velocity: Tensor) -> Tensor:
+    """Total angle in radians by which the velocity turns along a path.
+
+    Args:
+        velocity: at densely spaced times, shape (T, N, C, H, W).
+
+    Returns:
+        shape (N,). A lower bound that converges as the times get denser.
+    """
+    return angle(velocity[1:], velocity[:-1]).sum(0) / DEGREES
+
+
+def growth_exponent(times: Sequence[float], values: Tensor) -> Tensor:
+    """Slope of log(values) against log(times) by least squares: values (T, N) to (N,)."""
+    x = torch.as_tensor(times, dtype=torch.float64).log()
+    x = x - x.mean()
+    y = values.double().log()
+    return (x[:, None] * (y - y.mean(0))).sum(0) / (x * x).sum()

@@ -1,0 +1,217 @@
+"""Rays and equilibria: states w with f(w) = w, and whether they attract.
+
+In log time s = log t the scaled state w = z / t of dz/dt = f(z), with f blind to the scale of z, obeys
+dw/ds = f(w) - w. Its equilibria are the straight rays z = t w. The leaky control dz/dt = f(z) - z has the
+same equation in ordinary time, so everything here serves both.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from nodelib.dynamics.geometry import angle, norm
+from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
+
+
+def normalised_field(func: ODEFunc) -> Callable[[Tensor], Tensor]:
+    """The map w -> f(w), without the leak where func has one: (N, C, H, W) in and out."""
+    return (lambda w: func(0.0, w) + w) if func.leaky else (lambda w: func(0.0, w))
+
+
+@dataclass(frozen=True)
+class Ray:
+    """A solution of f(w) = w.
+
+    w: shape (C, H, W); residual: |f(w) - w| / |w|; iterations: Newton steps taken.
+    """
+
+    w: Tensor
+    residual: float
+    iterations: int
+
+
+@torch.no_grad()
+def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
+    """Follow dw/ds = f(w) - w for s from 0 to `log_time`.
+
+    Args:
+        w: scaled states z / t, shape (N, C, H, W).
+        log_time: above 0; multiplies the end time by its exponential.
+
+    Returns:
+        w at the end, same shape. Beware: for plain dynamics the identification with z / t is exact only while
+        the eps of the first normalisation is negligible, that is for states far from constant.
+    """
+    field = normalised_field(func)
+    return odeint(lambda s, y: field(y) - y, w, [0.0, log_time], rtol=rtol, atol=atol, params=()).y[-1]
+
+
+def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, max_steps: int = 30, krylov: int = 60) -> Ray:
+    """Solve f(w) = w by Newton's method with GMRES (Knoll and Keyes, 2004), from a state nearby.
+
+    Args:
+        w: start, shape (C, H, W), float64; after a flow in log time, for instance.
+        tolerance: relative residual at which to stop, above 0.
+        max_steps: Newton steps at most; krylov: dimension of each GMRES solve.
+
+    Returns:
+        the best Ray met; look at its residual, which may be above the tolerance: not every start leads
+        to a ray.
+
+    Raises:
+        ValueError: w is not float64, whose rounding the residuals below 1e-6 need.
+    """
+    if w.dtype != torch.float64:
+        raise ValueError(f"w is {w.dtype}; solving for rays needs float64: use func.double() and w.double()")
+    field = normalised_field(func)
+    residual = lambda x: field(x[None])[0] - x  # noqa: E731
+    with torch.no_grad():
+        r = residual(w)
+    best = float(r.norm() / w.norm())
+    for step in range(max_steps):
+        if best <= tolerance:
+            return Ray(w, best, step)
+        jacobian = _jvp_at(field, w)
+        delta = _gmres(lambda v: jacobian(v) - v, -r, krylov)
+        for halving in range(10):  # f is only piecewise smooth: a full step may overshoot a kink
+            trial = w + 0.5**halving * delta
+            with torch.no_grad():
+                r_trial = residual(trial)
+            reached = float(r_trial.norm() / trial.norm())
+            if reached < best:
+                break
+        else:
+            return Ray(w, best, step)
+        w, r, best = trial, r_trial, reached
+    return Ray(w, best, max_steps)
+
+
+def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 5, tolerance: float = 1e-4,
+                       seed: int = 0) -> tuple[complex, float]:
+    """Eigenvalue of the Jacobian J of f at w with the largest real part, by restarted Arnoldi iteration.
+
+    A ray attracts where all real parts lie below 1. J maps everything on centred directions (no velocity
+    leaves the plane <a, f> = beta), so the common drift contributes only zeros.
+
+    Args:
+        w: shape (C, H, W), float64.
+        krylov: dimension of the Krylov space; restarts: at most so many; seed: of the start vector.
+        tolerance: of the Ritz residual at which to stop, relative to max(1, |eigenvalue|).
+
+    Returns:
+        the eigenvalue and its Ritz residual |J x - lambda x| for the unit Ritz vector x.
+    """
+    jacobian = _jvp_at(normalised_field(func), w)
+    generator = torch.Generator().manual_seed(seed)
+    start = jacobian(torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device))
+    value, error = 0j, math.inf
+    for _ in range(restarts):
+        basis, hessenberg = arnoldi(jacobian, start, krylov)
+        k = hessenberg.shape[1]
+        values, vectors = torch.linalg.eig(hessenberg[:k])
+        lead = int(values.real.argmax())
+        value = complex(values[lead])
+        x = vectors[:, lead]
+        error = float((hessenberg[k:].to(x.dtype) @ x).norm()) if hessenberg.shape[0] > k else 0.0
+        if error <= tolerance * max(1.0, abs(value)):
+            break
+        # restart from a vector rich in the leading directions: the best few Ritz vectors
+        best = values.real.argsort(descending=True)[:8]
+        mix = vectors[:, best].real.sum(1) + vectors[:, best].imag.sum(1)
+        start = torch.einsum("k,kchw->chw", mix.to(w.dtype), basis[:k])
+    return value, error
+
+
+def arnoldi(matvec: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Orthonormal basis of the Krylov space and the Hessenberg matrix (Arnoldi, 1951), reorthogonalised.
+
+    Returns:
+        basis, shape (k + 1, *start.shape) or (k, ...) if the space is exhausted after k vectors, and the
+        matrix H with matvec(basis[:k]) = basis H, shape (k + 1, k) or (k, k).
+    """
+    size = min(size, start.numel())
+    basis = [start.flatten() / start.norm()]
+    h = torch.zeros(size + 1, size, dtype=start.dtype, device=start.device)
+    for j in range(size):
+        u = matvec(basis[j].reshape(start.shape)).flatten()
+        scale = u.norm()
+        stacked = torch.stack(basis)
+        for _ in range(2):  # once is not enough in floating point
+            c = stacked @ u
+            u = u - c @ stacked
+            h[:j + 1, j] += c
+        left = u.norm()
+        if left <= 1e-12 * scale or j + 1 == start.numel():
+            return torch.stack(basis).reshape(-1, *start.shape), h[:j + 1, :j + 1]
+        h[j + 1, j] = left
+        basis.append(u / left)
+    return torch.stack(basis).reshape(-1, *start.shape), h
+
+
+def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30, seed: int = 0) -> Tensor:
+    """Largest singular value of df/dy at every state, by power iteration on the product of J^T and J.
+
+    Args:
+        y: shape (N, C, H, W); the states of a batch do not interact.
+        iterations: of the power method; a lower bound that grows with them.
+
+    Returns:
+        shape (N,).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    v = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
+    field = lambda x: func(0.0, x)  # noqa: E731
+    value = torch.zeros(len(y), dtype=y.dtype, device=y.device)
+    for _ in range(iterations):
+        v = v / norm(v)[:, None, None, None].clamp_min(1e-300 if y.dtype == torch.float64 else 1e-30)
+        _, forward = torch.func.jvp(field, (y,), (v,))
+        value = norm(forward)
+        _, pull = torch.func.vjp(field, y)
+        (v,) = pull(forward)
+    return value.detach()
+
+
+def cluster(w: Tensor, degrees: float = 5.0) -> Tensor:
+    """Group directions: a state joins the first earlier leader within the angle, else becomes a leader.
+
+    Args:
+        w: shape (N, C, H, W), such as centred states; order matters at the margin only.
+
+    Returns:
+        number of the group of every state, int64, shape (N,), 0 being the first.
+    """
+    leaders: list[Tensor] = []
+    groups = torch.empty(len(w), dtype=torch.int64)
+    for i, state in enumerate(w):
+        if leaders:
+            apart = angle(torch.stack(leaders), state[None])
+            nearest = int(apart.argmin())
+            if apart[nearest] <= degrees:
+                groups[i] = nearest
+                continue
+        groups[i] = len(leaders)
+        leaders.append(state)
+    return groups
+
+
+def _jvp_at(field: Callable[[Tensor], Tensor], w: Tensor) -> Callable[[Tensor], Tensor]:
+    def product(v: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.func.jvp(field, (w[None],), (v[None],))[1][0].detach()
+    return product
+
+
+def _gmres(matvec: Callable[[Tensor], Tensor], right: Tensor, size: int) -> Tensor:
+    """Least-squares solution of matvec(x) = right in the Krylov space (Saad and Schultz, 1986), x0 = 0."""
+    basis, h = arnoldi(matvec, right, size)
+    k = h.shape[1]
+    target = torch.zeros(h.shape[0], dtype=right.dtype, device=right.device)
+    target[0] = right.norm()
+    x = torch.linalg.lstsq(h, target[:, None], driver="gelsd" if right.device.type == "cpu" else None).solution[:, 0]
+    return torch.einsum("k,kchw->chw", x, basis[:k])
