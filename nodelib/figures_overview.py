@@ -40,7 +40,7 @@ def overview(runs: Sequence[Run]) -> Figure:
         if not any(own[name].records.values()):
             axes.text(50, y + 0.22, "not measured yet", ha="center", va="center", fontsize=8, color="#555555")
     axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103), xlabel="test accuracy at the training end time (%)")
-    axes.invert_yaxis()
+    axes.set_ylim(len(ROWS) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
     handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m, c in _SERIES]

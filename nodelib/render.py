@@ -179,7 +179,8 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
             files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
             for path in files:
                 hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(base).parts)
-                if not hidden and path.name != "checkpoint.safetensors":
+                unfinished = (path.parent / "checkpoint.safetensors").exists()  # a run that trains just now
+                if not hidden and not unfinished:
                     yield str(path.relative_to(base)), path
 
 

@@ -1,0 +1,203 @@
+"""Chapters become notebooks: reproducibly, completely, or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+jupytext = pytest.importorskip("jupytext", reason="the book's packages are missing: make .venv/.book")
+import nbformat  # noqa: E402
+
+from nodelib import render  # noqa: E402
+from nodelib.render import RenderError  # noqa: E402
+
+HEAD = """---
+jupytext:
+  formats: md:myst,ipynb
+  notebook_metadata_filter: nodelib
+  text_representation:
+    extension: .md
+    format_name: myst
+    format_version: 0.13
+    jupytext_version: 1.19.6
+kernelspec:
+  display_name: Python 3
+  language: python
+  name: python3
+nodelib:
+  inputs: [%s]
+---
+
+# A question?
+
+```{code-cell} ipython3
+:tags: [parameters, remove-cell]
+
+scale = "full"
+steps = 3
+```
+
+"""
+PAGES = [path for path, _ in render.pages()]
+
+
+@pytest.fixture
+def chapter(tmp_path):
+    """A function that writes a chapter with one more code cell, in a folder of its own."""
+    def write(code: str, inputs: str = "", text: str = "") -> Path:
+        path = tmp_path / "book" / "00-chapter.md"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(HEAD % inputs + f"```{{code-cell}} ipython3\n{code}\n```\n{text}")
+        return path
+    return write
+
+
+@pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
+                         (value.get("run", "") if isinstance(value, dict) else None))
+def test_the_pairs_are_equal(path, parameters):
+    published = nbformat.read(render._target(path, None, parameters), as_version=4)
+    assert render.same_cells(published, render.prepare(path, parameters)), f"make book would execute {path.name} again"
+    if not parameters:
+        assert jupytext.writes(published, fmt="md:myst") == path.read_text()
+
+
+@pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
+def test_text_halves_are_as_jupytext_writes_them(path):
+    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib.render --tidy {path}"
+
+
+@pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
+                         (value.get("run", "") if isinstance(value, dict) else None))
+def test_published_notebooks_are_up_to_date_with_their_inputs(path, parameters):
+    target = render._target(path, None, parameters)
+    assert not render._changed(render.prepare(path, parameters), target), f"make book would execute {path.name} again"
+
+
+@pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
+                         (value.get("run", "") if isinstance(value, dict) else None))
+def test_published_notebooks_ran_from_top_to_bottom_without_error(path, parameters):
+    notebook = nbformat.read(render._target(path, None, parameters), as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert [cell.execution_count for cell in code] == list(range(1, len(code) + 1))
+    assert not [output for cell in code for output in cell.outputs if output.output_type == "error"]
+
+
+def test_a_second_execution_changes_no_byte(chapter):
+    path = chapter("import sys\nprint('one', flush=True)\nprint('two')\nprint(object())\n"
+                   "print('noise' * 2, file=sys.stderr)\n{'a': 1}")
+    first = render.render(path)
+    content = first.path.read_bytes()
+    again = render.render(path, force=True)
+    assert first.executed and again.executed
+    assert again.path.read_bytes() == content
+    assert b"one\\n" in content and b"noisenoise" not in content and b"0x..." in content
+
+
+def test_jupytext_finds_the_published_pair_in_sync(chapter):
+    path = chapter("print(steps)")
+    target = render.render(path).path
+    text, content = path.read_text(), target.read_bytes()
+    for newer in (path, target):
+        os.utime(newer, (os.path.getmtime(newer) + 10,) * 2)
+        subprocess.run([sys.executable, "-m", "jupytext", "--sync", str(newer)], check=True, capture_output=True)
+        assert path.read_text() == text
+        assert target.read_bytes() == content
+
+
+def test_an_unchanged_chapter_is_not_executed_again(chapter, tmp_path):
+    path = chapter(f"open({str(tmp_path / 'count')!r}, 'a').write('x')")
+    assert [render.render(path).executed, render.render(path).executed] == [True, False]
+    assert (tmp_path / "count").read_text() == "x"
+    path.write_text(path.read_text().replace("A question?", "Another question?"))
+    assert render.render(path).executed
+    assert render.render(path, force=True).executed
+    assert (tmp_path / "count").read_text() == "xxx"
+
+
+def test_a_changed_input_executes_the_chapter_again(chapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "values.json").write_text("[1]")
+    path = chapter("1 + 1", inputs="data/values.json")
+    assert [render.render(path).executed, render.render(path).executed] == [True, False]
+    (tmp_path / "data" / "values.json").write_text("[2]")
+    assert render.render(path).executed
+
+
+def test_a_missing_figure_executes_the_chapter_again(chapter):
+    path = chapter("1 + 1", text="\n```{figure} figures/missing.svg\n:alt: nothing\n\nNothing.\n```\n")
+    assert [render.render(path).executed, render.render(path).executed] == [True, True]
+
+
+def test_a_missing_input_is_an_error(chapter):
+    with pytest.raises(RenderError, match="data/nothing.json does not exist"):
+        render.render(chapter("1", inputs="data/nothing.json"))
+
+
+@pytest.mark.parametrize("code, message", [
+    ("raise KeyError('lost')", "a cell failed"),
+    ("import os\nos.kill(os.getpid(), 9)", "kernel|cell"),
+    ("import os\nos._exit(0)", "kernel|cell"),
+    ("from IPython.display import Image, display\nimport io, PIL.Image\nb = io.BytesIO()\n"
+     "PIL.Image.new('L', (2, 2)).save(b, 'png')\ndisplay(Image(b.getvalue(), format='png'))", "no alternative text"),
+    (f"print({str(render.ROOT)!r})", "a path of this machine"),
+], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text", "machine's path"])
+def test_what_is_not_fit_to_publish_leaves_the_old_notebook(chapter, code, message):
+    target = render.render(chapter("print('good')")).path
+    content = target.read_bytes()
+    with pytest.raises(RenderError, match=message):
+        render.render(chapter(code))
+    assert target.read_bytes() == content
+    assert [p.name for p in target.parent.iterdir() if p.suffix not in (".md",)] == [target.name]
+
+
+def test_an_unknown_parameter_is_an_error_that_lists_the_known_ones(chapter):
+    path = chapter("print(steps)")
+    with pytest.raises(ValueError, match="no parameter 'stpes'; it has 'scale', 'steps'"):
+        render.render(path, parameters={"stpes": 4})
+    assert not path.with_suffix(".ipynb").exists()
+
+
+def test_parameters_reach_the_code_and_the_smoke_scale_never_the_book(chapter, tmp_path):
+    path = chapter("print(scale, steps)")
+    with pytest.raises(ValueError, match="must not replace a published one"):
+        render.render(path, scale="smoke")
+    done = render.render(path, scale="smoke", out=tmp_path / "scratch", parameters={"steps": 7})
+    assert "smoke 7" in done.path.read_text()
+    assert not path.with_suffix(".ipynb").exists()
+
+
+def test_a_parameters_cell_that_computes_is_an_error(chapter):
+    path = chapter("1")
+    path.write_text(path.read_text().replace("steps = 3", "steps = 1 + 2"))
+    with pytest.raises(RenderError, match="literals only"):
+        render.render(path)
+
+
+def test_an_unknown_scale_and_a_missing_chapter_are_errors(chapter, tmp_path):
+    with pytest.raises(ValueError, match="scale is 'huge'; it must be one of 'smoke', 'full'"):
+        render.render(chapter("1"), scale="huge")
+    with pytest.raises(RenderError, match="does not exist"):
+        render.render(tmp_path / "nothing.md")
+
+
+def test_one_failing_chapter_does_not_stop_the_others(chapter, tmp_path, capsys):
+    good = chapter("print('good')")
+    bad = good.with_name("01-bad.md")
+    bad.write_text(good.read_text().replace("print('good')", "raise ValueError('bad')"))
+    assert render.main([str(bad), str(good)]) == 1
+    assert good.with_suffix(".ipynb").exists() and not bad.with_suffix(".ipynb").exists()
+    assert "bad" in capsys.readouterr().err
+
+
+def test_the_page_of_a_run_has_its_own_title_and_labels():
+    page = render.prepare(render.TEMPLATE, {"run": "large-100"})
+    text = "\n".join(cell.source for cell in page.cells)
+    assert "# The run large-100" in text and "fig-run-large-100" in text and "run = 'large-100'" in text
+    assert "@" not in "".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
+    other = render.prepare(render.TEMPLATE, {"run": "large-10"})
+    assert page.cells[0].id != other.cells[0].id
