@@ -24,11 +24,11 @@ help: ## this list
 
 book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and build the HTML
 	$(PY) -m nodelib.render $(if $(FORCE),--force)
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m jupyter_book build book/ -W -n --keep-going --quiet
+	$(abspath $(VENV))/bin/jupyter-book build book/ -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 test: $(VENV)/.test ## run every check (TESTS="tests/test_render.py -k pairs": some of them)
-	PATH="$(abspath $(VENV))/bin:$$PATH" $(PY) -m pytest $(TESTS)
+	$(PY) -m pytest $(TESTS)
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
 	$(PY) -m nodelib.render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)

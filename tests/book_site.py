@@ -1,0 +1,66 @@
+"""The built book, once per test session, and what its tests ask of it."""
+
+from __future__ import annotations
+
+import functools
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Site:
+    """The folder of the HTML, the build's output and status, its wall seconds and its processor seconds."""
+
+    html: Path
+    log: str
+    status: int
+    seconds: float
+    processor_seconds: float
+
+    @property
+    def pages(self) -> list[Path]:
+        """Every page, `search.html` and the like included."""
+        found = sorted(p for p in self.html.rglob("*.html") if "_static" not in p.parts and "mathjax" not in p.parts)
+        assert found, f"the book was not built:\n{self.log[-2000:]}"
+        return found
+
+
+@functools.cache
+def site() -> Site:
+    """Build the book as `jupyter-book build book/` does, with warnings as errors, into a scratch folder."""
+    pytest.importorskip("jupyter_book", reason="the book's packages are missing: make .venv/.book")
+    folder = Path(tempfile.mkdtemp(prefix="nodelib-book-"))
+    import atexit
+
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "jupyter-book"), "build", "book/", "-W", "-n", "--keep-going",
+         "--path-output", str(folder)],
+        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Site(folder / "_build" / "html", done.stdout + done.stderr, done.returncode,
+                time.monotonic() - started, used)
+
+
+def chromium() -> str:
+    """The path of a Chromium; without one the tests fail in continuous integration and are skipped elsewhere."""
+    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
+        if path := shutil.which(name):
+            return path
+    message = "no Chromium found; install it (Debian, Ubuntu: apt-get install chromium) or run .ci/run"
+    if os.environ.get("CI") == "true":
+        pytest.fail(message)
+    pytest.skip(message)
