@@ -160,9 +160,9 @@ _EPOCHS = {16: 10, 128: 4, 64: 6}  # by channels; the same for every run of a si
 
 # Minutes on two cores for all eight main runs together; the architectures unchanged.
 _SMOKE = {
-    16: dict(train_images=1536, batch_size=32, epochs=1, attack_images=64),
-    128: dict(train_images=384, batch_size=16, epochs=1, attack_images=16),
-    64: dict(train_images=640, batch_size=32, epochs=1, attack_images=32),
+    16: dict(train_images=6144, batch_size=16, epochs=1, attack_images=64, learning_rate=4e-3),
+    128: dict(train_images=1024, batch_size=4, epochs=1, attack_images=16, learning_rate=1e-4),
+    64: dict(train_images=768, batch_size=16, epochs=1, attack_images=32, learning_rate=1e-3),
 }
 
 

@@ -125,7 +125,7 @@ def table_protocol(config: RunConfig) -> list[Measurement]:
             continue
         result.append(Measurement(t1, n, pooling="random", label="none-random"))
         if attacked:
-            result.append(Measurement(t1, attacked, "fgsm", EPSILON, clip=False, gradient="torchdiffeq-adjoint",
+            result.append(Measurement(t1, attacked, "fgsm", EPSILON, clip=False, gradient="adjoint",
                                       pooling="random", batch=SEED_BATCH, label="fgsm-seed"))
             result.append(Measurement(t1, attacked, "pgd", EPSILON, steps=10, step_size=0.075, label="pgd10-exact"))
     if config.architecture != "odenet":  # no solver, so no gradient method to tell apart
