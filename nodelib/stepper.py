@@ -70,7 +70,7 @@ class TorchStepper:
     def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
         """Derivative at (t, y), and what `vjp` needs if `keep`."""
         self.nfe += 1
-        time = torch.tensor(t, dtype=y.dtype, device=y.device)
+        time = torch.full((), t, dtype=y.dtype, device=y.device)  # no copy from the host, which would wait
         if not keep:
             with torch.no_grad():
                 return self.func(time, y), None

@@ -1,0 +1,5 @@
+import sys
+
+from nodelib.bench import main
+
+sys.exit(main())

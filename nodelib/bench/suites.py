@@ -1,0 +1,262 @@
+"""The measurements that the page *Performance* shows, one JSON file each, and their command line."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import datetime
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from nodelib import artifacts, odeint as _odeint  # noqa: F401
+from nodelib.bench import cases, measure, methods
+from nodelib.bench.cases import Case, Problem
+from nodelib.paths import data_dir
+
+TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes thousands of evaluations
+
+
+@dataclasses.dataclass
+class Settings:
+    """rounds: timed repetitions; limit: seconds of them per method; quick: a few seconds in all, for tests."""
+
+    output: Path
+    device: str = "cpu"
+    rounds: int = 7
+    limit: float = 24.0
+    quick: bool = False
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Steps by method, and why others are missing."""
+    steps, missing = {}, {}
+    for name in names:
+        try:
+            steps[name] = methods.METHODS[name](problem)
+        except ImportError as error:
+            missing[name] = f"not installed ({error})"
+            say(f"  {name}: {missing[name]}; the extra `bench` has it")
+    return steps, missing
+
+
+def training_step(settings: Settings) -> dict:
+    """Time, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
+    throughput = measure.convolution_throughput(3 if settings.quick else 15) if settings.device == "cpu" else {}
+    rows, omitted = [], {}
+    for case in cases.QUICK if settings.quick else cases.TIMED:
+        say(case.name)
+        problem = Problem(case, settings.device)
+        steps, missing = prepared(problem, list(methods.METHODS))
+        omitted.update(missing)
+        for name in list(steps):
+            try:
+                steps[name]()
+            except Exception as error:  # a peer's failure is a finding, not the end of the suite
+                omitted[f"{name} ({case.name})"] = f"{type(error).__name__}: {str(error)[:200]}"
+                say(f"  {name}: {omitted[f'{name} ({case.name})']}")
+                del steps[name]
+        first, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
+        errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device, list(steps))
+        counts = steps["exact"].counts
+        # one convolution forward per evaluation; two backward per product, for the input and the weights
+        operations = (counts[0] + 2 * counts[1]) * problem.flops_per_evaluation()
+        for name, values in times.items():
+            row = {**dataclasses.asdict(case), "method": name, "rounds": len(values), "seconds": measure.spread(values),
+                   "first_seconds": first[name], "ratio": measure.ratios(times["exact"], values),
+                   "gradient_error": errors[name], "weights": problem.weights}
+            if name == "exact":
+                row |= {"nfe": counts[0], "nfe_backward": counts[1], "operations": operations}
+                if throughput:
+                    rate = operations / row["seconds"]["median"] / 1e9
+                    row |= {"gflops": rate, "share_of_best": rate / throughput["best"],
+                            "share_of_own_shape": rate / throughput[case.network]}
+            rows.append(row)
+        if settings.device == "cpu":
+            add_memory(rows, case, settings)
+        for row in rows:
+            if row["method"] in steps and (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case):
+                share = f", {100 * row['share_of_best']:.0f} % of the best convolution" if "share_of_best" in row else ""
+                memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row.get("peak_bytes") is not None else ""
+                say(f"  {row['method']:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
+                    f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error {row['gradient_error']:.2g}"
+                    f"{memory}{share}")
+    budget_rows = [] if settings.quick else small_memory(rows, settings)
+    return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
+            "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9", "tolerance": cases.TOLERANCE}
+
+
+def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, float]:
+    """Error of each method's parameter gradient against float64 at 1e-9, on a smaller batch."""
+    problem = Problem(case, device)
+    reference = cases.reference_gradient(problem)
+    return {name: cases.gradient_error([g.to(device) for g in methods.METHODS[name](problem)()], reference)
+            for name in names}
+
+
+def add_memory(rows: list[dict], case: Case, settings: Settings) -> None:
+    for row in rows:
+        if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case):
+            # the adjoint's memory does not grow with t: its long solves need not run again to tell it
+            row["peak_bytes"] = None if settings.quick and row["method"] != "exact" else measure.peak_in_new_process(
+                [case.network, str(case.batch), str(case.t1), row["method"]])
+
+
+def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
+    """Large network, t = 100: time within a quarter of the peak memory that backprop takes, and of our own."""
+    case = Case("large", 32, 100.0)
+    found = {row["method"]: row for row in rows if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case)}
+    result = []
+    problem = Problem(case, settings.device)
+    for label in ("torchdiffeq-backprop", "exact"):
+        peak = found.get(label, {}).get("peak_bytes")
+        if not peak:
+            continue
+        budget = int(0.9 * peak / 4)  # the states of the steps need the rest
+        steps = {"exact": methods.ours()(problem), "bounded": methods.ours(budget=budget)(problem)}
+        if label != "exact":
+            steps[label] = methods.METHODS[label](problem)
+        _, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
+        bounded_peak = measure.peak_in_new_process([case.network, str(case.batch), str(case.t1), "exact", str(budget)])
+        row = {**dataclasses.asdict(case), "quarter_of": label, "peak_of": peak, "budget": budget,
+               "peak_bytes": bounded_peak, "seconds": measure.spread(times["bounded"]),
+               "ratio_to_exact": measure.ratios(times["exact"], times["bounded"])}
+        if label in times:
+            row["ratio_to_peer"] = measure.ratios(times[label], times["bounded"])
+        result.append(row)
+        say(f"  within {budget / 1e6:.0f} MB (a quarter of {label}): {row['ratio_to_exact']['median']:.2f} x the time")
+    return result
+
+
+def end_time(settings: Settings) -> dict:
+    """Cost of a small training step against the end time."""
+    rows = []
+    for t1 in (1.0, 10.0) if settings.quick else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
+        problem = Problem(Case("small", 8 if settings.quick else 128, t1), settings.device)
+        steps, _ = prepared(problem, ["exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
+        _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
+        for name, values in times.items():
+            rows.append({"t1": t1, "method": name, "nfe": steps["exact"].counts[0], **measure.spread(values)})
+        say(f"t = {t1:g}: " + ", ".join(f"{name} {measure.spread(v)['median']:.3f} s" for name, v in times.items()))
+    return {"rows": rows, "batch": problem.case.batch}
+
+
+def batch_size(settings: Settings) -> dict:
+    """Cost of a training step at t = 10 against the batch."""
+    rows = []
+    sizes = {"small": (1, 4)} if settings.quick else {"small": (1, 4, 16, 64, 256), "large": (1, 4, 16, 64)}
+    for network, batches in sizes.items():
+        for batch in batches:
+            problem = Problem(Case(network, batch, 10.0), settings.device)
+            steps, _ = prepared(problem, ["exact", "torchdiffeq-backprop"])
+            _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
+            for name, values in times.items():
+                rows.append({"network": network, "batch": batch, "method": name, **measure.spread(values)})
+            say(f"{network}, batch {batch}: " + ", ".join(f"{n} {measure.spread(v)['median']:.3f} s" for n, v in times.items()))
+    return {"rows": rows, "t1": 10.0}
+
+
+def work_precision(settings: Settings) -> dict:
+    """Gradient error against cost as the tolerance tightens, small network."""
+    rows = []
+    batch = 4 if settings.quick else 16
+    for t1 in (1.0,) if settings.quick else (1.0, 10.0, 100.0):
+        problem = Problem(Case("small", batch, t1), settings.device)
+        reference = cases.reference_gradient(problem)
+        for tolerance in TOLERANCES[:2] if settings.quick else TOLERANCES:
+            chosen = {"exact": methods.ours(tolerance=tolerance), "adjoint": methods.ours("adjoint", tolerance),
+                      "anchored": methods.ours("anchored", tolerance),
+                      "torchdiffeq-backprop": methods.torchdiffeq(False, tolerance)}
+            for name, method in chosen.items():
+                step = method(problem)
+                error = cases.gradient_error(step(), reference)
+                spent = min(measure.seconds(step, settings.device) for _ in range(3 if name in ("exact", "torchdiffeq-backprop") else 1))
+                rows.append({"t1": t1, "tolerance": tolerance, "method": name, "seconds": spent, "gradient_error": error})
+            say(f"t = {t1:g}, tolerance {tolerance:g}: " + ", ".join(f"{r['method']} {r['gradient_error']:.2g}" for r in rows[-4:]))
+    return {"rows": rows, "batch": batch, "reference": "float64, state tolerance 1e-9"}
+
+
+SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size, "work-precision": work_precision}
+
+
+def machine(settings: Settings) -> dict:
+    """Where and with what it was measured."""
+    import importlib.metadata
+
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
+    from nodelib import native
+
+    processor = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                      if line.startswith("model name")), platform.processor())
+    return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
+            "compiled": native.load(16, 7, 7, 16, True, False) is not None,
+            "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "diffrax", "jax")},
+            **artifacts.source_state(), "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the suites; each file is written whole or not at all."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib bench", description="Measure training steps against other "
+                                     "solvers. Keep the machine otherwise idle.")
+    parser.add_argument("--only", nargs="+", choices=list(SUITES), help="run these suites (default: all)")
+    parser.add_argument("--output", type=Path, default=data_dir() / "benchmarks", help="folder of the JSON files")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--threads", type=int, help="threads of torch and of the kernels (default: torch's)")
+    parser.add_argument("--rounds", type=int, default=7, help="timed repetitions (default: 7)")
+    parser.add_argument("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
+    parser.add_argument("--quick", action="store_true", help="a tiny version of everything, in a minute")
+    parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
+    arguments = parser.parse_args(argv)
+    if arguments.threads is not None:
+        if arguments.threads < 1:
+            parser.error(f"threads is {arguments.threads}; it must be at least 1")
+        torch.set_num_threads(arguments.threads)
+    if arguments.rounds < 2:
+        parser.error(f"rounds is {arguments.rounds}; a spread needs at least 2")
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
+    if arguments.peak:
+        return _peak(arguments.peak)
+    settings = Settings(arguments.output, arguments.device, 2 if arguments.quick else arguments.rounds,
+                        quick=arguments.quick)
+    suffix = "" if settings.device == "cpu" else f"-cuda{'-tf32' if arguments.tf32 else ''}"
+    for name in arguments.only or SUITES:
+        say(f"== {name}")
+        start = time.perf_counter()
+        try:
+            result = SUITES[name](settings)
+        except KeyboardInterrupt:
+            say(f"interrupted; {name}{suffix}.json is left as it was")
+            return 130
+        result = {"suite": name, "machine": machine(settings), "seconds": time.perf_counter() - start, **result}
+        artifacts.write_json(settings.output / f"{name}{suffix}.json", result)
+        say(f"== {name}: {result['seconds']:.0f} s, stored in {settings.output / f'{name}{suffix}.json'}")
+    return 0
+
+
+def _peak(arguments: list[str]) -> int:
+    network, batch, t1, method, *budget = arguments
+    problem = Problem(Case(network, int(batch), float(t1)))
+    prepare = methods.ours(budget=int(budget[0])) if budget else methods.METHODS[method]
+    # load code, compile kernels and fill torch's own caches at a short end time first
+    prepare(Problem(Case(network, 1, 0.1)))()
+    print(measure.peak_bytes(prepare(problem)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
