@@ -1,0 +1,68 @@
+"""Where an adaptive solver puts its steps, and what the dynamics do there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nodelib.odeint import Solution, odeint, rms_norm
+from nodelib.stepper import TorchStepper
+from nodelib.tableau import DOPRI5
+
+
+def attempts(solution: Solution) -> pd.DataFrame:
+    """Every step a solve tried, in order: t, h, error ratio, accepted.
+
+    A rejected step is tried again from the same t with a smaller h.
+    """
+    rows = [(*step, True) for step in solution.steps] + [(*step, False) for step in solution.rejected_steps]
+    rows.sort(key=lambda row: (row[0], -row[1]))
+    return pd.DataFrame(rows, columns=["t", "h", "ratio", "accepted"])
+
+
+def local_error(func: Callable, t: float, y: Tensor, h: float) -> float:
+    """Root mean square of Dormand and Prince's error estimate h |sum_i e_i k_i| for one step of size h.
+
+    Args:
+        func: (t, y) -> dy/dt; y: the state at t, float64 (in float32 the estimate of a small step is
+            rounding noise); h: step size, above 0.
+    """
+    stepper = TorchStepper(func, DOPRI5, (), 1.0, 1.0, rms_norm)
+    k1, _ = stepper.evaluate(t, y)
+    step = stepper.step(t, y, k1, h, estimate=False)
+    return float(rms_norm(h * torch.tensordot(torch.tensor(DOPRI5.error, dtype=y.dtype), step.k, 1)))
+
+
+def step_profile(func: Callable, y0: Tensor, t1: float, *, rtol: float = 1e-3, atol: float = 1e-3,
+                 probe: float = 0.01) -> pd.DataFrame:
+    """One row per accepted step of dopri5 from 0 to t1, with the dynamics at the step's start.
+
+    Columns: t, h (accepted step size), error (`local_error` of a step of size `probe`), rate
+    (|f'| / |f|, the rate at which the velocity changes along the path, by central differences),
+    speed (|f|, root mean square).
+
+    Args:
+        func: (t, y) -> dy/dt; y0: one initial state, float64; t1: end time; probe: step size, above 0.
+    """
+    with torch.no_grad():
+        first = odeint(func, y0, (0.0, t1), rtol=rtol, atol=atol)
+        times = first.step_times
+        # asking for more times never changes the steps
+        states = odeint(func, y0, (*times, t1), rtol=rtol, atol=atol).y if times else y0[None]
+        rows = []
+        for t, h, y in zip(times, first.step_sizes, states):
+            f = func(torch.tensor(t), y)
+            small = 1e-5
+            change = (func(torch.tensor(t + small), y + small * f) - func(torch.tensor(t - small), y - small * f)) / (2 * small)
+            rows.append({"t": t, "h": h, "error": local_error(func, t, y, probe),
+                         "rate": float(change.norm() / f.norm()), "speed": float(rms_norm(f))})
+    return pd.DataFrame(rows)
+
+
+def rank_correlations(profile: pd.DataFrame) -> dict[str, float]:
+    """Spearman correlation of the step size with error, rate and speed, over one trajectory's steps."""
+    ranks = profile.rank()
+    return {name: float(ranks["h"].corr(ranks[name])) for name in ("error", "rate", "speed")}

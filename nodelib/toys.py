@@ -1,0 +1,75 @@
+"""Small dynamics that a page can train or solve in seconds: fields in one dimension, and a smooth one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.odeint import odeint
+
+
+class Field(nn.Module):
+    """f(t, y) = tanh([y, t] W1 + b1) W2 + b2: one hidden layer, infinitely differentiable.
+
+    Args:
+        size: of the state, the last dimension of y; hidden: width of the hidden layer.
+        seed: draws the weights; dtype: float32 or float64.
+    """
+
+    def __init__(self, size: int, hidden: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+
+        def draw(*shape: int) -> nn.Parameter:
+            return nn.Parameter(torch.randn(*shape, generator=generator, dtype=torch.float64).div(math.sqrt(shape[0])).to(dtype))
+
+        self.w1, self.w2 = draw(size + 1, hidden), draw(hidden, size)
+        self.b1, self.b2 = nn.Parameter(torch.zeros(hidden, dtype=dtype)), nn.Parameter(torch.zeros(size, dtype=dtype))
+
+    def forward(self, t: Tensor, y: Tensor) -> Tensor:
+        """dy/dt at time t (0-dimensional) and states y, shape (..., size)."""
+        time = t.to(y).expand(*y.shape[:-1], 1)
+        return torch.tanh(torch.cat([y, time], -1) @ self.w1 + self.b1) @ self.w2 + self.b2
+
+
+def staircase(x: Tensor) -> Tensor:
+    """The target of `train_staircase`: -1.5, 0 or 1.5, whichever third of [-2, 2] holds x."""
+    return 1.5 * (torch.bucketize(x, torch.tensor([-2 / 3, 2 / 3])) - 1).to(x)
+
+
+def train_staircase(steps: int = 300, end: float = 5.0, seed: int = 0) -> Field:
+    """A `Field` in one dimension that sorts the numbers of [-2, 2] into three heaps by time `end`.
+
+    Paths in one dimension cannot cross, so the field must push apart what starts close together at
+    the borders of the heaps: gentle in most places, violent in two.
+
+    Args:
+        steps: of Adam, 0 or more; end: end time, above 0; seed: of the weights.
+    """
+    func = Field(1, hidden=24, seed=seed)
+    x = torch.linspace(-2, 2, 61).view(-1, 1)
+    optimiser = torch.optim.Adam(func.parameters(), lr=0.02)
+    for _ in range(steps):
+        optimiser.zero_grad()
+        y = odeint(func, x, (0.0, end), rtol=1e-3, atol=1e-3).y[-1]
+        nn.functional.mse_loss(y, staircase(x)).backward()
+        optimiser.step()
+    return func.requires_grad_(False)
+
+
+@dataclass
+class Recorder:
+    """Wraps dynamics and writes down every evaluation: `times` and `states` (detached copies)."""
+
+    func: Callable[[Tensor, Tensor], Tensor]
+    times: list[float] = field(default_factory=list)
+    states: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, t: Tensor, y: Tensor) -> Tensor:
+        self.times.append(float(t))
+        self.states.append(y.detach().clone())
+        return self.func(t, y)
