@@ -17,6 +17,7 @@ COLUMNS = {
     "pgd10_exact": "pgd10-exact",
 }
 BLANK = "–"
+TOLERANCE = 3.0  # points; an entry farther from the post's, and outside our seeds' range, is not reproduced
 
 
 @dataclass(frozen=True)
@@ -100,3 +101,46 @@ def as_text(table: list[dict[str, str]]) -> str:
     text = ["  ".join(value.ljust(w) if i == 0 else value.rjust(w) for i, (value, w) in enumerate(zip(line, widths)))
             for line in lines]
     return "\n".join([*text[:2], "-" * len(text[0]), *text[2:]])
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One of the 48 figures beside ours, in per cent: mean over our seeds, and whether it is reproduced."""
+
+    run: str
+    t1: float
+    figure: str  # "clean" or "FGSM"
+    theirs: float
+    ours: float
+    reproduced: bool
+
+
+def compare(table_cells: list[Cell]) -> list[Comparison]:
+    """Every figure of the post for which we have a record by its protocol.
+
+    Reproduced: within max(3 points, range over our seeds) of the post's, the rule of claim C8.
+    """
+    result = []
+    for cell in table_cells:
+        for figure, column, theirs in (("clean", "clean_random", cell.seed_standard),
+                                       ("FGSM", "fgsm_seed", cell.seed_adversarial)):
+            values = [100 * record["accuracy"] for record in cell.records[column]]
+            if values:
+                ours = sum(values) / len(values)
+                allowed = max(TOLERANCE, max(values) - min(values))
+                result.append(Comparison(cell.run, cell.t1, figure, theirs, ours, abs(ours - theirs) <= allowed))
+    return result
+
+
+def in_words(comparison: list[Comparison]) -> str:
+    """How many figures are reproduced, in one or two sentences."""
+    total = 2 * len(ROWS) * len(TABLE_T1)
+    if not comparison:
+        return f"None of the {total} can be compared yet: no row has been trained at full scale."
+    def count(figure: str) -> str:
+        part = [entry for entry in comparison if entry.figure == figure]
+        return f"{sum(entry.reproduced for entry in part)} of {len(part)}"
+    rows = len({entry.run for entry in comparison})
+    return (f"Of the figures compared so far, {count('clean')} clean accuracies and {count('FGSM')} attacked ones lie "
+            f"within {TOLERANCE:g} points (or the range over our seeds); {len(comparison)} of the {total} figures, from "
+            f"{rows} of {len(ROWS)} networks, have a counterpart.")

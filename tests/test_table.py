@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from nodelib import table
+from nodelib.artifacts import Run
+
+
+def stored(name: str, seed: int, **accuracies: float) -> Run:
+    records = [{"id": key.replace("_", "-"), "t1": 10.0, "n": 1000, "accuracy": value} for key, value in accuracies.items()]
+    return Run(name, seed, path=None, config={}, provenance={}, history={}, metrics=records, measurements=[])
+
+
+def test_all_48_figures_of_the_post_are_there_and_ours_are_blank_without_runs():
+    rows = table.rows([])
+    assert len(rows) == 24
+    # column sums of the post's table: a mistyped digit anywhere shows
+    assert sum(float(row["clean, post"]) for row in rows) == pytest.approx(1847.61)
+    assert sum(float(row["FGSM, post"]) for row in rows) == pytest.approx(635.24)
+    for row in rows:
+        assert row["clean, ours"] == row["FGSM, post's protocol"] == row["PGD-10, exact"] == table.BLANK
+    headline = next(row for row in rows if row["network"] == "large-100" and row["t"] == "100")
+    assert (headline["clean, post"], headline["FGSM, post"]) == ("99.01", "92.62")
+
+
+def test_our_figures_stand_in_their_own_cell():
+    rows = table.rows([stored("small-10", 0, none_random_t10=0.985, fgsm_seed_t10=0.1)])
+    filled = [row for row in rows if row["clean, ours"] != table.BLANK]
+    assert [(row["network"], row["t"], row["clean, ours"], row["FGSM, post's protocol"]) for row in filled] == [
+        ("small-10", "10", "98.5", "10.0")]
+
+
+def test_several_seeds_give_their_range():
+    cell = next(c for c in table.cells([stored("small-10", s, none_random_t10=a) for s, a in ((0, 0.98), (1, 0.99))])
+                if c.records["clean_random"])
+    assert table.per_cent(cell.records["clean_random"]) == "98.0 to 99.0"
+
+
+@pytest.mark.parametrize("ours, reproduced", [([0.9864], True), ([0.9565], True), ([0.9563], False),
+                                              ([0.90, 0.97], True), ([0.90, 0.91], False)])
+def test_an_entry_is_reproduced_within_three_points_or_the_range_of_our_seeds(ours, reproduced):
+    runs = [stored("small-10", seed, none_random_t10=value) for seed, value in enumerate(ours)]
+    (entry,) = table.compare(table.cells(runs))
+    assert entry.theirs == 98.64 and entry.reproduced is reproduced
+
+
+def test_the_answer_counts_what_was_compared():
+    assert table.in_words([]).startswith("None of the 48 can be compared")
+    entry = table.Comparison("small-10", 10.0, "clean", 98.64, 98.5, True)
+    text = table.in_words([entry, dataclasses.replace(entry, t1=1.0, reproduced=False)])
+    assert "1 of 2 clean" in text and "2 of the 48" in text and "1 of 6 networks" in text
+
+
+def test_markdown_and_text_hold_the_same_cells():
+    rows = table.rows([])
+    markdown, text = table.as_markdown(rows), table.as_text(rows)
+    assert markdown.count("\n") == 25 and "92.62" in markdown and "92.62" in text
+    assert len(text.splitlines()) == 3 + 24 and len({len(line) for line in text.splitlines()}) == 1
