@@ -108,16 +108,18 @@ def peak_bytes(step: Callable[[], object]) -> int:
     return max(0, max(peak[0], resident()) - before)
 
 
-def peak_in_new_process(arguments: list[str], timeout: float = 300) -> int | None:
-    """`peak_bytes` of a first step in a process of its own, where nothing is pooled yet; None if it fails.
+def in_new_process(arguments: list[str], timeout: float) -> dict:
+    """{"bytes": `peak_bytes`} of a first step in a process of its own, or {"error": why there is none}.
 
-    Large blocks are mapped one by one there, so that freed memory leaves the process.
+    Nothing is pooled there yet, and large blocks are mapped one by one, so that freed memory leaves the process.
     """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
                    "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "nodelib.bench", "--peak", *arguments]
     try:
-        done = subprocess.run([sys.executable, "-m", "nodelib.bench", "--peak", *arguments], capture_output=True,
-                              text=True, timeout=timeout, env=environment)
-        return int(done.stdout.split()[-1]) if done.returncode == 0 else None
-    except (subprocess.TimeoutExpired, IndexError, ValueError):
-        return None
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)
+    except subprocess.TimeoutExpired:
+        return {"error": f"a first step takes more than {timeout:g} s"}
+    if done.returncode:
+        return {"error": (done.stderr.strip().splitlines() or ["no message"])[-1][:200]}
+    return {"bytes": int(done.stdout.split()[-1])}

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from nodelib import artifacts, odeint as _odeint  # noqa: F401
+from nodelib import artifacts
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem
 from nodelib.paths import data_dir
@@ -25,12 +25,14 @@ ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes
 
 @dataclasses.dataclass
 class Settings:
-    """rounds: timed repetitions; limit: seconds of them per method; quick: a few seconds in all, for tests."""
+    """rounds: timed repetitions; limit: seconds of them per method; probe: seconds allowed to a first step in
+    a new process; quick: a few seconds in all, for tests."""
 
     output: Path
     device: str = "cpu"
     rounds: int = 7
     limit: float = 24.0
+    probe: float = 75.0
     quick: bool = False
 
 
@@ -59,12 +61,15 @@ def training_step(settings: Settings) -> dict:
         problem = Problem(case, settings.device)
         steps, missing = prepared(problem, list(methods.METHODS))
         omitted.update(missing)
+        peaks = {}
         for name in list(steps):
-            try:
-                steps[name]()
-            except Exception as error:  # a peer's failure is a finding, not the end of the suite
-                omitted[f"{name} ({case.name})"] = f"{type(error).__name__}: {str(error)[:200]}"
-                say(f"  {name}: {omitted[f'{name} ({case.name})']}")
+            # in a process of its own: its memory, and whether it works here at all in reasonable time
+            found = {"bytes": None} if settings.device != "cpu" or settings.quick else measure.in_new_process(
+                [case.network, str(case.batch), str(case.t1), name], settings.probe)
+            peaks[name] = found.get("bytes")
+            if "error" in found:
+                omitted[f"{name}; {case.name}"] = found["error"]
+                say(f"  {name}: {found['error']}")
                 del steps[name]
         first, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
         errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device, list(steps))
@@ -74,7 +79,7 @@ def training_step(settings: Settings) -> dict:
         for name, values in times.items():
             row = {**dataclasses.asdict(case), "method": name, "rounds": len(values), "seconds": measure.spread(values),
                    "first_seconds": first[name], "ratio": measure.ratios(times["exact"], values),
-                   "gradient_error": errors[name], "weights": problem.weights}
+                   "gradient_error": errors[name], "peak_bytes": peaks[name], "weights": problem.weights}
             if name == "exact":
                 row |= {"nfe": counts[0], "nfe_backward": counts[1], "operations": operations}
                 if throughput:
@@ -82,8 +87,6 @@ def training_step(settings: Settings) -> dict:
                     row |= {"gflops": rate, "share_of_best": rate / throughput["best"],
                             "share_of_own_shape": rate / throughput[case.network]}
             rows.append(row)
-        if settings.device == "cpu":
-            add_memory(rows, case, settings)
         for row in rows:
             if row["method"] in steps and (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case):
                 share = f", {100 * row['share_of_best']:.0f} % of the best convolution" if "share_of_best" in row else ""
@@ -104,14 +107,6 @@ def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, 
             for name in names}
 
 
-def add_memory(rows: list[dict], case: Case, settings: Settings) -> None:
-    for row in rows:
-        if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case):
-            # the adjoint's memory does not grow with t: its long solves need not run again to tell it
-            row["peak_bytes"] = None if settings.quick and row["method"] != "exact" else measure.peak_in_new_process(
-                [case.network, str(case.batch), str(case.t1), row["method"]])
-
-
 def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
     """Large network, t = 100: time within a quarter of the peak memory that backprop takes, and of our own."""
     case = Case("large", 32, 100.0)
@@ -127,7 +122,8 @@ def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
         if label != "exact":
             steps[label] = methods.METHODS[label](problem)
         _, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
-        bounded_peak = measure.peak_in_new_process([case.network, str(case.batch), str(case.t1), "exact", str(budget)])
+        bounded_peak = measure.in_new_process(
+            [case.network, str(case.batch), str(case.t1), "exact", str(budget)], settings.probe).get("bytes")
         row = {**dataclasses.asdict(case), "quarter_of": label, "peak_of": peak, "budget": budget,
                "peak_bytes": bounded_peak, "seconds": measure.spread(times["bounded"]),
                "ratio_to_exact": measure.ratios(times["exact"], times["bounded"])}
@@ -219,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, help="threads of torch and of the kernels (default: torch's)")
     parser.add_argument("--rounds", type=int, default=7, help="timed repetitions (default: 7)")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
-    parser.add_argument("--quick", action="store_true", help="a tiny version of everything, in a minute")
+    parser.add_argument("--quick", action="store_true", help="a tiny version of everything, in under a minute")
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.threads is not None:

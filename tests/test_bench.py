@@ -1,0 +1,85 @@
+import json
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from nodelib.bench import cases, main, measure, methods, suites
+
+
+@pytest.fixture(autouse=True)
+def untrained(monkeypatch):
+    """Weights of three training steps: these tests are not about them."""
+    monkeypatch.setattr(cases, "_weights", {})
+    monkeypatch.setattr(cases, "STEPS", {"small": 3})
+    monkeypatch.setattr(cases.artifacts, "find_runs", lambda: [])
+
+
+@pytest.mark.parametrize("name", methods.METHODS)
+def test_every_method_finds_nearly_the_same_gradient(name):
+    if name in ("torchode", "diffrax"):
+        pytest.importorskip(name)
+    problem = cases.Problem(cases.Case("small", 4, 1.0))
+    reference = cases.reference_gradient(problem, 1e-8)
+    assert cases.gradient_error(methods.METHODS[name](problem)(), reference) < 0.3
+
+
+def test_rounds_are_interleaved_and_slow_methods_run_in_fewer():
+    calls = []
+
+    def method(name, pause):
+        def step():
+            import time
+
+            calls.append(name)
+            time.sleep(pause)
+        return step
+
+    first, times = measure.interleave({"a": method("a", 0.0), "b": method("b", 0.05)}, 4, limit=0.12)
+    assert len(times["a"]) == 4 and len(times["b"]) == 2 and set(first) == {"a", "b"}
+    assert calls[-6:-2] in (["a", "b", "b", "a"], ["b", "a", "a", "b"])
+
+
+def test_ratios_are_taken_round_by_round():
+    found = measure.ratios([1.0, 2.0, 4.0, 8.0], [2.0, 4.0, 8.0, 16.0])
+    assert found == {"median": 2.0, "low": 2.0, "high": 2.0}
+
+
+def test_operations_are_those_of_the_convolutions():
+    problem = cases.Problem(cases.Case("small", 2, 1.0))
+    y = problem.model.stem(problem.images).detach()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        problem.func(0.0, y)
+    assert counter.get_total_flops() == problem.flops_per_evaluation()
+
+
+def test_a_missing_peer_is_named(monkeypatch, capsys):
+    def absent(problem):
+        raise ImportError("No module named 'absent'")
+
+    monkeypatch.setitem(methods.METHODS, "absent", absent)
+    steps, missing = suites.prepared(cases.Problem(cases.Case("small", 1, 1.0)), ["exact", "absent"])
+    assert list(steps) == ["exact"] and "No module named 'absent'" in missing["absent"]
+    assert "absent" in capsys.readouterr().out
+
+
+def test_a_suite_writes_one_whole_file(tmp_path, monkeypatch):
+    assert main(["--quick", "--only", "end-time", "--output", str(tmp_path)]) == 0
+    stored = json.loads((tmp_path / "end-time.json").read_text())
+    assert {row["method"] for row in stored["rows"]} == {"exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"}
+    assert stored["machine"]["threads"] == torch.get_num_threads()
+
+    def interrupted(settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(suites.SUITES, "end-time", interrupted)
+    assert main(["--quick", "--only", "end-time", "--output", str(tmp_path)]) == 130
+    assert json.loads((tmp_path / "end-time.json").read_text()) == stored
+    assert [path.name for path in tmp_path.iterdir()] == ["end-time.json"]
+
+
+@pytest.mark.parametrize("arguments", [["--rounds", "1"], ["--threads", "0"], ["--only", "nothing"]])
+def test_invalid_options_are_refused(arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
