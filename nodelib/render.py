@@ -201,8 +201,13 @@ def _changed(prepared: Any, target: Path) -> bool:
         return True
     if old.metadata.get(RECORD) != prepared.metadata[RECORD] or not same_cells(old, prepared):
         return True
-    shown = re.findall(r"^[`:]{3,}\{figure\}\s+(\S+)", "\n".join(c.source for c in prepared.cells), re.MULTILINE)
+    shown = shown_figures("\n".join(cell.source for cell in prepared.cells))
     return not all((target.parent / figure).exists() for figure in shown)
+
+
+def shown_figures(text: str) -> list[str]:
+    """The files that the figure directives of a MyST text show."""
+    return re.findall(r"^[`:]{3,}\{figure\}\s+(\S+)", text, re.MULTILINE)
 
 
 def same_cells(one: Any, other: Any) -> bool:
