@@ -41,7 +41,7 @@ def staircase(x: Tensor) -> Tensor:
     return 1.5 * (torch.bucketize(x, torch.tensor([-2 / 3, 2 / 3])) - 1).to(x)
 
 
-def train_staircase(steps: int = 300, end: float = 5.0, seed: int = 0) -> Field:
+def train_staircase(steps: int = 500, end: float = 5.0, seed: int = 0) -> Field:
     """A `Field` in one dimension that sorts the numbers of [-2, 2] into three heaps by time `end`.
 
     Paths in one dimension cannot cross, so the field must push apart what starts close together at
