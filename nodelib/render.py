@@ -37,6 +37,7 @@ import json
 import os
 import re
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -230,11 +231,12 @@ def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
     notebook.cells.append(nbformat.v4.new_code_cell(f"print({_SENTINEL!r})"))
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        with _environment(chapter, figures):
+        # sockets of its own instead of open ports; by default they would lie in the kernel's folder
+        with _environment(chapter, figures), tempfile.TemporaryDirectory(prefix="nodelib-") as sockets:
             done = papermill.execute_notebook(
                 notebook, None, kernel_name="python3", cwd=str(folder), start_timeout=300,
                 progress_bar=sys.stderr.isatty(), log_output=False,
-                config=traitlets.config.Config(KernelManager={"transport": "ipc"}))  # no open port
+                config=traitlets.config.Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}))
     except papermill.PapermillExecutionError as error:
         raise RenderError(f"{chapter.name}: a cell failed\n{_plain(str(error))}") from None
     except (nbclient.exceptions.DeadKernelError, nbclient.exceptions.CellTimeoutError, RuntimeError) as error:

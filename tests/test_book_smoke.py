@@ -84,12 +84,12 @@ def test_the_eight_runs_take_at_most_ten_minutes_together(scratch):
 def test_the_chapter_executes_at_smoke_scale(scratch, path):
     for name in RUNS:
         scratch.run(name)
-    published = {p: p.stat().st_mtime_ns for p in (render.BOOK / "figures").glob("*")}
+    figures = render.shown_figures("\n".join(cell.source for cell in render.prepare(path, {}).cells))
+    published = {figure: (render.BOOK / figure).stat().st_mtime_ns for figure in figures}
     started = time.monotonic()
     done = render.render(path, scale="smoke", out=scratch.notebooks)
     assert done.path.exists()
     assert time.monotonic() - started < 180, "a chapter at smoke scale must take seconds"
-    text = "\n".join(cell.source for cell in render.prepare(path, {}).cells)
-    for figure in render.shown_figures(text):
+    for figure in figures:
         assert (scratch.notebooks / figure).exists(), f"{figure} is shown but was not drawn"
-    assert {p: p.stat().st_mtime_ns for p in (render.BOOK / "figures").glob("*")} == published
+        assert (render.BOOK / figure).stat().st_mtime_ns == published[figure], f"{figure} of the book was overwritten"
