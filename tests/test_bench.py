@@ -8,9 +8,10 @@ from nodelib.bench import cases, main, measure, methods, suites
 
 
 @pytest.fixture(autouse=True)
-def untrained(monkeypatch):
+def untrained(monkeypatch, tmp_path_factory):
     """Weights of three training steps: these tests are not about them."""
     monkeypatch.setattr(cases, "_weights", {})
+    monkeypatch.setenv("NODELIB_BENCH_WEIGHTS", str(tmp_path_factory.mktemp("weights")))
     monkeypatch.setattr(cases, "STEPS", {"small": 3})
     monkeypatch.setattr(cases.artifacts, "find_runs", lambda: [])
 

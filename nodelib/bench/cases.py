@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts, configs, mnist
+from nodelib import artifacts, mnist
 from nodelib.models import ODENet
 from nodelib.odeint import odeint
 
@@ -75,7 +79,15 @@ def weights(network: str) -> tuple[ODENet, str]:
         if stored:
             _weights[network] = (stored[0].load_model(), f"run {stored[0].path.name}")
         else:
-            _weights[network] = (_train(network), f"{STEPS[network]} training steps at t = {T1[network]:g}, seed 0")
+            # processes started from here read the trained weights instead of training again
+            file = Path(os.environ.setdefault("NODELIB_BENCH_WEIGHTS", tempfile.mkdtemp())) / f"{network}.safetensors"
+            if file.exists():
+                model = ODENet(*SHAPES[network], t1=T1[network])
+                model.load_state_dict(safetensors.torch.load_file(file))
+            else:
+                model = _train(network)
+                safetensors.torch.save_file(model.state_dict(), file)
+            _weights[network] = (model.eval(), f"{STEPS[network]} training steps at t = {T1[network]:g}, seed 0")
     return _weights[network]
 
 
@@ -118,4 +130,3 @@ TIMED = tuple(Case(*values) for values in (
     ("wide", 64, 1.0),
 ))
 QUICK = (Case("small", 8, 1.0),)
-NETWORK_CONFIGS = {name: configs.get(run) for name, run in RUNS.items()}

@@ -26,7 +26,7 @@ ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes
 @dataclasses.dataclass
 class Settings:
     """rounds: timed repetitions; limit: seconds of them per method; probe: seconds allowed to a first step in
-    a new process; quick: a few seconds in all, for tests."""
+    a new process; quick: a few seconds in all, for tests; networks: of the training steps."""
 
     output: Path
     device: str = "cpu"
@@ -34,6 +34,7 @@ class Settings:
     limit: float = 24.0
     probe: float = 75.0
     quick: bool = False
+    networks: tuple[str, ...] = tuple(cases.RUNS)
 
 
 def say(text: str) -> None:
@@ -57,6 +58,8 @@ def training_step(settings: Settings) -> dict:
     throughput = measure.convolution_throughput(3 if settings.quick else 15) if settings.device == "cpu" else {}
     rows, omitted = [], {}
     for case in cases.QUICK if settings.quick else cases.TIMED:
+        if case.network not in settings.networks:
+            continue
         say(case.name)
         problem = Problem(case, settings.device)
         steps, missing = prepared(problem, list(methods.METHODS))
@@ -94,7 +97,7 @@ def training_step(settings: Settings) -> dict:
                 say(f"  {row['method']:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
                     f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error {row['gradient_error']:.2g}"
                     f"{memory}{share}")
-    budget_rows = [] if settings.quick else small_memory(rows, settings)
+    budget_rows = [] if settings.quick or "large" not in settings.networks else small_memory(rows, settings)
     return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
             "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9", "tolerance": cases.TOLERANCE}
 
@@ -214,6 +217,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="threads of torch and of the kernels (default: torch's)")
     parser.add_argument("--rounds", type=int, default=7, help="timed repetitions (default: 7)")
+    parser.add_argument("--networks", nargs="+", choices=list(cases.RUNS), default=list(cases.RUNS),
+                        help="training steps of these networks (default: all)")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
     parser.add_argument("--quick", action="store_true", help="a tiny version of everything, in under a minute")
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
@@ -228,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.peak:
         return _peak(arguments.peak)
     settings = Settings(arguments.output, arguments.device, 2 if arguments.quick else arguments.rounds,
-                        quick=arguments.quick)
+                        quick=arguments.quick, networks=tuple(arguments.networks))
     suffix = "" if settings.device == "cpu" else f"-cuda{'-tf32' if arguments.tf32 else ''}"
     for name in arguments.only or SUITES:
         say(f"== {name}")

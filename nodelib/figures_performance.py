@@ -1,0 +1,153 @@
+"""Figures and tables of the page *Performance*, from the JSON files of `nodelib.bench`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from nodelib.artifacts import read_json
+from nodelib.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
+from nodelib.paths import data_dir
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "exact": BLUE, "exact, torch alone": SKY, "torchdiffeq-adjoint": VERMILLION, "torchdiffeq-backprop": ORANGE,
+    "torchode": PURPLE, "diffrax": GREY, "adjoint": VERMILLION, "anchored": GREEN,
+}
+MARKERS = {"exact": "o", "exact, torch alone": "v", "torchdiffeq-adjoint": "s", "torchdiffeq-backprop": "D",
+           "torchode": "P", "diffrax": "X", "adjoint": "s", "anchored": "^"}
+
+
+def load(suite: str, folder: Path | None = None) -> dict | None:
+    """The stored measurement of a suite, such as "training-step"; None where it has not been made."""
+    path = (folder or data_dir() / "benchmarks") / f"{suite}.json"
+    return read_json(path) if path.exists() else None
+
+
+def steps_frame(result: dict) -> pd.DataFrame:
+    """Training steps as tidy data: case, method, seconds, ratio (with low and high), error, peak in MB."""
+    rows = []
+    for row in result["rows"]:
+        rows.append({
+            "case": f"{row['network']}, batch {row['batch']}, t = {row['t1']:g}",
+            **{key: row[key] for key in ("network", "batch", "t1", "method", "rounds", "gradient_error")},
+            "seconds": row["seconds"]["median"], "seconds_low": row["seconds"]["low"],
+            "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"], "low": row["ratio"]["low"],
+            "high": row["ratio"]["high"], "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
+            "share": row.get("share_of_best"), "gflops": row.get("gflops"), "nfe": row.get("nfe"),
+        })
+    return pd.DataFrame(rows)
+
+
+def ratio_bars(data: pd.DataFrame) -> Figure:
+    """Time over that of the exact gradient, one panel per case; whiskers are quartiles of per-round ratios."""
+    cases = list(dict.fromkeys(data["case"]))
+    with style():
+        figure, axes = panels(len(cases), columns=2, height=1.9, sharex=True)
+        for axis, case in zip(axes, cases):
+            part = data[(data["case"] == case) & (data["method"] != "exact")].reset_index(drop=True)
+            axis.barh(part["method"], part["ratio"], color=[COLOURS[m] for m in part["method"]], height=0.65,
+                      xerr=[part["ratio"] - part["low"], part["high"] - part["ratio"]],
+                      error_kw={"elinewidth": 1, "capsize": 2})
+            for i, row in part.iterrows():
+                axis.annotate(f"{row['ratio']:.1f}", (row["high"], i), xytext=(4, 0), textcoords="offset points",
+                              va="center", fontsize=8)
+            axis.axvline(1, color=BLUE, linewidth=1.2)
+            axis.set(title=case, xscale="log")
+            axis.invert_yaxis()
+            axis.grid(axis="y", visible=False)
+        axes[-1].set_xlim(0.7, 3 * data["high"].max())
+        for axis in axes[-2:]:
+            axis.set_xlabel("time relative to the exact gradient (log scale)")
+    return figure
+
+
+def log_fit(rows: pd.DataFrame) -> tuple[float, float, float]:
+    """(a, b, R^2) of the least-squares fit NFE = a + b log10 t over t of at least 1."""
+    part = rows[rows["t1"] >= 1]
+    x, y = np.log10(part["t1"].to_numpy()), part["nfe"].to_numpy(dtype=float)
+    b, a = np.polyfit(x, y, 1)
+    residual = y - (a + b * x)
+    return float(a), float(b), float(1 - residual.var() / y.var())
+
+
+def cost_over_end_time(rows: pd.DataFrame) -> Figure:
+    """Seconds of a training step, and evaluations of its forward solve, against the end time."""
+    with style():
+        figure, (left, right) = panels(2, columns=2, height=3.0)
+        for method, part in rows.groupby("method", sort=False):
+            left.plot(part["t1"], part["median"], color=COLOURS[method], marker=MARKERS[method], label=method)
+            left.fill_between(part["t1"], part["low"], part["high"], color=COLOURS[method], alpha=0.2, linewidth=0)
+        own = rows[rows["method"] == "exact"]
+        right.plot(own["t1"], own["nfe"], color=BLUE, marker="o", linestyle="", label="measured")
+        a, b, _ = log_fit(own)
+        t = np.array([1, own["t1"].max()])
+        right.plot(t, a + b * np.log10(t), color=GREY, linestyle="--", label="a + b log t")
+        left.set(xscale="log", yscale="log", xlabel="end time $t_1$", ylabel="seconds per step")
+        right.set(xscale="log", xlabel="end time $t_1$", ylabel="evaluations, forward (NFE)", ylim=(0, None))
+        left.legend()
+        right.legend()
+    return figure
+
+
+def cost_over_batch(rows: pd.DataFrame) -> Figure:
+    """Milliseconds per image of a training step against the batch, one panel per network."""
+    networks = list(dict.fromkeys(rows["network"]))
+    with style():
+        figure, axes = panels(len(networks), columns=2, height=3.0)
+        for axis, network in zip(axes, networks):
+            for method, part in rows[rows["network"] == network].groupby("method", sort=False):
+                scale = 1000 / part["batch"]
+                axis.plot(part["batch"], part["median"] * scale, color=COLOURS[method], marker=MARKERS[method], label=method)
+                axis.fill_between(part["batch"], part["low"] * scale, part["high"] * scale, color=COLOURS[method],
+                                  alpha=0.2, linewidth=0)
+            axis.set(title=network, xscale="log", yscale="log", xlabel="batch", ylabel="milliseconds per image")
+        axes[0].legend()
+    return figure
+
+
+def work_precision(rows: pd.DataFrame) -> Figure:
+    """Gradient error against seconds as the tolerance tightens, one panel per end time."""
+    times = list(dict.fromkeys(rows["t1"]))
+    with style():
+        figure, axes = panels(len(times), columns=3, height=3.0, sharey=True)
+        for axis, t1 in zip(axes, times):
+            for method, part in rows[rows["t1"] == t1].groupby("method", sort=False):
+                axis.plot(part["seconds"], part["gradient_error"], color=COLOURS[method], marker=MARKERS[method], label=method)
+            axis.set(title=f"$t_1$ = {t1:g}", xscale="log", yscale="log", xlabel="seconds")
+        axes[0].set_ylabel("relative error of the gradient")
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return figure
+
+
+def table(data: pd.DataFrame) -> str:
+    """Markdown: seconds with quartiles, ratio, gradient error and peak memory of every measured step."""
+    lines = ["| step | method | seconds [quartiles] | ratio to exact [quartiles] | gradient error | peak memory (MB) |",
+             "| --- | --- | ---: | ---: | ---: | ---: |"]
+    previous = None
+    for row in data.itertuples():
+        case, previous = ("" if row.case == previous else row.case), row.case
+        memory = "n/a" if row.megabytes is None or np.isnan(row.megabytes) else f"{row.megabytes:.0f}"
+        lines.append(f"| {case} | {row.method} | {row.seconds:.3g} [{row.seconds_low:.3g}, {row.seconds_high:.3g}] | "
+                     f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.gradient_error:.2g} | {memory} |")
+    return "\n".join(lines)
+
+
+def best_peer(data: pd.DataFrame, case: str) -> pd.Series:
+    """The fastest peer of a case; our own variants do not count."""
+    part = data[(data["case"] == case) & ~data["method"].str.startswith("exact")]
+    return part.loc[part["ratio"].idxmin()]
+
+
+def absent(text: str = "not measured yet: make bench") -> Figure:
+    """An empty panel in place of a figure whose measurement is missing."""
+    with style():
+        figure, (axis,) = panels(1, height=1.2)
+        axis.set_axis_off()
+        axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+    return figure
