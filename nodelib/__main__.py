@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import time
 from pathlib import Path
 
 from nodelib import configs
@@ -19,14 +20,11 @@ def _names(text: str) -> list[str]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from nodelib import artifacts, training
+    from nodelib import training
     from nodelib.paths import runs_dir
 
     training.resolve_device(arguments.device)
-    left = arguments.budget
-    import time
-
-    began = time.monotonic()
+    left, began = arguments.budget, time.monotonic()
     for name in _names(arguments.run):
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
@@ -79,6 +77,9 @@ def _table(arguments: argparse.Namespace) -> int:
     from nodelib.artifacts import find_runs
 
     rows = table.rows(find_runs(arguments.root))
+    if arguments.write is not None:
+        table.write_into(arguments.write, rows)
+        return 0
     print(table.as_markdown(rows) if arguments.markdown else table.as_text(rows))
     return 0
 
@@ -152,6 +153,8 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, function, text)
         command.add_argument("--markdown", action="store_true", help="as a Markdown table")
         common(command)
+        if name == "table":
+            command.add_argument("--write", type=Path, metavar="FILE", help="write it between the marks in FILE instead")
     verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     common(verify)

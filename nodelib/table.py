@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodelib.artifacts import Run, find_runs, read_json
+from nodelib.artifacts import Run, find_runs, read_json, write_atomic
 from nodelib.configs import ROWS, TABLE_T1
 from nodelib.paths import data_dir
 
@@ -144,3 +144,21 @@ def in_words(comparison: list[Comparison]) -> str:
     return (f"Of the figures compared so far, {count('clean')} clean accuracies and {count('FGSM')} attacked ones lie "
             f"within {TOLERANCE:g} points (or the range over our seeds); {len(comparison)} of the {total} figures, from "
             f"{rows} of {len(ROWS)} networks, have a counterpart.")
+
+
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+
+
+def write_into(path: str | Path, table_rows: list[dict[str, str]]) -> None:
+    """Put the Markdown table between the two marks `BEGIN` and `END` of a text file.
+
+    Raises:
+        ValueError: the file does not hold both marks, in this order.
+    """
+    path = Path(path)
+    text = path.read_text()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"{path} does not hold the marks {BEGIN} and {END}; put them where the table belongs")
+    write_atomic(path, f"{before}{BEGIN}\n{as_markdown(table_rows)}\n{END}{after}".encode())

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from nodelib import table
-from nodelib.artifacts import Run
+from nodelib.artifacts import Run, find_runs
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:
@@ -58,3 +59,17 @@ def test_markdown_and_text_hold_the_same_cells():
     markdown, text = table.as_markdown(rows), table.as_text(rows)
     assert markdown.count("\n") == 25 and "92.62" in markdown and "92.62" in text
     assert len(text.splitlines()) == 3 + 24 and len({len(line) for line in text.splitlines()}) == 1
+
+
+def test_the_readme_shows_the_table_of_the_committed_runs():
+    readme = Path(__file__).parents[1] / "README.md"
+    shown = readme.read_text().split(table.BEGIN)[1].split(table.END)[0].strip()
+    assert shown == table.as_markdown(table.rows(find_runs()))
+
+
+def test_a_file_without_marks_is_left_alone(tmp_path):
+    path = tmp_path / "text.md"
+    path.write_text("no marks")
+    with pytest.raises(ValueError, match="does not hold the marks"):
+        table.write_into(path, table.rows([]))
+    assert path.read_text() == "no marks"
