@@ -20,14 +20,17 @@ _ITEM = re.compile(r"[\w*][\w*., ]*( \([^)]*\))?:\s")
 def escape(text: str) -> str:
     """Keep `code` and **bold** as they are; make every other character with a meaning a plain one."""
     parts = re.split(r"(``[^`]+``|`[^`]+`|\*\*[^*]+\*\*(?=\W|$))", text)
-    for i, part in enumerate(parts):
-        if i % 2 == 0:
-            parts[i] = re.sub(r"([\\*|`])", r"\\\1", re.sub(r"_(?=\W|$)", r"\\_", part) if "_" in part else part)
-            parts[i] = parts[i].replace("\\\\_", "\\_")
-        elif not part.startswith("**"):
-            parts[i] = "``" + part.strip("`") + "``"
-    # inline markup has to be set off from letters and digits
-    return re.sub(r"(``[^`]+``)(?=[\w(])", r"\1\\ ", re.sub(r"(?<=\w)(``[^`]+``)", r"\\ \1", "".join(parts)))
+    for i in range(0, len(parts), 2):
+        parts[i] = re.sub(r"([\\*|`])", r"\\\1", parts[i])
+        parts[i] = re.sub(r"_(?=\W|$)", r"\\_", parts[i])
+    for i in range(1, len(parts), 2):
+        if not parts[i].startswith("**"):
+            parts[i] = "``" + parts[i].strip("`") + "``"
+        # inline markup has to be set off from letters, digits and brackets
+        before, after = parts[i - 1][-1:], parts[i + 1][:1]
+        parts[i] = ("\\ " if before and not before.isspace() else "") + parts[i] + (
+            "\\ " if after and not after.isspace() else "")
+    return "".join(parts)
 
 
 def _indent(line: str) -> int:
