@@ -90,7 +90,8 @@ def _build(key: tuple) -> Path:
                    Path(tempfile.gettempdir()) / f"nodelib-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not os.access(folder, os.W_OK):
+            # a folder of somebody else could hold a library of theirs
+            if not os.access(folder, os.W_OK) or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
                 continue
         except OSError:
             continue
@@ -145,39 +146,6 @@ def _declare(path: Path) -> ctypes.CDLL:
     return library
 
 
-class _Kept:
-    """A buffer of kept activations, returned to the pool with its last reference.
-
-    Fresh memory costs a page fault per 4 KiB, which is more than writing the activations; so buffers
-    go round between solves, up to POOL_BYTES.
-    """
-
-    pool: dict[int, list[Tensor]] = {}
-    pooled = 0
-    POOL_BYTES = 2**30
-
-    def __init__(self, size: int) -> None:
-        free = self.pool.get(size)
-        if free:
-            self.tensor = free.pop()
-            _Kept.pooled -= 4 * size
-        else:
-            self.tensor = torch.empty(size)
-
-    def __del__(self) -> None:
-        size = self.tensor.numel()
-        if self.pooled + 4 * size <= self.POOL_BYTES:
-            self.pool.setdefault(size, []).append(self.tensor)
-            _Kept.pooled += 4 * size
-
-    @classmethod
-    def release(cls) -> None:
-        """Give the pooled memory back."""
-        cls.pool.clear()
-        cls.pooled = 0
-
-
-release_memory = _Kept.release
 _packed: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
 
 
@@ -216,7 +184,7 @@ class NativeStepper(TorchStepper):
         self.structure = _Params(*(x.data_ptr() for x in self.tensors), func.norm0.eps)
         self.evaluation_size = self.n * library.nodelib_kept()
         self.bytes_per_evaluation = 4 * self.evaluation_size
-        self.scratch = _Kept(self.threads * library.nodelib_scratch())
+        self.scratch = torch.empty(self.threads * library.nodelib_scratch())
         self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
         self.bars: Tensor | None = None
 
@@ -236,13 +204,13 @@ class NativeStepper(TorchStepper):
 
     def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
         self._count(1)
-        k, kept = torch.empty_like(y), _Kept(self.evaluation_size) if keep else None
-        self._call("nodelib_evaluate", y, k, kept and kept.tensor, self.scratch.tensor)
+        k, kept = torch.empty_like(y), torch.empty(self.evaluation_size) if keep else None
+        self._call("nodelib_evaluate", y, k, kept, self.scratch)
         return k, kept
 
     def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor:
         y_bar = torch.empty_like(k_bar)
-        self._call("nodelib_vjp", k_bar, y_bar, kept.tensor, self._bars(), self.scratch.tensor)
+        self._call("nodelib_vjp", k_bar, y_bar, kept, self._bars(), self.scratch)
         return y_bar
 
     def _bars(self) -> Tensor | None:
@@ -256,10 +224,10 @@ class NativeStepper(TorchStepper):
              estimate: bool = True) -> Step:
         self._count(STAGES - 1)
         y_next, k_next = torch.empty_like(y), torch.empty_like(y)
-        kept = _Kept((STAGES - 1) * self.evaluation_size) if keep else None
+        kept = torch.empty((STAGES - 1) * self.evaluation_size) if keep else None
         error = (ctypes.c_float * STAGES)(*(h * e for e in DOPRI5.error))
-        square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept and kept.tensor, _matrix(h), error,
-                            self.rtol, self.atol, self.scratch.tensor)
+        square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept, _matrix(h), error,
+                            self.rtol, self.atol, self.scratch)
         return Step(t, h, y, k1, y_next, self.k, k_next, square**0.5, kept)
 
     def stages(self, step: Step) -> Tensor:
@@ -281,8 +249,8 @@ class NativeStepper(TorchStepper):
             share = weights.view(-1, *[1] * cotangent.ndim) * cotangent
             extra = share if extra is None else extra + share
         y_start, k_start = torch.empty_like(step.y), torch.empty_like(step.y)
-        self._call("nodelib_reverse", kept.tensor, y_bar, k_bar_last, extra, y_start, k_start, _matrix(step.h),
-                   self._bars(), self.scratch.tensor)
+        self._call("nodelib_reverse", kept, y_bar, k_bar_last, extra, y_start, k_start, _matrix(step.h),
+                   self._bars(), self.scratch)
         return (y_start if y_extra is None else y_start.add_(y_extra)), k_start
 
     def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:

@@ -85,8 +85,11 @@ def convolution_throughput(repeats: int = 15) -> dict[str, float]:
 
 
 def resident() -> int:
-    """Bytes of memory this process holds (Linux)."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    """Bytes of memory this process holds; 0 where the system has no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except FileNotFoundError:
+        return 0
 
 
 def peak_bytes(step: Callable[[], object]) -> int:

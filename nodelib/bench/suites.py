@@ -200,8 +200,10 @@ def machine(settings: Settings) -> dict:
 
     from nodelib import native
 
-    processor = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                      if line.startswith("model name")), platform.processor())
+    information = Path("/proc/cpuinfo")
+    lines = information.read_text().splitlines() if information.exists() else []
+    processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+                     platform.processor() or platform.machine())
     return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
             "compiled": native.load(16, 7, 7, 16, True, False) is not None,
             "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "diffrax", "jax")},
