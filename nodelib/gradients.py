@@ -63,7 +63,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
     if backward_tolerance is None:
         solution = odeint(func, start, (0.0, t1), rtol=rtol, atol=atol, gradient=gradient, anchors=anchors)
         a, *found = torch.autograd.grad(loss(solution.y[-1]), (start, *params))
-        nfe = solution.nfe + solution.nfe_backward
+        nfe = solution.nfe + (solution.nfe_backward or 0)  # torchdiffeq's backprop does not count
     else:
         with torch.no_grad():
             solution = odeint(func, y0, (0.0, t1), rtol=rtol, atol=atol)

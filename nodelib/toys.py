@@ -50,14 +50,16 @@ def train_staircase(steps: int = 500, end: float = 5.0, seed: int = 0) -> Field:
     Args:
         steps: of Adam, 0 or more; end: end time, above 0; seed: of the weights.
     """
-    func = Field(1, hidden=24, seed=seed)
+    func = Field(1, hidden=32, seed=seed)
     x = torch.linspace(-2, 2, 61).view(-1, 1)
-    optimiser = torch.optim.Adam(func.parameters(), lr=0.02)
+    optimiser = torch.optim.Adam(func.parameters(), lr=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, total_steps=max(1, steps))
     for _ in range(steps):
         optimiser.zero_grad()
         y = odeint(func, x, (0.0, end), rtol=1e-3, atol=1e-3).y[-1]
         nn.functional.mse_loss(y, staircase(x)).backward()
         optimiser.step()
+        schedule.step()
     return func.requires_grad_(False)
 
 

@@ -1,0 +1,100 @@
+"""Figures about gradients: memory, the backward state, and errors against end time and tolerance."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import matplotlib
+import pandas as pd
+
+from nodelib import figures
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLOURS = {
+    "continuous adjoint": figures.VERMILLION, "adjoint": figures.VERMILLION, "adjoint, loss times 1000": figures.PURPLE,
+    "adjoint, own tolerance": figures.ORANGE, "anchored adjoint": figures.GREEN, "exact discrete adjoint": figures.BLUE,
+    "exact": figures.BLUE, "exact, states only": figures.SKY, "backprop": figures.BLACK, "exact, tolerance 1e-5": figures.SKY,
+}
+
+
+def memory(kept: pd.DataFrame, peak: pd.DataFrame | None) -> Figure:
+    """Bytes kept for the backward pass (left) and peak resident memory (right) against solver steps.
+
+    Args:
+        kept, peak: tidy: method, steps, megabytes; peak is None where nothing is stored.
+    """
+    with figures.style():
+        figure, axes = figures.panels(2, height=3.0, sharey=True)
+        for axis, data, title in ((axes[0], kept, "kept for the backward pass"), (axes[1], peak, "peak of a fresh process")):
+            axis.set_title(title)
+            if data is None:
+                axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color=figures.GREY)
+                continue
+            figures.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis, xlabel="solver steps",
+                          ylabel="memory ($2^{20}$ bytes)")
+            if axis is axes[1]:
+                axis.get_legend().remove()
+    return figure
+
+
+def backward_states(data: pd.DataFrame) -> Figure:
+    """Relative error of the state solved backwards, one line per end time, against the time reached.
+
+    Args:
+        data: rows of `nodelib.gradients.backward_state` with a column `t1`.
+    """
+    with figures.style():
+        figure, (axis,) = figures.panels(1, height=3.0)
+        shades = matplotlib.colormaps["cividis"]
+        ends = sorted(set(data["t1"]))
+        for i, t1 in enumerate(ends):
+            part = data[(data["t1"] == t1) & (data["t"] < t1)]
+            axis.plot(part["t"], part["error"], marker="osDv^P"[i % 6], markersize=4, color=shades(i / max(1, len(ends)) * 0.9),
+                      label=f"$t_1 = {t1:g}$")
+        axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
+        axis.set_xscale("symlog", linthresh=0.1)
+        axis.set(yscale="log", xlabel="time $t$ reached on the way back (start of the path at the left)",
+                 ylabel="relative error of the state")
+        axis.legend(title="backwards from")
+    return figure
+
+
+def errors_over_time(data: pd.DataFrame) -> Figure:
+    """Error of the image and the parameter gradient, and share of wrong signs, against the end time.
+
+    Args:
+        data: rows of `nodelib.gradients.gradient_errors`.
+    """
+    labels = {"input_error": "image gradient, relative error", "parameter_error": "parameter gradient, relative error",
+              "signs": "image gradient, share of wrong signs"}
+    with figures.style():
+        figure, axes = figures.panels(3, height=3.3)
+        for axis, (column, label) in zip(axes, labels.items()):
+            figures.lines(data, "t1", column, "method", colours=COLOURS, log="x" if column == "signs" else "xy", axis=axis,
+                          xlabel="end time $t_1$", ylabel=label)
+            axis.get_legend().remove()
+            if column == "signs":
+                axis.set_ylim(0, 0.52)
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)))
+    return figure
+
+
+def errors_over_tolerance(data: pd.DataFrame) -> Figure:
+    """Error of the image gradient against the solver's tolerance, one panel per end time.
+
+    Args:
+        data: tidy: method, t1, tolerance, input_error.
+    """
+    ends = sorted(set(data["t1"]))
+    with figures.style():
+        figure, axes = figures.panels(len(ends), height=2.9, sharey=True)
+        for axis, t1 in zip(axes, ends):
+            figures.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS, log="xy", axis=axis,
+                          xlabel="rtol = atol", ylabel="image gradient, relative error")
+            axis.set_title(f"$t_1 = {t1:g}$")
+            if axis is not axes[0]:
+                axis.get_legend().remove()
+    return figure
