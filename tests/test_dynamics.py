@@ -98,7 +98,7 @@ def test_newton_krylov_solves_for_the_ray_of_affine_dynamics():
     matrix = 0.4 * torch.randn(12, 12, dtype=torch.float64)
     constant = torch.randn(12, 1, 1, dtype=torch.float64)
     expected = torch.linalg.solve(torch.eye(12, dtype=torch.float64) - matrix, constant.flatten())
-    ray = dynamics.solve_ray(Affine(matrix, constant), torch.randn(12, 1, 1, dtype=torch.float64))
+    ray = dynamics.solve_ray(Affine(matrix, constant), torch.randn(12, 1, 1, dtype=torch.float64), smoothing=0)
     assert ray.residual < 1e-9 and ray.iterations <= 3
     assert torch.allclose(ray.w.flatten(), expected, rtol=1e-7)
     with pytest.raises(ValueError, match="float64"):
@@ -107,7 +107,7 @@ def test_newton_krylov_solves_for_the_ray_of_affine_dynamics():
 
 def test_a_start_that_leads_to_no_ray_says_so_by_its_residual():
     nowhere = Affine(torch.eye(3, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64))  # f(w) - w = 1
-    ray = dynamics.solve_ray(nowhere, torch.ones(3, 1, 1, dtype=torch.float64), max_steps=5)
+    ray = dynamics.solve_ray(nowhere, torch.ones(3, 1, 1, dtype=torch.float64), smoothing=0, max_steps=5)
     assert ray.residual > 1e-3
 
 
