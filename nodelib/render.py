@@ -19,7 +19,8 @@ the whole book; list a module where a chapter should follow it, or use `force`.
 
 **Parameters.** A chapter with code has one cell tagged `parameters` which assigns literals only, at
 least `scale = "full"`. Other values are put in a cell of their own after it, and an unknown name is an
-error. `scale="smoke"` is what the tests run, into a scratch folder.
+error. `scale="smoke"` is what the tests run, into a scratch folder and with NODELIB_DATA naming a scratch
+copy of the data: notebooks train runs and record values there.
 
 **Run pages.** `book/templates/run.md` is executed once per run into `book/runs/<run>.ipynb`. Words such
 as `@run@` in its text (not in its code) stand for the parameter of that name, so that every page has
@@ -83,7 +84,7 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         parameters: values for names that the cell tagged `parameters` assigns.
 
     Raises:
-        ValueError: unknown scale or parameter, smoke scale without `out`.
+        ValueError: unknown scale or parameter, smoke scale without `out` or on the published data.
         RenderError: a cell failed, the kernel died, or the result is not fit to publish.
     """
     chapter = Path(chapter).resolve()
@@ -91,6 +92,9 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
     if scale != "full" and out is None:
         raise ValueError("a smoke-scale notebook must not replace a published one: name a folder with out=")
+    if scale != "full" and data_dir().resolve() == ROOT / "data":
+        raise ValueError(f"smoke-scale notebooks must not write to the published data in {ROOT / 'data'}: "
+                         "set the environment variable NODELIB_DATA to a scratch folder")
     parameters = dict(parameters or {}) | ({"scale": scale} if scale != "full" else {})
     notebook = prepare(chapter, parameters)
     target = _target(chapter, out, parameters)
@@ -363,7 +367,7 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", action="append", default=[], choices=NAMES, metavar="RUN",
                         help="the page of a named run; trains it first if it is not stored")
     parser.add_argument("--force", action="store_true", help="execute unchanged chapters too")
-    parser.add_argument("--scale", choices=SCALES, default="full", help="smoke: seconds to minutes; needs --out")
+    parser.add_argument("--scale", choices=SCALES, default="full", help="smoke: seconds to minutes; needs --out and the environment variable NODELIB_DATA")
     parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a value for the chapter's parameters cell, a Python literal or else a word")

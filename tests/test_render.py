@@ -162,7 +162,18 @@ def test_an_unknown_parameter_is_an_error_that_lists_the_known_ones(chapter):
     assert not path.with_suffix(".ipynb").exists()
 
 
-def test_parameters_reach_the_code_and_the_smoke_scale_never_the_book(chapter, tmp_path):
+@pytest.mark.parametrize("value", [None, "", str(render.ROOT / "data")])
+def test_the_smoke_scale_refuses_the_published_data(chapter, tmp_path, monkeypatch, value):
+    monkeypatch.delenv("NODELIB_DATA", raising=False)
+    if value is not None:
+        monkeypatch.setenv("NODELIB_DATA", value)
+    with pytest.raises(ValueError, match="must not write to the published data"):
+        render.render(chapter("1"), scale="smoke", out=tmp_path / "scratch")
+    assert not (tmp_path / "scratch").exists()
+
+
+def test_parameters_reach_the_code_and_the_smoke_scale_never_the_book(chapter, tmp_path, monkeypatch):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
     path = chapter("print(scale, steps)")
     with pytest.raises(ValueError, match="must not replace a published one"):
         render.render(path, scale="smoke")
