@@ -367,7 +367,8 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--run", action="append", default=[], choices=NAMES, metavar="RUN",
                         help="the page of a named run; trains it first if it is not stored")
     parser.add_argument("--force", action="store_true", help="execute unchanged chapters too")
-    parser.add_argument("--scale", choices=SCALES, default="full", help="smoke: seconds to minutes; needs --out and the environment variable NODELIB_DATA")
+    parser.add_argument("--scale", choices=SCALES, default="full",
+                        help="smoke: seconds to minutes; needs --out and the environment variable NODELIB_DATA")
     parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a value for the chapter's parameters cell, a Python literal or else a word")
