@@ -62,8 +62,7 @@ def ratio_bars(data: pd.DataFrame) -> Figure:
             axis.invert_yaxis()
             axis.grid(axis="y", visible=False)
         axes[-1].set_xlim(0.7, 3 * data["high"].max())
-        for axis in axes[-2:]:
-            axis.set_xlabel("time relative to the exact gradient (log scale)")
+        figure.supxlabel("time relative to the exact gradient (log scale)", fontsize=9.5)
     return figure
 
 
