@@ -1,3 +1,20 @@
-"""nodelib: neural ODEs on MNIST, their gradients, attacks on them, and the dynamics of their states."""
+"""nodelib: neural ODEs on MNIST, their gradients, attacks on them, and the dynamics of their states.
+
+The names below are the ones most users need; each module's own names are listed on the book's API page.
+"""
+
+from nodelib.artifacts import Run, find_runs, load_run
+from nodelib.attacks import fgsm, pgd
+from nodelib.configs import NAMES, AttackConfig, RunConfig
+from nodelib.evaluation import Measurement, evaluate, evaluate_run, wilson
+from nodelib.models import ODEBlock, ODEFunc, ODENet, ResNet, build
+from nodelib.odeint import GRADIENTS, Solution, odeint
+from nodelib.training import run, train
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "GRADIENTS", "NAMES", "AttackConfig", "Measurement", "ODEBlock", "ODEFunc", "ODENet", "ResNet", "Run", "RunConfig",
+    "Solution", "build", "evaluate", "evaluate_run", "fgsm", "find_runs", "load_run", "odeint", "pgd", "run", "train",
+    "wilson",
+]
