@@ -33,7 +33,7 @@ def _train(arguments: argparse.Namespace) -> int:
                 training.run(config, arguments.root, evaluate=False)  # raises if it is another config
                 print(f"{config.folder}: stored already")
                 continue
-            budget = None if left is None else max(1.0, left - (time.monotonic() - began))
+            budget = None if left is None else max(0.0, left - (time.monotonic() - began))
             try:
                 run = training.train(config, arguments.root, device=arguments.device, budget=budget)
             except training.OutOfTime as stop:
