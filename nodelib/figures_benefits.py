@@ -1,0 +1,142 @@
+"""Figures about what ODE-nets gain: size, tolerance, irregular times, densities."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nodelib import figures, spiral
+from nodelib.flows import Flow, grid, two_moons
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def size_accuracy(data: pd.DataFrame) -> Figure:
+    """Test accuracy against number of parameters, one point per run with its 95 % interval.
+
+    Args:
+        data: tidy: run, parameters, accuracy, low, high (per cent); accuracy missing for runs not stored.
+    """
+    with figures.style():
+        figure, (axis,) = figures.panels(1, height=3.0)
+        for row in data.itertuples():
+            shade = figures.colour(row.run)
+            if np.isnan(row.accuracy):
+                axis.axvline(row.parameters, color=shade, linewidth=1, linestyle=":")
+                axis.text(row.parameters, 0.03, f" {row.run}: not trained yet", rotation=90, va="bottom", ha="right", fontsize=7.5,
+                          color=shade, transform=axis.get_xaxis_transform())
+                continue
+            axis.errorbar(row.parameters, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
+                          fmt=figures.MARKERS[row.run], color=shade, capsize=3)
+            axis.annotate(row.run, (row.parameters, row.accuracy), textcoords="offset points", xytext=(7, -3), fontsize=8)
+        known = data["low"].dropna()
+        axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)",
+                 ylim=(min(known.min() - 0.3, 98) if len(known) else 0, 100), xlim=(1e4, 2e6))
+    return figure
+
+
+def tolerance_dial(data: pd.DataFrame) -> Figure:
+    """Accuracy (left) and NFE (right) against the tolerance at test time, one line per network.
+
+    Args:
+        data: rows of `nodelib.tolerance.dial`, of all runs together.
+    """
+    with figures.style():
+        figure, axes = figures.panels(2, height=2.9)
+        for axis, column, label in ((axes[0], "accuracy", "test accuracy (%)"), (axes[1], "nfe", "evaluations (NFE)")):
+            axis.set(xlabel="rtol = atol at test time", ylabel=label)
+            if not len(data):
+                axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=figures.GREY)
+                continue
+            figures.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
+                          xlabel="rtol = atol at test time", ylabel=label)
+        if len(data):
+            for row in data.itertuples():
+                axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=figures.colour(row.run), linewidth=0.8)
+            axes[1].get_legend().remove()
+    return figure
+
+
+def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequence[int] = (0, 1, 2), seed: int = 0) -> Figure:
+    """Some trajectories: the truth, the noisy observations, and what each model says in between.
+
+    Args:
+        data: of `nodelib.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
+    """
+    index = torch.arange(1, spiral.INSTANTS + 1).expand(*data.held.shape[:2], -1)
+    with torch.no_grad():
+        found = {name: model(data, index)[seed] for name, model in models.items()}
+    with figures.style():
+        figure, axes = figures.panels(len(which), height=2.6, sharex=True, sharey=True)
+        for axis, n in zip(axes, which):
+            axis.plot(*data.states[seed, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
+            for name, predicted in found.items():
+                axis.plot(*predicted[n].T, color=figures.METHODS[name], linewidth=1.2, linestyle="-" if name == "ODE" else "--",
+                          label=name)
+            axis.plot(*data.observed[seed, n, data.seen[seed, n]].T, "o", color="black", markersize=3, label="observed")
+            axis.set(xlabel="$y_1$", aspect="equal")
+        axes[0].set_ylabel("$y_2$")
+        handles, names = axes[0].get_legend_handles_labels()
+        figure.legend(handles, names, loc="outside upper center", ncols=4)
+    return figure
+
+
+def moons(flow: Flow, model: int = 0, side: int = 90) -> Figure:
+    """Data, learned density and samples of one of the flows trained side by side."""
+    points, _ = grid(side, 2.6)
+    with torch.no_grad():
+        density = flow.log_density(points.to(flow.w1).expand(len(flow.w1), -1, -1), 1e-4)[model].exp().view(side, side)
+    with figures.style():
+        figure, axes = figures.panels(3, height=2.5, sharex=True, sharey=True)
+        axes[0].plot(*two_moons(800, 10**6).T, ".", color=figures.BLUE, markersize=2)
+        axes[1].imshow(density, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), interpolation="bilinear")
+        axes[2].plot(*flow.sample(800)[model].T, ".", color=figures.VERMILLION, markersize=2)
+        for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow")):
+            axis.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
+            axis.grid(False)
+    return figure
+
+
+def growth(data: pd.DataFrame) -> Figure:
+    """Operations of traces and log-determinants against the dimension.
+
+    Args:
+        data: tidy: dimension, quantity, operations.
+    """
+    colours = {"log-determinant": figures.VERMILLION, "trace": figures.BLUE, "estimated trace": figures.SKY,
+               "closed form": figures.GREEN}
+    with figures.style():
+        return figures.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
+                             xlabel="dimension", ylabel="operations for one point")
+
+
+def exponent(data: pd.DataFrame, quantity: str) -> float:
+    """Slope of log operations against log dimension, by least squares."""
+    part = data[data["quantity"] == quantity]
+    return float(np.polyfit(np.log(part["dimension"]), np.log(part["operations"]), 1)[0])
+
+
+def evaluations_in_training(frame: pd.DataFrame, name: str) -> Figure:
+    """NFE of the forward and backward solves over training.
+
+    Args:
+        frame: of `nodelib.figures.history_frame`; name: of the run.
+    """
+    labels = {"nfe_forward": "forward", "nfe_backward": "backward"}
+    with figures.style():
+        figure, (axis,) = figures.panels(1, height=2.6)
+        for (column, label), dash in zip(labels.items(), ("-", "--")):
+            part = frame[frame["quantity"] == column]
+            axis.fill_between(part["step"], part["low"], part["high"], color=figures.colour(name), alpha=0.25, linewidth=0)
+            axis.plot(part["step"], part["value"], color=figures.colour(name), linestyle=dash, label=label)
+        axis.set(xlabel="optimiser step", ylabel="evaluations (NFE)", ylim=(0, None))
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
+        axis.legend(loc="lower right")
+    return figure

@@ -1,0 +1,169 @@
+"""A spiral seen at irregular times: an ODE model and a recurrent network of equal size.
+
+Both models get the first state of a trajectory and a list of times, and predict the states at these
+times. Several random seeds train side by side in one batched computation: every weight has a leading
+dimension of one entry per seed, and the seeds do not influence each other's gradients.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.odeint import odeint
+
+END = 5.0
+NOISE = 0.02
+INSTANTS = 60  # possible times of an observation; each trajectory is seen at some of them
+SEEN = 12
+
+
+def spiral(t: Tensor, y: Tensor) -> Tensor:
+    """dy/dt = (-0.1 u + 2 v, -2 u - 0.1 v) with (u, v) = y^3 element by element."""
+    u, v = (y**3).unbind(-1)
+    return torch.stack([-0.1 * u + 2 * v, -2 * u - 0.1 * v], -1)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Trajectories of the spiral, for S seeds and N trajectories each.
+
+    times: (INSTANTS + 1,), increasing from 0, irregular, the same for all seeds; states: (S, N, INSTANTS + 1, 2), noise-free;
+    observed: the same with noise, the initial state without; seen: (S, N, SEEN) indices of the training
+    observations, sorted; held: (S, N, INSTANTS - SEEN) indices of the held-out times, sorted.
+    """
+
+    times: Tensor
+    states: Tensor
+    observed: Tensor
+    seen: Tensor
+    held: Tensor
+
+
+def make_data(seeds: int, trajectories: int = 48) -> Data:
+    """Draw initial states, times and noise; seed k uses its own generator."""
+    parts = []
+    draw = torch.Generator().manual_seed(999)
+    times = torch.cat([torch.zeros(1), (torch.rand(INSTANTS, generator=draw) * END).sort().values])
+    for seed in range(seeds):
+        generator = torch.Generator().manual_seed(1000 + seed)
+        start = torch.rand(trajectories, generator=generator) * 2 * math.pi
+        radius = 0.7 + 0.5 * torch.rand(trajectories, generator=generator)
+        y0 = radius[:, None] * torch.stack([start.cos(), start.sin()], -1)
+        with torch.no_grad():
+            states = odeint(spiral, y0.double(), times.tolist(), rtol=1e-8, atol=1e-8).y.float().transpose(0, 1)
+        noise = NOISE * torch.randn(states.shape, generator=generator)
+        noise[:, 0] = 0
+        order = torch.stack([torch.randperm(INSTANTS, generator=generator) + 1 for _ in range(trajectories)])
+        parts.append((states, states + noise, order[:, :SEEN].sort().values, order[:, SEEN:].sort().values))
+    return Data(times, *(torch.stack(part) for part in zip(*parts)))
+
+
+def _weights(seeds: int, shapes: dict[str, tuple[int, ...]], base: int) -> nn.ParameterDict:
+    result = {}
+    for name, shape in shapes.items():
+        parts = []
+        for seed in range(seeds):
+            generator = torch.Generator().manual_seed(base + 100 * seed + len(result))
+            scale = (0.1 if name == "w2" else 1.0) / math.sqrt(shape[0]) if len(shape) > 1 else 0.0
+            parts.append(scale * torch.randn(shape, generator=generator))
+        result[name] = nn.Parameter(torch.stack(parts))
+    return nn.ParameterDict(result)
+
+
+def count_parameters(model: nn.Module) -> int:
+    """Parameters of one seed's model."""
+    return sum(p[0].numel() for p in model.parameters())
+
+
+class ODEModel(nn.Module):
+    """dy/dt = W2 tanh(W1 y + b1) + b2, solved by dopri5. Time enters as time."""
+
+    def __init__(self, seeds: int, hidden: int = 45) -> None:
+        super().__init__()
+        self.w = _weights(seeds, {"w1": (2, hidden), "b1": (hidden,), "w2": (hidden, 2), "b2": (2,)}, base=1)
+
+    def field(self, t: Tensor, y: Tensor) -> Tensor:
+        """States (S, N, 2) to velocities, the same shape."""
+        hidden = torch.tanh(y @ self.w["w1"] + self.w["b1"][:, None])
+        return hidden @ self.w["w2"] + self.w["b2"][:, None]
+
+    def forward(self, data: Data, index: Tensor) -> Tensor:
+        """Predicted states (S, N, K, 2) at the times that `index` (S, N, K) names."""
+        y = odeint(self.field, data.states[:, :, 0], data.times.tolist(), rtol=1e-3, atol=1e-3,
+                   params=tuple(self.parameters())).y  # (T, S, N, 2)
+        seeds, trajectories, _ = index.shape
+        s = torch.arange(seeds)[:, None, None]
+        n = torch.arange(trajectories)[None, :, None]
+        return y[index, s, n]
+
+
+class RNNModel(nn.Module):
+    """A gated recurrent unit (Cho et al., 2014) that steps from one time to the next.
+
+    Its input is the gap to the next time, its hidden state starts as a layer of the first state,
+    and a linear layer reads the prediction from it.
+    """
+
+    def __init__(self, seeds: int, hidden: int = 7) -> None:
+        super().__init__()
+        self.w = _weights(seeds, {"start": (2, hidden), "start_b": (hidden,), "gates": (1 + hidden, 2 * hidden),
+                                  "gates_b": (2 * hidden,), "new": (1 + hidden, hidden), "new_b": (hidden,),
+                                  "out": (hidden, 2), "out_b": (2,)}, base=2)
+
+    def forward(self, data: Data, index: Tensor) -> Tensor:
+        """Predicted states (S, N, K, 2) at the times that `index` (S, N, K) names, in order."""
+        w = self.w
+        times = data.times[index]
+        gaps = torch.diff(times, dim=-1, prepend=torch.zeros_like(times[..., :1]))
+        y0 = data.states[:, :, 0]
+        h = torch.tanh(y0 @ w["start"] + w["start_b"][:, None])
+        found = []
+        for k in range(index.shape[-1]):
+            gap = gaps[..., k : k + 1]
+            reset, update = torch.sigmoid(torch.cat([gap, h], -1) @ w["gates"] + w["gates_b"][:, None]).chunk(2, -1)
+            new = torch.tanh(torch.cat([gap, reset * h], -1) @ w["new"] + w["new_b"][:, None])
+            h = update * h + (1 - update) * new
+            found.append(h @ w["out"] + w["out_b"][:, None])
+        return torch.stack(found, 2)
+
+
+def targets(states: Tensor, index: Tensor) -> Tensor:
+    """The entries (S, N, K, 2) of states (S, N, T, 2) at the times that `index` (S, N, K) names."""
+    return states.gather(2, index[..., None].expand(*index.shape, 2))
+
+
+def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> list[float]:
+    """Fit all seeds to their noisy observations by Adam with a one-cycle rate; the mean loss of every step."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(1, steps))
+    wanted, losses = targets(data.observed, data.seen), []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        each = (model(data, data.seen) - wanted).square().mean((1, 2, 3))
+        each.sum().backward()  # the sum keeps the seeds apart
+        # every seed's gradient is clipped by itself
+        for p in model.parameters():
+            flat = p.grad.flatten(1)
+            p.grad *= (1 / flat.norm(dim=1).clamp(min=1.0)).view(-1, *[1] * (p.ndim - 1))
+        optimiser.step()
+        schedule.step()
+        losses.append(float(each.detach().mean()))
+    return losses
+
+
+def held_out_error(model: nn.Module, data: Data) -> list[float]:
+    """Root mean square error against the noise-free states at the held-out times, one per seed.
+
+    The times are asked for in sequences of `SEEN`, as in training: a recurrent network that is asked for
+    more times takes more steps, and answers differently.
+    """
+    with torch.no_grad():
+        errors = []
+        for part in range(INSTANTS // SEEN - 1):
+            index = data.held[:, :, part :: INSTANTS // SEEN - 1]
+            errors.append((model(data, index) - targets(data.states, index)).square().mean((1, 2, 3)))
+    return torch.stack(errors).mean(0).sqrt().tolist()
