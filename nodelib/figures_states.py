@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-import torch
 
 from nodelib import dynamics
 from nodelib.dynamics import QUANTITIES, Paths
-from nodelib.figures import BLUE, DASHES, GREY, MARKERS, RUNS, VERMILLION, colour, panels, style
+from nodelib.figures import DASHES, GREY, MARKERS, RUNS, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -118,23 +117,6 @@ def separation(frame: pd.DataFrame) -> Figure:
                 axis.set_ylim(0, 1.02)
         axes[0].set_ylabel("share of images")
         _legend(figure, axes[0], frame["run"].nunique())
-    return figure
-
-
-def spectrum(values: Mapping[str, torch.Tensor]) -> Figure:
-    """Eigenvalues in the complex plane, with the line Re = 1 that stability must not cross.
-
-    Args:
-        values: label -> complex eigenvalues, shape (n,).
-    """
-    with style():
-        figure, (axis,) = panels(1, height=3.2, width=5.0)
-        for (label, found), shade, marker in zip(values.items(), (BLUE, VERMILLION, GREY), "oxs"):
-            axis.plot(found.real.numpy(), found.imag.numpy(), marker, color=shade, markersize=4, label=label,
-                      fillstyle="none")
-        axis.axvline(1, color="black", linewidth=1, linestyle="--")
-        axis.set(xlabel="real part", ylabel="imaginary part")
-        axis.legend()
     return figure
 
 

@@ -66,6 +66,18 @@ def silhouette(y: Tensor, labels: Tensor) -> Tensor:
     return torch.where((count[None] * member).sum(1) > 1, value, torch.zeros_like(value))
 
 
+def class_angles(y: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Mean angle in degrees between two states of the same class and between two of different classes.
+
+    Args:
+        y: shape (N, C, H, W); labels: shape (N,), at least two classes and one class with two states.
+    """
+    apart = torch.rad2deg(cosines(y, y).clamp(-1, 1).acos())
+    same = labels[:, None] == labels
+    other = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
+    return apart[same & other].mean().item(), apart[~same].mean().item()
+
+
 def linear_probe(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor, ridge: float = 1e-3) -> Tensor:
     """Whether a linear classifier of directions, fitted to the reference, gets each state right.
 
