@@ -12,12 +12,13 @@ and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant 
 from nodelib.claims.chapters import load_chapters, record_chapter
 from nodelib.claims.contract import CHAPTER_VALUES, MEASUREMENTS
 from nodelib.claims.evidence import Evidence
-from nodelib.claims.ledger import CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, counts, ledger
+from nodelib.claims.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
+                                   counts, ledger)
 from nodelib.claims.statistics import mcnemar, within_tolerance
 from nodelib.claims.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [
     "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure", "Row",
-    "Verdict", "as_details", "as_markdown", "as_text", "counts", "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
+    "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
     "within_tolerance",
 ]

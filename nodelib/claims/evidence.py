@@ -26,15 +26,14 @@ EPSILON = 0.3
 CLEAN = dict(attack="none", pooling="fixed", rtol=1e-3)
 CLEAN_POST = dict(attack="none", pooling="random", rtol=1e-3)
 """The post's clean accuracy: pooling regions are redrawn at test time."""
-FGSM_POST = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", gradient="adjoint",
-                 library="torchdiffeq")
-"""The post's protocol: not clipped, random pooling, continuous adjoint of torchdiffeq."""
+FGSM_POST = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", gradient="adjoint")
+"""The post's protocol: not clipped, random pooling, continuous adjoint (torchdiffeq's or ours, see `RULE_CHANGES`)."""
 PGD_EXACT = dict(attack="pgd", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact")
 WORST = dict(attack="worst", epsilon=EPSILON, clip=True, pooling="fixed")
 """Per image the worst case over all attacks on the deterministic forward pass."""
 
-METRIC_FIELDS = ("attack", "epsilon", "clip", "gradient", "pooling", "t1", "rtol")
-
+NAMES = {"clean accuracy (fixed pooling)": CLEAN, "clean accuracy (random pooling)": CLEAN_POST,
+         "FGSM by the post's protocol": FGSM_POST, "PGD with the exact gradient": PGD_EXACT, "worst case": WORST}
 
 class Missing(LookupError):
     """Evidence that is not there; `what` lists it in words."""
@@ -166,6 +165,10 @@ def matches(record: dict, **conditions: Any) -> bool:
 
 
 def describe(conditions: dict[str, Any]) -> str:
+    """Conditions in words, a protocol by its name."""
+    for name, protocol in NAMES.items():
+        if conditions == protocol:
+            return name
     return ", ".join(f"{key} = {value}" for key, value in conditions.items())
 
 

@@ -19,7 +19,13 @@ if TYPE_CHECKING:
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
     part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS, key=lambda claim: claim.number))
 
-RULE_CHANGES: list[dict[str, str]] = []
+RULE_CHANGES: list[dict[str, str]] = [
+    {"date": "2026-11-23", "claim": "C8, C9, C10, C11, C19",
+     "change": "the post's protocol accepts the continuous adjoint of either implementation, torchdiffeq's or ours; "
+               "before, torchdiffeq's only",
+     "reason": "ours solves the same equation with the same steps and is what the runs are measured with; the attack is "
+               "otherwise unchanged"},
+]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
 
@@ -63,6 +69,12 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
     """How many claims got each verdict, every verdict listed."""
     found = Counter(row.verdict for row in rows)
     return {verdict: found[verdict] for verdict in VERDICTS}
+
+
+def changes_as_markdown() -> str:
+    """Every change of a rule since the rules were fixed, as a Markdown list."""
+    return "\n".join(f"- {c['date']}, {c['claim']}: {c['change']}. Reason: {c['reason']}." for c in RULE_CHANGES) or (
+        "- none")
 
 
 def _ours(row: Row, limit: int) -> str:

@@ -35,7 +35,7 @@ def strongest(evidence: Evidence, name: str, t1: float) -> list[Accuracy]:
         if fitting:
             found.append(Accuracy(run, min(fitting, key=lambda r: r["correct"] / r["n"])))
     if not found:
-        raise Missing([f"{name}: attack worst, or {describe(PGD_EXACT)}, at t1 = {t1:g}"])
+        raise Missing([f"{name}: {describe(WORST)} or {describe(PGD_EXACT)} at t1 = {t1:g}"])
     evidence.used += [a.source for a in found]
     return found
 
