@@ -94,6 +94,12 @@ def colour(run: str) -> str:
     return RUNS[run]
 
 
+def scientific(value: float, digits: int = 0) -> str:
+    """A small or large number for the prose, such as "2 × 10⁻⁹"."""
+    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
 def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, **options: Any,
            ) -> tuple[Figure, list[Axes]]:
     """A figure of `count` equal panels in rows of at most `columns`; height in inches per row.

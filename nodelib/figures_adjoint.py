@@ -55,7 +55,7 @@ def backward_states(data: pd.DataFrame) -> Figure:
                       label=f"$t_1 = {t1:g}$")
         axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
         axis.set_xscale("symlog", linthresh=0.1)
-        axis.set(yscale="log", xlabel="time $t$ reached on the way back (start of the path at the left)",
+        axis.set(xlim=(-0.01, 1000), yscale="log", xlabel="time $t$ reached on the way back (start of the path at the left)",
                  ylabel="relative error of the state")
         axis.legend(title="backwards from")
     return figure

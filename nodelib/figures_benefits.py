@@ -26,12 +26,12 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
     """
     with figures.style():
         figure, (axis,) = figures.panels(1, height=3.0)
-        for row in data.itertuples():
+        for i, row in enumerate(data.itertuples()):
             shade = figures.colour(row.run)
             if np.isnan(row.accuracy):
                 axis.axvline(row.parameters, color=shade, linewidth=1, linestyle=":")
-                axis.text(row.parameters, 0.03, f" {row.run}: not trained yet", rotation=90, va="bottom", ha="right", fontsize=7.5,
-                          color=shade, transform=axis.get_xaxis_transform())
+                axis.text(row.parameters, 0.1 + 0.15 * (i % 6), f"{row.run}: not trained yet  ", ha="right", fontsize=8, color=shade,
+                          transform=axis.get_xaxis_transform())
                 continue
             axis.errorbar(row.parameters, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
                           fmt=figures.MARKERS[row.run], color=shade, capsize=3)
@@ -70,9 +70,7 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequen
     Args:
         data: of `nodelib.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
     """
-    index = torch.arange(1, spiral.INSTANTS + 1).expand(*data.held.shape[:2], -1)
-    with torch.no_grad():
-        found = {name: model(data, index)[seed] for name, model in models.items()}
+    found = {name: spiral.predict_all(model, data)[seed] for name, model in models.items()}
     with figures.style():
         figure, axes = figures.panels(len(which), height=2.6, sharex=True, sharey=True)
         for axis, n in zip(axes, which):

@@ -87,6 +87,11 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / expected.norm())
 
 
+def cosine(found: Tensor, expected: Tensor) -> float:
+    """Cosine of the angle between two gradients, over all elements."""
+    return float(F.cosine_similarity(found.double().flatten(), expected.flatten(), dim=0))
+
+
 def sign_disagreement(found: Tensor, expected: Tensor) -> float:
     """Share of elements whose signs differ: the pixels that FGSM would move the wrong way."""
     return float((found.sign() != expected.to(found.dtype).sign()).double().mean())
@@ -102,7 +107,7 @@ def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequen
 
     Returns:
         one row per method and end time: method, t1, input_error, parameter_error (relative), signs (share
-        of the image gradient's signs that differ), nfe.
+        of the image gradient's signs that differ), cosine (of the angle between image gradients), nfe.
     """
     references = {} if references is None else references
     rows = []
@@ -114,7 +119,8 @@ def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequen
             found = loss_gradient(model, images, labels, t1, **settings)
             rows.append({"method": name, "t1": t1, "input_error": relative_error(found.images, expected.images),
                          "parameter_error": relative_error(found.parameters, expected.parameters),
-                         "signs": sign_disagreement(found.images, expected.images), "nfe": found.nfe})
+                         "signs": sign_disagreement(found.images, expected.images),
+                         "cosine": cosine(found.images, expected.images), "nfe": found.nfe})
     return pd.DataFrame(rows)
 
 

@@ -155,15 +155,29 @@ def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> lis
     return losses
 
 
-def held_out_error(model: nn.Module, data: Data) -> list[float]:
+def sequences(data: Data) -> list[Tensor]:
+    """The held-out times in sequences of `SEEN`, each an index (S, N, SEEN)."""
+    count = INSTANTS // SEEN - 1
+    return [data.held[:, :, part::count] for part in range(count)]
+
+
+def predict_all(model: nn.Module, data: Data) -> Tensor:
+    """Predictions at all times, (S, N, INSTANTS, 2), asked for in sequences of `SEEN` as in training."""
+    with torch.no_grad():
+        indices = [data.seen, *sequences(data)]
+        found = torch.cat([model(data, index) for index in indices], 2)
+    order = torch.cat(indices, 2).argsort(2)
+    return targets(found, order)
+
+
+def held_out_error(model: nn.Module, data: Data, at_once: bool = False) -> list[float]:
     """Root mean square error against the noise-free states at the held-out times, one per seed.
 
-    The times are asked for in sequences of `SEEN`, as in training: a recurrent network that is asked for
-    more times takes more steps, and answers differently.
+    Args:
+        at_once: ask for all held-out times in one sequence instead of sequences of `SEEN`, as long as those
+            of the training. A recurrent network then takes more steps, and answers differently.
     """
     with torch.no_grad():
-        errors = []
-        for part in range(INSTANTS // SEEN - 1):
-            index = data.held[:, :, part :: INSTANTS // SEEN - 1]
-            errors.append((model(data, index) - targets(data.states, index)).square().mean((1, 2, 3)))
+        errors = [(model(data, index) - targets(data.states, index)).square().mean((1, 2, 3))
+                  for index in ([data.held] if at_once else sequences(data))]
     return torch.stack(errors).mean(0).sqrt().tolist()
