@@ -21,7 +21,7 @@ MEASUREMENTS: dict[str, str] = {
     "relative_speed": "|f(z)| / |z| at t1, per unit time",
     "turning": "radians per unit of log t by which the direction of z turns at t1: t1 |P f| / |z|, P the "
                "projection orthogonal to z; zero on a ray; settings: part",
-    "settling_time": "end time after which the quantity in settings.measure ('turning', centred, or "
+    "settling_time": "end time, from 1 on, after which the quantity in settings.measure ('turning', centred, or "
                      "'relative_speed') stays below settings.threshold; infinite (stored as 1e9) if not by 1000",
     "nearest_class": "share of images whose centred direction is nearest (in angle) to the mean direction of their "
                      "own class, class means from other, clean images; statistic 'mean'",
@@ -32,6 +32,10 @@ MEASUREMENTS: dict[str, str] = {
     "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",
     "ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f at those rays, on centred "
                       "directions; below 1 attracts; statistic 'max'",
+    "on_a_ray": "share of images with |f(w) - w| / |w| below 1e-3 after a further flow in log time; statistic 'mean'; "
+                "shown, not judged",
+    "lyapunov_exponent": "largest Lyapunov exponent of dw/ds = f(w) - w per unit of log time; statistic 'mean'; shown, "
+                         "not judged",
     "attacked_angle": "angle in degrees between the centred directions of an attacked image's state and its clean "
                       "image's, at t1; images 'pgd'",
     "jacobian_norm": "largest singular value of df/dz, mean along the path from 0 to t1",
