@@ -130,6 +130,42 @@ def test_the_leading_eigenvalue_of_a_network_is_that_of_its_dense_jacobian():
     assert value.real == pytest.approx(torch.linalg.eigvals(dense).real.max().item(), rel=1e-6)
 
 
+def test_the_lyapunov_exponent_of_affine_dynamics_is_the_leading_real_part_less_one():
+    torch.manual_seed(0)
+    basis = torch.linalg.qr(torch.randn(10, 10, dtype=torch.float64))[0]
+    for leading in (0.5, 1.3):
+        matrix = basis @ torch.diag(torch.linspace(-1, leading, 10, dtype=torch.float64)) @ basis.T
+        func = Affine(matrix, torch.ones(10, 1, 1, dtype=torch.float64))
+        found = dynamics.lyapunov_exponent(func, torch.randn(3, 10, 1, 1, dtype=torch.float64), log_time=10.0,
+                                           transient=15.0, rtol=1e-6, atol=1e-9)
+        assert found.tolist() == pytest.approx([leading - 1] * 3, abs=0.01)
+
+
+def test_all_eigenvalues_of_a_network_are_those_of_its_dense_jacobian():
+    func, w = random_func(2), random_states(1, 2, 5)[0]
+    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(), w.flatten())
+    expected = torch.linalg.eigvals(dense)
+    found = dynamics.jacobian_eigenvalues(func, w, batch=7)
+    assert found.real.sort().values.tolist() == pytest.approx(expected.real.sort().values.tolist(), abs=1e-8)
+    with pytest.raises(ValueError, match="leading_eigenvalue"):
+        dynamics.jacobian_eigenvalues(func, torch.zeros(64, 10, 10, dtype=torch.float64))
+
+
+def test_continuation_from_smoothed_relus_solves_where_newton_alone_may_stall():
+    func = random_func(4)
+    ray = dynamics.solve_ray(func, func(0.0, random_states(1, 4))[0].detach())
+    assert ray.residual < 1e-9
+    assert torch.allclose(func(0.0, ray.w[None])[0], ray.w, atol=1e-7)
+
+
+def test_a_smoothed_field_tends_to_the_field_itself():
+    for kinds in ({}, {"leaky": True}, {"last_norm": False}):
+        func, w = random_func(4, **kinds), random_states(2, 4)
+        exact = dynamics.normalised_field(func)(w)
+        errors = [(dynamics.normalised_field(func, d)(w) - exact).abs().max().item() for d in (1e-2, 1e-4, 1e-8)]
+        assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-6
+
+
 def test_arnoldi_factorises_and_stops_when_the_space_is_exhausted():
     torch.manual_seed(0)
     matrix = torch.randn(20, 20, dtype=torch.float64)
@@ -171,6 +207,24 @@ def test_separated_classes_are_told_apart_and_mixed_ones_are_not():
     coin = torch.arange(400) % 2
     for judge in (dynamics.nearest_class, dynamics.linear_probe):
         assert 0.35 < judge((noise[:200], coin[:200]), noise[200:], coin[200:]).double().mean() < 0.65
+
+
+def test_class_angles_are_means_over_pairs():
+    y = torch.tensor([[1, 0], [0, 1], [-1, 0.0]], dtype=torch.float64).reshape(3, 2, 1, 1)
+    within, across = dynamics.class_angles(y, torch.tensor([0, 0, 1]))
+    assert within == pytest.approx(90) and across == pytest.approx((180 + 90) / 2)
+
+
+def test_following_images_agrees_with_the_networks_own_answer(tiny_run, test_images):
+    model = tiny_run.load_model()
+    images, labels = test_images
+    paths = dynamics.follow(model, images, labels, [0.0, 0.5, 1.0], keep=[1.0], batch=64)
+    with torch.no_grad():
+        assert (paths.predicted[2] == model(images, 1.0).argmax(1).numpy()).mean() > 0.98
+    assert paths.values["turning"].shape == (3, 64) and paths.kept[1.0].shape == (64, 16, 7, 7)
+    assert paths.accuracy[2] == (paths.predicted[2] == labels.numpy()).mean()
+    with pytest.raises(ValueError, match="not among the times"):
+        dynamics.follow(model, images, labels, [0.0, 1.0], keep=[2.0])
 
 
 def test_the_length_of_states_plays_no_role_in_class_separation():
