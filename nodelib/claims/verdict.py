@@ -38,14 +38,14 @@ class Figure:
 
     def __str__(self) -> str:
         unit = f" {self.unit}" if self.unit else ""
-        text = f"{self.label} {_number(self.value)}"
+        text = f"{self.label}: {_number(self.value)}"
         if self.low is not None and self.high is not None:
             text += f" [{_number(self.low)}, {_number(self.high)}]"
         return text + unit
 
 
 def _number(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 10 else f"{value:.1f}"
+    return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 
 @dataclass(frozen=True)
