@@ -67,11 +67,12 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
     Args:
         data: rows of `nodelib.gradients.gradient_errors`.
     """
-    labels = {"input_error": "image gradient, relative error", "parameter_error": "parameter gradient, relative error",
-              "signs": "image gradient, share of wrong signs"}
+    labels = {"input_error": ("image gradient", "relative error"), "parameter_error": ("parameter gradient", "relative error"),
+              "signs": ("signs of the image gradient", "share that is wrong")}
     with figures.style():
         figure, axes = figures.panels(3, height=3.3)
-        for axis, (column, label) in zip(axes, labels.items()):
+        for axis, (column, (title, label)) in zip(axes, labels.items()):
+            axis.set_title(title)
             figures.lines(data, "t1", column, "method", colours=COLOURS, log="x" if column == "signs" else "xy", axis=axis,
                           xlabel="end time $t_1$", ylabel=label)
             axis.get_legend().remove()
