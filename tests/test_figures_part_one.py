@@ -1,0 +1,65 @@
+"""What the figures of Part I draw is what their data says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from nodelib import complexity, figures, figures_adjoint, figures_benefits, figures_solver, flows, spiral, toys
+from nodelib.odeint import odeint
+
+
+def test_the_ode_net_has_one_tick_per_evaluation():
+    (axis,) = figures_solver.architecture([0.0, 0.4, 2.5], 3.0).axes
+    (ticks,) = [c for c in axis.collections if len(c.get_segments()) == 3]
+    assert [segment[0][0] for segment in ticks.get_segments()] == [0.0, 0.4, 2.5]
+
+
+def test_euler_evaluates_at_whole_times_and_dopri5_elsewhere_too():
+    figure = figures_solver.fields_and_evaluations(toys.Field(1, seed=0).requires_grad_(False), torch.tensor([0.5]), 3.0)
+    times = [axis.lines[1].get_ydata() for axis in figure.axes]
+    assert times[0].tolist() == [0.0, 1.0, 2.0]
+    assert not np.allclose(times[1], np.round(times[1]))
+
+
+def test_rejected_steps_lie_above_the_limit():
+    solution = odeint(lambda t, y: -10 * y, torch.ones(1), (0.0, 2.0), first_step=2.0)
+    (axis,) = figures_solver.attempted_steps(complexity.attempts(solution), 1e-3).axes
+    crosses = [line for line in axis.lines if line.get_marker() == "x" and len(line.get_ydata())]
+    assert len(crosses) == solution.rejected and all(line.get_ydata()[0] > 1 for line in crosses)
+
+
+def test_memory_without_a_stored_measurement_says_so():
+    kept = pd.DataFrame({"method": ["adjoint"] * 2, "steps": [5, 10], "megabytes": [1.0, 1.0]})
+    figure = figures_adjoint.memory(kept, None)
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not measured yet"]
+
+
+def test_a_network_that_is_not_trained_is_named_and_has_no_point():
+    data = pd.DataFrame({"run": ["resnet-6", "resnet-1"], "parameters": [500_000, 200_000], "accuracy": [99.0, np.nan],
+                         "low": [98.8, np.nan], "high": [99.2, np.nan]})
+    (axis,) = figures_benefits.size_accuracy(data).axes
+    assert len(axis.containers) == 1
+    assert any("resnet-1: not trained yet" in text.get_text() for text in axis.texts)
+
+
+def test_the_exponent_of_a_power_is_its_power():
+    data = pd.DataFrame({"dimension": [8, 16, 32], "quantity": "trace", "operations": [3 * d**2 for d in (8, 16, 32)]})
+    assert figures_benefits.exponent(data, "trace") == pytest.approx(2)
+
+
+def test_spirals_and_moons_draw_the_models_they_are_given():
+    data = spiral.make_data(1, trajectories=2)
+    figure = figures_benefits.spirals(data, {"ODE": spiral.ODEModel(1)}, which=(0, 1))
+    truth, predicted, observed = figure.axes[0].lines
+    assert len(truth.get_xdata()) == spiral.INSTANTS + 1 and len(predicted.get_xdata()) == spiral.INSTANTS
+    assert predicted.get_color() == figures.METHODS["ODE"] and len(observed.get_xdata()) == spiral.SEEN
+    (image,) = figures_benefits.moons(flows.Flow(1), side=20).axes[1].images
+    assert image.get_array().shape == (20, 20) and (image.get_array() >= 0).all()
+
+
+@pytest.mark.parametrize("value, text", [(1.7e-9, "2 × 10⁻⁹"), (0.3, "3 × 10⁻¹"), (12345.0, "1 × 10⁴")])
+def test_numbers_for_the_prose(value, text):
+    assert figures.scientific(value) == text
