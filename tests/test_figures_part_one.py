@@ -20,7 +20,7 @@ def test_the_ode_net_has_one_tick_per_evaluation():
 def test_euler_evaluates_at_whole_times_and_dopri5_elsewhere_too():
     figure = figures_solver.fields_and_evaluations(toys.Field(1, seed=0).requires_grad_(False), torch.tensor([0.5]), 3.0)
     times = [axis.lines[1].get_ydata() for axis in figure.axes]
-    assert times[0].tolist() == [0.0, 1.0, 2.0]
+    assert sorted(set(times[0])) == [0.0, 1.0, 2.0]
     assert not np.allclose(times[1], np.round(times[1]))
 
 
