@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -175,7 +176,12 @@ def main(argv: list[str] | None = None) -> int:
     from nodelib.mnist import DataError
 
     try:
-        return known.function(known)
+        status = known.function(known)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (ValueError, ArtifactError, DataError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -75,3 +75,10 @@ def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "92.62" in text and "49.45" in text and "–" in text
     assert len([line for line in text.splitlines() if line.startswith(("small", "large"))]) == 24
+
+
+def test_a_reader_that_stops_early_is_no_error():
+    process = subprocess.Popen([sys.executable, "-m", "nodelib", "table"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()  # like `head` that has what it wants
+    error = process.stderr.read()
+    assert process.wait(timeout=60) == 0 and error == b""
