@@ -53,10 +53,29 @@ typedef int mask __attribute__((vector_size(VL * 4)));
 #define WEIGHTS (9 * C * C)    /* floats of one convolution */
 /* packed weights: [C / BLOCK][C / INPUTS][ky][INPUTS][kx][BLOCK] */
 
-/* Parameters: packed forward and backward weights of C1..C4, scales and offsets of G0..G4. */
+/* Minimal filtering F(4x4, 3x3): 36 products for 16 outputs, where the sum itself takes 144.
+ *
+ *     output = A' [ (G w G') * (B' input B) ] A        (* element by element, ' transposed)
+ *
+ * with the points 0, 1, -1, 2, -2, infinity (Winograd, 1980; Lavin and Gray, Fast algorithms for convolutional
+ * neural networks, 2016). Rounding errors are about ten times those of the sum, so the solver asks for
+ * it at tolerances far above them only. Transformed data: [DOMAIN][tiles][C], weights: [DOMAIN][C / COLUMNS][C][COLUMNS]. */
+#define DOMAIN 36
+#define TX ((W + 3) / 4)
+#define TILES (TX * ((H + 3) / 4)) /* tiles of 4 x 4 outputs per sample */
+#define PV (C % (2 * VL) == 0 ? 2 : 1)      /* vectors of a row of a block of products, and its rows */
+#define ROW (VL == 8 ? 6 : 12)
+#define COLUMNS (PV * VL)
+#define MINIMAL_WEIGHTS (DOMAIN * C * C)
+/* floats between one product's tiles of n samples and the next's: a multiple of 4096 would make them share cache sets */
+#define PLANE(n) ((size_t)(n) * TILES * C + 16)
+
+/* Parameters: packed forward and backward weights of C1..C4, scales and offsets of G0..G4; if `minimal`, the weights
+ * are transformed for minimal filtering, and so are their gradients. */
 typedef struct {
     const float *forward, *backward, *scale, *offset;
     float eps;
+    int minimal;
 } Params;
 
 INLINE void taps(vec acc[ROWS][W][V], const float *in, const float *w, const int from, const int to) {
@@ -135,6 +154,143 @@ static void weight_gradient(int n, const float *r, const float *d, float *g) {
                         UNROLL for (int j = 0; j < TAKEN; j++)
                             UNROLL for (int v = 0; v < V; v++) STORE(target + j * C + v * VL, acc[j][v]);
                     }
+}
+
+/* out (+)= a b for `rows` rows and COLUMNS columns: a(i, j) = a[i * a_row + j * a_step], b(j) = b + j * b_step. */
+INLINE void product(const float *a, size_t a_row, size_t a_step, const float *b, size_t b_step, int count, float *out,
+                    const int rows, const int accumulate) {
+    vec acc[ROW][PV];
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < PV; v++) acc[i][v] = accumulate ? (vec)LOAD(out + i * C + v * VL) : (vec){0};
+    for (int j = 0; j < count; j++, a += a_step, b += b_step) {
+        vec bv[PV];
+        UNROLL for (int v = 0; v < PV; v++) bv[v] = LOAD(b + v * VL);
+        UNROLL for (int i = 0; i < rows; i++) {
+            const float s = a[i * a_row];
+            UNROLL for (int v = 0; v < PV; v++) acc[i][v] += s * bv[v];
+        }
+    }
+    UNROLL for (int i = 0; i < rows; i++)
+        UNROLL for (int v = 0; v < PV; v++) STORE(out + i * C + v * VL, acc[i][v]);
+}
+
+/* The same for any number of rows. */
+INLINE void products(int rows, const float *a, size_t a_row, size_t a_step, const float *b, size_t b_step, int count,
+                     float *out, const int accumulate) {
+    int i = 0;
+    for (; i + ROW <= rows; i += ROW) product(a + i * a_row, a_row, a_step, b, b_step, count, out + i * C, ROW, accumulate);
+#define REST(m) case m: product(a + i * a_row, a_row, a_step, b, b_step, count, out + i * C, m < ROW ? m : ROW, accumulate); break;
+    switch (rows - i) { REST(1) REST(2) REST(3) REST(4) REST(5) REST(6) REST(7) REST(8) REST(9) REST(10) REST(11) }
+#undef REST
+}
+
+/* y = B' x for one column of a tile. */
+INLINE void input_column(const vec *x, int step, vec *y, int y_step) {
+    const vec x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step];
+    const vec even = x4 - 4 * x2, odd = x3 - 4 * x1, even2 = x4 - x2, odd2 = 2 * (x3 - x1);
+    y[0] = 4 * x0 - 5 * x2 + x4;
+    y[y_step] = even + odd;
+    y[2 * y_step] = even - odd;
+    y[3 * y_step] = even2 + odd2;
+    y[4 * y_step] = even2 - odd2;
+    y[5 * y_step] = 4 * x1 - 5 * x3 + x5;
+}
+
+/* y = A' x */
+INLINE void output_column(const vec *x, int step, vec *y, int y_step) {
+    const vec x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step], x4 = x[4 * step], x5 = x[5 * step];
+    const vec sum = x1 + x2, difference = x1 - x2, sum2 = x3 + x4, difference2 = x3 - x4;
+    y[0] = x0 + sum + sum2;
+    y[y_step] = difference + 2 * difference2;
+    y[2 * y_step] = sum + 4 * sum2;
+    y[3 * y_step] = difference + 8 * difference2 + x5;
+}
+
+/* y = A x */
+INLINE void cotangent_column(const vec *x, int step, vec *y, int y_step) {
+    const vec x0 = x[0], x1 = x[step], x2 = x[2 * step], x3 = x[3 * step];
+    const vec even = x0 + x2, odd = x1 + x3, even2 = x0 + 4 * x2, odd2 = 2 * x1 + 8 * x3;
+    y[0] = x0;
+    y[y_step] = even + odd;
+    y[2 * y_step] = even - odd;
+    y[3 * y_step] = even2 + odd2;
+    y[4 * y_step] = even2 - odd2;
+    y[5 * y_step] = x3;
+}
+
+/* Tiles of n samples into the domain of the products: B' x B of the 6 x 6 inputs of a tile, or, for a cotangent of
+ * the output, A x A' of its 4 x 4 outputs. Pixels outside the picture are zero. */
+INLINE void transform(int n, const float *in, float *out, const int cotangent) {
+    const int side = cotangent ? 4 : 6, margin = cotangent ? 0 : 1;
+    const size_t plane = PLANE(n);
+    for (int s = 0; s < n; s++)
+        for (int at = 0; at < TILES; at++) {
+            const int y0 = 4 * (at / TX) - margin, x0 = 4 * (at % TX) - margin;
+            for (int j = 0; j < C; j += VL) {
+                vec x[36], half[36], y[36];
+                UNROLL for (int a = 0; a < side; a++)
+                    UNROLL for (int b = 0; b < side; b++) {
+                        const int inside = y0 + a >= 0 && y0 + a < H && x0 + b >= 0 && x0 + b < W;
+                        x[a * side + b] =
+                            inside ? (vec)LOAD(in + (size_t)s * SIZE + ((y0 + a) * W + x0 + b) * C + j) : (vec){0};
+                    }
+                UNROLL for (int b = 0; b < side; b++)
+                    if (cotangent) cotangent_column(x + b, side, half + b, side);
+                    else input_column(x + b, side, half + b, side);
+                UNROLL for (int a = 0; a < 6; a++)
+                    if (cotangent) cotangent_column(half + a * side, 1, y + a * 6, 1);
+                    else input_column(half + a * side, 1, y + a * 6, 1);
+                float *target = out + ((size_t)s * TILES + at) * C + j;
+                UNROLL for (int k = 0; k < DOMAIN; k++) STORE(target + k * plane, y[k]);
+            }
+        }
+}
+
+/* Outputs of n samples from the domain of the products: A' x A. */
+static void transform_back(int n, const float *in, float *out) {
+    const size_t plane = PLANE(n);
+    for (int s = 0; s < n; s++)
+        for (int at = 0; at < TILES; at++) {
+            const int y0 = 4 * (at / TX), x0 = 4 * (at % TX);
+            for (int j = 0; j < C; j += VL) {
+                vec x[36], half[24], y[16];
+                const float *source = in + ((size_t)s * TILES + at) * C + j;
+                UNROLL for (int k = 0; k < DOMAIN; k++) x[k] = LOAD(source + k * plane);
+                UNROLL for (int b = 0; b < 6; b++) output_column(x + b, 6, half + b, 6);
+                UNROLL for (int a = 0; a < 4; a++) output_column(half + a * 6, 1, y + a * 4, 1);
+                UNROLL for (int a = 0; a < 4; a++)
+                    UNROLL for (int b = 0; b < 4; b++)
+                        if (y0 + a < H && x0 + b < W)
+                            STORE(out + (size_t)s * SIZE + ((y0 + a) * W + x0 + b) * C + j, y[a * 4 + b]);
+            }
+        }
+}
+
+static void transform_input(int n, const float *in, float *out) { transform(n, in, out, 0); }
+static void transform_cotangent(int n, const float *in, float *out) { transform(n, in, out, 1); }
+
+/* `convolve` by minimal filtering; tiles: scratch. */
+static void convolve_minimal(int n, const float *in, const float *w, float *out, float *tiles) {
+    float *after = tiles + DOMAIN * PLANE(n);
+    transform_input(n, in, tiles);
+    for (int k = 0; k < DOMAIN; k++)
+        for (int o = 0; o < C; o += COLUMNS, w += COLUMNS * C) {
+            const size_t plane = k * PLANE(n);
+            products(n * TILES, tiles + plane, C, 1, w, COLUMNS, C, after + plane + o, 0);
+        }
+    transform_back(n, after, out);
+}
+
+/* `weight_gradient` in the domain of the products: g is [DOMAIN][input][output]. */
+static void weight_gradient_minimal(int n, const float *r, const float *d, float *g, float *tiles) {
+    float *cotangent = tiles + DOMAIN * PLANE(n);
+    transform_input(n, r, tiles);
+    transform_cotangent(n, d, cotangent);
+    for (int k = 0; k < DOMAIN; k++, g += C * C)
+        for (int o = 0; o < C; o += COLUMNS) {
+            const size_t plane = k * PLANE(n);
+            products(C, tiles + plane, 1, C, cotangent + plane + o, C, n * TILES, g + o, 1);
+        }
 }
 
 /* Replaces per-channel sums by the mean over the channel's group. */
@@ -253,14 +409,15 @@ INLINE Kept kept_at(float *kept, size_t n, size_t stage, size_t s) {
     return (Kept){base + s * SIZE, base + NORMS * n * SIZE + s * GROUPS, n * SIZE, n * GROUPS};
 }
 
-/* k = f(y) for n samples; r is scratch. */
-static void evaluate(int n, const float *y, float *k, const Params *p, Kept kept, float *r) {
+/* k = f(y) for n samples; r and tiles are scratch. */
+static void evaluate(int n, const float *y, float *k, const Params *p, Kept kept, float *r, float *tiles) {
     normalise(n, y, kept.x, kept.inverse, p->eps);
     for (int l = 0; l < 4; l++) {
         float *x = kept.x + (l + 1) * kept.x_step;
         activate(n, kept.x + l * kept.x_step, r, p->scale + l * C, p->offset + l * C);
         if (l == 3 && !LAST_NORM) x = k;
-        convolve(n, r, p->forward + (size_t)l * WEIGHTS, x);
+        if (p->minimal) convolve_minimal(n, r, p->forward + (size_t)l * MINIMAL_WEIGHTS, x, tiles);
+        else convolve(n, r, p->forward + (size_t)l * WEIGHTS, x);
         if (l < 3 || LAST_NORM) normalise(n, x, x, kept.inverse + (l + 1) * kept.inverse_step, p->eps);
     }
     const float *x = LAST_NORM ? kept.x + 4 * kept.x_step : k;
@@ -275,9 +432,11 @@ static void evaluate(int n, const float *y, float *k, const Params *p, Kept kept
     }
 }
 
-/* y_bar = k_bar df/dy for n samples; adds to bar (weights, scales, offsets) unless NULL. d, r: scratch. */
-static void vjp(int n, const float *k_bar, float *y_bar, const Params *p, Kept kept, float *bar, float *d, float *r) {
-    float *scale_bar = bar ? bar + 4 * WEIGHTS : NULL, *offset_bar = bar ? scale_bar + NORMS * C : NULL;
+/* y_bar = k_bar df/dy for n samples; adds to bar (weights, scales, offsets) unless NULL. d, r, tiles: scratch. */
+static void vjp(int n, const float *k_bar, float *y_bar, const Params *p, Kept kept, float *bar, float *d, float *r,
+                float *tiles) {
+    const size_t weights = p->minimal ? MINIMAL_WEIGHTS : WEIGHTS;
+    float *scale_bar = bar ? bar + 4 * weights : NULL, *offset_bar = bar ? scale_bar + NORMS * C : NULL;
     const float *source = k_bar;
     if (LAST_NORM) {
         normalise_back(n, k_bar, d, kept.x + 4 * kept.x_step, kept.inverse + 4 * kept.inverse_step, p->scale + 4 * C,
@@ -288,9 +447,11 @@ static void vjp(int n, const float *k_bar, float *y_bar, const Params *p, Kept k
         const float *x = kept.x + l * kept.x_step, *a = p->scale + l * C, *b = p->offset + l * C;
         if (bar) {
             activate(n, x, r, a, b);
-            weight_gradient(n, r, source, bar + (size_t)l * WEIGHTS);
+            if (p->minimal) weight_gradient_minimal(n, r, source, bar + l * weights, tiles);
+            else weight_gradient(n, r, source, bar + l * weights);
         }
-        convolve(n, source, p->backward + (size_t)l * WEIGHTS, y_bar);
+        if (p->minimal) convolve_minimal(n, source, p->backward + l * weights, y_bar, tiles);
+        else convolve(n, source, p->backward + l * weights, y_bar);
         normalise_back(n, y_bar, l ? d : y_bar, x, kept.inverse + l * kept.inverse_step, a, b,
                        bar ? scale_bar + l * C : NULL, bar ? offset_bar + l * C : NULL, 1);
         source = d;
@@ -323,11 +484,14 @@ static void combine(size_t size, const float *y, int count, const float *w, cons
 
 /* ---- entry points; n samples shared among threads, scratch of nodelib_scratch floats per thread ---- */
 
-#define SCRATCH (CHUNK * (10 * SIZE + GROUPS))
+#define WORK (CHUNK * (10 * SIZE + GROUPS))
+#define SCRATCH (WORK + 2 * DOMAIN * PLANE(CHUNK))
+#define BAR(minimal) ((size_t)4 * (minimal ? MINIMAL_WEIGHTS : WEIGHTS) + 2 * NORMS * C) /* floats of a parameter gradient */
 
 size_t nodelib_scratch(void) { return SCRATCH; }
 size_t nodelib_kept(void) { return KEPT; }
 int nodelib_block(void) { return BLOCK; }
+int nodelib_columns(void) { return COLUMNS; }
 int nodelib_inputs(void) { return INPUTS; }
 int nodelib_rows(void) { return ROWS; }
 
@@ -351,7 +515,7 @@ void nodelib_evaluate(int n, int threads, const Params *p, const float *y, float
         float *work = scratch + THREAD * (size_t)SCRATCH;
         FOR_CHUNKS(s, m) {
             Kept own = kept ? kept_at(kept, n, 0, s) : (Kept){work, work + CHUNK * SIZE, 0, 0};
-            evaluate(m, y + (size_t)s * SIZE, k + (size_t)s * SIZE, p, own, work + CHUNK * (SIZE + GROUPS));
+            evaluate(m, y + (size_t)s * SIZE, k + (size_t)s * SIZE, p, own, work + CHUNK * (SIZE + GROUPS), work + WORK);
         }
     }
 }
@@ -361,10 +525,10 @@ void nodelib_vjp(int n, int threads, const Params *p, const float *k_bar, float 
                  float *scratch) {
     PARALLEL {
         float *work = scratch + THREAD * (size_t)SCRATCH;
-        float *bar = bars ? bars + THREAD * (size_t)(4 * WEIGHTS + 2 * NORMS * C) : NULL;
+        float *bar = bars ? bars + THREAD * BAR(p->minimal) : NULL;
         FOR_CHUNKS(s, m)
         vjp(m, k_bar + (size_t)s * SIZE, y_bar + (size_t)s * SIZE, p, kept_at(kept, n, 0, s), bar, work,
-            work + CHUNK * SIZE);
+            work + CHUNK * SIZE, work + WORK);
     }
 }
 
@@ -386,7 +550,7 @@ double nodelib_step(int n, int threads, const Params *p, const float *y, const f
                 float *state = i == 6 ? y_next + at : stage;
                 combine(size, y + at, i, ha + i * STAGES, v, state);
                 Kept own = kept ? kept_at(kept, n, i - 1, s) : (Kept){work, work + CHUNK * SIZE, 0, 0};
-                evaluate(m, state, out, p, own, error);
+                evaluate(m, state, out, p, own, error, work + WORK);
                 v[i] = out;
             }
             combine(size, NULL, STAGES, he, v, error);
@@ -413,7 +577,7 @@ void nodelib_reverse(int n, int threads, const Params *p, float *kept, const flo
                      const float *extra, float *y_bar, float *k1_bar, const float *ha, float *bars, float *scratch) {
     PARALLEL {
         float *work = scratch + THREAD * (size_t)SCRATCH;
-        float *bar = bars ? bars + THREAD * (size_t)(4 * WEIGHTS + 2 * NORMS * C) : NULL;
+        float *bar = bars ? bars + THREAD * BAR(p->minimal) : NULL;
         float *stage_bar[STAGES], *k_bar = work, *d = work + CHUNK * SIZE, *r = d + CHUNK * SIZE;
         for (int i = 1; i < STAGES; i++) stage_bar[i] = r + (size_t)i * CHUNK * SIZE;
         float *lambda = r + (size_t)STAGES * CHUNK * SIZE;
@@ -426,7 +590,7 @@ void nodelib_reverse(int n, int threads, const Params *p, float *kept, const flo
                     const float *two[2] = {last_bar ? last_bar + at : NULL, add};
                     if (two[0] || two[1]) {
                         combine(size, NULL, 2, one, two, k_bar);
-                        vjp(m, k_bar, stage_bar[i], p, kept_at(kept, n, i - 1, s), bar, d, r);
+                        vjp(m, k_bar, stage_bar[i], p, kept_at(kept, n, i - 1, s), bar, d, r, work + WORK);
                         two[0] = next_bar ? next_bar + at : NULL, two[1] = stage_bar[i];
                         combine(size, NULL, 2, one, two, lambda);
                     } else if (next_bar) memcpy(lambda, next_bar + at, size * sizeof(float));
@@ -440,7 +604,7 @@ void nodelib_reverse(int n, int threads, const Params *p, float *kept, const flo
                 for (int j = i + 1; j < STAGES - 1; j++) sources[j - i] = stage_bar[j], weights[j - i] = ha[j * STAGES + i];
                 float *target = i ? k_bar : k1_bar + at;
                 combine(size, add, STAGES - 1 - i, weights, sources, target);
-                if (i) vjp(m, k_bar, stage_bar[i], p, kept_at(kept, n, i - 1, s), bar, d, r);
+                if (i) vjp(m, k_bar, stage_bar[i], p, kept_at(kept, n, i - 1, s), bar, d, r, work + WORK);
             }
             const float *sources[STAGES - 2] = {stage_bar[1], stage_bar[2], stage_bar[3], stage_bar[4], stage_bar[5]};
             combine(size, lambda, 5, one, sources, y_bar + at);

@@ -105,7 +105,8 @@ def test_single_precision_errs_at_most_twice_as_much_as_autograd(name, compiled)
     for seed in range(5):
         func, y0 = dynamics(name, 1, seed)
         weights = torch.randn(2, *y0.shape)
-        solution, found = gradients(func, y0, [0.0, 0.05], weights, first_step=0.05, compiled=compiled)
+        # a tolerance at which the kernels sum convolutions directly
+        solution, found = gradients(func, y0, [0.0, 0.05], weights, first_step=0.05, compiled=compiled, rtol=5e-5, atol=5e-5)
         _, plain = autograd_gradients(func, y0, solution, weights)
         _, reference = autograd_gradients(func.double(), y0.double(), solution, weights.double())
         ours = sum((a.double() - b).norm() / b.norm() for a, b in zip(found, reference))
@@ -120,11 +121,28 @@ def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:16])[:1]:
         for t1 in (1.0, 10.0, 100.0, 500.0):
             weights = torch.randn(2, *y0.shape)
-            solution, found = gradients(func, y0, [0.0, t1], weights)
+            solution, found = gradients(func, y0, [0.0, t1], weights, rtol=9e-5, atol=9e-5)
             _, plain = autograd_gradients(func, y0, solution, weights)
             _, reference = autograd_gradients(copy.deepcopy(func).double(), y0.double(), solution, weights.double())
             ratios.append(relative_error(found[0].double(), reference[0]) / relative_error(plain[0].double(), reference[0]))
     assert sorted(ratios)[len(ratios) // 2] < 2, ratios
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_minimal_filtering_rounds_far_below_the_tolerance_and_keeps_the_steps(name):
+    func, y0 = dynamics(name)
+    loose = native.native_stepper(func, y0, native.DOPRI5, (), native.MINIMAL_TOLERANCE, native.MINIMAL_TOLERANCE)
+    if loose is None:
+        pytest.skip("no C compiler")
+    tight = native.native_stepper(func, y0, native.DOPRI5, (), 0.9 * native.MINIMAL_TOLERANCE, 1.0)
+    assert loose.minimal and not tight.minimal
+    with torch.no_grad():
+        expected = copy.deepcopy(func).double()(0.0, y0.double())
+    errors = [relative_error(s.unpack(s.evaluate(0.0, s.pack(y0))[0]).double(), expected) for s in (loose, tight)]
+    assert errors[0] < 2e-5 < native.MINIMAL_TOLERANCE / 4 and errors[1] < 3e-6, errors
+    solutions = [odeint(func, y0, [0.0, 10.0], compiled=compiled, params=()) for compiled in (True, False)]
+    counts = [(s.accepted, s.rejected) for s in solutions]
+    assert abs(counts[0][0] - counts[1][0]) <= 1 and abs(counts[0][1] - counts[1][1]) <= 1, counts
 
 
 def test_first_step_is_held_constant_where_torchdiffeq_differentiates_it():
@@ -340,11 +358,12 @@ def test_changed_weights_reach_the_compiled_kernels():
         torch.testing.assert_close(found, odeint(func, y0, [0.0, 1.0], compiled=False).y, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])  # minimal filtering, and the sum
 @pytest.mark.parametrize("samples", [1, 7, 19])
 @pytest.mark.parametrize("name", DYNAMICS)
-def test_compiled_evaluations_and_their_reverse_match_double_precision(name, samples):
+def test_compiled_evaluations_and_their_reverse_match_double_precision(name, samples, tolerance):
     func, y = dynamics(name, samples)
-    stepper = native.native_stepper(func, y, native.DOPRI5, tuple(func.parameters()), 1e-3, 1e-3)
+    stepper = native.native_stepper(func, y, native.DOPRI5, tuple(func.parameters()), tolerance, tolerance)
     if stepper is None:
         pytest.skip("no C compiler")
     packed = stepper.pack(y)
@@ -357,8 +376,11 @@ def test_compiled_evaluations_and_their_reverse_match_double_precision(name, sam
     expected = exact(0.0, leaf)
     bars = torch.autograd.grad(expected, (leaf, *exact.parameters()), k_bar.double())
     assert relative_error(stepper.unpack(k).double(), expected) < 1e-5
-    for mine, theirs in zip((stepper.unpack(y_bar), *parameters), bars):
-        assert relative_error(mine.double(), theirs) < 2e-3  # a few ReLUs switch by rounding
+    errors = [relative_error(mine.double(), theirs) for mine, theirs in zip(stepper.unpack(y_bar), bars[0])]
+    switched = sum(error > 1e-5 for error in errors)  # a ReLU that rounding switches changes its sample's gradient
+    assert switched <= 2 and max(errors) < 0.1, errors
+    for mine, theirs in zip(parameters, bars[1:]):
+        assert relative_error(mine.double(), theirs) < (0.1 if switched else 2e-5)
 
 
 def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, tmp_path):
