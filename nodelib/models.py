@@ -261,13 +261,16 @@ class ResNet(_Classifier):
 
 
 def build(config: RunConfig) -> ODENet | ResNet:
-    """The untrained network of a run, with weights drawn from the run's seed."""
-    with torch.random.fork_rng(devices=[]):
+    """The untrained network of a run, with weights drawn from the run's seed, the head's by `head_scale` smaller."""
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(config.seed)
         if config.architecture == "resnet":
-            return ResNet(config.channels, config.size, config.blocks)
-        return ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
-                      gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
+            model = ResNet(config.channels, config.size, config.blocks)
+        else:
+            model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
+                           gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
+        model.linear.weight.mul_(config.head_scale)
+        return model
 
 
 def count_parameters(model: nn.Module) -> int:

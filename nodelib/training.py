@@ -86,7 +86,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     images, labels = images[: config.train_images].to(device), labels[: config.train_images].to(device)
     model = build(config).to(device)
     model.pooling = config.pooling
-    optimiser = torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
     checkpoint = folder / "checkpoint.safetensors"
     start, rows, seconds_before = 0, [], 0.0
     if checkpoint.exists():
@@ -110,7 +110,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             index = torch.from_numpy(
                 order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
             for group in optimiser.param_groups:
-                group["lr"] = learning_rate(config, step)
+                group["lr"] = group["scale"] * learning_rate(config, step)
             row = _step(model, optimiser, images[index], labels[index], config, step)
             seconds = seconds_before + time.monotonic() - began
             rows.append({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds})
@@ -141,6 +141,13 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     })
     checkpoint.unlink(missing_ok=True)
     return artifacts.load_run(folder)
+
+
+def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
+    """The optimiser's groups: the head's weights with a scaled rate, and all others."""
+    head = model.linear.weight
+    return [{"params": [p for p in model.parameters() if p is not head], "scale": 1.0},
+            {"params": [head], "scale": config.head_scale}]
 
 
 @contextlib.contextmanager

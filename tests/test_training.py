@@ -12,7 +12,7 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from nodelib import artifacts, configs, training
+from nodelib import artifacts, configs, models, training
 from nodelib.configs import AttackConfig
 
 
@@ -204,3 +204,21 @@ def test_the_six_rows_share_one_recipe():
     for field in recipe:
         assert len({getattr(config, field) for config in rows}) == 1, field
     assert len({(config.channels, config.epochs, config.batch_size) for config in rows}) == 2  # one per size
+    for config in rows:  # logits start, and change, alike at every end time
+        assert config.head_scale * max(config.t1) == pytest.approx(10)
+
+
+def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp_path):
+    whole, tenth = (models.build(tiny_config(head_scale=scale)) for scale in (1.0, 0.1))
+    for (name, a), b in zip(whole.named_parameters(), tenth.parameters()):
+        assert torch.equal(0.1 * a if name == "linear.weight" else a, b)
+    before = [p.detach().clone() for p in tenth.parameters()]
+    optimiser = torch.optim.Adam(training._parameter_groups(tenth, tiny_config(head_scale=0.1)), lr=1e-3)
+    for group in optimiser.param_groups:
+        group["lr"] *= group["scale"]
+    tenth(torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0)), 1.0).square().sum().backward()
+    optimiser.step()
+    # Adam's first step moves every weight with a gradient by its rate
+    moved = {name: (p - q).abs().max().item() for (name, p), q in zip(tenth.named_parameters(), before)}
+    assert moved.pop("linear.weight") == pytest.approx(1e-4, rel=0.01)
+    assert all(change == pytest.approx(1e-3, rel=0.02) for change in moved.values()), moved
