@@ -1,6 +1,8 @@
 """Attacks in the l-infinity ball: FGSM and PGD."""
 
+from nodelib.attacks.common import AttackError
 from nodelib.attacks.fgsm import fgsm
+from nodelib.attacks.losses import LOSSES, dlr_loss, logit_gap, margin_loss
 from nodelib.attacks.pgd import pgd
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd}
@@ -13,4 +15,4 @@ def get(name: str):
     return ATTACKS[name]
 
 
-__all__ = ["ATTACKS", "fgsm", "get", "pgd"]
+__all__ = ["ATTACKS", "AttackError", "LOSSES", "dlr_loss", "fgsm", "get", "logit_gap", "margin_loss", "pgd"]
