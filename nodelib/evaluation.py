@@ -20,11 +20,11 @@ from nodelib.attacks.strong import strong
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
-from nodelib.models import ODENet, ResNet
+from nodelib.models import ODEBlock, ODENet, ResNet
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors
 
-__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "attack", "evaluate", "evaluate_run", "record",
+__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "at_tolerance", "attack", "evaluate", "evaluate_run", "record",
            "test_order", "test_subset", "wilson"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
@@ -52,24 +52,8 @@ test_subset.__test__ = False
 
 
 @contextlib.contextmanager
-def _as_measured(model: ODENet | ResNet, measurement: Measurement) -> Iterator[None]:
-    """The model in eval mode, with the measurement's pooling and tolerances, for the time being."""
-    block = getattr(model, "block", None)
-    before = (model.training, model.pooling, model.pool.generator)
-    model.eval()
-    model.pooling = measurement.pooling
-    model.pool.generator = torch.Generator().manual_seed(measurement.pooling_seed)
-    try:
-        with _tolerance(block, measurement.rtol, measurement.atol):
-            yield
-    finally:
-        model.train(before[0])
-        model.pooling, model.pool.generator = before[1:]
-
-
-@contextlib.contextmanager
-def _tolerance(block, rtol: float, atol: float) -> Iterator[None]:
-    """Another tolerance of the ODE block, if there is one, for the time being."""
+def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[None]:
+    """Other tolerances of the ODE block, if there is one, for the time being."""
     before = block and (block.rtol, block.atol)
     if block is not None:
         block.rtol, block.atol = rtol, atol
@@ -78,6 +62,22 @@ def _tolerance(block, rtol: float, atol: float) -> Iterator[None]:
     finally:
         if block is not None:
             block.rtol, block.atol = before
+
+
+@contextlib.contextmanager
+def _as_measured(model: ODENet | ResNet, measurement: Measurement) -> Iterator[None]:
+    """The model in eval mode, with the measurement's pooling and tolerances, for the time being."""
+    block = getattr(model, "block", None)
+    before = (model.training, model.pooling, model.pool.generator)
+    model.eval()
+    model.pooling = measurement.pooling
+    model.pool.generator = torch.Generator().manual_seed(measurement.pooling_seed)
+    try:
+        with at_tolerance(block, measurement.rtol, measurement.atol):
+            yield
+    finally:
+        model.train(before[0])
+        model.pooling, model.pool.generator = before[1:]
 
 
 def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, *,
@@ -101,10 +101,10 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     if m.attack == "transfer":
         return pgd(source, images, labels, m.epsilon, **ascent, **climb, clip=m.clip, gradient=m.gradient)
     tolerance = m.attack_tolerance
-    with _tolerance(block, tolerance or m.rtol, tolerance or m.atol):
+    with at_tolerance(block, tolerance or m.rtol, tolerance or m.atol):
         if m.attack == "fgsm" and m.gradient == REFERENCE:
             double = copy.deepcopy(model).double()
-            with _tolerance(getattr(double, "block", None), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
+            with at_tolerance(getattr(double, "block", None), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
                 return fgsm(double, images.double(), labels, m.epsilon, **common, **climb).to(images.dtype)
         if m.attack == "fgsm":
             return fgsm(model, images, labels, m.epsilon, **common, **climb)
