@@ -46,30 +46,40 @@ def _train(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _evaluate_folder(folder: Path, device: str, budget: float | None = None) -> None:
-    from nodelib import artifacts, evaluation
+def _evaluate_folder(folder: Path, device: str, protocol: str = "table", images: int | None = None,
+                     budget: float | None = None) -> None:
+    from nodelib import artifacts, evaluation, protocols
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
-    records = evaluation.evaluate_run(folder, evaluation.table_protocol(config), device=device, budget=budget)
-    for r in records:
-        print(f"{folder.name}  {r['id']:<22} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
-              f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
+    # adversarial images come from the first seed of every main run that is stored beside this one
+    sources = [f"{name}-seed0" for name in (*configs.ROWS, *configs.PAIR)
+               if (folder.parent / f"{name}-seed0" / "config.json").exists()]
+    measurements = protocols.get(protocol, config, sources, images)
+    asked = {measurement.id for measurement in measurements}
+    for r in evaluation.evaluate_run(folder, measurements, device=device, budget=budget):
+        if r["id"] in asked:
+            print(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
+                  f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
+    from nodelib import protocols
     from nodelib.artifacts import find_runs
     from nodelib.training import resolve_device
 
     resolve_device(arguments.device)
     names = _names(arguments.run)
+    protocols.get(arguments.protocol, configs.get(names[0]), (), arguments.images)  # raises before any work
     found = [run for run in find_runs(arguments.root)
              if run.name in names and (arguments.seed is None or run.seed in arguments.seed)]
     if not found:
         print(f"no finished run of {', '.join(names)}; train it first with `python -m nodelib train {arguments.run}`",
               file=sys.stderr)
         return 1
+    began = time.monotonic()
     for run in found:
-        _evaluate_folder(run.path, arguments.device, arguments.budget)
+        left = None if arguments.budget is None else max(0.0, arguments.budget - (time.monotonic() - began))
+        _evaluate_folder(run.path, arguments.device, arguments.protocol, arguments.images, left)
     return 0
 
 
@@ -143,8 +153,11 @@ def parser() -> argparse.ArgumentParser:
                        help="stop cleanly at a checkpoint after so long (exit status 3)")
     train.add_argument("--evaluate", action="store_true", help="measure each run when it is trained")
     common(train)
-    evaluate = add("evaluate", _evaluate, "Measure trained runs by the table's protocol; resumes per record.")
+    evaluate = add("evaluate", _evaluate, "Measure trained runs by a protocol; resumes per record.")
     evaluate.add_argument("run", help=run_help)
+    evaluate.add_argument("--protocol", default="table", help="what to measure: table (default), strong, sweep, epsilon, "
+                          "masking, transfer, tolerance, or all")
+    evaluate.add_argument("--images", type=int, metavar="N", help="at most so many test images per record")
     evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     evaluate.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further record after so long")
@@ -182,7 +195,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except (ValueError, ArtifactError, DataError) as error:
+    except (ValueError, ArtifactError, DataError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import math
+import copy
+import dataclasses
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,123 +14,20 @@ import torch
 from torch import Tensor
 
 from nodelib import artifacts, mnist
-from nodelib.attacks import fgsm, pgd
-from nodelib.attacks.common import check_epsilon, check_images, check_labels
-from nodelib.configs import TABLE_T1, RunConfig
-from nodelib.models import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.odeint import GRADIENTS
+from nodelib.attacks import STRONG, fgsm, hop_skip_jump, pgd
+from nodelib.attacks.common import check_images, check_labels, check_result, project
+from nodelib.attacks.strong import strong
+from nodelib.measurement import (
+    BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
+)
+from nodelib.models import ODEBlock, ODENet, ResNet
 from nodelib.progress import Progress
+from nodelib.worst_case import survivors
 
-EPSILON = 0.3  # the post's, and the usual one on MNIST
-SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
-BATCH = 250
-TEST_IMAGES = 10000
+__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "at_tolerance", "attack", "evaluate", "evaluate_run", "record",
+           "test_order", "test_subset", "wilson"]
 
-
-def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
-
-    Args:
-        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level.
-
-    Returns:
-        lower and upper end, in [0, 1].
-    """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"correct is {correct} of n = {n}; needed are n >= 1 and 0 <= correct <= n")
-    p, spread = correct / n, z * z / n
-    centre = (p + spread / 2) / (1 + spread)
-    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
-def describe_gradient(gradient: str) -> tuple[str, str]:
-    """Method ("exact", "adjoint" or "anchored") and library of a gradient name, as records state them."""
-    library, _, method = gradient.rpartition("-")
-    return {"backprop": "exact"}.get(method, method), library or "nodelib"
-
-
-@dataclass(frozen=True)
-class Measurement:
-    """One accuracy to measure.
-
-    Fields:
-        t1: end time of the test (the attack's too).
-        n: number of test images, the first n of `test_order()`, 1 to 10,000.
-        attack: "none", "fgsm" or "pgd".
-        epsilon: radius in pixel units; 0 for "none".
-        clip: attacked pixels kept in [0, 1].
-        gradient: of the attack, one of `nodelib.odeint.GRADIENTS`.
-        pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
-        pooling_seed: of the random regions.
-        steps, step_size, restarts, seed: of PGD.
-        batch: images per solve; they share one step size, so it is part of the protocol.
-        rtol, atol: tolerances of scoring and attack.
-        label: short name used in the record's id.
-    """
-
-    t1: float
-    n: int
-    attack: str = "none"
-    epsilon: float = 0.0
-    clip: bool = True
-    gradient: str = "exact"
-    pooling: str = "fixed"
-    pooling_seed: int = 0
-    steps: int = 1
-    step_size: float = 0.0
-    restarts: int = 1
-    seed: int = 0
-    batch: int = BATCH
-    rtol: float = 1e-3
-    atol: float = 1e-3
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        check_end_time(self.t1)
-        check_epsilon(self.epsilon)
-        if self.attack not in ("none", "fgsm", "pgd"):
-            raise ValueError(f"unknown attack {self.attack!r}; the known attacks are none, fgsm, pgd")
-        if not 1 <= self.n <= TEST_IMAGES:
-            raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
-
-    @property
-    def id(self) -> str:
-        """Name of the record: label and end time, as in "fgsm-seed-t10"."""
-        return f"{self.label or self.attack}-t{self.t1:g}"
-
-
-def table_protocol(config: RunConfig) -> list[Measurement]:
-    """What every run is measured on: the table's columns at the post's four end times.
-
-    Per end time: clean accuracy with fixed and with random pooling; FGSM by the post's protocol (not
-    clipped, random pooling, continuous adjoint, batch 32); FGSM and PGD-10 with the exact gradient
-    (clipped, fixed pooling). Smoke runs use fewer images away from their own end time.
-    """
-    times = TABLE_T1 if config.architecture == "odenet" else (config.test_t1,)
-    smoke = config.scale == "smoke"
-    result = []
-    for t1 in times:
-        own = t1 == config.test_t1
-        n = config.test_images if own or not smoke else min(config.test_images, config.attack_images)
-        attacked = config.attack_images
-        result.append(Measurement(t1, n))
-        if attacked:
-            result.append(Measurement(t1, attacked, "fgsm", EPSILON, batch=min(BATCH, attacked), label="fgsm-exact"))
-        if smoke:
-            continue
-        result.append(Measurement(t1, n, pooling="random", label="none-random"))
-        if attacked:
-            result.append(Measurement(t1, attacked, "fgsm", EPSILON, clip=False, gradient="adjoint",
-                                      pooling="random", batch=SEED_BATCH, label="fgsm-seed"))
-            result.append(Measurement(t1, attacked, "pgd", EPSILON, steps=10, step_size=0.075, label="pgd10-exact"))
-    if config.architecture != "odenet":  # no solver, so no gradient method to tell apart
-        result = [m for m in result if m.label != "fgsm-seed"]
-    return result
+Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
 
 
 def test_order() -> np.ndarray:
@@ -155,46 +52,97 @@ test_subset.__test__ = False
 
 
 @contextlib.contextmanager
-def _as_measured(model: ODENet | ResNet, measurement: Measurement) -> Iterator[None]:
-    """The model in eval mode, with the measurement's pooling and tolerances, for the time being."""
-    block = getattr(model, "block", None)
-    before = (model.training, model.pooling, model.pool.generator, block and (block.rtol, block.atol))
-    model.eval()
-    model.pooling = measurement.pooling
-    model.pool.generator = torch.Generator().manual_seed(measurement.pooling_seed)
+def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[None]:
+    """Other tolerances of the ODE block, if there is one, for the time being."""
+    before = block and (block.rtol, block.atol)
     if block is not None:
-        block.rtol, block.atol = measurement.rtol, measurement.atol
+        block.rtol, block.atol = rtol, atol
     try:
         yield
     finally:
-        model.train(before[0])
-        model.pooling, model.pool.generator = before[1], before[2]
         if block is not None:
-            block.rtol, block.atol = before[3]
+            block.rtol, block.atol = before
 
 
-def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement) -> Tensor:
-    """The images as the measurement's attack changes them (unchanged for "none")."""
-    random = measurement.pooling == "random"
-    if measurement.attack == "none":
+@contextlib.contextmanager
+def _as_measured(model: ODENet | ResNet, measurement: Measurement) -> Iterator[None]:
+    """The model in eval mode, with the measurement's pooling and tolerances, for the time being."""
+    block = getattr(model, "block", None)
+    before = (model.training, model.pooling, model.pool.generator)
+    model.eval()
+    model.pooling = measurement.pooling
+    model.pool.generator = torch.Generator().manual_seed(measurement.pooling_seed)
+    try:
+        with at_tolerance(block, measurement.rtol, measurement.atol):
+            yield
+    finally:
+        model.train(before[0])
+        model.pooling, model.pool.generator = before[1:]
+
+
+def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, *,
+           source: ODENet | ResNet | None = None) -> Tensor:
+    """The images as the measurement's attack changes them (unchanged for "none").
+
+    Args:
+        model: as `evaluate` sets it up: in eval mode, with the measurement's pooling.
+        source: the network that a "transfer" attacks instead, at its own end time.
+    """
+    m = measurement
+    if m.attack == "none":
         return images
-    common = dict(t1=measurement.t1, clip=measurement.clip, gradient=measurement.gradient,
-                  allow_random_forward=random)
-    if measurement.attack == "fgsm":
-        return fgsm(model, images, labels, measurement.epsilon, **common)
-    return pgd(model, images, labels, measurement.epsilon, step_size=measurement.step_size,
-               steps=measurement.steps, restarts=measurement.restarts, seed=measurement.seed, **common)
+    if m.attack == "worst":
+        raise ValueError("a worst case is computed from a run's records, not attacked; use evaluate_run")
+    block = getattr(model, "block", None)
+    common = dict(t1=m.t1, clip=m.clip, gradient="exact" if m.gradient == REFERENCE else m.gradient,
+                  allow_random_forward=m.pooling == "random")
+    climb = dict(loss=m.loss, logit_scale=m.logit_scale, draws=m.draws)
+    ascent = dict(step_size=m.step_size, steps=m.steps, restarts=m.restarts, seed=m.seed)
+    if m.attack == "transfer":
+        return pgd(source, images, labels, m.epsilon, **ascent, **climb, clip=m.clip, gradient=m.gradient)
+    tolerance = m.attack_tolerance
+    with at_tolerance(block, tolerance or m.rtol, tolerance or m.atol):
+        if m.attack == "fgsm" and m.gradient == REFERENCE:
+            double = copy.deepcopy(model).double()
+            with at_tolerance(getattr(double, "block", None), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
+                return fgsm(double, images.double(), labels, m.epsilon, **common, **climb).to(images.dtype)
+        if m.attack == "fgsm":
+            return fgsm(model, images, labels, m.epsilon, **common, **climb)
+        if m.attack == "pgd":
+            return pgd(model, images, labels, m.epsilon, **ascent, **common, **climb)
+        if m.attack in STRONG:
+            return strong(m.attack, model, images, labels, m.epsilon, steps=m.steps, restarts=m.restarts, seed=m.seed,
+                          draws=m.draws, **common)
+        return hop_skip_jump(model, images, labels, m.epsilon, queries=m.steps, seed=m.seed, **common)
+
+
+def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
+                directions: Directions) -> Tensor:
+    """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
+    key = (m.t1, m.gradient, m.rtol, m.attack_tolerance, m.loss, m.logit_scale, m.batch, start, len(images))
+    if key not in directions:
+        unit = dataclasses.replace(m, epsilon=1.0, clip=False)
+        directions[key] = (attack(model, images, labels, unit) - images).sign()
+    return check_result(project(images + m.epsilon * directions[key], images, m.epsilon, m.clip), images, m.epsilon,
+                        m.clip, "fgsm")
 
 
 def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement,
-             progress: bool | None = False) -> tuple[np.ndarray, float]:
+             progress: bool | None = False, *, alive: np.ndarray | None = None,
+             source: ODENet | ResNet | None = None, directions: Directions | None = None) -> tuple[np.ndarray, float]:
     """Which images the model classifies correctly under a measurement, and the mean NFE of a solve.
+
+    Attacked images are scored in fixed batches, the images in their order, whatever batches the attack
+    used: a prediction depends on its batch-mates through the shared step size.
 
     Args:
         model: its mode, pooling and tolerances are restored afterwards.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         measurement: what to do to them; its `n` is not used here.
         progress: True or False to show progress or not; None: a bar on a terminal, else plain lines.
+        alive: bool, shape (N,): attack these only and count the others as broken.
+        source: the network that a "transfer" attacks.
+        directions: filled with, and read for, what FGSM can use again at another epsilon.
 
     Returns:
         correct, bool, shape (N,); NFE per solve averaged over images (0 without a solver).
@@ -204,29 +152,45 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     """
     check_images(images)
     check_labels(labels, len(images))
-    correct, nfe = [], 0.0
-    batches = range(0, len(images), measurement.batch)
-    with (_as_measured(model, measurement),
-          Progress(measurement.id, len(batches), "batch", shown=progress) as bar):
+    m, correct, nfe = measurement, [], 0.0
+    batches = range(0, len(images), m.batch)
+    again = directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None
+    apart = alive is not None or m.attack_batch is not None  # the attack has batches of its own
+    todo = torch.arange(len(images)) if alive is None else torch.from_numpy(np.flatnonzero(alive))
+    parts = todo.split(m.attack_batch or m.batch) if apart else ()
+    with (_as_measured(model, m), Progress(m.id, len(batches) + len(parts), "batch", shown=progress) as bar):
+        attacked = images.clone() if apart else images
+        for part in parts:
+            if len(part):
+                attacked[part] = attack(model, images[part], labels[part], m, source=source)
+            bar.advance()
         for start in batches:
-            x, y = images[start:start + measurement.batch], labels[start:start + measurement.batch]
-            x = attack(model, x, y, measurement)
+            x, y = attacked[start:start + m.batch], labels[start:start + m.batch]
+            if again:
+                x = _fgsm_again(model, x, y, m, start, directions)
+            elif not apart:
+                x = attack(model, x, y, m, source=source)
             with torch.no_grad():
-                logits = model(x, measurement.t1)
+                logits = model(x, m.t1)
             if not torch.isfinite(logits).all():
-                raise ValueError(f"the model's logits are not finite at t1 = {measurement.t1:g}; check its weights")
+                raise ValueError(f"the model's logits are not finite at t1 = {m.t1:g}; check its weights")
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
             bar.advance()
-    return np.concatenate(correct), nfe / len(images)
+    right = np.concatenate(correct)
+    return (right if alive is None else right & alive), nfe / len(images)
 
 
 def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device: str | torch.device = "cpu",
                  progress: bool | None = None, budget: float | None = None) -> list[dict]:
     """Measure a stored run and add one record per measurement; records it has already are kept.
 
-    Each record is stored as soon as it is measured, so an interrupted evaluation resumes where it
-    stopped. `budget`: seconds after which no further record is begun.
+    A record of the same id on fewer images than asked for is measured again and replaced. Each record is
+    stored as soon as it is measured, so an interrupted evaluation resumes where it stopped. Worst cases
+    come last, whatever the order, and are computed again whenever the records they combine have changed.
+
+    Args:
+        budget: seconds after which no further record is begun (worst cases, which cost nothing, still are).
 
     Returns:
         all records of the run.
@@ -236,49 +200,48 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()
     run = artifacts.load_run(folder)
-    records = list(run.metrics)
-    pending = [m for m in measurements if m.id not in {record["id"] for record in records}]
-    if not pending:
-        return records
+    sizes = {r["id"]: r["n"] for r in run.metrics}
+    pending = [m for m in measurements if m.attack != "worst" and sizes.get(m.id, 0) < m.n]
+    worst = [m for m in measurements if m.attack == "worst"]
     began = time.monotonic()
-    model = run.load_model(device)
-    order_images, order_labels = test_subset(max(m.n for m in pending))
-    order_images, order_labels = order_images.to(device), order_labels.to(device)
-    commit = artifacts.source_state()["commit"]
-    for measurement in pending:
+    commit = artifacts.source_state()["commit"] if pending or worst else None
+    where = artifacts.describe_device(device)
+    if pending:
+        model, directions, sources = run.load_model(device), {}, {}
+        images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
+    for m in pending:
         if budget is not None and time.monotonic() - began > budget:
             break
+        if m.source is not None and m.source not in sources:
+            sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)
         started = time.monotonic()
-        correct, nfe = evaluate(model, order_images[:measurement.n], order_labels[:measurement.n], measurement,
-                                progress)
-        seconds = time.monotonic() - started
-        records.append(record(measurement, correct, nfe, seconds, artifacts.describe_device(device), commit))
-        # outcomes first: a record is never without them
-        artifacts.save_outcomes(folder / "outcomes.safetensors", measurement.id, correct)
-        artifacts.write_json(folder / "metrics.json", records)
-    return records
+        alive, combines = survivors(run.metrics, run.outcomes, m) if m.drop else (None, None)
+        source = sources.get(m.source)
+        correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
+                                directions=directions)
+        run = _store(run, m, correct, record(
+            m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
+            dropped=None if alive is None else int((~alive).sum()),
+            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)))
+    for m in worst:
+        run = _worst(run, m, where, commit)
+    return list(run.metrics)
 
 
-def record(measurement: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str,
-           commit: str | None) -> dict:
-    """One tidy record of the artifact contract."""
-    m, n, hits = measurement, len(correct), int(correct.sum())
-    low, high = wilson(hits, n)
-    method, library = describe_gradient(m.gradient) if m.attack != "none" else ("none", "nodelib")
-    settings = {}
-    if m.attack != "none":
-        settings = {"loss": "cross-entropy", "steps": m.steps if m.attack == "pgd" else 1,
-                    "step_size": m.step_size if m.attack == "pgd" else m.epsilon,
-                    "restarts": m.restarts, "random_start": m.attack == "pgd", "draws": 1, "logit_scale": 1.0,
-                    "rtol": m.rtol, "atol": m.atol, "dtype": "float32", "batch": m.batch, "pooling": m.pooling,
-                    "t1": m.t1, "seed": m.seed, "library": library}
-    return {
-        "id": m.id, "t1": m.t1, "n": n, "subset": "all" if n == TEST_IMAGES else f"first {n} of shuffle 0",
-        "correct": hits, "accuracy": hits / n, "low": low, "high": high, "nfe": round(nfe, 2),
-        "seconds": round(seconds, 2), "device": device, "commit": commit,
-        "rtol": m.rtol, "atol": m.atol, "dtype": "float32", "batch": m.batch, "pooling": m.pooling,
-        "pooling_seed": m.pooling_seed if m.pooling == "random" else None,
-        "attack": m.attack, "epsilon": m.epsilon, "clip": m.clip if m.attack != "none" else None,
-        "gradient": method, "source": "white-box" if m.attack != "none" else None, "combines": None,
-        "settings": settings,
-    }
+def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -> artifacts.Run:
+    correct, combines = survivors(run.metrics, run.outcomes, m)
+    stored = next((r for r in run.metrics if r["id"] == m.id), None)
+    if not combines or (stored is not None and stored["n"] > m.n):
+        return run
+    if stored is not None and stored["combines"] == combines and np.array_equal(run.outcomes(m.id), correct):
+        return run
+    return _store(run, m, correct, record(m, correct, 0.0, 0.0, where, commit, combines=combines))
+
+
+def _store(run: artifacts.Run, m: Measurement, correct: np.ndarray, new: dict) -> artifacts.Run:
+    """Add the record, in place of one with the same id; the run as it then is."""
+    records = [r for r in run.metrics if r["id"] != m.id] + [new]
+    # outcomes first: a record is never without them
+    artifacts.save_outcomes(run.path / "outcomes.safetensors", m.id, correct)
+    artifacts.write_json(run.path / "metrics.json", records)
+    return dataclasses.replace(run, metrics=records)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-import pandas as pd
+from nodelib.measurement import Measurement, wilson
 
-from nodelib.artifacts import Run
-from nodelib.evaluation import Measurement, evaluate, test_subset, wilson
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from nodelib.artifacts import Run
 
 TOLERANCES = tuple(10.0**-k for k in range(1, 7))
 
@@ -27,6 +30,10 @@ def dial(run: Run, n: int, tolerances: Sequence[float] = TOLERANCES) -> pd.DataF
     Returns:
         one row per tolerance: run, seed, tolerance, n, accuracy, low, high (per cent, 95 % Wilson), nfe.
     """
+    import pandas as pd
+
+    from nodelib.evaluation import evaluate, test_subset
+
     rows, model = [], None
     for measurement in measurements(run.config["test_t1"], n, tolerances):
         record = next((r for r in run.metrics if r["id"] == measurement.id), None)

@@ -259,7 +259,7 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
 
     A stored run of the same name and seed but another config is an error, never overwritten.
     """
-    from nodelib import evaluation
+    from nodelib import evaluation, protocols
 
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
     if (folder / "config.json").exists():
@@ -272,5 +272,5 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     else:
         train(config, root, device=device, progress=progress)
     if evaluate:
-        evaluation.evaluate_run(folder, evaluation.table_protocol(config), device=device, progress=progress)
+        evaluation.evaluate_run(folder, protocols.table_protocol(config), device=device, progress=progress)
     return artifacts.load_run(folder)

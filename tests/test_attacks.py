@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nodelib.attacks import common, fgsm, get, pgd
+from nodelib.attacks import common, dlr_loss, fgsm, get, logit_gap, margin_loss, pgd
 
 CALLS = {
     "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
@@ -140,6 +140,55 @@ def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
         small.linear.bias.fill_(float("nan"))
     with pytest.raises(ValueError, match="logits are not finite"):
         attack(small, test_images[0][:2], test_images[1][:2])
+
+
+def test_a_margin_loss_attacks_where_the_cross_entropy_has_no_gradient(attack, test_images):
+    """Logits times a million: the softmax is exactly one, its gradient exactly zero, and the images stay as they are."""
+    model = Linear().eval()
+    with torch.no_grad():
+        model.weight *= 1e6
+        images = test_images[0][:8]
+        labels = model(images).argmax(1)
+    still = fgsm(model, images, labels, 0.1)
+    assert torch.equal(still, images)
+    for options in (dict(loss="margin"), dict(loss="dlr"), dict(logit_scale=1e-6), dict(logit_scale="gap")):
+        adversarial = attack(model, images, labels, 0.1, **options)
+        with torch.no_grad():
+            assert (model(adversarial).argmax(1) != labels).double().mean() > 0.8, options
+
+
+def test_the_margin_is_the_largest_wrong_logit_minus_the_true_one():
+    logits, labels = torch.tensor([[3.0, 1.0, 2.0], [0.0, 5.0, 1.0]]), torch.tensor([0, 2])
+    assert margin_loss(logits, labels).item() == pytest.approx((-1 + 4) / 2)
+    assert dlr_loss(logits, labels).item() == pytest.approx((-1 / 2 + 4 / 5) / 2)
+    assert dlr_loss(7 * logits + 3, labels).item() == pytest.approx((-1 / 2 + 4 / 5) / 2)
+    assert logit_gap(logits).tolist() == [1.0, 4.0]
+
+
+def test_the_gradient_over_draws_and_end_times_is_the_mean(small, test_images):
+    images, labels = test_images[0][:2], test_images[1][:2]
+    one, two = (common.input_gradient(small, images, labels, t1)[0] for t1 in (1.0, 2.0))
+    both, _ = common.input_gradient(small, images, labels, [1.0, 2.0])
+    assert torch.allclose(both, (one + two) / 2, atol=1e-7)
+    small.pooling = "random"
+    small.pool.generator = torch.Generator().manual_seed(3)
+    single = [common.input_gradient(small, images, labels, 1.0)[0] for _ in range(3)]
+    small.pool.generator = torch.Generator().manual_seed(3)
+    assert torch.allclose(common.input_gradient(small, images, labels, 1.0, draws=3)[0], sum(single) / 3, atol=1e-7)
+    assert not torch.allclose(single[0], single[1])
+
+
+def test_a_loss_a_scale_or_draws_out_of_range_are_refused(attack, small, test_images):
+    images, labels = test_images[0][:1], test_images[1][:1]
+    for change, message in ((dict(loss="hinge"), "unknown loss 'hinge'; the known losses are cross-entropy, margin, dlr"),
+                            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0")):
+        with pytest.raises(ValueError, match=message):
+            attack(small, images, labels, **change)
+
+
+def test_restarts_over_several_end_times_are_refused(small, test_images):
+    with pytest.raises(ValueError, match="restarts is 2 with 2 end times"):
+        CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], restarts=2, t1=[1.0, 2.0])
 
 
 @pytest.mark.parametrize("change, message", [

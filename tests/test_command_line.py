@@ -31,6 +31,8 @@ def test_the_module_lists_its_commands():
     (["train", "small-10", "--device", "cuda"], "use --device cpu"),
     (["train", "small-10", "--seed", "-1"], "seed is -1"),
     (["evaluate", "nothing"], "unknown run 'nothing'"),
+    (["evaluate", "small-10", "--protocol", "weak"], "unknown protocol 'weak'; the known protocols are table, strong"),
+    (["evaluate", "small-10", "--images", "0"], "images is 0"),
 ])
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp_path):
     assert main([*arguments, "--root", str(tmp_path)]) == 2
@@ -57,6 +59,16 @@ def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys,
     assert "6 steps" in capsys.readouterr().out
     assert main(command) == 0
     assert "stored already" in capsys.readouterr().out
+
+
+def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
+    import shutil
+
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    shown = [line for line in lines if line.startswith("small-10-seed0")]
+    assert len(shown) == 6 and all("none-tolerance-" in line and "n =     4" in line for line in shown)
 
 
 def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib import artifacts, configs, evaluation
+from nodelib import artifacts, configs, evaluation, protocols
 from nodelib.evaluation import Measurement, evaluate, wilson
 
 
@@ -84,7 +84,7 @@ def test_the_test_order_is_a_fixed_shuffle_of_all_test_images():
 
 
 def test_the_full_protocol_measures_the_four_end_times_and_the_posts_attack():
-    protocol = evaluation.table_protocol(configs.get("small-10"))
+    protocol = protocols.table_protocol(configs.get("small-10"))
     assert {m.t1 for m in protocol} == {1.0, 10.0, 100.0, 500.0}
     seed = [m for m in protocol if m.label == "fgsm-seed"]
     assert len(seed) == 4
@@ -113,7 +113,7 @@ def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
     original = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: measured.append(a[3].id) or original(*a, **k))
     config = configs.RunConfig.from_dict(tiny_run.config)
-    after = evaluation.evaluate_run(folder, evaluation.table_protocol(config), progress=False)
+    after = evaluation.evaluate_run(folder, protocols.table_protocol(config), progress=False)
     assert measured == [records[-1]["id"]]
     assert [r["id"] for r in after] == [r["id"] for r in records]
     assert after[-1]["correct"] == records[-1]["correct"]

@@ -1,9 +1,14 @@
-"""Attacks in the l-infinity ball: FGSM and PGD."""
+"""Attacks in the l-infinity ball: FGSM and PGD, written out, and adapters to strong attacks of other libraries."""
 
+from nodelib.attacks.common import AttackError
+from nodelib.attacks.decision import hop_skip_jump
 from nodelib.attacks.fgsm import fgsm
+from nodelib.attacks.losses import LOSSES, dlr_loss, logit_gap, margin_loss
 from nodelib.attacks.pgd import pgd
+from nodelib.attacks.strong import STRONG, apgd_ce, apgd_t, fab_t, square
 
-ATTACKS = {"fgsm": fgsm, "pgd": pgd}
+ATTACKS = {"fgsm": fgsm, "pgd": pgd, "apgd-ce": apgd_ce, "apgd-t": apgd_t, "fab-t": fab_t, "square": square,
+           "hop-skip-jump": hop_skip_jump}
 
 
 def get(name: str):
@@ -13,4 +18,5 @@ def get(name: str):
     return ATTACKS[name]
 
 
-__all__ = ["ATTACKS", "fgsm", "get", "pgd"]
+__all__ = ["ATTACKS", "AttackError", "LOSSES", "STRONG", "apgd_ce", "apgd_t", "dlr_loss", "fab_t", "fgsm", "get",
+           "hop_skip_jump", "logit_gap", "margin_loss", "pgd", "square"]

@@ -1,16 +1,22 @@
-"""What every gradient attack shares: checked inputs, the input gradient, the projection."""
+"""What every attack shares: checked inputs and outputs, the input gradient, the projection."""
 
 from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+from nodelib.attacks.losses import Loss, logit_gap, resolve_loss
+
+BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
+
+
+class AttackError(RuntimeError):
+    """An attack returned images that break its own rules."""
 
 
 def check_images(images: Tensor, epsilon: float = 0.0, name: str = "images") -> None:
@@ -52,6 +58,30 @@ def check_epsilon(epsilon: float) -> float:
     return epsilon
 
 
+def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool, name: str = "the attack") -> Tensor:
+    """The adversarial images, if they obey the threat model; every attack's last act.
+
+    Raises:
+        AttackError: another shape, a number that is not finite, a pixel further than epsilon from the
+            image's, or, if `clip`, outside [0, 1].
+    """
+    if adversarial.shape != images.shape:
+        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape {tuple(images.shape)}")
+    if adversarial.numel() == 0:
+        return adversarial
+    if not torch.isfinite(adversarial).all():
+        raise AttackError(f"{name} returned pixels that are not finite; do not use its result")
+    furthest = (adversarial - images).abs().max().item()
+    if furthest > epsilon + BALL_SLACK:
+        raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its result onto "
+                          f"the ball (nodelib.attacks.common.project) and score it again")
+    low, high = adversarial.min().item(), adversarial.max().item()
+    if clip and (low < 0 or high > 1):
+        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is [0, 1]. Clamp them, "
+                          f"or ask for clip=False if the threat model has no box")
+    return adversarial
+
+
 def check_model(model: nn.Module, allow_random_forward: bool) -> None:
     """ValueError for a model in training mode, or with a random forward pass nobody asked for."""
     if model.training:
@@ -60,6 +90,14 @@ def check_model(model: nn.Module, allow_random_forward: bool) -> None:
     if getattr(model, "pooling", "fixed") == "random" and not allow_random_forward:
         raise ValueError("the model's forward pass is random (pooling='random'), which a deterministic attack "
                          "does not expect; set model.pooling = 'fixed', or pass allow_random_forward=True")
+
+
+def check_gradient_options(logit_scale: float | str, draws: int) -> None:
+    """ValueError unless the factor of the logits is above 0 or "gap", and draws a whole number from 1 on."""
+    if logit_scale != "gap" and not (isinstance(logit_scale, (int, float)) and 0 < logit_scale < math.inf):
+        raise ValueError(f"logit_scale is {logit_scale!r}; it must be a number above 0, or 'gap'")
+    if draws < 1 or int(draws) != draws:
+        raise ValueError(f"draws is {draws}; it must be a whole number of at least 1")
 
 
 @contextlib.contextmanager
@@ -85,20 +123,42 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
             block.gradient = before
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float | None,
-                   loss: Loss = F.cross_entropy) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the images, shape of images, and the detached logits.
+def forward(model: nn.Module, images: Tensor, t1: float | None) -> Tensor:
+    """Logits at an end time (None: the model's own); ValueError if they are not finite."""
+    logits = model(images) if t1 is None else model(images, t1)
+    if not torch.isfinite(logits).all():
+        raise ValueError("the model's logits are not finite on attacked images; check its weights and end time")
+    return logits
+
+
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float | Sequence[float] | None,
+                   loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0,
+                   draws: int = 1) -> tuple[Tensor, Tensor]:
+    """Gradient of the loss with respect to the images, shape of images, and the detached logits of the last draw.
 
     The mean loss is what the post used. The exact gradient does not depend on the loss's scale, the
     continuous adjoint's error does (its solver compares the adjoint with atol).
+
+    Args:
+        t1: end time; several are averaged over, as the draws are.
+        loss: of (logits, labels), or one of `nodelib.attacks.LOSSES`.
+        logit_scale: factor on the logits before the loss; "gap" divides every image's logits by the
+            distance of its two largest, so that no softmax is saturated.
+        draws: forward passes to average the gradient over (expectation over transformation: Athalye,
+            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass only.
     """
+    loss = resolve_loss(loss)
+    times = t1 if isinstance(t1, Sequence) else [t1]
     images = images.detach().requires_grad_(True)
-    with torch.enable_grad():
-        logits = model(images) if t1 is None else model(images, t1)
-        if not torch.isfinite(logits).all():
-            raise ValueError("the model's logits are not finite on attacked images; check its weights and end time")
-        (gradient,) = torch.autograd.grad(loss(logits, labels), images)
-    return gradient, logits.detach()
+    total = None
+    for time in times:
+        for _ in range(draws):
+            with torch.enable_grad():
+                logits = forward(model, images, time)
+                scaled = logits / logit_gap(logits.detach())[:, None] if logit_scale == "gap" else logit_scale * logits
+                (gradient,) = torch.autograd.grad(loss(scaled, labels), images)
+            total = gradient if total is None else total + gradient
+    return total / (len(times) * draws), logits.detach()
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool) -> Tensor:

@@ -7,13 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    Loss, attacking, check_epsilon, check_images, check_labels, check_model, input_gradient, project,
+    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_result,
+    input_gradient, project,
 )
+from nodelib.attacks.losses import Loss
 
 
 def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1: float | None = None,
          clip: bool = True, gradient: str | None = None, allow_random_forward: bool = False,
-         loss: Loss = F.cross_entropy) -> Tensor:
+         loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1) -> Tensor:
     """One step of length epsilon along the sign of the loss's input gradient.
 
     Goodfellow, Shlens and Szegedy, Explaining and harnessing adversarial examples, ICLR 2015, section 4:
@@ -29,7 +31,9 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1
         clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].
         gradient: gradient method of the ODE block, see `nodelib.odeint.GRADIENTS`; default: its own.
         allow_random_forward: accept a model with random pooling.
-        loss: of (logits, labels), scalar.
+        loss: of (logits, labels), scalar, or one of `nodelib.attacks.LOSSES`.
+        logit_scale: factor on the logits before the loss, above 0, or "gap", see `input_gradient`.
+        draws: forward passes the gradient is averaged over, at least 1.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -41,9 +45,10 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1
     check_images(images)
     check_labels(labels, len(images))
     check_model(model, allow_random_forward)
+    check_gradient_options(logit_scale, draws)
     if epsilon == 0 or len(images) == 0:
         return images.detach().clone()
     with attacking(model, gradient):
-        slope, _ = input_gradient(model, images, labels, t1, loss)
+        slope, _ = input_gradient(model, images, labels, t1, loss, logit_scale, draws)
     with torch.no_grad():
-        return project(images + epsilon * slope.sign(), images, epsilon, clip)
+        return check_result(project(images + epsilon * slope.sign(), images, epsilon, clip), images, epsilon, clip, "fgsm")

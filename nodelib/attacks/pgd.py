@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    Loss, attacking, check_epsilon, check_images, check_labels, check_model, input_gradient, project,
+    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_result,
+    forward, input_gradient, project,
 )
+from nodelib.attacks.losses import Loss
 
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, step_size: float, steps: int,
-        random_start: bool = True, restarts: int = 1, t1: float | None = None, clip: bool = True,
-        gradient: str | None = None, seed: int = 0, allow_random_forward: bool = False,
-        loss: Loss = F.cross_entropy) -> Tensor:
+        random_start: bool = True, restarts: int = 1, t1: float | Sequence[float] | None = None,
+        clip: bool = True, gradient: str | None = None, seed: int = 0, allow_random_forward: bool = False,
+        loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1) -> Tensor:
     """Repeated sign steps, each projected back onto the l-infinity ball; the last iterate of the best restart.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
@@ -22,12 +27,15 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     that is misclassified.
 
     Args:
-        model, images, labels, epsilon, t1, clip, gradient, allow_random_forward, loss: as in `fgsm`.
+        model, images, labels, epsilon, clip, gradient, allow_random_forward, loss, logit_scale: as in `fgsm`.
+        t1: end time attacked (default: the model's own), or several, over which the gradient is averaged:
+            the attack on a network whose end time is drawn at random when it is used.
         step_size: length of a step in pixel units, above 0.
         steps: number of steps, at least 1.
         random_start: start uniformly inside the ball instead of at the image.
         restarts: independent starts, at least 1; more than one needs random_start.
         seed: of the random starts; the same seed gives the same starts on every device.
+        draws: forward passes every gradient is averaged over, at least 1; for random pooling.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -44,6 +52,10 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     for name, value in (("steps", steps), ("restarts", restarts)):
         if value < 1 or int(value) != value:
             raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+    check_gradient_options(logit_scale, draws)
+    if restarts > 1 and isinstance(t1, Sequence):
+        raise ValueError(f"restarts is {restarts} with {len(t1)} end times: no single forward pass says whether an image "
+                         f"is broken; use restarts=1")
     if restarts > 1 and not random_start:
         raise ValueError(f"restarts is {restarts} without random_start: every restart would be the same; "
                          f"pass random_start=True or restarts=1")
@@ -52,28 +64,21 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     generator = torch.Generator().manual_seed(seed)
     result = images.detach().clone()
     alive = torch.arange(len(images), device=images.device)  # images that no restart has broken yet
+    slope = partial(input_gradient, model, t1=t1, loss=loss, logit_scale=logit_scale, draws=draws)
     with attacking(model, gradient):
         for restart in range(restarts):
-            adversarial = _ascend(model, images[alive], labels[alive], epsilon, step_size, steps, random_start,
-                                  t1, clip, generator, loss)
+            adversarial = images[alive]
+            if random_start:
+                noise = torch.rand(adversarial.shape, generator=generator, dtype=images.dtype).to(images.device)
+                adversarial = project(adversarial + epsilon * (2 * noise - 1), adversarial, epsilon, clip)
+            for _ in range(steps):
+                direction = slope(adversarial, labels[alive])[0].sign()
+                with torch.no_grad():
+                    adversarial = project(adversarial + step_size * direction, images[alive], epsilon, clip)
             result[alive] = adversarial
             if restart + 1 < restarts:
                 with torch.no_grad():
-                    logits = model(adversarial) if t1 is None else model(adversarial, t1)
-                alive = alive[logits.argmax(1) == labels[alive]]
+                    alive = alive[forward(model, adversarial, t1).argmax(1) == labels[alive]]
                 if len(alive) == 0:
                     break
-    return result
-
-
-def _ascend(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, step_size: float, steps: int,
-            random_start: bool, t1: float | None, clip: bool, generator: torch.Generator, loss: Loss) -> Tensor:
-    adversarial = images
-    if random_start:
-        noise = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
-        adversarial = project(images + epsilon * (2 * noise - 1), images, epsilon, clip)
-    for _ in range(steps):
-        slope, _ = input_gradient(model, adversarial, labels, t1, loss)
-        with torch.no_grad():
-            adversarial = project(adversarial + step_size * slope.sign(), images, epsilon, clip)
-    return adversarial.detach()
+    return check_result(result, images, epsilon, clip, "pgd")

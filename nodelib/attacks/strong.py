@@ -1,0 +1,99 @@
+"""Strong attacks of the library pyautoattack: APGD-CE, targeted APGD, targeted FAB and Square.
+
+These four are the standard set of Croce and Hein, Reliable evaluation of adversarial robustness with an
+ensemble of diverse parameter-free attacks, ICML 2020: two gradient attacks that choose their step size
+themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all.
+Optional: `pip install 'nodelib[attacks]'`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from nodelib.attacks.common import (
+    attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
+)
+
+STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
+OTHER_CLASSES = 9
+
+
+def require(module: str) -> None:
+    """ImportError that says what to install, unless the module of the optional packages is there."""
+    try:
+        __import__(module)
+    except ImportError as error:
+        raise ImportError(f"{module} is not installed; this attack needs it: pip install 'nodelib[attacks]'") from error
+
+
+def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, seed: int, steps: int, restarts: int,
+               draws: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+    from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
+    from pyautoattack.fab_pt import FABAttack_PT
+    from pyautoattack.square import SquareAttack
+
+    common = dict(norm="Linf", eps=epsilon, seed=seed, n_restarts=restarts, verbose=False, device=device)
+    if name == "apgd-ce":
+        return APGDAttack(model, n_iter=steps, eot_iter=draws, rho=0.75, loss="ce", **common).perturb
+    if name == "apgd-t":
+        return APGDAttack_targeted(model, n_iter=steps, eot_iter=draws, rho=0.75, n_target_classes=OTHER_CLASSES,
+                                   **common).perturb
+    if name == "fab-t":
+        return FABAttack_PT(model, n_iter=steps, targeted=True, n_target_classes=OTHER_CLASSES, **common).perturb
+    return SquareAttack(model, n_queries=steps, p_init=0.8, resc_schedule=False, **common).perturb
+
+
+def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int,
+           restarts: int = 1, t1: float | None = None, clip: bool = True, gradient: str | None = None, seed: int = 0,
+           allow_random_forward: bool = False, draws: int = 1) -> Tensor:
+    """One attack of the standard set on one batch of images, with the published settings as defaults.
+
+    Images that the model misclassifies already are returned unchanged, and so are those the attack does not
+    break. A prediction depends on the batch an image is solved in (they share step sizes), so score the
+    result anew in the batches the clean images were scored in: that score counts, not the attack's own.
+
+    Args:
+        name: one of `STRONG`.
+        model, images, labels, epsilon, t1, gradient, allow_random_forward: as in `fgsm`.
+        steps: gradient steps per restart and target class; for "square" queries per image.
+        restarts: independent starts, at least 1.
+        clip: must be True: the library attacks inside the pixel box [0, 1] only.
+        seed: of the attack's random numbers; torch's own generator is left as it was.
+        draws: forward passes a gradient of APGD is averaged over, for a random forward pass.
+
+    Returns:
+        adversarial images, same shape, within epsilon of `images` and in [0, 1].
+
+    Raises:
+        ImportError: the optional packages are missing.
+        ValueError: invalid arguments, before any work, or logits that are not finite.
+        AttackError: the library returned images outside the ball or the box.
+    """
+    require("pyautoattack")
+    if name not in STRONG:
+        raise ValueError(f"unknown attack {name!r}; the strong attacks are {', '.join(STRONG)}")
+    epsilon = check_epsilon(epsilon)
+    check_images(images)
+    check_labels(labels, len(images))
+    check_model(model, allow_random_forward)
+    if not clip:
+        raise ValueError(f"{name} attacks inside the pixel box only; use clip=True, or pgd for attacks without a box")
+    for what, value in (("steps", steps), ("restarts", restarts), ("draws", draws)):
+        if value < 1 or int(value) != value:
+            raise ValueError(f"{what} is {value}; it must be a whole number of at least 1")
+    if epsilon == 0 or len(images) == 0:
+        return images.detach().clone()
+    attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, images.device)
+    with attacking(model, gradient), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+        adversarial = attack(images.detach().clone(), labels.detach().clone())
+    return check_result(adversarial.detach().to(images.dtype), images, epsilon, clip, name)
+
+
+apgd_ce = partial(strong, "apgd-ce", steps=100)
+apgd_t = partial(strong, "apgd-t", steps=100)
+fab_t = partial(strong, "fab-t", steps=100)
+square = partial(strong, "square", steps=5000)

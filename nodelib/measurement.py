@@ -1,0 +1,168 @@
+"""One accuracy to measure, and the record of the artifact contract that states it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from nodelib.attacks.common import check_epsilon, check_gradient_options
+from nodelib.attacks.losses import LOSSES
+from nodelib.attacks.strong import STRONG
+from nodelib.models import POOLINGS, check_end_time
+from nodelib.odeint import GRADIENTS
+
+EPSILON = 0.3  # the post's, and the usual one on MNIST
+SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
+BATCH = 250
+TEST_IMAGES = 10000
+ATTACK_NAMES = ("none", "fgsm", "pgd", *STRONG, "hop-skip-jump", "transfer", "worst")
+REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
+REFERENCE_TOLERANCE = 1e-7
+
+
+def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
+
+    Args:
+        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level.
+
+    Returns:
+        lower and upper end, in [0, 1].
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct is {correct} of n = {n}; needed are n >= 1 and 0 <= correct <= n")
+    p, spread = correct / n, z * z / n
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def describe_gradient(gradient: str) -> tuple[str, str]:
+    """Method ("exact", "adjoint", "anchored", "reference") and library of a gradient name, as records state them."""
+    library, _, method = gradient.rpartition("-")
+    return {"backprop": "exact"}.get(method, method), library or "nodelib"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One accuracy to measure.
+
+    Fields:
+        t1: end time of the test (the attack's too, except for "transfer").
+        n: number of test images, the first n of `test_order()`, 1 to 10,000.
+        attack: one of `ATTACK_NAMES`: "none"; an attack of `nodelib.attacks`; "transfer", PGD on the run
+            `source` at its own end time; "worst", per image the worst of the run's records so far.
+        epsilon: radius in pixel units; 0 for "none".
+        clip: attacked pixels kept in [0, 1].
+        gradient: of the attack, one of `nodelib.odeint.GRADIENTS`, or "reference" (FGSM only: exact, in
+            float64 at a tolerance of 1e-7).
+        pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
+        pooling_seed: of the random regions.
+        steps: gradient steps of PGD, APGD and FAB; queries of "square" and "hop-skip-jump".
+        step_size, restarts, seed: of PGD (the others have restarts and seed too).
+        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`.
+        batch: images per solve; they share one step size, so it is part of the protocol.
+        rtol, atol: tolerances of scoring and attack.
+        attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
+        drop: leave out images that records of the run have broken already within the same ball; they count
+            as broken, and the record names those records in `combines`.
+        source: folder name of the run that a "transfer" attacks, beside this run's.
+        label: short name used in the record's id.
+    """
+
+    t1: float
+    n: int
+    attack: str = "none"
+    epsilon: float = 0.0
+    clip: bool = True
+    gradient: str = "exact"
+    pooling: str = "fixed"
+    pooling_seed: int = 0
+    steps: int = 1
+    step_size: float = 0.0
+    restarts: int = 1
+    seed: int = 0
+    loss: str = "cross-entropy"
+    logit_scale: float | str = 1.0
+    draws: int = 1
+    batch: int = BATCH
+    rtol: float = 1e-3
+    atol: float = 1e-3
+    attack_tolerance: float | None = None
+    attack_batch: int | None = None
+    drop: bool = False
+    source: str | None = None
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        check_end_time(self.t1)
+        check_epsilon(self.epsilon)
+        check_gradient_options(self.logit_scale, self.draws)
+        if self.attack not in ATTACK_NAMES:
+            raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(ATTACK_NAMES)}")
+        if not 1 <= self.n <= TEST_IMAGES:
+            raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
+        if self.gradient not in (*GRADIENTS, REFERENCE):
+            raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join((*GRADIENTS, REFERENCE))}")
+        if self.gradient == REFERENCE and self.attack != "fgsm":
+            raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any but fgsm")
+        if self.pooling not in POOLINGS:
+            raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
+        if self.loss not in LOSSES:
+            raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
+        if (self.attack == "transfer") != (self.source is not None):
+            raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and no other, "
+                             f"names the run it attacks, such as 'small-100-seed0'")
+
+    @property
+    def id(self) -> str:
+        """Name of the record: label and end time, as in "fgsm-seed-t10"."""
+        return f"{self.label or self.attack}-t{self.t1:g}"
+
+
+def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> dict:
+    """How the images were attacked, as the artifact contract lists it."""
+    if m.attack in ("none", "worst"):
+        return {}
+    pgd = m.attack in ("pgd", "transfer")
+    tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
+    library = "pyautoattack" if m.attack in STRONG else "foolbox" if m.attack == "hop-skip-jump" else None
+    loss = {"apgd-ce": "cross-entropy", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
+            "hop-skip-jump": "label"}.get(m.attack, m.loss)
+    settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
+                "step_size": m.step_size if pgd else m.epsilon if m.attack == "fgsm" else None,
+                "restarts": m.restarts, "random_start": m.attack != "fgsm", "draws": m.draws,
+                "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
+                "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
+                "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
+                "library": library or describe_gradient(m.gradient)[1]}
+    return settings if dropped is None else {**settings, "dropped": dropped}
+
+
+def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str, commit: str | None, *,
+           combines: list[str] | None = None, dropped: int | None = None, source_t1: float | None = None) -> dict:
+    """One tidy record of the artifact contract.
+
+    Args:
+        correct: per image, whether the network was right, bool, shape (n,).
+        combines: ids of the records whose broken images count as broken here: all of a "worst" record's, or
+            those whose images were dropped before the attack, `dropped` of them.
+        source_t1: end time at which a transfer attack's source was attacked.
+    """
+    n, hits = len(correct), int(correct.sum())
+    low, high = wilson(hits, n)
+    attacked = m.attack != "none"
+    gradient_free = m.attack in ("none", "worst", "square", "hop-skip-jump")
+    source = None if not attacked else m.source or ("black-box" if gradient_free and m.attack != "worst" else "white-box")
+    return {
+        "id": m.id, "t1": m.t1, "n": n, "subset": "all" if n == TEST_IMAGES else f"first {n} of shuffle 0",
+        "correct": hits, "accuracy": hits / n, "low": low, "high": high, "nfe": round(nfe, 2),
+        "seconds": round(seconds, 2), "device": device, "commit": commit,
+        "rtol": m.rtol, "atol": m.atol, "dtype": "float32", "batch": m.batch, "pooling": m.pooling,
+        "pooling_seed": m.pooling_seed if m.pooling == "random" else None,
+        "attack": m.attack, "epsilon": m.epsilon, "clip": m.clip if attacked else None,
+        "gradient": "none" if gradient_free else describe_gradient(m.gradient)[0],
+        "source": source, "combines": combines, "settings": _settings(m, source_t1, dropped),
+    }

@@ -1,0 +1,228 @@
+"""What is measured on a run, by the name of the question: the table, strong attacks, sweeps, masking, transfer."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
+from nodelib.tolerance import measurements as tolerance_measurements
+
+SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
+EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+ATTACK_T1 = 100.0  # where every run is attacked besides its own end time
+GRADIENT_METHODS: dict[str, dict] = {
+    "adjoint": dict(gradient="adjoint"),
+    "anchored": dict(gradient="anchored"),
+    "exact-1e-3": dict(gradient="exact"),
+    "exact-1e-5": dict(gradient="exact", attack_tolerance=1e-5),
+    "reference": dict(gradient="reference"),
+}
+PGD10 = dict(attack="pgd", epsilon=EPSILON, steps=10, step_size=0.075)
+PGD40 = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.02)
+PGD100 = dict(attack="pgd", epsilon=EPSILON, steps=100, step_size=0.01, restarts=5)
+
+
+def table_protocol(config: RunConfig) -> list[Measurement]:
+    """What every run is measured on: the table's columns at the post's four end times.
+
+    Per end time: clean accuracy with fixed and with random pooling; FGSM by the post's protocol (not
+    clipped, random pooling, continuous adjoint, batch 32); FGSM and PGD-10 with the exact gradient
+    (clipped, fixed pooling). Smoke runs use fewer images away from their own end time.
+    """
+    times = TABLE_T1 if config.architecture == "odenet" else (config.test_t1,)
+    smoke = config.scale == "smoke"
+    result = []
+    for t1 in times:
+        own = t1 == config.test_t1
+        n = config.test_images if own or not smoke else min(config.test_images, config.attack_images)
+        attacked = config.attack_images
+        result.append(Measurement(t1, n))
+        if attacked:
+            result.append(Measurement(t1, attacked, "fgsm", EPSILON, batch=min(BATCH, attacked), label="fgsm-exact"))
+        if smoke:
+            continue
+        result.append(Measurement(t1, n, pooling="random", label="none-random"))
+        if attacked:
+            result.append(Measurement(t1, attacked, "fgsm", EPSILON, clip=False, gradient="adjoint",
+                                      pooling="random", batch=SEED_BATCH, label="fgsm-seed"))
+            result.append(Measurement(t1, attacked, **PGD10, label="pgd10-exact"))
+    if config.architecture != "odenet":  # no solver, so no gradient method to tell apart
+        result = [m for m in result if m.label != "fgsm-seed"]
+    return result
+
+
+def strong_images(config: RunConfig) -> int:
+    """Images of the strong set where no accelerator is at hand: 1,000 small, 256 wide, 100 large."""
+    return config.attack_images if config.scale == "smoke" else {16: 1000, 64: 256}.get(config.channels, 100)
+
+
+def diagnostic_images(config: RunConfig) -> int:
+    """Images of the diagnoses of masking: 256 small, 100 wide, 64 large."""
+    return min(16, config.attack_images) if config.scale == "smoke" else {16: 256, 64: 100}.get(config.channels, 64)
+
+
+def attacked_times(config: RunConfig) -> tuple[float, ...]:
+    """The run's own end time and t = 100; a residual network has one."""
+    return tuple(dict.fromkeys((config.test_t1, ATTACK_T1))) if config.architecture == "odenet" else (config.test_t1,)
+
+
+def strong_protocol(config: RunConfig) -> list[Measurement]:
+    """The strong set at the run's own end time and at t = 100, PGD-40 at all the table's end times, worst cases.
+
+    PGD-40, on all test images of the small networks; PGD-100 with five restarts; APGD-CE, targeted APGD,
+    targeted FAB and Square with the settings of AutoAttack's standard version. Each attacks the images that
+    the records before it have left, the table's included. HopSkipJump with 1,000 labels per image attacks
+    100 images, one by one, on its own: a black box that gets further than the others would show that
+    their gradients mislead.
+    """
+    n, result = strong_images(config), []
+    everywhere = TABLE_T1 if config.architecture == "odenet" else (config.test_t1,)
+    for t1 in dict.fromkeys((*attacked_times(config), *everywhere)):
+        strong = t1 in attacked_times(config)
+        many = n if config.scale == "smoke" else config.attack_images if config.channels == 16 else n if strong else 256
+        result.append(Measurement(t1, many, **PGD40, drop=True, label="pgd40-exact"))
+        if not strong:
+            continue
+        ball = dict(epsilon=EPSILON, drop=True)
+        result += [
+            Measurement(t1, n, **PGD100, drop=True, label="pgd100-restarts"),
+            Measurement(t1, n, "apgd-ce", steps=100, **ball),
+            Measurement(t1, n, "apgd-t", steps=100, **ball),
+            Measurement(t1, n, "fab-t", steps=100, **ball),
+            Measurement(t1, n, "square", steps=5000, **ball),
+            Measurement(t1, min(n, 100), "hop-skip-jump", EPSILON, steps=1000, batch=1),
+            Measurement(t1, n, "worst", EPSILON),
+        ]
+    return result
+
+
+def sweep_protocol(config: RunConfig) -> list[Measurement]:
+    """Clean accuracy and FGSM with the exact gradient at 42 end times from 0.1 to 1000.
+
+    1,000 images of the small and wide networks, 100 of the large ones.
+    """
+    if config.architecture != "odenet":
+        return []
+    n = strong_images(config) if config.channels == 128 or config.scale == "smoke" else 1000
+    return [m for t1 in SWEEP_T1
+            for m in (Measurement(t1, n), Measurement(t1, n, "fgsm", EPSILON, batch=min(BATCH, n), label="fgsm-exact"))]
+
+
+def at_epsilon(measurement: Measurement, epsilon: float) -> Measurement:
+    """The measurement at another epsilon, its step in proportion, the epsilon in its label."""
+    step = measurement.step_size * epsilon / measurement.epsilon
+    return dataclasses.replace(measurement, epsilon=epsilon, step_size=step if epsilon else measurement.step_size,
+                               label=f"{measurement.label}-eps{epsilon:g}")
+
+
+def epsilon_protocol(config: RunConfig) -> list[Measurement]:
+    """FGSM and PGD-40 for epsilon from 0 to 1 at the run's own end time and at t = 100, and the worst case at each.
+
+    A sound attack leaves the clean accuracy at 0 and nothing above chance by 0.5.
+    """
+    n = diagnostic_images(config)
+    epsilons = EPSILONS if config.scale == "full" else (0.0, 0.1, 0.5)
+    result = []
+    for t1 in attacked_times(config):
+        fgsm = Measurement(t1, n, "fgsm", EPSILON, label="sweep-fgsm")
+        pgd = Measurement(t1, n, **PGD40, label="sweep-pgd40")
+        for epsilon in epsilons:
+            result += [at_epsilon(fgsm, epsilon), at_epsilon(pgd, epsilon)]
+            if epsilon != EPSILON:  # that one is the strong protocol's, on more images
+                result.append(Measurement(t1, n, "worst", epsilon, label=f"worst-eps{epsilon:g}"))
+    return result
+
+
+def gradient_protocol(config: RunConfig) -> list[Measurement]:
+    """FGSM over epsilon by gradient method, at the run's own end time and at t = 100, in the post's batches of 32.
+
+    The float64 reference on at most 32 images of the wide and large networks.
+    """
+    if config.architecture != "odenet":
+        return []
+    epsilons = EPSILONS[1:] if config.scale == "full" else (0.1, 0.3)
+    result = []
+    for t1 in attacked_times(config):
+        for name, method in GRADIENT_METHODS.items():
+            n = diagnostic_images(config)
+            if name == "reference" and config.channels != 16:
+                n = min(n, 32)
+            fgsm = Measurement(t1, n, "fgsm", EPSILON, batch=SEED_BATCH, **method, label=f"fgsm-by-{name}")
+            result += [at_epsilon(fgsm, epsilon) for epsilon in epsilons]
+    return result
+
+
+def masking_protocol(config: RunConfig) -> list[Measurement]:
+    """One diagnostic per way in which an attack can fail for the wrong reason, and FGSM by gradient method.
+
+    PGD-10 at epsilon 0.3 as the yardstick, then the same with one thing changed: the margin loss; rescaled
+    logits; random pooling, with the gradient of one draw and of ten; one image per solve; scored at a
+    tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the anchored and
+    a tighter gradient.
+    """
+    n, result = diagnostic_images(config), []
+    for t1 in attacked_times(config):
+        changes = {
+            "plain": {}, "margin": dict(loss="margin"), "rescaled": dict(logit_scale="gap"),
+            "random-pooling": dict(pooling="random"), "expectation": dict(pooling="random", draws=10),
+            "one-by-one": dict(batch=1), "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
+                                                          attack_batch=BATCH),
+            "tolerance-1e-6": dict(rtol=1e-6, atol=1e-6), "unclipped": dict(clip=False),
+            "adjoint": dict(gradient="adjoint"), "anchored": dict(gradient="anchored"),
+            "exact-1e-5": dict(attack_tolerance=1e-5),
+        }
+        if config.architecture != "odenet":
+            changes = {name: changes[name] for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
+                                                        "unclipped")}
+        for name, change in changes.items():
+            result.append(Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}"))
+        for name, change in (("clean-random", dict(pooling="random")), ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
+                             ("clean-one-by-one", dict(batch=1))):
+            if config.architecture == "odenet" or name == "clean-random":
+                result.append(Measurement(t1, n, **change, label=f"mask-{name}"))
+    return result + gradient_protocol(config)
+
+
+def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measurement]:
+    """PGD-40 on each of the runs named, at its own end time, tried on this run at its own.
+
+    Args:
+        sources: folder names of other runs beside this one, such as "small-100-seed0"; its own is left out.
+    """
+    n = strong_images(config)
+    return [Measurement(config.test_t1, n, **{**PGD40, "attack": "transfer"}, source=source, label=f"transfer-{source}")
+            for source in sources if source != config.folder]
+
+
+def tolerance_protocol(config: RunConfig) -> list[Measurement]:
+    """Clean accuracy at the run's own end time for solver tolerances from 1e-1 to 1e-6."""
+    if config.architecture != "odenet":
+        return []
+    n = min(config.test_images, 1000)
+    return tolerance_measurements(config.test_t1, n)
+
+
+PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
+             "masking": masking_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
+
+
+def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:
+    """The measurements of a protocol, or of all of them.
+
+    Args:
+        name: one of `PROTOCOLS`, or "all".
+        sources: runs for transfer attacks.
+        images: cap on the number of images of every measurement, 1 to 10,000.
+    """
+    if name != "all" and name not in PROTOCOLS:
+        raise ValueError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
+    if images is not None and not 1 <= images <= TEST_IMAGES:
+        raise ValueError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
+    result = []
+    for each in PROTOCOLS if name == "all" else (name,):
+        result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)
+    return result if images is None else [dataclasses.replace(m, n=min(m.n, images)) for m in result]

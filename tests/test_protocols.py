@@ -1,0 +1,234 @@
+"""Protocols, worst cases and resumed evaluation: the records are those the rules of the ledger ask for."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import numpy as np
+import pytest
+import torch
+
+from nodelib import artifacts, configs, evaluation, protocols
+from nodelib.attacks import fgsm
+from nodelib.claims import end_time, robustness
+from nodelib.claims.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
+from nodelib.measurement import Measurement
+from nodelib.protocols import EPSILONS, SWEEP_T1
+from nodelib.worst_case import inside, survivors
+
+
+@pytest.fixture
+def folder(tiny_run, tmp_path):
+    """A copy of the tiny run, with its clean and FGSM records."""
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    return tmp_path / tiny_run.path.name
+
+
+def few(measurements, n=4):
+    """The same on few images and with few steps: what is stored, not how strong it is, is under test."""
+    return [dataclasses.replace(m, n=min(m.n, n), steps=min(m.steps, 4), draws=min(m.draws, 2), restarts=min(m.restarts, 2))
+            for m in measurements]
+
+
+def test_the_sweep_has_the_end_times_of_the_rule():
+    assert len(SWEEP_T1) >= 40 and SWEEP_T1[0] == 0.1 and SWEEP_T1[-1] == 1000
+    assert {1.0, 10.0, 100.0, 500.0} <= set(SWEEP_T1)
+
+
+@pytest.mark.parametrize("name", ["small-10", "small-random", "large-100", "wide-adversarial", "resnet-1"])
+@pytest.mark.parametrize("scale", configs.SCALES)
+def test_every_measurement_of_a_run_has_an_id_of_its_own(name, scale):
+    config = configs.get(name, scale=scale)
+    measurements = protocols.get("all", config, ["large-10-seed0", config.folder])
+    by_id: dict = {}
+    for m in measurements:
+        by_id.setdefault(m.id, set()).add(dataclasses.replace(m, n=1, batch=1))
+    assert all(len(same) == 1 for same in by_id.values()), [i for i, same in by_id.items() if len(same) > 1]
+    assert sum(m.attack == "transfer" for m in measurements) == 1  # not on itself
+
+
+def test_the_strong_set_is_autoattacks_and_a_label_only_attack_at_two_end_times():
+    strong = protocols.strong_protocol(configs.get("small-10"))
+    for t1 in (10.0, 100.0):
+        attacks = [m.attack for m in strong if m.t1 == t1]
+        assert attacks == ["pgd", "pgd", "apgd-ce", "apgd-t", "fab-t", "square", "hop-skip-jump", "worst"]
+    assert {m.n for m in strong if m.attack in ("apgd-ce", "apgd-t", "fab-t", "square", "worst")} == {1000}
+    assert all(m.drop for m in strong if m.attack not in ("hop-skip-jump", "worst"))
+    assert {m.t1 for m in strong if m.label == "pgd40-exact"} == {1.0, 10.0, 100.0, 500.0}
+
+
+def test_images_cap_every_measurement_and_bad_names_are_refused():
+    config = configs.get("small-10")
+    assert max(m.n for m in protocols.get("all", config, (), 32)) == 32
+    with pytest.raises(ValueError, match="unknown protocol 'weak'; the known protocols are table, strong"):
+        protocols.get("weak", config)
+    with pytest.raises(ValueError, match="images is 0"):
+        protocols.get("table", config, (), 0)
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(gradient="reference", attack="pgd"), "too slow"), (dict(loss="hinge"), "loss is 'hinge'"),
+    (dict(attack="transfer"), "source is None"), (dict(source="small-10-seed0"), "a transfer attack, and no other"),
+    (dict(draws=0), "draws is 0"), (dict(logit_scale=-1), "logit_scale is -1"),
+])
+def test_a_measurement_refuses_what_contradicts_itself(change, message):
+    with pytest.raises(ValueError, match=message):
+        Measurement(**{"t1": 1.0, "n": 4, "attack": "fgsm", "epsilon": 0.3, **change})
+
+
+def test_a_worst_case_is_no_higher_than_any_record_in_its_ball_and_falls_with_epsilon(folder):
+    step = Measurement(1.0, 12, "fgsm", 0.3, label="f")
+    epsilons = (0.0, 0.02, 0.1, 0.3)
+    attacks = [protocols.at_epsilon(step, e) for e in epsilons]
+    worst = [Measurement(1.0, 12, "worst", e, label=f"w{e}") for e in epsilons]
+    evaluation.evaluate_run(folder, [*worst, *attacks], progress=False)
+    run = artifacts.load_run(folder)
+    clean = run.outcomes("none-t1")[:12]
+    assert np.array_equal(run.outcomes("w0.0-t1"), clean)
+    before = clean
+    for epsilon in epsilons[1:]:
+        now = run.outcomes(f"w{epsilon}-t1")
+        assert not (now & ~before).any()  # monotone image by image, though single attacks may not be
+        assert not (now & ~run.outcomes(f"f-eps{epsilon:g}-t1")).any()
+        before = now
+    record = run.metric("w0.1-t1")
+    assert {"none-t1", "f-eps0.02-t1", "f-eps0.1-t1"} <= set(record["combines"])
+    assert "f-eps0.3-t1" not in record["combines"] and "fgsm-exact-t1" not in record["combines"]
+
+
+def test_a_worst_case_is_computed_again_only_when_there_is_more_to_combine(folder):
+    worst = Measurement(1.0, 8, "worst", 0.3)
+    evaluation.evaluate_run(folder, [worst], progress=False)
+    artifact = (folder / "metrics.json").read_bytes()
+    evaluation.evaluate_run(folder, [worst], progress=False)
+    assert (folder / "metrics.json").read_bytes() == artifact
+    new = Measurement(1.0, 8, "fgsm", 0.2, label="another")
+    evaluation.evaluate_run(folder, [new, worst], progress=False)
+    assert "another-t1" in artifacts.load_run(folder).metric("worst-t1")["combines"]
+
+
+@pytest.mark.parametrize("change, wanted", [
+    ({}, True), (dict(t1=10.0), False), (dict(pooling="random"), False), (dict(clip=False), False), (dict(epsilon=0.4), False),
+    (dict(epsilon=0.1), True), (dict(rtol=1e-5), False), (dict(attack="worst"), False),
+    (dict(attack="none", clip=None, epsilon=0.0), True),
+])
+def test_only_images_of_the_same_ball_and_network_count_as_broken(change, wanted):
+    record = dict(t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.3) | change
+    assert inside(record, Measurement(1.0, 4, "worst", 0.3)) is wanted
+
+
+def test_a_record_on_fewer_images_speaks_for_those_only():
+    record = dict(id="a", t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.3)
+    alive, ids = survivors([record], lambda _: np.array([False, True]), Measurement(1.0, 4, "worst", 0.3))
+    assert alive.tolist() == [False, True, True, True] and ids == ["a"]
+
+
+def test_broken_images_are_dropped_count_as_broken_and_are_named(folder):
+    first = Measurement(1.0, 16, "fgsm", 0.02, label="small-step")
+    then = Measurement(1.0, 16, "pgd", 0.02, steps=2, step_size=0.01, drop=True, label="then")
+    evaluation.evaluate_run(folder, [first, then], progress=False)
+    run = artifacts.load_run(folder)
+    record = run.metric("then-t1")
+    broken = ~(run.outcomes("none-t1")[:16] & run.outcomes("small-step-t1"))
+    assert 0 < broken.sum() < 16
+    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1", "small-step-t1"}
+    assert not (run.outcomes("then-t1") & broken).any() and len(run.outcomes("then-t1")) == 16
+
+
+def test_adversarial_images_are_scored_in_fixed_batches_whatever_the_attack_used(small, test_images):
+    images, labels = test_images[0][:12], test_images[1][:12]
+    m = Measurement(1.0, 12, "fgsm", 0.1, batch=12, attack_batch=1)
+    found, _ = evaluation.evaluate(small, images, labels, m)
+    attacked = torch.cat([fgsm(small, x, y, 0.1, t1=1.0) for x, y in zip(images.split(1), labels.split(1))])
+    expected, _ = evaluation.evaluate(small, attacked, labels, Measurement(1.0, 12, batch=12))
+    assert np.array_equal(found, expected)
+
+
+def test_fgsm_with_remembered_directions_is_fgsm(small, test_images):
+    images, labels = test_images[0][:24], test_images[1][:24]
+    for clip in (True, False):
+        directions: dict = {}
+        for epsilon in (0.0, 0.05, 0.3):
+            m = Measurement(1.0, 24, "fgsm", epsilon, batch=10, clip=clip)
+            again, _ = evaluation.evaluate(small, images, labels, m, directions=directions)
+            fresh, _ = evaluation.evaluate(small, images, labels, m)
+            assert np.array_equal(again, fresh)
+        assert len(directions) == 3
+
+
+def test_the_reference_gradient_agrees_with_a_tight_one_in_most_signs(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    found = [evaluation.attack(small, images, labels, Measurement(1.0, 4, "fgsm", 0.1, clip=False, **method))
+             for method in (dict(gradient="reference"), dict(gradient="exact", attack_tolerance=1e-5), dict(gradient="adjoint"))]
+    assert found[0].dtype == images.dtype
+    agreement = [((f - images).sign() == (found[0] - images).sign()).double().mean().item() for f in found]
+    assert agreement[0] == 1 and agreement[1] > 0.9 and agreement[1] > agreement[2]
+
+
+def test_a_record_on_fewer_images_is_measured_again_and_a_larger_one_kept(folder):
+    records = evaluation.evaluate_run(folder, [Measurement(3.0, 8)], progress=False)
+    assert records[-1]["n"] == 8
+    evaluation.evaluate_run(folder, [Measurement(3.0, 12)], progress=False)
+    evaluation.evaluate_run(folder, [Measurement(3.0, 10)], progress=False)
+    run = artifacts.load_run(folder)
+    assert [r["n"] for r in run.metrics if r["id"] == "none-t3"] == [12]
+    assert len(run.outcomes("none-t3")) == 12
+
+
+def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(folder):
+    shutil.copytree(folder, folder.parent / "small-100-seed0")
+    (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
+                                           ["small-10-seed0", "small-100-seed0"]))
+    records = evaluation.evaluate_run(folder, [m, dataclasses.replace(m, attack="pgd", source=None, label="own")], progress=False)
+    transfer, own = records[-2:]
+    assert transfer["source"] == "small-100-seed0" and transfer["settings"]["t1"] == 1.0
+    assert transfer["correct"] == own["correct"]  # the source is a copy of this very network
+
+
+def test_the_rules_find_the_records_of_every_protocol(folder):
+    """Run on four images with few steps: an end-to-end check of ids, fields and attack names."""
+    pytest.importorskip("pyautoattack", reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    pytest.importorskip("foolbox")
+    run = artifacts.load_run(folder)
+    config = dataclasses.replace(configs.RunConfig.from_dict(run.config), scale="full", attack_images=4, test_images=4)
+    table = few([m for m in protocols.table_protocol(config) if m.t1 == 1.0])
+    strong = few([m for m in protocols.strong_protocol(config) if m.t1 == 1.0])
+    records = evaluation.evaluate_run(folder, table + strong, progress=False)
+    run = artifacts.load_run(folder)
+    for protocol in (CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST):
+        assert any(matches(r, t1=1.0, **protocol) for r in records), protocol
+    (bound,) = robustness.strongest(Evidence([run], {"table": []}), "small-10", 1.0)
+    assert bound.record["id"] == "worst-t1" and robustness.complete([bound])
+    for r in records:
+        assert r["accuracy"] == r["correct"] / r["n"]
+        if r["attack"] not in ("none", "worst"):
+            assert {"loss", "steps", "step_size", "restarts", "random_start", "draws", "logit_scale", "rtol", "atol", "dtype",
+                    "batch", "pooling", "t1", "seed", "library"} <= set(r["settings"])
+
+
+def test_the_sweeps_records_carry_the_rule_on_the_range_of_end_times(folder):
+    config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
+    clean = [m for m in few(protocols.sweep_protocol(config), 2) if m.attack == "none"]
+    evaluation.evaluate_run(folder, clean, progress=False)
+    assert 1 <= end_time.accuracy_reach(artifacts.load_run(folder)) <= 1000
+
+
+def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accuracy(folder):
+    config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
+    wanted = [m for m in few(protocols.get("masking", config) + protocols.get("epsilon", config), 3) if m.t1 == 1.0]
+    records = {r["id"]: r for r in evaluation.evaluate_run(folder, wanted, progress=False)}
+    assert {m.id for m in wanted} <= set(records)
+    assert records["sweep-fgsm-eps0-t1"]["correct"] == records["sweep-pgd40-eps0-t1"]["correct"]
+    assert records["mask-expectation-t1"]["settings"]["draws"] == 2
+    assert records["mask-rescored-t1"]["rtol"] == 1e-5 and records["mask-rescored-t1"]["settings"]["rtol"] == 1e-3
+    assert records["fgsm-by-reference-eps0.3-t1"]["gradient"] == "reference"
+    assert records["fgsm-by-reference-eps0.3-t1"]["settings"]["dtype"] == "float64"
+    assert not any(matches(r, t1=1.0, **CLEAN) for i, r in records.items() if i.startswith("mask-clean-1e-6"))
+    assert EPSILONS[0] == 0 and EPSILONS[-1] == 1
+
+
+def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
+    before = len(artifacts.load_run(folder).metrics)
+    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=-1)
+    assert [r["id"] for r in after[before:]] == ["worst-t1"]

@@ -1,0 +1,179 @@
+"""The adapters to other libraries' attacks, and agreement of ours with theirs."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from nodelib.attacks import AttackError, apgd_ce, apgd_t, common, fab_t, fgsm, hop_skip_jump, pgd, square
+from nodelib.attacks import strong as strong_module
+
+CALLS = {
+    "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}), "apgd-t": lambda *a, **k: apgd_t(*a, **{"steps": 2, **k}),
+    "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}), "square": lambda *a, **k: square(*a, **{"steps": 20, **k}),
+    "hop-skip-jump": lambda *a, **k: hop_skip_jump(*a, **{"queries": 60, **k}),
+}
+
+
+@pytest.fixture(params=CALLS)
+def attack(request):
+    pytest.importorskip("foolbox" if request.param == "hop-skip-jump" else "pyautoattack",
+                        reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    return CALLS[request.param]
+
+
+@pytest.fixture
+def foolbox():
+    return pytest.importorskip("foolbox", reason="foolbox is missing: pip install 'nodelib[attacks]'")
+
+
+@pytest.fixture(scope="module")
+def trained(tiny_run):
+    return tiny_run.load_model()
+
+
+class Smooth(nn.Module):
+    """A small convolutional network without kinks, so that two libraries' rounding cannot flip a sign far from zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Conv2d(1, 8, 5, stride=2), nn.Softplus(), nn.Conv2d(8, 8, 3, stride=2),
+                                    nn.Softplus(), nn.Flatten(), nn.Linear(200, 10))
+
+    def forward(self, images):
+        return 20 * self.layers(images)
+
+
+def accuracy(model, images, labels) -> float:
+    with torch.no_grad():
+        return (model(images).argmax(1) == labels).double().mean().item()
+
+
+def test_fgsm_is_foolboxs_pixel_for_pixel(foolbox, test_images):
+    model = Smooth().eval()
+    images, labels = test_images[0][:16], test_images[1][:16]
+    theirs = foolbox.attacks.LinfFastGradientAttack(random_start=False)(
+        foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), images, labels, epsilons=0.1)[1]
+    assert torch.equal(fgsm(model, images, labels, 0.1), theirs)
+
+
+def test_pgd_is_foolboxs_to_a_millionth(foolbox, test_images):
+    model = Smooth().eval()
+    images, labels = test_images[0][:16], test_images[1][:16]
+    theirs = foolbox.attacks.LinfPGD(abs_stepsize=0.03, steps=10, random_start=False)(
+        foolbox.PyTorchModel(model, bounds=(0, 1), device="cpu"), images, labels, epsilons=0.1)[1]
+    ours = pgd(model, images, labels, 0.1, step_size=0.03, steps=10, random_start=False)
+    assert (ours - theirs).abs().max() <= 1e-6
+    assert (ours - images).abs().max() > 0.09
+
+
+def test_on_an_ode_net_foolboxs_attacks_leave_the_same_accuracy(foolbox, trained, test_images):
+    images = test_images[0][:32]
+    with torch.no_grad():
+        labels = trained(images).argmax(1)  # all right at first
+    wrapped = foolbox.PyTorchModel(trained, bounds=(0, 1), device="cpu")
+    theirs = foolbox.attacks.LinfFastGradientAttack(random_start=False)(wrapped, images, labels, epsilons=0.02)[1]
+    assert abs(accuracy(trained, theirs, labels) - accuracy(trained, fgsm(trained, images, labels, 0.02), labels)) <= 1 / 32
+    theirs = foolbox.attacks.LinfPGD(abs_stepsize=0.005, steps=5, random_start=False)(wrapped, images, labels, epsilons=0.01)[1]
+    ours = pgd(trained, images, labels, 0.01, step_size=0.005, steps=5, random_start=False)
+    assert abs(accuracy(trained, theirs, labels) - accuracy(trained, ours, labels)) <= 2 / 32
+
+
+def test_a_strong_attack_stays_in_ball_and_box_and_breaks_images(attack, trained, test_images):
+    images = test_images[0][:6]
+    with torch.no_grad():
+        labels = trained(images).argmax(1)
+    adversarial = attack(trained, images, labels, 0.3)
+    assert (adversarial - images).abs().max() <= 0.3 + 1e-6
+    assert adversarial.min() >= 0 and adversarial.max() <= 1
+    assert accuracy(trained, adversarial, labels) < 1
+
+
+def test_a_strong_attack_is_repeatable_and_leaves_torchs_generator_alone(attack, trained, test_images):
+    images, labels = test_images[0][:3], test_images[1][:3]
+    torch.manual_seed(5)
+    first = attack(trained, images, labels, 0.2, seed=1)
+    after = torch.rand(1)
+    torch.manual_seed(5)
+    assert torch.equal(after, torch.rand(1))
+    assert torch.equal(first, attack(trained, images, labels, 0.2, seed=1))
+
+
+def test_epsilon_zero_returns_the_images(attack, trained, test_images):
+    assert torch.equal(attack(trained, test_images[0][:2], test_images[1][:2], 0.0), test_images[0][:2])
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(images=torch.full((2, 1, 28, 28), 1.5)), "allowed range is \\[0, 1\\]"),
+    (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "contain NaN"),
+    (dict(labels=torch.tensor([1, 10])), "0 to 9"), (dict(epsilon=-0.1), "epsilon is -0.1"),
+    (dict(clip=False), "pixel box only; use clip=True"),
+])
+def test_bad_input_is_refused_before_any_work(attack, change, message, trained):
+    values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), "epsilon": 0.3, **change}
+    trained.block.func.nfe = 0
+    with pytest.raises(ValueError, match=message):
+        attack(trained, values["images"], values["labels"], values["epsilon"], clip=values.get("clip", True))
+    assert trained.block.func.nfe == 0
+
+
+def test_a_model_in_training_mode_or_with_a_random_forward_pass_is_refused(attack, small, test_images):
+    with pytest.raises(ValueError, match="training mode"):
+        attack(small.train(), test_images[0][:2], test_images[1][:2], 0.3)
+    small.eval().pooling = "random"
+    with pytest.raises(ValueError, match="allow_random_forward"):
+        attack(small, test_images[0][:2], test_images[1][:2], 0.3)
+
+
+def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
+    with torch.no_grad():
+        small.linear.bias.fill_(float("nan"))
+    with pytest.raises(ValueError, match="logits are not finite"):
+        attack(small, test_images[0][:2], test_images[1][:2], 0.3)
+
+
+def test_a_missing_library_says_what_to_install(small, test_images, monkeypatch):
+    for library, call in (("pyautoattack", apgd_ce), ("foolbox", hop_skip_jump)):
+        monkeypatch.setitem(sys.modules, library, None)
+        with pytest.raises(ImportError, match=f"{library}.*pip install 'nodelib\\[attacks\\]'"):
+            call(small, test_images[0][:2], test_images[1][:2], 0.3)
+
+
+def test_a_library_that_leaves_the_ball_or_the_box_is_caught(small, test_images, monkeypatch):
+    pytest.importorskip("pyautoattack")
+    images, labels = test_images[0][:2], test_images[1][:2]
+    for change, message in ((0.4, "moved a pixel by 0.4; the ball allows 0.3"), (-0.2, "allowed range is \\[0, 1\\]")):
+        monkeypatch.setattr(strong_module, "_construct", lambda *a, c=change: lambda x, y: x + c)
+        with pytest.raises(AttackError, match=message):
+            apgd_ce(small, images, labels, 0.3)
+
+
+@pytest.mark.parametrize("change, message", [
+    (lambda x: x[:1], "returned shape"), (lambda x: x * float("nan"), "not finite"), (lambda x: x + 0.2, "moved a pixel"),
+])
+def test_the_output_check_refuses_what_no_attack_may_return(change, message):
+    images = torch.full((2, 1, 28, 28), 0.5)
+    with pytest.raises(AttackError, match=message):
+        common.check_result(change(images), images, 0.1, clip=True)
+    assert common.check_result(images + 0.1, images, 0.1, clip=True) is not None
+
+
+def test_the_output_check_allows_pixels_outside_the_box_only_without_clipping():
+    images = torch.zeros(1, 1, 28, 28)
+    assert common.check_result(images - 0.1, images, 0.1, clip=False).min() < 0
+    with pytest.raises(AttackError, match="allowed range"):
+        common.check_result(images - 0.1, images, 0.1, clip=True)
+
+
+def test_the_label_only_attack_spends_no_more_queries_than_allowed(foolbox, trained, test_images):
+    with torch.no_grad():
+        label = trained(test_images[0][:1]).argmax(1)
+    calls = []
+    hook = trained.register_forward_hook(lambda *a: calls.append(1))
+    hop_skip_jump(trained, test_images[0][:1], label, 1e-4, queries=37)
+    hook.remove()
+    assert len(calls) == 37
