@@ -65,10 +65,11 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
         clean = tested[tested["test"] == "clean"]
         for (name, _), part in clean.groupby(["network", "seed"], sort=False):
             right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name], label=name)
-        left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$", ylim=(0, None))
-        right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve", ylim=(0, None))
+        left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$")
+        right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve")
         for axis, data in ((left, training), (right, clean)):
             axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
+            axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
             if not len(data):
                 _blank(axis)
         _legend(figure, left if len(training) else right, "trained")
@@ -88,9 +89,10 @@ def complexity(data: pd.DataFrame) -> Figure:
             for name, points in part.groupby("run", sort=False):
                 axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name, markersize=6,
                           fillstyle="full" if name.startswith("wide") else "none")
-            axis.set(xlabel="NFE to $t_1 = 1$", title=label, xlim=(0, None), ylim=(0, None))
-            axis.margins(0.1)
-            if not len(part):
+            axis.set(xlabel="NFE to $t_1 = 1$", title=label)
+            if len(part):
+                axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
+            else:
                 _blank(axis)
         _legend(figure, axes[0], None)
     return figure

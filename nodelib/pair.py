@@ -48,10 +48,9 @@ def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
                 rows[run.name, run.seed, test, r["t1"]] = {
                     "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
                     **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"], "nfe": r["nfe"]}
-    frame = pd.DataFrame(list(rows.values()),
-                         columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
-    return frame.sort_values(["network", "seed", "test", "t1"], kind="stable", ascending=[False, True, True, True],
-                             ignore_index=True)
+    ordered = sorted(rows, key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
+    return pd.DataFrame([rows[key] for key in ordered],
+                        columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
 
 
 def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import evaluation, figures_pair, pair
+from nodelib import configs, evaluation, figures_pair, pair, pair_text
 from nodelib.evaluation import Measurement
 
 
@@ -39,7 +39,7 @@ def test_end_time_records_are_selected_by_their_fields_and_the_larger_sample_win
     larger = scored(Measurement(1.0, 200, label="table"), 150)
     frame = pair.end_time_frame([run_of(tiny_run, "wide-standard", metrics=[larger, *others, *SWEPT, *FGSM])])
     assert frame[["test", "t1", "accuracy", "n"]].values.tolist() == [
-        ["FGSM, epsilon 0.3", 1.0, 40.0, 100], ["clean", 0.1, 30.0, 100], ["clean", 1.0, 75.0, 200]]
+        ["clean", 0.1, 30.0, 100], ["clean", 1.0, 75.0, 200], ["FGSM, epsilon 0.3", 1.0, 40.0, 100]]
     assert (frame["low"] < frame["accuracy"]).all() and (frame["accuracy"] < frame["high"]).all()
 
 
@@ -113,3 +113,33 @@ def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):
     assert frame.values.tolist() == [["wide-standard", 0, 26.0, "jacobian_norm", 2.0]]
     figure = figures_pair.complexity(frame)
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[26.0, 2.0]]
+
+
+def test_sentences_are_there_as_soon_as_both_networks_have_what_they_speak_of(tiny_run):
+    standard, adversarial = run_of(tiny_run, "wide-standard", 0, SWEPT + FGSM), run_of(tiny_run, "wide-adversarial", 0, SWEPT)
+    assert pair_text.cost([standard]) is None and "takes 26 evaluations" in pair_text.cost([standard, adversarial])
+    assert pair_text.robustness([standard, adversarial]) is None
+    attacked = run_of(tiny_run, "wide-adversarial", 0, SWEPT + [scored(Measurement(1.0, 100, "fgsm", 0.3), 70)])
+    said = pair_text.robustness([standard, attacked])
+    assert "adversarial network keeps 70 % of 100 images" in said and "standard network keeps 40 %" in said
+    assert pair_text.reach([standard, attacked]) is None and pair_text.complexity([standard, attacked]) is None
+
+
+def test_what_is_missing_is_listed_until_nothing_is(tiny_run):
+    assert pair_text.missing([]) == list(configs.PAIR)
+    assert pair_text.missing([run_of(tiny_run, "wide-standard", 0, SWEPT)]) == [
+        "accuracy at 40 end times of wide-standard", "accuracy under attack of wide-standard", "complexity of wide-standard",
+        "wide-adversarial"]
+
+
+def test_the_recipe_is_that_of_the_stored_run(tiny_run):
+    run = run_of(tiny_run, "wide-adversarial")
+    run = dataclasses.replace(run, config={**run.config, "adversarial": {"steps": 40, "step_size": 0.01, "epsilon": 0.3}})
+    assert "PGD with 40 steps of 0.01" in pair_text.recipe([run]) and "fewer, longer" not in pair_text.recipe([run])
+    assert "Neither is stored yet" in pair_text.recipe([])
+
+
+@pytest.mark.parametrize("values, said", [([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"),
+                                          ([1000, 200], "200 to 1,000")])
+def test_spans_are_one_number_or_two(values, said):
+    assert pair_text.span(values) == said
