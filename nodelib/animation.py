@@ -22,7 +22,12 @@ _FONT = {
     "0": (7, 5, 5, 5, 7), "1": (2, 6, 2, 2, 7), "2": (7, 1, 7, 4, 7), "3": (7, 1, 7, 1, 7), "4": (5, 5, 7, 1, 1),
     "5": (7, 4, 7, 1, 7), "6": (7, 4, 7, 5, 7), "7": (7, 1, 1, 2, 2), "8": (7, 5, 7, 5, 7), "9": (7, 5, 7, 1, 7),
     ".": (0, 0, 0, 0, 2), "t": (2, 7, 2, 2, 3), " ": (0, 0, 0, 0, 0), "-": (0, 0, 7, 0, 0), "=": (0, 7, 0, 7, 0),
+    "A": (2, 5, 7, 5, 5), "D": (6, 5, 5, 5, 6), "S": (7, 4, 7, 1, 7), "T": (7, 2, 2, 2, 2), "V": (5, 5, 5, 5, 2),
 }
+
+# the class colours of maps: distinct in hue or in lightness on black; the digit drawn says the same
+CLASS_COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204, 121, 167),
+                 (86, 180, 233), (240, 228, 66), (170, 170, 170), (190, 120, 255), (255, 160, 150))
 
 
 def tile(states: Tensor, columns: int | None = None, fill: float = float("nan")) -> np.ndarray:
@@ -83,7 +88,7 @@ def clock(text: str, width: int) -> np.ndarray:
     """A line of text in three-by-five pixel letters, white on black, uint8, shape (7, width).
 
     Args:
-        text: digits, ".", "t", "=", "-" and spaces.
+        text: digits, ".", "t", "=", "-", spaces and the capitals of ADV and STD.
         width: pixels; at least 4 per character.
 
     Raises:
@@ -95,33 +100,79 @@ def clock(text: str, width: int) -> np.ndarray:
         raise ValueError(f"{text!r} needs {4 * len(text) - 1} pixels; the film is {width} wide")
     line = np.zeros((GLYPH_HEIGHT + 2, width), dtype=np.uint8)
     for k, letter in enumerate(text):
-        for row, bits in enumerate(_FONT[letter]):
-            for column in range(GLYPH_WIDTH):
-                if bits >> (GLYPH_WIDTH - 1 - column) & 1:
-                    line[1 + row, 4 * k + column] = 255
+        line[1:1 + GLYPH_HEIGHT, 4 * k:4 * k + GLYPH_WIDTH][_glyph(letter)] = 255
     return line
 
 
+def _glyph(letter: str) -> np.ndarray:
+    """The pixels of a letter: bool, shape (5, 3)."""
+    return np.array([[bits >> (GLYPH_WIDTH - 1 - column) & 1 for column in range(GLYPH_WIDTH)]
+                     for bits in _FONT[letter]], dtype=bool)
+
+
 def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None = None, scaling: str = "frame",
-         levels: int = LEVELS) -> np.ndarray:
+         levels: int = LEVELS, title: str = "") -> np.ndarray:
     """Frames of one image's state with a clock below: uint8, shape (T, H, W).
 
     Args:
         states: shape (T, C, H, W); times: the T end times shown by the clock.
         channels: which channels to show; by default all.
         scaling, levels: see `grey`.
+        title: a line of letters above, see `clock`; none by default.
     """
     if len(states) != len(times):
         raise ValueError(f"{len(states)} states for {len(times)} times; there must be one per time")
     chosen = states if channels is None else states[:, list(channels)]
     frames = grey(tile(chosen), scaling, levels)
-    return np.concatenate([frames, clocks(times, frames.shape[2])], axis=1)
+    parts = [frames, clocks(times, frames.shape[2])]
+    if title:
+        parts.insert(0, np.broadcast_to(clock(title, frames.shape[2]), (len(times), GLYPH_HEIGHT + 2, frames.shape[2])))
+    return np.concatenate(parts, axis=1)
 
 
 def clocks(times: Sequence[float], width: int) -> np.ndarray:
-    """One `clock` line per time, all with the same number of decimals: uint8, shape (T, 7, width)."""
-    decimals = 1 if max(times) < 100 else 0
-    return np.stack([clock(f"t={t:.{decimals}f}", width) for t in times])
+    """One `clock` line per time: uint8, shape (T, 7, width).
+
+    All with the same number of decimals; where the times are not equally spaced, below 10 with one decimal.
+    """
+    even = np.allclose(np.diff(times), (times[-1] - times[0]) / max(1, len(times) - 1))
+    decimals = lambda t: (1 if max(times) < 100 else 0) if even else (1 if t < 9.95 else 0)  # noqa: E731
+    return np.stack([clock(f"t={t:.{decimals(t)}f}", width) for t in times])
+
+
+def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float], size: int = 150, trail: int = 6,
+               title: str = "") -> np.ndarray:
+    """Points moving in a plane, each drawn as the digit of its class in the colour of its class, on black.
+
+    Args:
+        points: shape (T, N, 2); one scale serves the whole film, the origin in the middle.
+        labels: N classes, 0 to 9; times: the T end times shown by the clock.
+        size: width and height of the map in pixels.
+        trail: how many frames back each point leaves a single darker pixel.
+        title: see `film`.
+
+    Returns:
+        uint8, shape (T, H, W, 3).
+    """
+    if points.shape[:2] != (len(times), len(labels)) or points.shape[2:] != (2,):
+        raise ValueError(f"points have shape {points.shape}; expected ({len(times)}, {len(labels)}, 2): times, labels, 2")
+    margin = GLYPH_HEIGHT
+    extent = np.abs(points).max() or 1.0
+    # rounded first, for the reason given in `grey`; the second coordinate points up
+    pixel = np.round(np.round(points / extent, 6) * [1, -1] * (size / 2 - margin) + size / 2).astype(int)
+    frames = np.zeros((len(times), size, size, 3), dtype=np.uint8)
+    colours = np.array(CLASS_COLOURS, dtype=np.uint8)
+    for k, frame in enumerate(frames):
+        for before in pixel[max(0, k - trail):k]:
+            frame[before[:, 1], before[:, 0]] = colours[list(labels)] // 2
+        for (x, y), label in zip(pixel[k], labels):
+            corner = frame[y - 2:y + 3, x - 1:x + 2]
+            corner[_glyph(str(int(label)))] = colours[int(label)]
+    width = frames.shape[2]
+    bars = [np.broadcast_to(clock(title, width), (len(times), GLYPH_HEIGHT + 2, width))] if title else []
+    lines = [*bars, clocks(times, width)]
+    shown = [np.repeat(line[..., None], 3, axis=3) for line in lines]
+    return np.concatenate([*shown[:-1], frames, shown[-1]], axis=1)
 
 
 def side_by_side(*films: np.ndarray, gap: int = 4) -> np.ndarray:
@@ -129,22 +180,32 @@ def side_by_side(*films: np.ndarray, gap: int = 4) -> np.ndarray:
     shapes = {f.shape[:2] for f in films}
     if len(shapes) > 1:
         raise ValueError(f"films have lengths and heights {sorted(shapes)}; they must be equal")
-    space = np.zeros((*films[0].shape[:2], gap), dtype=np.uint8)
+    space = np.zeros((*films[0].shape[:2], gap, *films[0].shape[3:]), dtype=np.uint8)
     parts = [part for f in films for part in (f, space)]
     return np.concatenate(parts[:-1], axis=2)
+
+
+def stacked(*films: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Films of equal length and width one above the other, with a black gap."""
+    shapes = {(len(f), f.shape[2]) for f in films}
+    if len(shapes) > 1:
+        raise ValueError(f"films have lengths and widths {sorted(shapes)}; they must be equal")
+    space = np.zeros((len(films[0]), gap, *films[0].shape[2:]), dtype=np.uint8)
+    parts = [part for f in films for part in (f, space)]
+    return np.concatenate(parts[:-1], axis=1)
 
 
 def gif(frames: np.ndarray, seconds: float = 12.0) -> bytes:
     """The film as an endless GIF, the same bytes for the same frames.
 
     Args:
-        frames: uint8, shape (T, H, W).
+        frames: uint8, shape (T, H, W), or (T, H, W, 3) in colour.
         seconds: length of the film; a frame lasts at least 2/100 s, which browsers respect.
     """
     import imageio.v3 as iio
 
-    if frames.dtype != np.uint8 or frames.ndim != 3:
-        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W)")
+    if frames.dtype != np.uint8 or not (frames.ndim == 3 or frames.ndim == 4 and frames.shape[3] == 3):
+        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W) or (T, H, W, 3)")
     milliseconds = max(20, 10 * round(100 * seconds / len(frames)))
     return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds, loop=0,
                        optimize=True)

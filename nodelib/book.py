@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +69,20 @@ def glue(name: str, text: str) -> None:
     import myst_nb
 
     myst_nb.glue(name, str(text), display=False)
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
+    """Rows as a Markdown table for display; numbers are right-aligned, a missing one is a dash.
+
+    Args:
+        headers: of the columns; one that ends in ":" is of words and left-aligned.
+        rows: of ready text, one entry per column; a NaN or None is shown as a dash.
+    """
+    from IPython.display import Markdown
+
+    def cell(entry: Any) -> str:
+        return "–" if entry is None or entry != entry else str(entry).replace("|", "\\|")
+
+    lines = ["| " + " | ".join(header.removesuffix(":") for header in headers) + " |",
+             "| " + " | ".join("---" if header.endswith(":") else "---:" for header in headers) + " |"]
+    return Markdown("\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)]))

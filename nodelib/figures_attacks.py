@@ -85,19 +85,3 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
         axis.set(xlabel="epsilon", ylabel="accuracy (%)", ylim=(-3, 103))
         axis.legend()
     return figure
-
-
-def end_time_curves(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against the end time, one line per network; columns network, t1, accuracy, low, high."""
-    colours = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
-    with style():
-        figure, axes = panels(data["test"].nunique(), height=2.9, sharey=True)
-        for axis, (test, group) in zip(axes, data.groupby("test", sort=False)):
-            for name, part in group.groupby("network", sort=False):
-                axis.fill_between(part["t1"], part["low"], part["high"], color=colours[name], alpha=0.15, linewidth=0)
-                axis.plot(part["t1"], part["accuracy"], marker="o", markersize=3.5, color=colours[name], label=name)
-            axis.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
-            axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
-        axes[0].set_ylabel("accuracy (%)")
-        axes[0].legend(title="trained")
-    return figure

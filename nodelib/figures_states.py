@@ -15,7 +15,7 @@ from nodelib.figures import DASHES, GREY, MARKERS, RUNS, colour, panels, style
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOGARITHMIC = {"norm", "relative_speed", "turning", "speed"}
+LOGARITHMIC = {"norm", "relative_speed", "turning", "speed", "ray_distance"}
 
 
 def strip(films: Mapping[str, np.ndarray], times: Sequence[float], shown: Sequence[int]) -> Figure:

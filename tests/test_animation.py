@@ -88,3 +88,45 @@ def test_films_of_different_length_do_not_stand_side_by_side():
 
 def test_sample_times_include_both_ends():
     assert animation.sample_times(10.0, 3) == [0.0, 5.0, 10.0]
+
+
+def test_a_title_stands_above_the_film_and_the_clock_below():
+    plain, titled = (animation.film(growing(), range(20), title=title) for title in ("", "ADV 6"))
+    assert titled.shape == (20, plain.shape[1] + 7, plain.shape[2])
+    assert (titled[:, 7:] == plain).all() and titled[0, :7].any() and (titled[:, :7] == titled[0, :7]).all()
+
+
+def test_stacked_films_keep_every_pixel():
+    a, b = np.full((2, 3, 4), 7, np.uint8), np.full((2, 5, 4), 9, np.uint8)
+    both = animation.stacked(a, b, gap=2)
+    assert both.shape == (2, 10, 4) and (both[:, :3] == 7).all() and (both[:, 3:5] == 0).all() and (both[:, 5:] == 9).all()
+    with pytest.raises(ValueError, match="equal"):
+        animation.stacked(a, np.zeros((2, 3, 5), np.uint8))
+
+
+def test_the_clock_of_unequal_times_shows_tenths_below_ten_only():
+    assert (animation.clocks([0.1, 1.0, 10.0, 1000.0], 40) == np.stack(
+        [animation.clock(text, 40) for text in ("t=0.1", "t=1.0", "t=10", "t=1000")])).all()
+
+
+def test_a_map_draws_every_point_as_its_digit_in_its_colour():
+    points = np.array([[[-1.0, 0.0], [1.0, 0.5]], [[-1.0, 0.0], [1.0, -0.5]]])
+    frames = animation.moving_map(points, [3, 8], [0.0, 1.0], size=60, trail=1)
+    assert frames.shape == (2, 67, 60, 3)
+    for k, height in enumerate((-0.5, 0.5)):
+        for label, x, y in ((3, -1.0, 0.0), (8, 1.0, height)):
+            found = np.argwhere((frames[k, :60] == animation.CLASS_COLOURS[label]).all(-1))
+            assert abs(found.mean(0) - (30 + y * 25, 30 + x * 25)).max() <= 1  # up on the map is a smaller row
+            assert len(found) == {3: 11, 8: 13}[label]
+    dim = np.array(animation.CLASS_COLOURS[8], np.uint8) // 2
+    assert not (frames[0, :60] == dim).all(-1).any() and (frames[1, :60] == dim).all(-1).sum() == 1
+    with pytest.raises(ValueError, match="times, labels"):
+        animation.moving_map(points, [3], [0.0, 1.0])
+
+
+def test_a_film_in_colour_decodes_to_its_colours():
+    iio = pytest.importorskip("imageio.v3")
+    points = np.random.default_rng(0).normal(size=(5, 10, 2))
+    frames = animation.moving_map(points, range(10), range(5))
+    decoded = iio.imread(animation.gif(frames), extension=".gif", plugin="pillow")
+    assert np.abs(decoded[..., :3].astype(int) - frames).max() <= 4

@@ -65,6 +65,16 @@ def test_constant_velocity_has_the_closed_form_speed_and_turning():
     assert torch.allclose(dynamics.relative_speed(ray, u), torch.full((3,), 0.2, dtype=torch.float64))
 
 
+def test_the_distance_to_a_ray_vanishes_on_a_ray_and_on_a_leaky_equilibrium_only():
+    z0, u = random_states(3, 2, 2, seed=0), random_states(3, 2, 2, seed=1)
+    times = torch.tensor([[2.0], [50.0]], dtype=torch.float64)
+    states = torch.stack([2.0 * u, 50.0 * u])
+    assert dynamics.ray_distance(states, u.expand_as(states), times).max() < 1e-12
+    away = dynamics.ray_distance(z0 + 50.0 * u, u, 50.0)
+    assert torch.allclose(away, dynamics.norm(z0) / dynamics.norm(z0 + 50.0 * u))
+    assert torch.allclose(dynamics.ray_distance(z0, u, 50.0, leaky=True), dynamics.norm(u) / dynamics.norm(z0))
+
+
 def test_turning_is_the_rate_of_the_angle_per_unit_of_log_time():
     z0, u = random_states(3, 2, 2, seed=0), random_states(3, 2, 2, seed=1)
     t, h = 2.0, 1e-4
@@ -221,6 +231,7 @@ def test_following_images_agrees_with_the_networks_own_answer(tiny_run, test_ima
     paths = dynamics.follow(model, images, labels, [0.0, 0.5, 1.0], keep=[1.0], batch=64)
     with torch.no_grad():
         assert (paths.predicted[2] == model(images, 1.0).argmax(1).numpy()).mean() > 0.98
+    assert set(paths.values) == {name + suffix for name in dynamics.QUANTITIES for suffix in ("", "_centred")}
     assert paths.values["turning"].shape == (3, 64) and paths.kept[1.0].shape == (64, 16, 7, 7)
     assert paths.accuracy[2] == (paths.predicted[2] == labels.numpy()).mean()
     with pytest.raises(ValueError, match="not among the times"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 import torch
 
@@ -18,8 +20,10 @@ JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 @pytest.fixture(scope="module")
 def records(tiny_run):
     images, labels = test_subset(60)
-    return measure.measure(tiny_run.load_model(), images, labels, attack_t1=1.0, ray_images=30, krylov=10, max_steps=2,
-                           lyapunov_images=2, log_time=1.0)
+    model = tiny_run.load_model()
+    return [*measure.trajectories(model, images, labels), *measure.complexity(model, images[:16]),
+            *measure.attacked(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
+            *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -30,6 +34,28 @@ def test_every_measurement_is_a_record_of_the_contract(records):
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == set(claims.MEASUREMENTS)
+    assert {(r["name"], r["images"]) for r in records} == set().union(*(part.keys for part in measure.PARTS.values()))
+
+
+def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
+    from nodelib import dynamics
+
+    images, _ = test_subset(60)
+    model = tiny_run.load_model()
+    y = dynamics.states_at(model, images, (100.0, 1000.0))
+    change = dynamics.norm(y[1] - y[0]) / dynamics.norm(y[0])
+    (stored,) = (r["value"] for r in records if r["name"] == "state_change" and r["t1"] == 1000.0)
+    assert stored == pytest.approx(change.median().item(), rel=1e-2)
+
+
+def test_attacked_images_are_none_of_those_that_give_the_class_directions(tiny_run, monkeypatch):
+    images, labels = test_subset(60)
+    seen = []
+    monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: seen.append(x) or x)
+    found = measure.attacked(tiny_run.load_model(), images, labels, count=50)
+    assert torch.equal(torch.cat(seen), images[30:])  # 50 asked for, 30 are not in the reference
+    angles = [r["value"] for r in found if r["name"] == "attacked_angle"]
+    assert angles == pytest.approx([0.0] * 5, abs=0.5)  # this attack changes nothing
 
 
 def test_the_rules_on_states_find_all_they_ask_for(records, tiny_run):
@@ -49,19 +75,50 @@ def test_the_rules_on_states_find_all_they_ask_for(records, tiny_run):
             assert verdict.verdict != UNDECIDED, (claim.id, verdict.missing)
 
 
-def test_measuring_a_stored_run_writes_its_file_and_keeps_what_others_measured(tiny_run, tmp_path, monkeypatch):
-    import shutil
-
+@pytest.fixture
+def stored(tiny_run, tmp_path, monkeypatch):
+    """A stored run with a foreign record, and parts that cost nothing."""
     folder = tmp_path / "small-10-seed0"
     shutil.copytree(tiny_run.path, folder)
     foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
                "n": 4, "settings": {}}
     artifacts.write_json(folder / "measurements.json", [foreign])
-    monkeypatch.setattr(measure, "measure", lambda *a, **k: [measure.record("norm", 3.0, n=2, t1=1.0)])
-    measure.measure_run(folder, count=2)
-    measure.measure_run(folder, count=2)
-    stored = artifacts.load_run(folder).measurements
-    assert [r["name"] for r in stored] == ["logit_scale", "norm"]
+    monkeypatch.setattr(measure, "PARTS", {
+        name: measure.Part(lambda *a, name=name: [measure.record(name, 3.0, n=2, t1=1.0)], (name,))
+        for name in ("norm", "turning", "attacked")})
+    return folder
+
+
+def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_twice(stored):
+    assert measure.measure_run(stored, count=2) == ["norm", "turning"]  # attacked: for the wide networks only
+    assert measure.measure_run(stored, count=2) == []
+    assert measure.measure_run(stored, count=2, again=True) == ["norm", "turning"]
+    assert [r["name"] for r in artifacts.load_run(stored).measurements] == ["logit_scale", "norm", "turning"]
+
+
+def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch):
+    def interrupt(*arguments):
+        raise KeyboardInterrupt
+
+    whole = measure.PARTS["turning"]
+    monkeypatch.setitem(measure.PARTS, "turning", measure.Part(interrupt, ("turning",)))
+    with pytest.raises(KeyboardInterrupt):
+        measure.measure_run(stored, count=2)
+    assert measure.pending(artifacts.load_run(stored)) == ("turning",)
+    monkeypatch.setitem(measure.PARTS, "turning", whole)
+    assert measure.measure_run(stored, count=2) == ["turning"]
+
+
+def test_no_part_is_begun_when_the_time_is_up(stored):
+    lines = []
+    assert measure.measure_run(stored, count=2, budget=-1.0, report=lines.append) == []
+    assert "goes on from here" in lines[0] and measure.pending(artifacts.load_run(stored)) == ("norm", "turning")
+
+
+def test_a_run_that_is_not_there_is_named(capsys):
+    with pytest.raises(SystemExit):
+        measure.main(["small-11"])
+    assert "no finished run of small-11" in capsys.readouterr().err
 
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
@@ -74,7 +131,8 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
         model.block.func.norm0.weight.fill_(1e-9)
         model.block.func.norm0.bias.fill_(1.0)
     images, labels = test_subset(40)
-    found = measure.attractors(model, images, labels, lyapunov_images=2, log_time=1.0, krylov=10, max_steps=3)
+    found = measure.attractors(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
+    found += measure.exponents(model, images, count=2, log_time=1.0)
     values = {(r["name"], r["label"]): r["value"] for r in found}
     assert values["on_a_ray", "all"] == 1.0
     assert all(values["attractors", str(d)] == 1.0 for d in range(10))

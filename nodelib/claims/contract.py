@@ -27,6 +27,11 @@ MEASUREMENTS: dict[str, str] = {
                      "own class, class means from other, clean images; statistic 'mean'",
     "class_mean_angle": "angle in degrees between the mean states of the two classes of the label, part 'whole'",
     "silhouette": "mean silhouette of the centred directions under the angle; statistic 'mean'",
+    "linear_probe": "share of images whose class a linear classifier of centred directions, fitted to other images, gets "
+                    "right; statistic 'mean'; shown, not judged",
+    "state_accuracy": "share of images that the network's head classifies correctly at t1; statistic 'mean'; shown, not "
+                      "judged",
+    "ray_distance": "|f(w) - w| / |w| at w = z / t1 (leaky: at w = z), zero on a ray; settings: part; shown, not judged",
     "attractors": "number of distinct rays (angle above 5 degrees) on which at least 5 % of the label's class end, "
                   "found by solving f(w) = w from their states at t1; statistic 'count'",
     "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",

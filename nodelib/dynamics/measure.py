@@ -1,7 +1,8 @@
 """Measure a run's states: the records of `measurements.json`, named and defined in `nodelib.claims.MEASUREMENTS`.
 
-    python -m nodelib.dynamics.measure small-10 wide-standard --images 256
+    python -m nodelib.dynamics.measure small-10 wide-standard --budget 1800
 
+It measures part by part (`PARTS`) and stores each as it is done; the same command goes on where it stopped.
 Every trajectory is solved at the network's own tolerance in float32, as in training and testing; rays are
 solved for in float64.
 """
@@ -9,7 +10,9 @@ solved for in float64.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +22,16 @@ from torch import Tensor
 
 from nodelib import artifacts
 from nodelib.attacks import pgd
-from nodelib.dynamics.classes import class_directions, nearest_class, silhouette
+from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
 from nodelib.dynamics.motion import path_turning, settling_time, velocities
-from nodelib.dynamics.paths import follow, states_at
+from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
 from nodelib.evaluation import test_subset
-from nodelib.models import ODENet
+from nodelib.models import ODEFunc, ODENet
+from nodelib.odeint import odeint
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
@@ -36,6 +40,9 @@ SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
 CLASSES = 10
+IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
+ATTACKED = 200  # of them attacked, by default
+BATCH = 100  # images per solve
 
 
 def record(name: str, value: float, *, n: int, t1: float | None = None, label: str = "all", images: str = "clean",
@@ -45,67 +52,92 @@ def record(name: str, value: float, *, n: int, t1: float | None = None, label: s
             "n": n, "settings": settings}
 
 
-def motion(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
-    """Norms, speeds, angles and settling times along the trajectories."""
-    n = len(images)
-    paths = follow(model, images, labels, list(times), rtol=model.block.rtol, atol=model.block.atol)
-    records = []
+def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
+    """All that one solve to t = 1000 shows: motion, settling, change from t = 100 on, class separation, accuracy."""
+    func, times, late = model.block.func, list(times), (100.0, 500.0, 1000.0)
+    snapshots: list[Tensor] = []  # whole states at SNAPSHOTS, one tensor per batch
+    changed: dict[tuple, list[Tensor]] = {}
+
+    def visit(y: Tensor, f: Tensor) -> None:
+        snapshots.append(y[[times.index(t1) for t1 in SNAPSHOTS]])
+        k = [times.index(t1) for t1 in late]
+        whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
+        for i, t1 in enumerate(late[1:], 1):
+            changed.setdefault(("state_change", t1, None), []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
+            for part, (a, b) in (("whole", whole), ("centred", centred)):
+                changed.setdefault(("state_angle", t1, part), []).append(angle(a[0], a[i]))
+                changed.setdefault(("velocity_angle", t1, part), []).append(angle(b[0], b[i]))
+
+    paths = follow(model, images, labels, times, rtol=model.block.rtol, atol=model.block.atol, visit=visit)
+    whole = torch.cat(snapshots, 1)
+    return [*motion(paths),
+            *(record(name, torch.cat(values).median(), t1=t1, n=len(images), since=100,
+                     **({} if part is None else {"part": part})) for (name, t1, part), values in changed.items()),
+            *separation(func, whole, labels)]
+
+
+def motion(paths: Paths) -> list[dict]:
+    """Norms, speeds, angles, settling times and accuracy along paths whose times include `SNAPSHOTS`."""
+    n, records = len(paths.labels), []
     for t1 in SNAPSHOTS:
         k = list(paths.times).index(t1)
         middle = {name: float(np.median(values[k])) for name, values in paths.values.items()}
         records += [record("norm", middle["norm"], t1=t1, n=n),
-                    record("relative_speed", middle["relative_speed"], t1=t1, n=n)]
+                    record("relative_speed", middle["relative_speed"], t1=t1, n=n),
+                    record("state_accuracy", paths.accuracy[k], t1=t1, n=n, statistic="mean")]
         for part, suffix in (("whole", ""), ("centred", "_centred")):
-            records += [record("turning", middle["turning" + suffix], t1=t1, n=n, part=part),
-                        record("state_velocity_angle", middle["state_velocity_angle" + suffix], t1=t1, n=n, part=part)]
+            records += [record(name, middle[name + suffix], t1=t1, n=n, part=part)
+                        for name in ("turning", "state_velocity_angle", "ray_distance")]
     for measure, threshold in THRESHOLDS.items():
-        values = paths.values["turning_centred" if measure == "turning" else measure]
-        # the turning vanishes at t = 0 by its factor t: settling counts from t = 1 on
-        late = paths.times >= 1
-        settled = settling_time(paths.times[late], torch.from_numpy(values[late]), threshold)
-        records.append(record("settling_time", settled.median(), n=n, measure=measure, threshold=threshold))
+        records.append(record("settling_time", settled_at(paths, measure).median(), n=n, measure=measure,
+                              threshold=threshold))
     return records
 
 
-def changes(model: ODENet, images: Tensor, batch: int = 100) -> list[dict]:
-    """How state and velocity change from t = 100 to 500 and 1000."""
-    func, found = model.block.func, {}
-    for part in images.split(batch):
-        y = states_at(model, part, (100.0, 500.0, 1000.0), model.block.rtol, model.block.atol)
-        f = velocities(func, y)
-        yc, fc = remove_drift(func, y), remove_drift(func, f)
-        for k, t1 in ((1, 500.0), (2, 1000.0)):
-            found.setdefault(("state_change", t1, None), []).append(norm(y[k] - y[0]) / norm(y[0]))
-            for kind, states, speeds in (("whole", y, f), ("centred", yc, fc)):
-                found.setdefault(("state_angle", t1, kind), []).append(angle(states[0], states[k]))
-                found.setdefault(("velocity_angle", t1, kind), []).append(angle(speeds[0], speeds[k]))
-    return [record(name, torch.cat(values).median(), t1=t1, n=len(images), since=100,
-                   **({} if kind is None else {"part": kind})) for (name, t1, kind), values in found.items()]
+def settled_at(paths: Paths, measure: str) -> Tensor:
+    """End time, from 1 on, after which "turning" (centred) or "relative_speed" stays below its threshold, per image.
 
-
-def separation(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor | None = None, batch: int = 100) -> list[dict]:
-    """Class separation of the centred directions; the first half of the images are the reference.
-
-    `attacked`: attacked versions of the images, judged against the clean reference.
+    1e9 where it does not by the last time. Counted from t = 1 because the turning vanishes at t = 0 by its factor t.
     """
-    func, half = model.block.func, len(images) // 2
-    pick = lambda x: torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)  # noqa: E731
-                                for part in x.split(batch)], 1)
-    whole = pick(images)
-    clean = remove_drift(func, whole)
-    fooled = None if attacked is None else remove_drift(func, pick(attacked))
-    records = []
+    values = paths.values["turning_centred" if measure == "turning" else measure]
+    late = paths.times >= 1
+    return settling_time(paths.times[late], torch.from_numpy(values[late]), THRESHOLDS[measure])
+
+
+def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
+    """Class separation of the centred directions at `SNAPSHOTS`; the first half of the images are the reference.
+
+    whole: states as they are, shape (len(SNAPSHOTS), N, C, H, W).
+    """
+    half, clean, records = len(labels) // 2, remove_drift(func, whole), []
     for k, t1 in enumerate(SNAPSHOTS):
         reference, judged = (clean[k, :half], labels[:half]), (clean[k, half:], labels[half:])
-        records += [record("nearest_class", nearest_class(reference, *judged).double().mean(), t1=t1, n=len(judged[1]),
-                           statistic="mean"),
-                    record("silhouette", silhouette(*judged).mean(), t1=t1, n=len(judged[1]), statistic="mean")]
+        records += [record(name, value.double().mean(), t1=t1, n=len(judged[1]), statistic="mean")
+                    for name, value in (("nearest_class", nearest_class(reference, *judged)),
+                                        ("linear_probe", linear_probe(reference, *judged)),
+                                        ("silhouette", silhouette(*judged)))]
         records += _pair(whole[k], clean[k], labels, half, t1)
-        if fooled is not None:
-            means = class_directions(*reference)
-            records += [record("nearest_class", (means.nearest(fooled[k, half:]) == labels[half:]).double().mean(), t1=t1,
-                               n=len(judged[1]), images="pgd", statistic="mean"),
-                        record("attacked_angle", angle(fooled[k], clean[k]).median(), t1=t1, n=len(labels), images="pgd")]
+    return records
+
+
+def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0, count: int = ATTACKED) -> list[dict]:
+    """Where the states of attacked images go, against the clean reference of `separation`.
+
+    The last `count` images (at most the half that is not the reference) are attacked by PGD-10, epsilon 0.3.
+    """
+    func, half = model.block.func, len(images) // 2
+    some = slice(len(images) - min(count, len(images) - half), None)
+    solve = lambda x: torch.cat([remove_drift(func, states_at(model, part, SNAPSHOTS, model.block.rtol,  # noqa: E731
+                                                              model.block.atol)) for part in x.split(BATCH)], 1)
+    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=attack_t1)
+                       for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
+    reference, clean, fooled = solve(images[:half]), solve(images[some]), solve(found)
+    records, n = [], len(found)
+    for k, t1 in enumerate(SNAPSHOTS):
+        nearest = class_directions(reference[k], labels[:half]).nearest(fooled[k])
+        records += [record("nearest_class", (nearest == labels[some]).double().mean(), t1=t1, n=n, images="pgd",
+                           statistic="mean"),
+                    record("attacked_angle", angle(fooled[k], clean[k]).median(), t1=t1, n=n, images="pgd")]
     return records
 
 
@@ -128,8 +160,6 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
     times = np.linspace(0, t1, 41).tolist()
     states = states_at(model, images, times, model.block.rtol, model.block.atol)
     jacobian = torch.stack([jacobian_norm(func, y) for y in states[::10]]).mean(0)
-    from nodelib.odeint import odeint
-
     with torch.no_grad():
         steps = [odeint(func, y[None], [0.0, t1], params=()).accepted for y in states[0][:16]]
     return [record("jacobian_norm", jacobian.median(), t1=t1, n=n),
@@ -137,28 +167,40 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
             record("accepted_steps", float(np.median(steps)), t1=t1, n=len(steps))]
 
 
-def attractors(model: ODENet, images: Tensor, labels: Tensor, lyapunov_images: int = 12, log_time: float = LOG_TIME,
-               **effort: Any) -> list[dict]:
-    """Where images end: rays per class, their residual and stability, and the Lyapunov exponent.
+def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:
+    """Largest Lyapunov exponent in log time, over the first `count` images. `model` is converted to float64."""
+    func, end, w = _late(model, images[:count])
+    values = lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
+    return [record("lyapunov_exponent", values.mean(), t1=end, n=len(values), statistic="mean",
+                   standard_error=float(values.std() / len(values) ** 0.5))]
 
-    `model` is converted to float64. `effort` goes to `solve_ray`. Where no image ends on a ray, residual and
-    eigenvalue are those of one ray solved for from the mean state, and every class counts 0 attractors.
+
+def _late(model: ODENet, images: Tensor) -> tuple[ODEFunc, float, Tensor]:
+    """The dynamics in float64, a late time, and the scaled states w there.
+
+    A leaky state is not scaled: its equilibria are of finite size. Its clock is log time already, so that t = 100 is
+    far later for it than t = 1000 is for the others.
     """
     model.double()
     for p in model.parameters():
         p.requires_grad_(False)
     func = model.block.func
-    end = 1000.0
+    end = 100.0 if func.leaky else 1000.0
     w = states_at(model, images.double(), (end,), 1e-5, 1e-5)[0]
-    if not func.leaky:  # a leaky state is not scaled: its equilibria are of finite size
-        w = w / end
-    exponents = lyapunov_exponent(func, w[:lyapunov_images], log_time=2 * log_time, transient=log_time / 2)
+    return func, end, w if func.leaky else w / end
+
+
+def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
+    """Where images end: rays per class, their residual and stability.
+
+    `model` is converted to float64. `effort` goes to `solve_ray`. Where no image ends on a ray, residual and
+    eigenvalue are those of one ray solved for from the mean state, and every class counts 0 attractors.
+    """
+    func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
     with torch.no_grad():
         settled = norm(normalised_field(func)(w) - w) / norm(w) <= SETTLED
-    records = [record("lyapunov_exponent", exponents.mean(), t1=end, n=len(exponents), statistic="mean",
-                      standard_error=float(exponents.std() / len(exponents) ** 0.5)),
-               record("on_a_ray", settled.double().mean(), t1=end, n=len(w), statistic="mean", log_time=log_time)]
+    records = [record("on_a_ray", settled.double().mean(), t1=end, n=len(w), statistic="mean", log_time=log_time)]
     groups = torch.full((len(w),), -1)
     if settled.any():
         groups[settled] = cluster(remove_drift(func, w[settled]))
@@ -184,47 +226,100 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, lyapunov_images: i
     return records
 
 
-def measure(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float | None = None, ray_images: int = 100,
-            **effort: Any) -> list[dict]:
-    """All measurements of a network on given test images.
+@dataclass(frozen=True)
+class Part:
+    """What is measured in one go and stored together.
+
+    measure: called with the model, images, labels and the number of images to follow to their rays.
+    names: of the records it makes; images: "clean" or "pgd", of its records.
+    """
+
+    measure: Callable[[ODENet, Tensor, Tensor, int], list[dict]]
+    names: tuple[str, ...]
+    images: str = "clean"
+
+    @property
+    def keys(self) -> set[tuple[str, str]]:
+        """(name, images) of its records."""
+        return {(name, self.images) for name in self.names}
+
+
+PARTS: dict[str, Part] = {
+    "trajectories": Part(lambda model, images, labels, rays: trajectories(model, images, labels), (
+        "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance", "settling_time",
+        "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette", "class_mean_angle")),
+    "complexity": Part(lambda model, images, labels, rays: complexity(model, images[:64]),
+                       ("jacobian_norm", "path_turning", "accepted_steps")),
+    "attacked": Part(lambda model, images, labels, rays: attacked(model, images, labels),
+                     ("nearest_class", "attacked_angle"), "pgd"),
+    "exponents": Part(lambda model, images, labels, rays: exponents(model, images), ("lyapunov_exponent",)),
+    "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
+                 ("on_a_ray", "attractors", "ray_residual", "ray_eigenvalue")),
+}
+
+
+def parts_of(run: artifacts.Run) -> tuple[str, ...]:
+    """The parts that make sense for a run: attacked images are followed for the networks trained to t = 1."""
+    return tuple(part for part in PARTS if part != "attacked" or run.name.startswith("wide"))
+
+
+def pending(run: artifacts.Run) -> tuple[str, ...]:
+    """Parts of which a stored run lacks some record."""
+    have = {(r["name"], r["images"]) for r in run.measurements}
+    return tuple(part for part in parts_of(run) if not have >= PARTS[part].keys)
+
+
+def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 100, *, again: bool = False,
+                budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
+    """Measure a stored run on the first test images; each part is stored in `measurements.json` when it is done.
 
     Args:
-        model: in eval mode with fixed pooling; converted to float64 at the end.
-        images, labels: shapes (N, 1, 28, 28) and (N,); at least two images of each class.
-        attack_t1: end time of the PGD attack whose images are followed too; None for no attack.
-        ray_images: how many images are followed to their rays; effort: of `attractors`.
+        folder: of the run.
+        count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves cost fifty
+            times as much at t = 1000, `LEAKY_IMAGES`.
+        ray_images: how many of them are followed to their rays.
+        again: measure also what is stored already.
+        budget: seconds after which no further part is begun.
+        report: called with a line per part.
+
+    Returns:
+        the parts measured now.
     """
-    attacked = None
-    if attack_t1 is not None:
-        attacked = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=attack_t1)
-                              for x, y in zip(images.split(100), labels.split(100))])
-    few = slice(0, min(64, len(images)))
-    return [*motion(model, images, labels), *changes(model, images), *separation(model, images, labels, attacked),
-            *complexity(model, images[few]),
-            *attractors(model, images[:ray_images], labels[:ray_images], **effort)]
-
-
-def measure_run(folder: str | Path, count: int = 500, ray_images: int = 100) -> list[dict]:
-    """Measure a stored run on the first `count` images of the test order and write its `measurements.json`."""
-    run = artifacts.load_run(folder)
-    images, labels = test_subset(count)
-    attack_t1 = 1.0 if run.name.startswith("wide") else None
-    records = measure(run.load_model(), images, labels, attack_t1, min(ray_images, count))
-    others = [r for r in run.measurements if r["name"] not in {m["name"] for m in records}]
-    artifacts.write_json(Path(folder) / "measurements.json", others + records)
-    return records
+    began, run, done = time.monotonic(), artifacts.load_run(folder), []
+    images, labels = test_subset(count or (LEAKY_IMAGES if run.config["leaky"] else IMAGES))
+    for part in parts_of(run) if again else pending(run):
+        started = time.monotonic()
+        if budget is not None and started - began > budget:
+            report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")
+            break
+        keys = PARTS[part].keys
+        records = PARTS[part].measure(run.load_model(), images, labels, ray_images)
+        # read again: another measurement may have been stored meanwhile
+        others = [r for r in artifacts.load_run(folder).measurements if (r["name"], r["images"]) not in keys]
+        artifacts.write_json(Path(folder) / "measurements.json", others + records)
+        done.append(part)
+        report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
+    return done
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure every stored seed of the runs named on the command line."""
+    """Measure the states of every stored seed of the runs named on the command line; resumes part by part."""
     parser = argparse.ArgumentParser(prog="python -m nodelib.dynamics.measure", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument("--images", type=int, default=500, help="test images (default: 500)")
+    parser.add_argument("--images", type=int,
+                        help=f"test images (default: {IMAGES}, for leaky runs {LEAKY_IMAGES})")
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further part after so long")
+    parser.add_argument("--again", action="store_true", help="measure also what is stored already")
     options = parser.parse_args(arguments)
-    for run in artifacts.find_runs():
-        if run.name in options.run:
-            print(f"{run.path.name}: {len(measure_run(run.path, options.images, options.ray_images))} measurements")
+    began = time.monotonic()
+    found = [run for run in artifacts.find_runs() if run.name in options.run]
+    if absent := sorted(set(options.run) - {run.name for run in found}):
+        parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
+    for run in found:
+        left = None if options.budget is None else options.budget - (time.monotonic() - began)
+        measure_run(run.path, options.images, options.ray_images, again=options.again, budget=left,
+                    report=lambda line: print(line, flush=True))
     return 0
 
 

@@ -40,6 +40,23 @@ def turning(y: Tensor, f: Tensor, t1: Tensor | float) -> Tensor:
     return t1 * norm(across) / size
 
 
+def ray_distance(y: Tensor, f: Tensor, t1: Tensor | float, leaky: bool = False) -> Tensor:
+    """How far a state is from a ray: |f(w) - w| / |w| at w = y / t1, that is |t1 f - y| / |y|.
+
+    Zero exactly where f(w) = w. A leaky state is not scaled, and its velocity is f - y already: there it is the
+    distance to an equilibrium, |dy/dt| / |y|.
+
+    Args:
+        y, f: states and velocities, shape (..., C, H, W).
+        t1: end times, a number or a tensor that broadcasts against (...).
+        leaky: whether the velocities are those of leaky dynamics.
+    """
+    if leaky:
+        return relative_speed(y, f)
+    times = torch.as_tensor(t1, dtype=y.dtype, device=y.device)[..., None, None, None]
+    return norm(times * f - y) / norm(y)
+
+
 def settling_time(times: Sequence[float], values: Tensor, threshold: float, never: float = 1e9) -> Tensor:
     """First of the times from which on the values stay below a threshold.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, direction, norm
-from nodelib.dynamics.motion import relative_speed, turning
+from nodelib.dynamics.motion import ray_distance, relative_speed, turning
 from nodelib.models import ODENet
 from nodelib.odeint import odeint
 
@@ -21,6 +21,7 @@ QUANTITIES = {
     "relative_speed": "relative speed, per unit of time",
     "turning": "turning, radians per unit of log time",
     "state_velocity_angle": "angle between state and velocity, degrees",
+    "ray_distance": "distance to a ray, relative to the state",
 }
 
 
@@ -62,13 +63,19 @@ def states_at(model: ODENet, images: Tensor, times: Sequence[float], rtol: float
 
 @torch.no_grad()
 def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float], keep: Sequence[float] = (),
-           rtol: float = 1e-3, atol: float = 1e-3, batch: int = 100) -> Paths:
+           rtol: float = 1e-3, atol: float = 1e-3, batch: int = 100,
+           visit: Callable[[Tensor, Tensor], None] | None = None) -> Paths:
     """Integrate images in batches and observe their states.
 
     Args:
         model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
         times: increasing, at least 0; keep: those of them at which directions are kept.
         rtol, atol: of the solver; batch: images per solve (memory holds T states of each).
+        visit: called with the states and velocities of every batch, shape (T, n, C, H, W) each, for what `Paths`
+            does not keep.
+
+    Raises:
+        ValueError: a time of `keep` is not among the times.
     """
     if missing := [t for t in keep if t not in times]:
         raise ValueError(f"keep names {missing}, which are not among the times")
@@ -81,9 +88,12 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
         f = torch.stack([func(0.0, state) for state in y])
         for suffix, (a, b) in (("", (y, f)), ("_centred", (remove_drift(func, y), remove_drift(func, f)))):
             for name, value in (("norm", norm(a)), ("speed", norm(b)), ("relative_speed", relative_speed(a, b)),
-                                ("turning", turning(a, b, t)), ("state_velocity_angle", angle(a, b))):
+                                ("turning", turning(a, b, t)), ("state_velocity_angle", angle(a, b)),
+                                ("ray_distance", ray_distance(a, b, t, func.leaky))):
                 values.setdefault(name + suffix, []).append(value.numpy())
         predicted.append(torch.stack([model.head(state).argmax(1) for state in y]).numpy())
+        if visit is not None:
+            visit(y, f)
         for time in keep:
             kept[time].append(direction(remove_drift(func, y[list(times).index(time)])))
     return Paths(np.asarray(times, dtype=float), {name: np.concatenate(v, 1) for name, v in values.items()},

@@ -1,0 +1,108 @@
+"""Figures of the pair trained to t1 = 1: accuracy over end times, NFE, complexity."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pandas as pd
+
+from nodelib.figures import GREY, MARKERS, colour, panels, style
+from nodelib.pair import COMPLEXITY
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLOURS = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
+DASHES = {"standard": "-", "adversarial": "--"}
+POST_NFE = (20, 30)  # the post's, after standard training; after adversarial training "in the 100s"
+
+
+def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
+    """Accuracy in per cent against the end time, one panel per test, one line per network.
+
+    Line: mean over seeds. Light band: from the lowest to the highest end of the seeds' 95 % intervals over images.
+    Dark band: range of the seeds' accuracies, where there are several.
+
+    Args:
+        data: columns network, test, t1, accuracy, low, high, and seed where there are several; see
+            `nodelib.pair.end_time_frame`. Empty data gives an empty figure that says so.
+        trained_at: end time of training, marked by a dotted line.
+    """
+    with style():
+        tests = list(dict.fromkeys(data["test"])) or [""]
+        figure, axes = panels(len(tests), columns=2, height=2.9, sharey=True)
+        for axis, test in zip(axes, tests):
+            for name, part in data[data["test"] == test].groupby("network", sort=False):
+                spread = part.groupby("t1").agg(mean=("accuracy", "mean"), least=("accuracy", "min"),
+                                                most=("accuracy", "max"), low=("low", "min"), high=("high", "max"))
+                axis.fill_between(spread.index, spread["low"], spread["high"], color=COLOURS[name], alpha=0.15, linewidth=0)
+                axis.fill_between(spread.index, spread["least"], spread["most"], color=COLOURS[name], alpha=0.35, linewidth=0)
+                axis.plot(spread.index, spread["mean"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name], label=name)
+            axis.axvline(trained_at, color="#888888", linewidth=0.8, linestyle=":")
+            axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
+            axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
+            if not len(data):
+                _blank(axis)
+        axes[0].set_ylabel("accuracy (%)")
+        _legend(figure, axes[0], "trained")
+    return figure
+
+
+def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
+    """NFE over training (left) and of a test solve against the end time (right), standard and adversarial.
+
+    Args:
+        training: of `nodelib.pair.training_nfe_frame`; one line per seed, with the band from the tenth to the
+            ninetieth percentile.
+        tested: of `nodelib.pair.end_time_frame`; clean images, one line per seed.
+    """
+    with style():
+        figure, (left, right) = panels(2, height=2.9)
+        for (name, _), part in training.groupby(["network", "seed"], sort=False):
+            left.fill_between(part["epoch"], part["low"], part["high"], color=COLOURS[name], alpha=0.15, linewidth=0)
+            left.plot(part["epoch"], part["nfe"], DASHES[name], color=COLOURS[name], label=name)
+        clean = tested[tested["test"] == "clean"]
+        for (name, _), part in clean.groupby(["network", "seed"], sort=False):
+            right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name], label=name)
+        left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$")
+        right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve")
+        for axis, data in ((left, training), (right, clean)):
+            axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
+            axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
+            if not len(data):
+                _blank(axis)
+        _legend(figure, left if len(training) else right, "trained")
+    return figure
+
+
+def complexity(data: pd.DataFrame) -> Figure:
+    """Three measures of the dynamics' complexity against the NFE of a test solve, one mark per run and seed.
+
+    Args:
+        data: of `nodelib.pair.complexity_frame`.
+    """
+    with style():
+        figure, axes = panels(len(COMPLEXITY), height=2.6)
+        for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
+            part = data[data["measure"] == measure]
+            for name, points in part.groupby("run", sort=False):
+                axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name, markersize=6,
+                          fillstyle="full" if name.startswith("wide") else "none")
+            axis.set(xlabel="NFE to $t_1 = 1$", title=label)
+            if len(part):
+                axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
+            else:
+                _blank(axis)
+        _legend(figure, axes[0], None)
+    return figure
+
+
+def _blank(axis: Axes) -> None:
+    axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", va="center", fontsize=8, color=GREY)
+
+
+def _legend(figure: Figure, axis: Axes, title: str | None) -> None:
+    handles = dict(zip(*reversed(axis.get_legend_handles_labels())))  # one per network, however many seeds
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4), title=title)

@@ -1,0 +1,139 @@
+"""What stored runs say about the pair trained to t1 = 1: cost, end time, attacks, complexity, as tidy data.
+
+Records are selected by their fields, never by their id, so that whatever has been measured is found.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nodelib.artifacts import Run
+from nodelib.claims.end_time import accuracy_reach
+from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
+from nodelib.configs import PAIR
+from nodelib.figures import history_frame
+
+FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,
+                  loss="cross-entropy", logit_scale=1.0)
+TESTS = {"clean": CLEAN, f"FGSM, epsilon {EPSILON:g}": FGSM_EXACT}
+COMPLEXITY = {"jacobian_norm": "norm of the Jacobian", "path_turning": "turning of the velocity (radians)",
+              "accepted_steps": "accepted steps"}
+_SPELT = {"fgsm": "FGSM", "pgd": "PGD", "apgd-ce": "APGD, cross-entropy", "apgd-t": "APGD, targeted", "fab-t": "FAB, targeted",
+          "square": "Square", "worst": "worst case per image"}
+
+
+def kind(run: Run) -> str:
+    """How a run was trained: "adversarial" or "standard"."""
+    return "adversarial" if run.config["adversarial"] else "standard"
+
+
+def pair_runs(runs: Sequence[Run]) -> list[Run]:
+    """All seeds of `wide-standard` and `wide-adversarial`, in that order."""
+    return sorted((run for run in runs if run.name in PAIR), key=lambda run: (PAIR.index(run.name), run.seed))
+
+
+def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Accuracy over end times from metric records: one row per run, test and end time.
+
+    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
+    cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed pooling; where
+    several records fit, the one with most images.
+    """
+    rows = {}
+    for run in runs:
+        for test, conditions in TESTS.items():
+            for r in sorted((r for r in run.metrics if matches(r, **conditions)), key=lambda r: r["n"]):
+                rows[run.name, run.seed, test, r["t1"]] = {
+                    "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
+                    **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"], "nfe": r["nfe"]}
+    ordered = sorted(rows, key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
+    return pd.DataFrame([rows[key] for key in ordered],
+                        columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
+
+
+def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """NFE of the forward solve over training: columns network, seed, epoch, nfe, and the tenth and ninetieth percentile.
+
+    Each row averages a hundredth of the run; `epoch` counts passes over the training images.
+    """
+    parts = []
+    for run in runs:
+        data = history_frame(run, ("nfe_forward",))
+        per_epoch = -(-run.config["train_images"] // run.config["batch_size"])
+        parts.append(pd.DataFrame({"network": kind(run), "seed": run.seed, "epoch": data["step"] / per_epoch,
+                                   "nfe": data["value"], "low": data["low"], "high": data["high"]}))
+    columns = ["network", "seed", "epoch", "nfe", "low", "high"]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
+
+
+def test_nfe(run: Run, t1: float = 1.0) -> float | None:
+    """Mean NFE of a test solve to t1 at tolerance 1e-3 on clean images; None where it is not recorded."""
+    found = [r for r in run.metrics if matches(r, t1=t1, **CLEAN)]
+    return max(found, key=lambda r: r["n"])["nfe"] if found else None
+
+
+test_nfe.__test__ = False  # not a test, whatever pytest thinks of the name
+
+
+def reach(run: Run) -> float | None:
+    """End time up to which a run keeps its clean accuracy, by the rule of claim C15; None where too little is recorded."""
+    try:
+        return accuracy_reach(run)
+    except Missing:
+        return None
+
+
+def describe_attack(record: dict) -> str:
+    """A metric record's attack in words, such as "PGD, 40 steps, 5 restarts"."""
+    settings, name = record.get("settings") or {}, record["attack"]
+    words = [_SPELT.get(name, name)]
+    if name == "worst":
+        return f"{words[0]} of {len(record.get('combines') or ())} attacks"
+    if name != "fgsm" and settings.get("steps"):
+        words.append(f"{settings['steps']:,} steps")
+    if (settings.get("restarts") or 1) > 1:
+        words.append(f"{settings['restarts']} restarts")
+    if settings.get("loss", "cross-entropy") != "cross-entropy":
+        words.append(f"{settings['loss']} loss".replace("loss loss", "loss"))
+    if settings.get("logit_scale", 1.0) != 1.0:
+        words.append(f"logits times {settings['logit_scale']:g}")
+    if (settings.get("draws") or 1) > 1:
+        words.append(f"{settings['draws']} draws")
+    if record.get("gradient") not in ("exact", "none", None):
+        words.append(f"{record['gradient']} gradient")
+    if record.get("source") not in ("white-box", None):
+        words.append(str(record["source"]))
+    return ", ".join(words)
+
+
+def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSILON) -> pd.DataFrame:
+    """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
+
+    Columns network, seed, attack (in words, "none" first), n, accuracy, low, high in per cent; strongest last.
+    """
+    rows = []
+    for run in runs:
+        for r in run.metrics:
+            clean = matches(r, t1=t1, **CLEAN)
+            if clean or (r["attack"] != "none" and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
+                rows.append({"network": kind(run), "seed": run.seed, "attack": "none" if clean else describe_attack(r),
+                             "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
+                             "order": (0 if clean else 1, -r["accuracy"])})
+    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "order"])
+    frame = frame.drop_duplicates(["network", "seed", "attack", "n"])
+    keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
+    return frame.loc[keys].drop(columns="order").reset_index(drop=True)
+
+
+def complexity_frame(runs: Sequence[Run], t1: float = 1.0) -> pd.DataFrame:
+    """NFE and complexity of the dynamics from 0 to t1, of every run that has both: columns run, seed, nfe, measure, value."""
+    rows = []
+    for run in runs:
+        nfe = test_nfe(run, t1)
+        for measure in COMPLEXITY:
+            found = [r for r in run.measurements if r["name"] == measure and matches(r, t1=t1, label="all", images="clean")]
+            if nfe is not None and found:
+                rows.append({"run": run.name, "seed": run.seed, "nfe": nfe, "measure": measure, "value": found[-1]["value"]})
+    return pd.DataFrame(rows, columns=["run", "seed", "nfe", "measure", "value"])

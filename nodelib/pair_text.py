@@ -1,0 +1,97 @@
+"""What the pair's records say, as sentences for the prose: each holds for whatever has been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from nodelib import configs, pair
+from nodelib.artifacts import Run
+from nodelib.claims.end_time import KEEPS
+
+KINDS = ("adversarial", "standard")
+POST_RECIPE = (40, 0.01)  # attack steps and step size of the post's code
+
+
+def span(values: Iterable[float], digits: int = 3) -> str:
+    """The lowest and the highest of some values in words, or the only one."""
+    values = list(values)
+    low, high = (f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}" for v in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
+def recipe(runs: Sequence[Run]) -> str:
+    """How the stored pair was trained, or will be."""
+    attack = configs.get("wide-adversarial").adversarial
+    used = [run.config["adversarial"] for run in runs if pair.kind(run) == "adversarial"]
+    values = used[0] if used else {"steps": attack.steps, "step_size": attack.step_size, "epsilon": attack.epsilon}
+    said = (f"Ours are trained alike, the second on clean images and images attacked by PGD with {values['steps']} steps of "
+            f"{values['step_size']:g} from a random start within epsilon {values['epsilon']:g}; the post's code took "
+            f"{POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}")
+    if values["steps"] < POST_RECIPE[0] and values["steps"] * values["step_size"] >= values["epsilon"]:
+        said += ", and fewer, longer steps cross the ball at a fraction of the cost"
+    count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
+    stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
+              else "Neither is stored yet, and the figures of this section are blank until they are.")
+    return f"{said}. {stored}"
+
+
+def cost(runs: Sequence[Run]) -> str | None:
+    """What a test solve to t1 = 1 costs; None unless both networks have it."""
+    nfe = _by_kind(runs, pair.test_nfe)
+    return nfe and (f"A test solve to end time 1 takes {span(nfe['adversarial'])} evaluations after adversarial and "
+                    f"{span(nfe['standard'])} after standard training.")
+
+
+def reach(runs: Sequence[Run]) -> str | None:
+    """How far in end time clean accuracy reaches; None unless both networks have it."""
+    ends = _by_kind(runs, pair.reach)
+    return ends and (f"Clean accuracy stays within {KEEPS:g} points of that at end time 1 up to t = {span(ends['adversarial'])} "
+                     f"after adversarial and up to t = {span(ends['standard'])} after standard training.")
+
+
+def robustness(runs: Sequence[Run]) -> str | None:
+    """What the strongest attack so far leaves of each network at t1 = 1; None unless both were attacked."""
+    frame = pair.robustness_frame(runs)
+    last = frame[frame["attack"] != "none"].groupby(["network", "seed"], sort=False).last().reset_index()
+    said = []
+    for kind in KINDS:
+        part = last[last["network"] == kind]
+        if not len(part):
+            return None
+        said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images under the strongest "
+                    f"attack on it so far ({'; '.join(dict.fromkeys(part['attack']))})")
+    return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}."
+
+
+def complexity(runs: Sequence[Run]) -> str | None:
+    """The measures of complexity of both networks; None where neither measure is there for both."""
+    frame, said = pair.complexity_frame(runs), []
+    for measure, label in pair.COMPLEXITY.items():
+        values = {kind: frame[(frame["measure"] == measure) & (frame["run"] == f"wide-{kind}")]["value"] for kind in KINDS}
+        if all(len(found) for found in values.values()):
+            said.append(f"{label}: {span(values['adversarial'])} after adversarial, {span(values['standard'])} after standard "
+                        f"training")
+    return f"For the pair, {'; '.join(said)}." if said else None
+
+
+def missing(runs: Sequence[Run]) -> list[str]:
+    """Runs of the pair and measurements of them that chapter 07 shows and that are not there, in words."""
+    absent = []
+    for name in configs.PAIR:
+        mine = [run for run in runs if run.name == name]
+        if not mine:
+            absent.append(name)
+            continue
+        robust = pair.robustness_frame(mine)
+        for what, have in (("accuracy at 40 end times", any(pair.reach(run) is not None for run in mine)),
+                           ("cost of a test solve", any(pair.test_nfe(run) is not None for run in mine)),
+                           ("accuracy under attack", (robust["attack"] != "none").any()),
+                           ("complexity", len(pair.complexity_frame(mine)) > 0)):
+            if not have:
+                absent.append(f"{what} of {name}")
+    return absent
+
+
+def _by_kind(runs: Sequence[Run], value) -> dict[str, list[float]] | None:
+    found = {kind: [v for run in runs if pair.kind(run) == kind and (v := value(run)) is not None] for kind in KINDS}
+    return found if all(found.values()) else None

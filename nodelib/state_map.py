@@ -1,0 +1,61 @@
+"""A map of trajectories: the directions of many images' states in the plane that shows most of their spread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from nodelib.dynamics import direction, remove_drift, states_at
+from nodelib.models import ODENet
+
+
+@dataclass(frozen=True)
+class StateMap:
+    """Points of N images at T times.
+
+    points: coordinates of the centred unit states in the plane, shape (T, N, 2).
+    explained: share of the directions' variance, over images and times together, that lies in the plane.
+    times: the T times; labels: the N classes.
+    """
+
+    points: np.ndarray
+    explained: float
+    times: tuple[float, ...]
+    labels: tuple[int, ...]
+
+
+def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+    """Coordinates in the first two principal components, by scikit-learn's PCA, and the share of variance in them.
+
+    Args:
+        directions: shape (M, features), M at least 3; seed: of the randomised decomposition.
+
+    Returns:
+        shape (M, 2), each axis turned so that its largest entry in size is positive (components have no sign of their
+        own), and the share, 0 to 1.
+    """
+    from sklearn.decomposition import PCA
+
+    pca = PCA(2, svd_solver="randomized", random_state=seed)
+    found = pca.fit_transform(directions)
+    sign = np.sign(found[np.abs(found).argmax(0), range(2)])
+    return found * np.where(sign == 0, 1, sign), float(pca.explained_variance_ratio_.sum())
+
+
+def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float], batch: int = 50) -> StateMap:
+    """Follow images and project the directions of their centred states onto one plane for all times.
+
+    Args:
+        model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
+        times: increasing, at least 0.
+        batch: images per solve.
+    """
+    func = model.block.func
+    parts = [direction(remove_drift(func, states_at(model, part, times))) for part in images.split(batch)]
+    units = torch.cat(parts, 1).flatten(2)  # (T, N, features)
+    points, explained = plane(units.flatten(0, 1).numpy())
+    return StateMap(points.reshape(*units.shape[:2], 2), explained, tuple(times), tuple(labels.tolist()))

@@ -1,0 +1,117 @@
+"""What stored measurements say about states, as tidy data: settling, separation, rays, attacked images.
+
+Everything is looked up by meaning in `measurements.json` of whatever runs exist (see `nodelib.claims.MEASUREMENTS`);
+a value that is not measured is missing (NaN), never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from nodelib.artifacts import Run
+from nodelib.claims.evidence import matches
+from nodelib.claims.states import NEVER, RESIDUAL
+
+SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
+SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}
+
+
+def look_up(run: Run, name: str, *, label: str = "all", images: str = "clean", **conditions: Any) -> dict | None:
+    """The latest record of a measurement, or None."""
+    found = [r for r in run.measurements if r["name"] == name and matches(r, label=label, images=images, **conditions)]
+    return found[-1] if found else None
+
+
+def value(run: Run, name: str, **conditions: Any) -> float:
+    """The value of a measurement; NaN where it is not measured."""
+    record = look_up(run, name, **conditions)
+    return math.nan if record is None else float(record["value"])
+
+
+def measured(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose states are measured."""
+    return [run for run in runs if look_up(run, "norm") or look_up(run, "on_a_ray")]
+
+
+def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Class separation of centred directions, mean over seeds: columns run, t1, measure, value."""
+    rows = [{"run": run.name, "t1": t1, "measure": label, "value": value(run, name, t1=t1, statistic="mean")}
+            for run in runs for name, label in SEPARATION.items() for t1 in SNAPSHOTS]
+    frame = pd.DataFrame(rows, columns=["run", "t1", "measure", "value"]).dropna()
+    return frame.groupby(["run", "t1", "measure"], sort=False, as_index=False)["value"].mean()
+
+
+def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t = 1000."""
+    rows = []
+    for run in runs:
+        found = {m: look_up(run, "settling_time", measure=m) for m in ("turning", "relative_speed")}
+        if all(found.values()):
+            rows.append({"run": run.name, "seed": run.seed, "n": found["turning"]["n"],
+                         **{m: math.inf if r["value"] >= NEVER else r["value"] for m, r in found.items()}})
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "turning", "relative_speed"])
+
+
+def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """What states do late: one row per run.
+
+    Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred, the
+    angles in degrees between f(100) and f(1000); ray_distance (centred) at 1000; accuracy_1, accuracy_100 and
+    accuracy_1000, the head's on these images, as shares.
+    """
+    rows = []
+    for run in runs:
+        norms = [value(run, "norm", t1=t1) for t1 in (100.0, 1000.0)]
+        if any(map(math.isnan, norms)):
+            continue
+        rows.append({"run": run.name, "seed": run.seed, "n": look_up(run, "norm", t1=1000.0)["n"],
+                     "exponent": math.log10(norms[1] / norms[0]),
+                     "velocity_angle": value(run, "velocity_angle", t1=1000.0, since=100.0, part="whole"),
+                     "velocity_angle_centred": value(run, "velocity_angle", t1=1000.0, since=100.0, part="centred"),
+                     "ray_distance": value(run, "ray_distance", t1=1000.0, part="centred"),
+                     **{f"accuracy_{t1:g}": value(run, "state_accuracy", t1=t1) for t1 in (1.0, 100.0, 1000.0)}})
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "exponent", "velocity_angle", "velocity_angle_centred",
+                                       "ray_distance", "accuracy_1", "accuracy_100", "accuracy_1000"])
+
+
+def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Rays (leaky: equilibria): one row per run.
+
+    Columns run, seed, n; on_a_ray, share of images; fewest and most, distinct rays per class; single, number of the ten
+    classes that end on one attracting ray by the rule of claim C18; residual and eigenvalue, the largest over classes;
+    exponent, the largest Lyapunov exponent, and its standard_error.
+    """
+    rows = []
+    for run in runs:
+        on = look_up(run, "on_a_ray")
+        if on is None:
+            continue
+        per = [{name: value(run, name, label=str(digit)) for name in ("attractors", "ray_residual", "ray_eigenvalue")}
+               for digit in range(10)]
+        counts = [p["attractors"] for p in per]
+        lyapunov = look_up(run, "lyapunov_exponent")
+        rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"], "fewest": min(counts),
+                     "most": max(counts),
+                     "single": sum(p["attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1 for p in per),
+                     "residual": max(p["ray_residual"] for p in per), "eigenvalue": max(p["ray_eigenvalue"] for p in per),
+                     "exponent": lyapunov["value"] if lyapunov else math.nan,
+                     "standard_error": lyapunov["settings"].get("standard_error", math.nan) if lyapunov else math.nan})
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "on_a_ray", "fewest", "most", "single", "residual", "eigenvalue",
+                                       "exponent", "standard_error"])
+
+
+def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Where attacked images go: columns run, seed, t1, n, clean and attacked (shares nearest to their own class), angle.
+
+    `angle`: median in degrees between an attacked image's centred direction and its clean image's.
+    """
+    rows = [{"run": run.name, "seed": run.seed, "t1": t1, "n": found["n"],
+             "clean": value(run, "nearest_class", t1=t1, statistic="mean"), "attacked": found["value"],
+             "angle": value(run, "attacked_angle", images="pgd", t1=t1)}
+            for run in runs for t1 in SNAPSHOTS
+            if (found := look_up(run, "nearest_class", images="pgd", t1=t1, statistic="mean")) is not None]
+    return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "clean", "attacked", "angle"])

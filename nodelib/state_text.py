@@ -1,0 +1,86 @@
+"""What measured states say, as sentences for the prose of the chapters on states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import pandas as pd
+
+from nodelib import state_records
+from nodelib.artifacts import Run
+from nodelib.claims.states import TURNING_SETTLED
+from nodelib.pair_text import KINDS, span
+
+UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
+
+
+def time(value: float) -> str:
+    """An end time in words; infinity is "not by t = 1000"."""
+    return "not by t = 1000" if math.isinf(value) else f"{value:.3g}"
+
+
+def times(values: Iterable[float]) -> str:
+    """One end time or the range of several, in words."""
+    found = sorted(values)
+    return time(found[0]) if time(found[0]) == time(found[-1]) else f"{time(found[0])} to {time(found[-1])}"
+
+
+def settling(frame: pd.DataFrame) -> str | None:
+    """When the directions of the pair settle, from `nodelib.state_records.settling_frame`; None unless both are there."""
+    found = {kind: frame[frame["run"] == f"wide-{kind}"]["turning"] for kind in KINDS}
+    if not all(len(part) for part in found.values()):
+        return None
+    said = " and ".join(f"{times(part)} after {kind} training" for kind, part in found.items())
+    return (f"In the post's pair the median end time from which on the direction turns by less than {TURNING_SETTLED:g} radians "
+            f"per unit of log time is {said}.")
+
+
+def told_apart(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
+    """How well the direction tells a 6 from a 4 in the pair at an end time; None unless both are measured."""
+    shares, angles = ({kind: [v for run in runs if run.name == f"wide-{kind}"
+                              and not math.isnan(v := state_records.value(run, name, label="6-4", t1=t1))] for kind in KINDS}
+                      for name in ("nearest_class", "class_mean_angle"))
+    if not all((*shares.values(), *angles.values())):
+        return None
+    said = " and ".join(f"in {span(100 * v for v in shares[kind])} % of images after {kind} training (mean states "
+                        f"{span(angles[kind])} degrees apart)" for kind in KINDS)
+    return f"At t = {t1:g} the nearest class direction tells a 6 from a 4 {said}."
+
+
+def rays(frame: pd.DataFrame) -> str | None:
+    """Rays of the pair, from `nodelib.state_records.ray_frame`; None unless both are measured."""
+    found = {kind: frame[frame["run"] == f"wide-{kind}"] for kind in KINDS}
+    if not all(len(part) for part in found.values()):
+        return None
+    said = "; ".join(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray, and {span(part['single'])} "
+                     f"of the ten classes on a single one that attracts" for kind, part in found.items())
+    return f"In the post's pair, {said}."
+
+
+def leaky(runs: Sequence[Run]) -> str:
+    """Equilibria of the leaky controls, as far as they are measured."""
+    controls = [run for run in runs if run.config["leaky"]]
+    rows, late = state_records.ray_frame(controls), state_records.late_frame(controls)
+    if not len(rows):
+        return "No leaky control is measured yet."
+    said = []
+    for row in rows.itertuples():
+        words = (f"in {row.run} (seed {row.seed}) {100 * row.on_a_ray:.0f} % of images end at an equilibrium, and {row.single} of "
+                 f"the ten classes at a single one that attracts")
+        accuracy = late[(late["run"] == row.run) & (late["seed"] == row.seed)]["accuracy_1000"]
+        if len(accuracy.dropna()):
+            words += f"; its accuracy at t = 1000 is {100 * accuracy.iloc[0]:.1f} %"
+        said.append(words)
+    return ". ".join(s[0].upper() + s[1:] for s in said) + "."
+
+
+def pulled(frame: pd.DataFrame, name: str = "wide-adversarial") -> str | None:
+    """Where attacked images of a run end, from `nodelib.state_records.attacked_frame`; None where not measured."""
+    rows = {t1: frame[(frame["run"] == name) & (frame["t1"] == t1)] for t1 in (1.0, 1000.0)}
+    if not all(len(part) for part in rows.values()):
+        return None
+    early, late = rows[1.0], rows[1000.0]
+    return (f"In {name}, {span(100 * early['attacked'])} % of attacked images are nearest to their own class at t = 1 and "
+            f"{span(100 * late['attacked'])} % at t = 1000; the angle to the clean image's direction goes from "
+            f"{span(early['angle'])} to {span(late['angle'])} degrees.")

@@ -1,0 +1,145 @@
+"""The pair's stored records as tidy data and figures: selected by meaning, honest where there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nodelib import configs, evaluation, figures_pair, pair, pair_text
+from nodelib.evaluation import Measurement
+
+
+def scored(measurement: Measurement, correct: int, nfe: float = 26.0) -> dict:
+    outcomes = np.arange(measurement.n) < correct
+    return evaluation.record(measurement, outcomes, nfe, 0.0, "cpu", None)
+
+
+def run_of(tiny_run, name: str, seed: int = 0, metrics=(), measurements=()):
+    config = {**tiny_run.config, "adversarial": {"epsilon": 0.3} if "adversarial" in name else None}
+    return dataclasses.replace(tiny_run, name=name, seed=seed, config=config, metrics=list(metrics),
+                               measurements=list(measurements))
+
+
+SWEPT = [scored(Measurement(t1, 100, label="any-name"), correct, nfe) for t1, correct, nfe in ((0.1, 30, 20), (1.0, 90, 26))]
+FGSM = [scored(Measurement(1.0, 100, "fgsm", 0.3, label="sweep"), 40)]
+
+
+def test_the_pair_is_found_with_all_its_seeds_standard_first(tiny_run):
+    runs = [run_of(tiny_run, *key) for key in (("wide-adversarial", 0), ("wide-standard", 1), ("small-10", 0), ("wide-standard", 0))]
+    assert [(r.name, r.seed) for r in pair.pair_runs(runs)] == [("wide-standard", 0), ("wide-standard", 1), ("wide-adversarial", 0)]
+
+
+def test_end_time_records_are_selected_by_their_fields_and_the_larger_sample_wins(tiny_run):
+    others = [scored(Measurement(1.0, 100, pooling="random", label="x"), 1),
+              scored(Measurement(1.0, 100, "fgsm", 0.3, gradient="adjoint"), 2),
+              scored(Measurement(1.0, 100, "fgsm", 0.3, clip=False), 3),
+              scored(Measurement(1.0, 100, "fgsm", 0.1), 4), scored(Measurement(1.0, 100, rtol=1e-5, atol=1e-5), 5)]
+    larger = scored(Measurement(1.0, 200, label="table"), 150)
+    frame = pair.end_time_frame([run_of(tiny_run, "wide-standard", metrics=[larger, *others, *SWEPT, *FGSM])])
+    assert frame[["test", "t1", "accuracy", "n"]].values.tolist() == [
+        ["clean", 0.1, 30.0, 100], ["clean", 1.0, 75.0, 200], ["FGSM, epsilon 0.3", 1.0, 40.0, 100]]
+    assert (frame["low"] < frame["accuracy"]).all() and (frame["accuracy"] < frame["high"]).all()
+
+
+def test_an_attack_with_rescaled_logits_is_not_the_plain_one(tiny_run):
+    rescaled = {**FGSM[0], "settings": {**FGSM[0]["settings"], "logit_scale": 0.01}}
+    assert not len(pair.end_time_frame([run_of(tiny_run, "wide-standard", metrics=[rescaled])]))
+
+
+def test_end_time_curves_show_the_mean_over_seeds_and_hide_no_seed(tiny_run):
+    worse = [{**r, "accuracy": r["accuracy"] - 0.2, "low": r["low"] - 0.2} for r in SWEPT]
+    frame = pair.end_time_frame([run_of(tiny_run, "wide-standard", 0, SWEPT), run_of(tiny_run, "wide-standard", 1, worse)])
+    (axis,) = figures_pair.end_time_curves(frame).axes
+    assert axis.lines[0].get_xydata() == pytest.approx(np.array([[0.1, 20], [1.0, 80]]))
+    intervals, seeds = (band.get_paths()[0].vertices for band in axis.collections)
+    assert seeds[:, 1].min() == pytest.approx(10) and seeds[:, 1].max() == pytest.approx(90)
+    assert intervals[:, 1].min() < 10 and intervals[:, 1].max() > 90
+
+
+def test_without_records_every_figure_says_so():
+    empty = pair.end_time_frame([])
+    for figure, blanks in ((figures_pair.end_time_curves(empty), 1), (figures_pair.complexity(pair.complexity_frame([])), 3),
+                           (figures_pair.nfe(pair.training_nfe_frame([]), empty), 2)):
+        texts = [text.get_text() for axis in figure.axes for text in axis.texts]
+        assert texts == ["not measured yet"] * blanks
+
+
+def test_the_legend_names_each_network_once_however_many_seeds(tiny_run):
+    runs = [run_of(tiny_run, name, seed, SWEPT) for name in ("wide-standard", "wide-adversarial") for seed in (0, 1)]
+    figure = figures_pair.nfe(pair.training_nfe_frame(runs), pair.end_time_frame(runs))
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["standard", "adversarial"]
+    assert len(figure.axes[0].lines) == 4
+
+
+def test_training_is_counted_in_passes_over_the_images(tiny_run):
+    frame = pair.training_nfe_frame([run_of(tiny_run, "wide-standard")])
+    assert 0 < frame["epoch"].min() and frame["epoch"].max() <= tiny_run.config["epochs"]
+    assert frame["nfe"].mean() == pytest.approx(tiny_run.history["nfe_forward"].mean())
+
+
+def test_attacks_are_put_in_words():
+    strong = scored(Measurement(1.0, 10, "pgd", 0.3, steps=40, step_size=0.01, restarts=5), 1)
+    assert pair.describe_attack(strong) == "PGD, 40 steps, 5 restarts"
+    assert pair.describe_attack(FGSM[0]) == "FGSM"
+    assert pair.describe_attack({**strong, "attack": "worst", "combines": ["a", "b"]}) == "worst case per image of 2 attacks"
+    assert pair.describe_attack({"attack": "square", "settings": {"steps": 5000}, "source": "black-box"}) == \
+        "Square, 5,000 steps, black-box"
+
+
+def test_the_robustness_table_begins_with_clean_accuracy_and_ends_with_the_strongest_attack(tiny_run):
+    pgd = [scored(Measurement(1.0, 100, "pgd", 0.3, steps=steps, step_size=0.03, label=f"p{steps}"), correct)
+           for steps, correct in ((40, 5), (10, 20))]
+    unclipped = scored(Measurement(1.0, 100, "fgsm", 0.3, clip=False, label="u"), 0)
+    frame = pair.robustness_frame([run_of(tiny_run, "wide-standard", metrics=[*pgd, unclipped, *FGSM, *SWEPT])])
+    assert frame["attack"].tolist() == ["none", "FGSM", "PGD, 10 steps", "PGD, 40 steps"]
+    assert frame["accuracy"].tolist() == pytest.approx([90, 40, 20, 5])
+
+
+def test_reach_and_nfe_are_none_until_enough_is_recorded(tiny_run):
+    run = run_of(tiny_run, "wide-standard", metrics=SWEPT)
+    assert pair.reach(run) is None and pair.test_nfe(run) == 26.0 and pair.test_nfe(run, 7.0) is None
+    times = [*np.geomspace(0.1, 0.9, 30), 1.0, *np.geomspace(2.0, 1000.0, 12)]
+    curve = [scored(Measurement(float(t), 100, label=f"s{t}"), 90 if t < 50 else 20) for t in times]
+    assert pair.reach(run_of(tiny_run, "wide-standard", metrics=curve)) == max(t for t in times if t < 50)
+
+
+def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):
+    measured = [{"name": "jacobian_norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
+                 "n": 4, "settings": {}}]
+    runs = [run_of(tiny_run, "wide-standard", 0, SWEPT, measured), run_of(tiny_run, "wide-adversarial", 0, [], measured)]
+    frame = pair.complexity_frame(runs)
+    assert frame.values.tolist() == [["wide-standard", 0, 26.0, "jacobian_norm", 2.0]]
+    figure = figures_pair.complexity(frame)
+    assert figure.axes[0].lines[0].get_xydata().tolist() == [[26.0, 2.0]]
+
+
+def test_sentences_are_there_as_soon_as_both_networks_have_what_they_speak_of(tiny_run):
+    standard, adversarial = run_of(tiny_run, "wide-standard", 0, SWEPT + FGSM), run_of(tiny_run, "wide-adversarial", 0, SWEPT)
+    assert pair_text.cost([standard]) is None and "takes 26 evaluations" in pair_text.cost([standard, adversarial])
+    assert pair_text.robustness([standard, adversarial]) is None
+    attacked = run_of(tiny_run, "wide-adversarial", 0, SWEPT + [scored(Measurement(1.0, 100, "fgsm", 0.3), 70)])
+    said = pair_text.robustness([standard, attacked])
+    assert "adversarial network keeps 70 % of 100 images" in said and "standard network keeps 40 %" in said
+    assert pair_text.reach([standard, attacked]) is None and pair_text.complexity([standard, attacked]) is None
+
+
+def test_what_is_missing_is_listed_until_nothing_is(tiny_run):
+    assert pair_text.missing([]) == list(configs.PAIR)
+    assert pair_text.missing([run_of(tiny_run, "wide-standard", 0, SWEPT)]) == [
+        "accuracy at 40 end times of wide-standard", "accuracy under attack of wide-standard", "complexity of wide-standard",
+        "wide-adversarial"]
+
+
+def test_the_recipe_is_that_of_the_stored_run(tiny_run):
+    run = run_of(tiny_run, "wide-adversarial")
+    run = dataclasses.replace(run, config={**run.config, "adversarial": {"steps": 40, "step_size": 0.01, "epsilon": 0.3}})
+    assert "PGD with 40 steps of 0.01" in pair_text.recipe([run]) and "fewer, longer" not in pair_text.recipe([run])
+    assert "Neither is stored yet" in pair_text.recipe([])
+
+
+@pytest.mark.parametrize("values, said", [([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"),
+                                          ([1000, 200], "200 to 1,000")])
+def test_spans_are_one_number_or_two(values, said):
+    assert pair_text.span(values) == said

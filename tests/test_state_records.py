@@ -1,0 +1,85 @@
+"""Stored measurements become the tables of the chapters, and what is not measured stays missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pytest
+
+from nodelib import state_records
+from nodelib.dynamics.measure import record
+
+
+def run_of(tiny_run, measurements, name="wide-adversarial", seed=0):
+    return dataclasses.replace(tiny_run, name=name, seed=seed, measurements=measurements)
+
+
+def rays(counts, residual=1e-9, eigenvalue=0.5):
+    found = [record("on_a_ray", 1.0, n=20, t1=1000.0, statistic="mean")]
+    for digit, count in enumerate(counts):
+        common = dict(label=str(digit), n=2, t1=1000.0)
+        found += [record("attractors", count, statistic="count", **common), record("ray_residual", residual, statistic="max", **common),
+                  record("ray_eigenvalue", eigenvalue, statistic="max", **common)]
+    return found
+
+
+def test_a_value_that_is_not_measured_is_missing(tiny_run):
+    run = run_of(tiny_run, [record("norm", 3.0, n=2, t1=1.0)])
+    assert state_records.value(run, "norm", t1=1.0) == 3.0
+    assert math.isnan(state_records.value(run, "norm", t1=2.0)) and math.isnan(state_records.value(run, "norm", t1=1.0, label="6"))
+
+
+def test_a_class_counts_as_single_only_on_one_solved_attracting_ray(tiny_run):
+    frame = state_records.ray_frame([run_of(tiny_run, rays([1] * 8 + [2, 0])), run_of(tiny_run, rays([1] * 10, eigenvalue=1.2)),
+                                     run_of(tiny_run, rays([1] * 10, residual=0.1)), run_of(tiny_run, [])])
+    assert frame["single"].tolist() == [8, 0, 0]
+    assert frame[["fewest", "most"]].values[0].tolist() == [0, 2] and frame["exponent"].isna().all()
+
+
+def test_settling_that_never_came_is_infinite(tiny_run):
+    measured = [record("settling_time", v, n=5, measure=m, threshold=0.1) for m, v in (("turning", 1e9), ("relative_speed", 7.0))]
+    frame = state_records.settling_frame([run_of(tiny_run, measured), run_of(tiny_run, measured[:1])])
+    assert frame.values.tolist() == [["wide-adversarial", 0, 5, math.inf, 7.0]]
+
+
+def test_separation_is_the_mean_over_seeds(tiny_run):
+    runs = [run_of(tiny_run, [record("nearest_class", v, n=5, t1=1.0, statistic="mean")], seed=seed)
+            for seed, v in enumerate((0.5, 0.7))]
+    frame = state_records.separation_frame(runs)
+    assert frame[["run", "t1", "measure"]].values.tolist() == [["wide-adversarial", 1.0, "nearest class"]]
+    assert frame["value"].tolist() == pytest.approx([0.6])
+
+
+def test_the_late_exponent_is_that_of_the_norm(tiny_run):
+    measured = [record("norm", 20.0, n=5, t1=100.0), record("norm", 200.0, n=5, t1=1000.0),
+                record("velocity_angle", 4.0, n=5, t1=1000.0, since=100, part="centred")]
+    (row,) = state_records.late_frame([run_of(tiny_run, measured), run_of(tiny_run, [])]).itertuples()
+    assert row.exponent == pytest.approx(1.0) and row.velocity_angle_centred == 4.0 and math.isnan(row.velocity_angle)
+
+
+def test_attacked_images_stand_beside_clean_ones(tiny_run):
+    measured = [record("nearest_class", 0.9, n=5, t1=1.0, statistic="mean"),
+                record("nearest_class", 0.4, n=5, t1=1.0, images="pgd", statistic="mean"),
+                record("attacked_angle", 12.0, n=5, t1=1.0, images="pgd")]
+    assert state_records.attacked_frame([run_of(tiny_run, measured)]).values.tolist() == [
+        ["wide-adversarial", 0, 1.0, 5, 0.9, 0.4, 12.0]]
+
+
+def test_every_record_name_looked_up_is_one_of_the_contract():
+    import re
+    from pathlib import Path
+
+    from nodelib.claims import MEASUREMENTS
+
+    source = Path(state_records.__file__).read_text()
+    names = set(re.findall(r'(?:value|look_up)\(run, "(\w+)"', source)) | set(state_records.SEPARATION)
+    assert names and names <= set(MEASUREMENTS)
+
+
+def test_a_table_shows_a_missing_value_as_a_dash():
+    pytest.importorskip("IPython")
+    from nodelib.book import markdown_table
+
+    table = markdown_table(["run:", "share"], [("a|b", 0.5), ("c", math.nan)]).data
+    assert table.splitlines() == ["| run | share |", "| --- | ---: |", "| a\\|b | 0.5 |", "| c | – |"]

@@ -1,0 +1,55 @@
+"""Sentences about states say what the records say, and nothing where there are none."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import pandas as pd
+import pytest
+
+from nodelib import state_records, state_text
+from nodelib.dynamics.measure import record
+
+
+def run_of(tiny_run, name, measurements, **config):
+    return dataclasses.replace(tiny_run, name=name, measurements=measurements, config={**tiny_run.config, **config})
+
+
+@pytest.mark.parametrize("values, said", [([math.inf], "not by t = 1000"), ([3.0, math.inf], "3 to not by t = 1000"),
+                                          ([12.59, 12.589], "12.6")])
+def test_end_times_in_words(values, said):
+    assert state_text.times(values) == said
+
+
+def test_settling_is_said_of_both_networks_or_not_at_all():
+    frame = pd.DataFrame({"run": ["wide-adversarial", "wide-standard"], "seed": 0, "n": 5, "turning": [4.0, math.inf],
+                          "relative_speed": 1.0})
+    assert "is 4 after adversarial training and not by t = 1000 after standard training" in state_text.settling(frame)
+    assert state_text.settling(frame[:1]) is None
+
+
+def test_a_six_is_told_from_a_four_by_the_records(tiny_run):
+    measured = [record("nearest_class", 0.75, n=40, t1=1000.0, label="6-4", statistic="mean"),
+                record("class_mean_angle", 12.0, n=40, t1=1000.0, label="6-4")]
+    runs = [run_of(tiny_run, name, measured) for name in ("wide-adversarial", "wide-standard")]
+    assert "in 75 % of images after adversarial training (mean states 12 degrees apart)" in state_text.told_apart(runs)
+    assert state_text.told_apart(runs[:1]) is None
+
+
+def test_leaky_controls_are_described_one_by_one(tiny_run):
+    measured = [record("on_a_ray", 0.5, n=20, t1=100.0, statistic="mean"), record("norm", 2.0, n=5, t1=100.0),
+                record("norm", 2.0, n=5, t1=1000.0), record("state_accuracy", 0.9, n=5, t1=1000.0, statistic="mean")]
+    run = run_of(tiny_run, "small-100-leaky", measured, leaky=True)
+    assert state_text.leaky([]) == "No leaky control is measured yet."
+    said = state_text.leaky([run, run_of(tiny_run, "small-10", measured)])
+    assert said.startswith("In small-100-leaky (seed 0) 50 % of images") and said.endswith("accuracy at t = 1000 is 90.0 %.")
+    assert "small-10 " not in said
+
+
+def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
+    assert state_text.rays(state_records.ray_frame([])) is None
+    assert state_text.pulled(state_records.attacked_frame([])) is None
+    frame = pd.DataFrame([["wide-adversarial", 0, t1, 5, 0.9, share, angle] for t1, share, angle in ((1.0, 0.5, 20.0), (1000.0, 0.8, 9.0))],
+                         columns=["run", "seed", "t1", "n", "clean", "attacked", "angle"])
+    assert "50 % of attacked images" in state_text.pulled(frame) and "from 20 to 9 degrees" in state_text.pulled(frame)
