@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -66,3 +67,51 @@ def rank_correlations(profile: pd.DataFrame) -> dict[str, float]:
     """Spearman correlation of the step size with error, rate and speed, over one trajectory's steps."""
     ranks = profile.rank()
     return {name: float(ranks["h"].corr(ranks[name])) for name in ("error", "rate", "speed")}
+
+
+def correlations(func: Callable, y0: Tensor, t1: float, tolerances: Sequence[float], probe: float = 0.1) -> pd.DataFrame:
+    """`rank_correlations` of every initial state at every tolerance, one state per solve.
+
+    Args:
+        func: (t, y) -> dy/dt; y0: N initial states, float64, (N, ...); t1: end time; tolerances: rtol = atol.
+
+    Returns:
+        one row per state and tolerance: image (its number), t1, tolerance, error, rate, speed.
+    """
+    rows = []
+    for tolerance in tolerances:
+        for i in range(len(y0)):
+            profile = step_profile(func, y0[i : i + 1], t1, rtol=tolerance, atol=tolerance, probe=probe)
+            rows.append({"image": i, "t1": t1, "tolerance": tolerance, **rank_correlations(profile)})
+    return pd.DataFrame(rows)
+
+
+def convergence(func: Callable, y0: Tensor, t1: float, steps: Sequence[float], *, tolerance: float = 1e-10,
+                methods: Sequence[str] = ("euler", "rk4", "dopri5-fixed")) -> pd.DataFrame:
+    """Error at the end time of methods with fixed steps.
+
+    Args:
+        func: (t, y) -> dy/dt; y0: initial state, float64; t1: end time; steps: step sizes, above 0.
+        tolerance: of the adaptive solve that takes the place of the exact solution; methods: of `odeint`.
+
+    Returns:
+        one row per step size and method: method, h, error (Euclidean, relative to the final state).
+    """
+    rows = []
+    with torch.no_grad():
+        exact = odeint(func, y0, (0.0, t1), rtol=tolerance, atol=tolerance).y[-1]
+        for h in steps:
+            for method in methods:
+                found = odeint(func, y0, (0.0, t1), method=method, step_size=h).y[-1]
+                rows.append({"method": method, "h": h, "error": float((found - exact).norm() / exact.norm())})
+    return pd.DataFrame(rows)
+
+
+def observed_order(data: pd.DataFrame, method: str, last: int = 4, floor: float = 1e-12) -> float:
+    """Slope of log error against log step size, by least squares over the `last` shortest steps.
+
+    Args:
+        data: of `convergence`; floor: errors below it are rounding and left out.
+    """
+    part = data[(data["method"] == method) & (data["error"] > floor)].sort_values("h").head(last)
+    return float(np.polyfit(np.log(part["h"]), np.log(part["error"]), 1)[0])

@@ -70,3 +70,20 @@ def test_rank_correlation_is_minus_one_for_opposite_orders():
     profile = pd.DataFrame({"h": [1.0, 2.0, 4.0], "error": [9.0, 8.0, 0.1], "rate": [1.0, 2.0, 3.0], "speed": [2.0, 1.0, 3.0]})
     found = complexity.rank_correlations(profile)
     assert found["error"] == pytest.approx(-1) and found["rate"] == pytest.approx(1) and found["speed"] == pytest.approx(0.5)
+
+
+def test_the_observed_order_is_the_methods_order_on_smooth_dynamics():
+    func = toys.Field(4, seed=0, dtype=torch.float64).requires_grad_(False)
+    start = torch.linspace(-1, 1, 4, dtype=torch.float64).view(1, 4)
+    data = complexity.convergence(func, start, 1.0, [2.0**-k for k in range(1, 7)], tolerance=1e-13)
+    for method, order in (("euler", 1), ("rk4", 4), ("dopri5-fixed", 5)):
+        assert complexity.observed_order(data, method) == pytest.approx(order, abs=0.3), method
+
+
+def test_correlations_have_one_row_per_state_and_tolerance():
+    func = toys.Field(2, seed=1, dtype=torch.float64).requires_grad_(False)
+    y0 = torch.tensor([[0.4, -0.9], [1.0, 0.2], [0.0, 0.5]], dtype=torch.float64)
+    found = complexity.correlations(func, y0, 5.0, (1e-4, 1e-6))
+    assert found[["image", "tolerance"]].values.tolist() == [[i, t] for t in (1e-4, 1e-6) for i in range(3)]
+    alone = complexity.rank_correlations(complexity.step_profile(func, y0[1:2], 5.0, rtol=1e-6, atol=1e-6, probe=0.1))
+    assert found.iloc[4]["rate"] == alone["rate"]
