@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from nodelib import artifacts, claims
+from nodelib.claims.contract import STATE_MEASUREMENTS
 from nodelib.claims.evidence import Evidence
 from nodelib.claims.ledger import CLAIMS
 from nodelib.claims.verdict import UNDECIDED, judge
@@ -33,7 +34,7 @@ def test_every_measurement_is_a_record_of_the_contract(records):
         assert isinstance(r["value"], float) and r["value"] == r["value"]
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
     assert len(keys) == len(set(keys))
-    assert {r["name"] for r in records} == set(claims.MEASUREMENTS)
+    assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
     assert {(r["name"], r["images"]) for r in records} == set().union(*(part.keys for part in measure.PARTS.values()))
 
 

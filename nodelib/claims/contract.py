@@ -12,7 +12,7 @@ Chapter values live in `data/claims/<id>.json`, written by `nodelib.claims.recor
 
 from __future__ import annotations
 
-MEASUREMENTS: dict[str, str] = {
+STATE_MEASUREMENTS: dict[str, str] = {
     "norm": "Euclidean norm of the state z(t1)",
     "state_change": "|z(t1) - z(since)| / |z(since)|; settings: since",
     "state_angle": "angle in degrees between z(since) and z(t1); settings: since, part",
@@ -47,6 +47,20 @@ MEASUREMENTS: dict[str, str] = {
     "path_turning": "total angle in radians by which the velocity f turns along the path from 0 to t1",
     "accepted_steps": "accepted steps of dopri5 at tolerance 1e-3 from 0 to t1, one image per solve",
 }
+
+GRADIENT_MEASUREMENTS: dict[str, str] = {
+    "zero_gradient": "share of images whose input gradient is exactly zero in every pixel; settings: gradient, rtol, loss, "
+                     "logit_scale, batch; statistic 'mean'",
+    "sign_agreement": "share of pixels in which the sign of the input gradient is that of the float64 reference at "
+                      "tolerance 1e-7 (a guess: one half); settings: gradient, rtol; statistic 'mean'",
+    "gradient_cosine": "cosine of the input gradient and the reference; settings: gradient, rtol",
+    "finite_difference": "relative difference of the reference's derivative along its own sign and a central difference "
+                         "of the loss, float64; settings: noise added to the pixels, which breaks ties in the max pooling",
+    "logit_gap": "distance of the two largest logits",
+    "logit_size": "mean absolute logit; statistic 'mean'",
+}
+
+MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {

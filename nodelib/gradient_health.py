@@ -1,0 +1,158 @@
+"""Is the gradient that an attack follows any good? Measured per end time and gradient method.
+
+    python -m nodelib.gradient_health small-10 --images 64
+
+An attack can fail because the network is robust or because its gradient is wrong. The records, defined in
+`nodelib.claims.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero, signs
+and directions against a reference in double precision, and the size of the logits, which saturate the
+cross-entropy. Batches are the post's, 32 images, because the continuous adjoint's error depends on them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nodelib import artifacts
+from nodelib.attacks.common import attacking, input_gradient
+from nodelib.attacks.losses import logit_gap
+from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.evaluation import at_tolerance, test_subset
+from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
+from nodelib.models import ODENet
+from nodelib.progress import Progress
+from nodelib.protocols import diagnostic_images
+
+METHODS: dict[str, tuple[str, float]] = {
+    "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3), "exact-1e-5": ("exact", 1e-5),
+}
+REMEDIES: dict[str, dict] = {"rescaled": dict(logit_scale="gap"), "margin": dict(loss="margin")}
+STEP = 1e-5  # of the central difference, in pixel units: below it the solver's own error, 1e-7, shows
+DIFFERENCED = 8  # images checked against finite differences
+# Four fifths of MNIST's pixels are exactly 0, so pooling regions of the background hold equal values and the gradient
+# goes through an arbitrary one of them; noise of this size tells them apart.
+OFF_TIES = 1e-3
+
+
+def record(name: str, value: float, t1: float, n: int, statistic: str = "median", **settings: object) -> dict:
+    """One record of `measurements.json`."""
+    return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic, "value": float(value), "n": n,
+            "settings": settings}
+
+
+def gradients(model: ODENet, images: Tensor, labels: Tensor, t1: float, gradient: str, tolerance: float,
+              batch: int = SEED_BATCH, **options: object) -> Tensor:
+    """Input gradients of the mean loss of each batch, shape of images; options go to `input_gradient`."""
+    with attacking(model, gradient), at_tolerance(model.block, tolerance, tolerance):
+        return torch.cat([input_gradient(model, x, y, t1, **options)[0] for x, y in zip(images.split(batch), labels.split(batch))])
+
+
+def zero_share(gradient: Tensor) -> float:
+    """Share of images whose gradient is exactly zero in every pixel."""
+    return (gradient.flatten(1) == 0).all(1).double().mean().item()
+
+
+def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Share of pixels with the reference's sign, and the median cosine with it (0 where a gradient is zero)."""
+    signs = (gradient.double().sign() == reference.sign()).double().mean().item()
+    return signs, F.cosine_similarity(gradient.double().flatten(1), reference.flatten(1)).median().item()
+
+
+def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float) -> float:
+    """Median relative difference of g . s and [L(x + h s) - L(x - h s)] / 2h, with s = sign(g), h = 1e-5, in float64.
+
+    g is the reference gradient. At an image whose blank background ties in the max pooling the loss has a
+    kink, and the two differ although both are right: see `OFF_TIES`.
+    """
+    errors = []
+    for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
+        g = gradients(double, x, y, t1, "exact", REFERENCE_TOLERANCE)
+        with torch.no_grad(), at_tolerance(double.block, REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
+            up, down = (F.cross_entropy(double(x + h * g.sign(), t1), y, reduction="none") for h in (STEP, -STEP))
+        slope = len(x) * (g * g.sign()).flatten(1).sum(1)  # the gradient is that of the batch's mean
+        errors.append(((up - down) / (2 * STEP) - slope).abs() / slope.clamp(min=1e-300))
+    return torch.cat(errors).median().item()
+
+
+def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TABLE_T1,
+           progress: bool | None = False) -> list[dict]:
+    """The records of a network on given images.
+
+    Args:
+        model: in eval mode with fixed pooling, float32.
+        images, labels: shapes (N, 1, 28, 28) and (N,), all of which get a float64 reference gradient.
+    """
+    times, n, records = list(times), len(images), []
+    double = copy.deepcopy(model).double()
+    with Progress("gradient health", len(times), "end time", shown=progress) as bar:
+        for t1 in times:
+            with torch.no_grad():
+                logits = torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])
+            records += [record("logit_gap", logit_gap(logits).median(), t1, n),
+                        record("logit_size", logits.abs().mean(), t1, n, "mean")]
+            reference = gradients(double, images.double(), labels, t1, "exact", REFERENCE_TOLERANCE)
+            few = images[:DIFFERENCED].double()
+            noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
+            records += [record("finite_difference", finite_difference(double, few + size * noise, labels[:len(few)], t1), t1,
+                               len(few), noise=size) for size in (0.0, OFF_TIES)]
+            records.append(record("zero_gradient", zero_share(reference), t1, n, "mean", gradient="reference",
+                                  rtol=REFERENCE_TOLERANCE, loss="cross-entropy", logit_scale=1.0, batch=SEED_BATCH))
+            for gradient, tolerance in METHODS.values():
+                found = gradients(model, images, labels, t1, gradient, tolerance)
+                signs, cosine = agreement(found, reference)
+                how = dict(gradient=gradient, rtol=tolerance)
+                records += [record("sign_agreement", signs, t1, n, "mean", **how),
+                            record("gradient_cosine", cosine, t1, n, **how),
+                            record("zero_gradient", zero_share(found), t1, n, "mean", **how, loss="cross-entropy",
+                                   logit_scale=1.0, batch=SEED_BATCH)]
+            for options in REMEDIES.values():
+                found = gradients(model, images, labels, t1, "exact", 1e-3, **options)
+                records.append(record("zero_gradient", zero_share(found), t1, n, "mean", gradient="exact", rtol=1e-3,
+                                      **{"loss": "cross-entropy", "logit_scale": 1.0, "batch": SEED_BATCH, **options}))
+            bar.advance()
+    return records
+
+
+def measure_run(folder: str | Path, count: int | None = None, times: Iterable[float] = TABLE_T1,
+                progress: bool | None = None) -> list[dict]:
+    """Measure a stored ODE-net on the first images of the test order and write its `measurements.json`.
+
+    `count`: number of images; default: 256 for the small networks, 32 for the others.
+    """
+    run = artifacts.load_run(folder)
+    config = RunConfig.from_dict(run.config)
+    if config.architecture != "odenet":
+        raise ValueError(f"{run.name} is a {config.architecture}; gradient health is about the solver's gradients and needs "
+                         f"an ODE-net")
+    if count is None:
+        count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
+    found = health(run.load_model(), *test_subset(count), times, progress)
+    # read again: other measurements may have been written meanwhile
+    others = [r for r in artifacts.load_run(folder).measurements if r["name"] not in {m["name"] for m in found}]
+    artifacts.write_json(Path(folder) / "measurements.json", others + found)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure every stored seed of the ODE-nets named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib.gradient_health", description=main.__doc__)
+    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
+    parser.add_argument("--images", type=int, help="test images (default: 256 for the small networks, 32 for the others)")
+    parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
+    options = parser.parse_args(arguments)
+    found = [run for run in artifacts.find_runs(options.root) if run.name in options.run]
+    if not found:
+        parser.error(f"no finished run of {', '.join(options.run)}; train it first with `python -m nodelib train`")
+    for run in found:
+        print(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
