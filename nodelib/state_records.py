@@ -41,7 +41,7 @@ def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Class separation of centred directions, mean over seeds: columns run, t1, measure, value."""
     rows = [{"run": run.name, "t1": t1, "measure": label, "value": value(run, name, t1=t1, statistic="mean")}
             for run in runs for name, label in SEPARATION.items() for t1 in SNAPSHOTS]
-    frame = pd.DataFrame(rows, columns=["run", "t1", "measure", "value"]).dropna()
+    frame = pd.DataFrame(rows, columns=["run", "t1", "measure", "value"]).astype({"value": float}).dropna()
     return frame.groupby(["run", "t1", "measure"], sort=False, as_index=False)["value"].mean()
 
 
@@ -60,7 +60,8 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """What states do late: one row per run.
 
     Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred, the
-    angles in degrees between f(100) and f(1000); ray_distance (centred) at 1000; accuracy_1, accuracy_100 and
+    angles in degrees between f(100) and f(1000), missing for leaky dynamics, whose velocity vanishes at an equilibrium
+    and has no direction there; ray_distance (centred) at 1000; accuracy_1, accuracy_100 and
     accuracy_1000, the head's on these images, as shares.
     """
     rows = []
@@ -68,10 +69,11 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
         norms = [value(run, "norm", t1=t1) for t1 in (100.0, 1000.0)]
         if any(map(math.isnan, norms)):
             continue
+        turned = [math.nan if run.config["leaky"] else value(run, "velocity_angle", t1=1000.0, since=100.0, part=part)
+                  for part in ("whole", "centred")]
         rows.append({"run": run.name, "seed": run.seed, "n": look_up(run, "norm", t1=1000.0)["n"],
                      "exponent": math.log10(norms[1] / norms[0]),
-                     "velocity_angle": value(run, "velocity_angle", t1=1000.0, since=100.0, part="whole"),
-                     "velocity_angle_centred": value(run, "velocity_angle", t1=1000.0, since=100.0, part="centred"),
+                     "velocity_angle": turned[0], "velocity_angle_centred": turned[1],
                      "ray_distance": value(run, "ray_distance", t1=1000.0, part="centred"),
                      **{f"accuracy_{t1:g}": value(run, "state_accuracy", t1=t1) for t1 in (1.0, 100.0, 1000.0)}})
     return pd.DataFrame(rows, columns=["run", "seed", "n", "exponent", "velocity_angle", "velocity_angle_centred",

@@ -23,6 +23,8 @@ def time(value: float) -> str:
 def times(values: Iterable[float]) -> str:
     """One end time or the range of several, in words."""
     found = sorted(values)
+    if math.isinf(found[-1]) and not math.isinf(found[0]):
+        return f"{time(found[0])} in the best seed and {time(found[-1])} in the worst"
     return time(found[0]) if time(found[0]) == time(found[-1]) else f"{time(found[0])} to {time(found[-1])}"
 
 

@@ -49,6 +49,7 @@ def test_separation_is_the_mean_over_seeds(tiny_run):
     frame = state_records.separation_frame(runs)
     assert frame[["run", "t1", "measure"]].values.tolist() == [["wide-adversarial", 1.0, "nearest class"]]
     assert frame["value"].tolist() == pytest.approx([0.6])
+    assert list(state_records.separation_frame([run_of(tiny_run, [])])) == list(state_records.separation_frame([])) == list(frame)
 
 
 def test_the_late_exponent_is_that_of_the_norm(tiny_run):
@@ -56,6 +57,9 @@ def test_the_late_exponent_is_that_of_the_norm(tiny_run):
                 record("velocity_angle", 4.0, n=5, t1=1000.0, since=100, part="centred")]
     (row,) = state_records.late_frame([run_of(tiny_run, measured), run_of(tiny_run, [])]).itertuples()
     assert row.exponent == pytest.approx(1.0) and row.velocity_angle_centred == 4.0 and math.isnan(row.velocity_angle)
+    leaky = run_of(tiny_run, measured)
+    leaky = dataclasses.replace(leaky, config={**leaky.config, "leaky": True})
+    assert state_records.late_frame([leaky])["velocity_angle_centred"].isna().all()
 
 
 def test_attacked_images_stand_beside_clean_ones(tiny_run):

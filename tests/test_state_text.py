@@ -16,7 +16,7 @@ def run_of(tiny_run, name, measurements, **config):
     return dataclasses.replace(tiny_run, name=name, measurements=measurements, config={**tiny_run.config, **config})
 
 
-@pytest.mark.parametrize("values, said", [([math.inf], "not by t = 1000"), ([3.0, math.inf], "3 to not by t = 1000"),
+@pytest.mark.parametrize("values, said", [([math.inf], "not by t = 1000"), ([3.0, math.inf], "3 in the best seed and not by t = 1000 in the worst"),
                                           ([12.59, 12.589], "12.6")])
 def test_end_times_in_words(values, said):
     assert state_text.times(values) == said
