@@ -40,24 +40,26 @@ def memory(kept: pd.DataFrame, peak: pd.DataFrame | None) -> Figure:
 
 
 def backward_states(data: pd.DataFrame) -> Figure:
-    """Relative error of the state solved backwards, one line per end time, against the time reached.
+    """Relative error of the state solved backwards against the time reached, one line per end time.
 
     Args:
-        data: rows of `nodelib.gradients.backward_state` with a column `t1`.
+        data: rows of `nodelib.gradients.backward_state` with columns `t1` and `run`; one panel per run.
     """
+    names = list(dict.fromkeys(data["run"]))
     with figures.style():
-        figure, (axis,) = figures.panels(1, height=3.0)
+        figure, axes = figures.panels(len(names), height=3.0, columns=2, sharey=True)
         shades = matplotlib.colormaps["cividis"]
         ends = sorted(set(data["t1"]))
-        for i, t1 in enumerate(ends):
-            part = data[(data["t1"] == t1) & (data["t"] < t1)]
-            axis.plot(part["t"], part["error"], marker="osDv^P"[i % 6], markersize=4, color=shades(i / max(1, len(ends)) * 0.9),
-                      label=f"$t_1 = {t1:g}$")
-        axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
-        axis.set_xscale("symlog", linthresh=0.1)
-        axis.set(xlim=(-0.01, 1000), yscale="log", xlabel="time $t$ reached on the way back (start of the path at the left)",
-                 ylabel="relative error of the state")
-        axis.legend(title="backwards from")
+        for axis, name in zip(axes, names):
+            for i, t1 in enumerate(ends):
+                part = data[(data["run"] == name) & (data["t1"] == t1) & (data["t"] < t1)]
+                axis.plot(part["t"], part["error"], marker="osDv^P"[i % 6], markersize=4, label=f"$t_1 = {t1:g}$",
+                          color=shades(i / max(1, len(ends)) * 0.9))
+            axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
+            axis.set_xscale("symlog", linthresh=0.1)
+            axis.set(xlim=(-0.01, 1000), yscale="log", xlabel="time $t$ reached on the way back", title=name)
+        axes[0].set_ylabel("relative error of the state")
+        axes[0].legend(title="backwards from")
     return figure
 
 
@@ -65,21 +67,23 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
     """Error of the image and the parameter gradient, and share of wrong signs, against the end time.
 
     Args:
-        data: rows of `nodelib.gradients.gradient_errors`.
+        data: rows of `nodelib.gradients.gradient_errors` with a column `run`; a row of panels per run.
     """
     labels = {"input_error": ("image gradient", "relative error"), "parameter_error": ("parameter gradient", "relative error"),
               "signs": ("signs of the image gradient", "share that is wrong")}
+    names = list(dict.fromkeys(data["run"]))
     with figures.style():
-        figure, axes = figures.panels(3, height=3.3)
-        for axis, (column, (title, label)) in zip(axes, labels.items()):
-            axis.set_title(title)
-            figures.lines(data, "t1", column, "method", colours=COLOURS, log="x" if column == "signs" else "xy", axis=axis,
-                          xlabel="end time $t_1$", ylabel=label)
+        figure, axes = figures.panels(3 * len(names), height=3.3 if len(names) == 1 else 2.7)
+        for axis, (name, column) in zip(axes, [(name, column) for name in names for column in labels]):
+            title, label = labels[column]
+            figures.lines(data[data["run"] == name], "t1", column, "method", colours=COLOURS,
+                          log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$", ylabel=label)
+            axis.set_title(f"{name}: {title}" if column == "input_error" else title)
             axis.get_legend().remove()
             if column == "signs":
                 axis.set_ylim(0, 0.52)
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=min(4, len(names)))
+        handles, found = axes[0].get_legend_handles_labels()
+        figure.legend(handles, found, loc="outside upper center", ncols=min(4, len(found)))
     return figure
 
 

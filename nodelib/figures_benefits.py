@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import matplotlib
 import numpy as np
 import pandas as pd
 import torch
@@ -17,6 +16,8 @@ from nodelib.flows import Flow, grid, two_moons
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from nodelib.artifacts import Run
+
 
 def size_accuracy(data: pd.DataFrame) -> Figure:
     """Test accuracy against number of parameters, one point per run with its 95 % interval.
@@ -24,18 +25,27 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
     Args:
         data: tidy: run, parameters, accuracy, low, high (per cent); accuracy missing for runs not stored.
     """
+    names = list(dict.fromkeys(data["run"]))
     with figures.style():
         figure, (axis,) = figures.panels(1, height=3.0)
-        for i, row in enumerate(data.itertuples()):
-            shade = figures.colour(row.run)
+        for row in data.itertuples():
+            i, shade = names.index(row.run), figures.colour(row.run)
             if np.isnan(row.accuracy):
                 axis.axvline(row.parameters, color=shade, linewidth=1, linestyle=":")
                 axis.text(row.parameters, 0.1 + 0.15 * (i % 6), f"{row.run}: not trained yet  ", ha="right", fontsize=8, color=shade,
                           transform=axis.get_xaxis_transform())
                 continue
-            axis.errorbar(row.parameters, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
+            # networks of equal size would hide each other: the second and third lie a little to the left and right
+            place = row.parameters * (1, 1.06, 0.94)[i % 3]
+            axis.errorbar(place, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
                           fmt=figures.MARKERS[row.run], color=shade, capsize=3)
-            axis.annotate(row.run, (row.parameters, row.accuracy), textcoords="offset points", xytext=(7, -3), fontsize=8)
+        for i, name in enumerate(names):
+            part = data[(data["run"] == name) & data["accuracy"].notna()]
+            if len(part):
+                left = i % 3 == 2
+                axis.annotate(name, (part["parameters"].iloc[0] * (1, 1.06, 0.94)[i % 3], part["accuracy"].mean()),
+                              textcoords="offset points", xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
+                              color=figures.colour(name))
         known = data["low"].dropna()
         axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)",
                  ylim=(min(known.min() - 0.3, 98) if len(known) else 0, 100), xlim=(1e4, 2e6))
@@ -121,20 +131,30 @@ def exponent(data: pd.DataFrame, quantity: str) -> float:
     return float(np.polyfit(np.log(part["dimension"]), np.log(part["operations"]), 1)[0])
 
 
-def evaluations_in_training(frame: pd.DataFrame, name: str) -> Figure:
-    """NFE of the forward and backward solves over training.
+def evaluations_in_training(data: pd.DataFrame) -> Figure:
+    """NFE of the forward solve over training, one line per run; the band is the spread within a hundredth.
 
     Args:
-        frame: of `nodelib.figures.history_frame`; name: of the run.
+        data: of `training_evaluations`.
     """
-    labels = {"nfe_forward": "forward", "nfe_backward": "backward"}
+    part = data[data["quantity"] == "nfe_forward"]
     with figures.style():
-        figure, (axis,) = figures.panels(1, height=2.6)
-        for (column, label), dash in zip(labels.items(), ("-", "--")):
-            part = frame[frame["quantity"] == column]
-            axis.fill_between(part["step"], part["low"], part["high"], color=figures.colour(name), alpha=0.25, linewidth=0)
-            axis.plot(part["step"], part["value"], color=figures.colour(name), linestyle=dash, label=label)
-        axis.set(xlabel="optimiser step", ylabel="evaluations (NFE)", ylim=(0, None))
-        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(6))
-        axis.legend(loc="lower right")
+        figure, (axis,) = figures.panels(1, height=3.0)
+        for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
+            axis.fill_between(rows["share"], rows["low"], rows["high"], color=figures.colour(name), alpha=0.2, linewidth=0)
+            axis.plot(rows["share"], rows["value"], color=figures.colour(name), linestyle=("-", "--", "-.", ":")[i % 4], label=name)
+        axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None), xlim=(0, 100))
+        if len(part):
+            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+        else:
+            axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=figures.GREY)
     return figure
+
+
+def training_evaluations(runs: Sequence[Run]) -> pd.DataFrame:
+    """NFE in training of several runs: `nodelib.figures.history_frame` of each, with run and share (per cent)."""
+    parts = []
+    for run in runs:
+        frame = figures.history_frame(run, ("nfe_forward", "nfe_backward"))
+        parts.append(frame.assign(run=run.name, share=100 * frame["step"] / len(run.history["nfe_forward"])))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "quantity", "share", "value", "low", "high"])
