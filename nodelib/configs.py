@@ -149,10 +149,11 @@ _NAMED: dict[str, dict] = {
     "small-100-adjoint": {**_SMALL, **_T100, "gradient": "adjoint"},
     "large-100-adjoint": {**_LARGE, **_T100, "gradient": "adjoint"},
     "small-10-tight": {**_SMALL, **_T10, "rtol": 1e-5, "atol": 1e-5},
-    "small-100-leaky": {**_SMALL, **_T100, "leaky": True},
+    "small-100-leaky": {**_SMALL, **_T100, "leaky": True, "head_scale": 1.0},  # its state does not grow
     "wide-standard-leaky": {**_WIDE, "leaky": True},
     "wide-adversarial-leaky": {**_WIDE, "leaky": True, "adversarial": _PGD_TRAINING},
     "small-100-nolast": {**_SMALL, **_T100, "last_norm": False},
+    "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},  # logits ten times as large from the start
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
 }
