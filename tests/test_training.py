@@ -220,5 +220,6 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
     optimiser.step()
     # Adam's first step moves every weight with a gradient by its rate
     moved = {name: (p - q).abs().max().item() for (name, p), q in zip(tenth.named_parameters(), before)}
+    moved.pop("conv.bias")  # batch normalisation takes it out again: its gradient is rounding
     assert moved.pop("linear.weight") == pytest.approx(1e-4, rel=0.01)
     assert all(change == pytest.approx(1e-3, rel=0.02) for change in moved.values()), moved
