@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from nodelib import native
 from nodelib.bench import cases, main, measure, methods, suites
 
 
@@ -84,3 +85,12 @@ def test_invalid_options_are_refused(arguments):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 2
+
+
+def test_minimal_filtering_is_measured_against_the_sum(tmp_path):
+    if native.load(16, 7, 7, 16, True, False) is None:
+        pytest.skip("no C compiler")
+    assert main(["--quick", "--only", "convolution", "--networks", "small", "--output", str(tmp_path)]) == 0
+    rows = {row["way"]: row for row in json.loads((tmp_path / "convolution.json").read_text())["rows"]}
+    assert rows["sum"]["speed_up"]["median"] == 1 and rows["minimal"]["speed_up"]["median"] > 0
+    assert rows["sum"]["error"] < rows["minimal"]["error"] < 2e-5

@@ -17,6 +17,7 @@ import torch
 from nodelib import artifacts
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem
+from nodelib.bench.convolution import convolution
 from nodelib.odeint import Solver
 from nodelib.paths import data_dir
 
@@ -206,7 +207,8 @@ def work_precision(settings: Settings) -> dict:
     return {"rows": rows, "batch": batch, "reference": "float64, state tolerance 1e-9"}
 
 
-SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size, "work-precision": work_precision}
+SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size, "work-precision": work_precision,
+          "convolution": convolution}
 
 
 def machine(settings: Settings) -> dict:
