@@ -63,3 +63,36 @@ def test_spirals_and_moons_draw_the_models_they_are_given():
 @pytest.mark.parametrize("value, text", [(1.7e-9, "2 × 10⁻⁹"), (0.3, "3 × 10⁻¹"), (12345.0, "1 × 10⁴")])
 def test_numbers_for_the_prose(value, text):
     assert figures.scientific(value) == text
+
+
+def test_every_network_has_its_own_panels_of_gradient_errors():
+    rows = [{"run": run, "method": method, "t1": t1, "input_error": 0.1, "parameter_error": 0.2, "signs": 0.3}
+            for run in ("small-10", "small-100") for method in ("continuous adjoint", "anchored adjoint") for t1 in (1.0, 10.0)]
+    figure = figures_adjoint.errors_over_time(pd.DataFrame(rows))
+    titles = [axis.get_title() for axis in figure.axes]
+    assert len(titles) == 6 and titles[0].startswith("small-10:") and titles[3].startswith("small-100:")
+    back = pd.DataFrame({"run": ["small-10"] * 3 + ["small-100"] * 3, "t1": 10.0, "t": [0.0, 1.0, 10.0] * 2,
+                         "error": [0.5, 0.1, 0.0, 2.0, 0.1, 0.0]})
+    first, second = figures_adjoint.backward_states(back).axes
+    assert [axis.get_title() for axis in (first, second)] == ["small-10", "small-100"]
+    assert first.lines[0].get_ydata().tolist() == [0.5, 0.1] and second.lines[0].get_ydata().tolist() == [2.0, 0.1]
+
+
+def test_networks_of_equal_size_do_not_hide_each_other():
+    data = pd.DataFrame({"run": ["wide-standard", "resnet-1", "resnet-6"], "parameters": [200_000, 200_000, 500_000],
+                         "accuracy": 99.0, "low": 98.8, "high": 99.2})
+    (axis,) = figures_benefits.size_accuracy(data).axes
+    places = [container.lines[0].get_xdata()[0] for container in axis.containers]
+    assert len({round(place) for place in places}) == 3
+    assert sorted(text.get_text() for text in axis.texts) == ["resnet-1", "resnet-6", "wide-standard"]
+
+
+def test_evaluations_in_training_have_one_line_per_network():
+    data = pd.DataFrame({"run": ["small-10"] * 4 + ["small-100"] * 2, "quantity": ["nfe_forward"] * 2 + ["nfe_backward"] * 2
+                         + ["nfe_forward"] * 2, "share": [0.0, 50.0] * 3, "value": [10.0, 20.0, 9.0, 19.0, 50.0, 80.0],
+                         "low": 5.0, "high": 90.0})
+    (axis,) = figures_benefits.evaluations_in_training(data).axes
+    assert {line.get_label(): line.get_ydata().tolist() for line in axis.lines} == {"small-10": [10.0, 20.0],
+                                                                                    "small-100": [50.0, 80.0]}
+    (empty,) = figures_benefits.evaluations_in_training(figures_benefits.training_evaluations([])).axes
+    assert [text.get_text() for text in empty.texts] == ["not trained yet"]

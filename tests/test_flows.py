@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import pandas as pd
 import pytest
 import torch
 
@@ -107,3 +108,15 @@ def test_the_dial_measures_what_is_not_stored_and_reads_what_is(tiny_run):
     stored = dataclasses.replace(tiny_run, metrics=[record])
     row = tolerance.dial(stored, 32, (1e-1,)).iloc[0]
     assert (row["n"], row["accuracy"], row["nfe"]) == (500, 25.0, 9.0)
+
+
+def test_the_dial_can_be_relaxed_as_far_as_the_accuracy_allows():
+    data = pd.DataFrame({"tolerance": [1e-1, 1e-2, 1e-6] * 2, "seed": [0] * 3 + [1] * 3,
+                         "accuracy": [90.0, 97.4, 98.0, 91.0, 97.2, 98.2], "nfe": [20.0, 30.0, 240.0] * 2})
+    assert tolerance.free_factor(data) == (8.0, 1e-2)
+    assert tolerance.free_factor(data, points=10.0) == (12.0, 1e-1)
+    assert tolerance.free_factor(data, points=0.0) == (1.0, 1e-6)
+
+
+def test_without_runs_the_dial_is_an_empty_table():
+    assert list(tolerance.dials([], 100).columns) == tolerance.COLUMNS and not len(tolerance.dials([], 100))
