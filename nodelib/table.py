@@ -146,6 +146,59 @@ def in_words(comparison: list[Comparison]) -> str:
             f"{rows} of {len(ROWS)} networks, have a counterpart.")
 
 
+def _mean(records: list[dict]) -> float:
+    return 100 * sum(record["accuracy"] for record in records) / len(records)
+
+
+def row_sentences(table_cells: list[Cell]) -> list[str]:
+    """One sentence per network that has records: its accuracies at its own end time, clean and attacked."""
+    from nodelib.configs import get
+
+    result = []
+    for cell in table_cells:
+        r = cell.records
+        if cell.t1 != get(cell.run).test_t1 or not r["clean_random"]:
+            continue
+        text = (f"**{cell.run}** at its own end time {cell.t1:g}: {per_cent(r['clean_random'])} % clean "
+                f"(post {cell.seed_standard:.2f} %)")
+        attacks = [f"{per_cent(r[column])} % {words}" for column, words in (
+            ("fgsm_seed", f"under the post's attack (post {cell.seed_adversarial:.2f} %)"),
+            ("fgsm_exact", "after one step with the exact gradient"), ("pgd10_exact", "after ten")) if r[column]]
+        result.append(f"{text}{'; ' + ', '.join(attacks) if attacks else ''}.")
+    return result
+
+
+def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
+    """Which networks keep their clean accuracy from their own end time to the table's last one, in words.
+
+    points: what a network may lose and still count as keeping it, in per cent.
+    """
+    from nodelib.configs import get
+
+    kept, lost = [], []
+    by_key = {(cell.run, cell.t1): cell.records["clean_random"] for cell in table_cells}
+    for name in ROWS:
+        before, after = by_key.get((name, get(name).test_t1)), by_key.get((name, TABLE_T1[-1]))
+        if before and after:
+            words = f"{name} ({_mean(before):.1f} to {_mean(after):.1f} %)"
+            (kept if _mean(before) - _mean(after) <= points else lost).append(words)
+    parts = [f"{', '.join(names)} {verb} at {TABLE_T1[-1]:g}" for names, verb in (
+        (kept, "stays" if len(kept) == 1 else "stay"), (lost, "falls" if len(lost) == 1 else "fall")) if names]
+    return "; ".join(parts) or "no network has been measured at both end times yet"
+
+
+def strongest(table_cells: list[Cell]) -> str:
+    """What ten exact steps leave of each network at its own end time, as one sentence."""
+    from nodelib.configs import get
+
+    left = {cell.run: cell.records["pgd10_exact"] for cell in table_cells
+            if cell.t1 == get(cell.run).test_t1 and cell.records["pgd10_exact"]}
+    if not left:
+        return "No network has been attacked with ten steps yet."
+    return ("At their own end times, ten steps with the exact gradient leave "
+            + ", ".join(f"{per_cent(records)} % of {name}" for name, records in left.items()) + ".")
+
+
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 
 

@@ -73,3 +73,22 @@ def test_a_file_without_marks_is_left_alone(tmp_path):
     with pytest.raises(ValueError, match="does not hold the marks"):
         table.write_into(path, table.rows([]))
     assert path.read_text() == "no marks"
+
+
+def test_the_rows_are_told_in_words_from_their_records():
+    records = dict(none_random_t10=0.985, fgsm_seed_t10=0.02, fgsm_exact_t10=0.01, pgd10_exact_t10=0.0)
+    cells = table.cells([stored("small-10", 0, **records)])
+    (sentence,) = table.row_sentences(cells)
+    assert "small-10" in sentence and "98.5 % clean (post 98.64 %)" in sentence and "2.0 % under" in sentence
+    assert table.strongest(cells) == "At their own end times, ten steps with the exact gradient leave 0.0 % of small-10."
+    assert table.row_sentences(table.cells([])) == [] and "No network" in table.strongest(table.cells([]))
+
+
+def test_persistence_tells_networks_that_keep_their_accuracy_from_those_that_lose_it():
+    def run(name, own, before, after):
+        metrics = [{"id": f"none-random-t{t:g}", "t1": t, "n": 1000, "accuracy": a} for t, a in ((own, before), (500.0, after))]
+        return Run(name, 0, path=None, config={}, provenance={}, history={}, metrics=metrics, measurements=[])
+
+    words = table.persistence(table.cells([run("small-random", 100.0, 0.98, 0.90), run("small-100", 100.0, 0.98, 0.80)]))
+    assert words == "small-random (98.0 to 90.0 %) stays at 500; small-100 (98.0 to 80.0 %) falls at 500"
+    assert "no network" in table.persistence(table.cells([]))
