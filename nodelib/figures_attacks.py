@@ -11,7 +11,9 @@ import pandas as pd
 from torch import Tensor
 
 from nodelib.artifacts import Run
-from nodelib.figures import ATTACKS, colour, history_frame, lines, panels, style
+from nodelib.figures import (
+    ATTACKS, BLACK, BLUE, GREEN, SKY, VERMILLION, colour, history_frame, lines, panels, style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,16 +74,78 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str], labels: S
     return figure
 
 
+_SWEPT = {"FGSM": (ATTACKS["FGSM"], "-", "o"), "PGD": (ATTACKS["PGD"], "--", "s"), "worst case": (BLACK, ":", "")}
+_GRADIENTS = {
+    "adjoint": ("continuous adjoint", VERMILLION, "--", "s"), "anchored": ("anchored adjoint", GREEN, "-.", "D"),
+    "exact-1e-3": ("exact, 1e-3", BLUE, "-", "o"), "exact-1e-5": ("exact, 1e-5", SKY, "-", "^"),
+    "reference": ("float64 reference", BLACK, ":", "v"),
+}
+
+
 def epsilon_sweep(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against epsilon, one line per attack; columns attack, epsilon, accuracy, low, high."""
-    dashes = {"FGSM": "-", "PGD": "--"}
+    """Accuracy in per cent against epsilon, one line per attack, one panel per value of the column "title" if there is one.
+
+    Columns attack, epsilon, accuracy, low, high. An attack's name begins with "FGSM", "PGD" or "worst case".
+    """
+    groups = list(data.groupby("title", sort=False)) if "title" in data else [("", data)]
     with style():
-        figure, (axis,) = panels(1, height=3.0, width=5.4)
-        for name, part in data.groupby("attack", sort=False):
-            kind = "PGD" if name.startswith("PGD") else "FGSM"
-            axis.fill_between(part["epsilon"], part["low"], part["high"], color=ATTACKS[kind], alpha=0.15, linewidth=0)
-            axis.plot(part["epsilon"], part["accuracy"], dashes[kind], marker="o", color=ATTACKS[kind], label=name)
-        axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="epsilon", ylabel="accuracy (%)", ylim=(-3, 103))
-        axis.legend()
+        figure, axes = panels(len(groups), height=3.0, width=5.4 if len(groups) == 1 else 7.2, sharey=True)
+        for axis, (title, group) in zip(axes, groups):
+            for name, part in group.groupby("attack", sort=False):
+                shade, dash, marker = next(look for kind, look in _SWEPT.items() if name.startswith(kind))
+                axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.15, linewidth=0)
+                axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade, label=name)
+            axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
+            axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
+        axes[0].set_ylabel("accuracy (%)")
+        axes[0].legend()
+    return figure
+
+
+def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
+    """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
+
+    Columns title, method (of `nodelib.protocols.GRADIENT_METHODS`), epsilon, accuracy, n. Drawn to the post's 0.3 and a
+    little beyond, where the order of the methods can turn round.
+    """
+    groups = list(data.groupby("title", sort=False))
+    with style():
+        figure, axes = panels(len(groups), columns=2, height=3.0, sharey=True)
+        for axis, (title, group) in zip(axes, groups):
+            for method, (label, shade, dash, marker) in _GRADIENTS.items():
+                part = group[(group["method"] == method) & (group["epsilon"] <= 0.5)]
+                if len(part):
+                    axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
+                              label=f"{label} (n = {part['n'].min()})")
+            axis.axvline(0.3, color="#888888", linewidth=0.8, linestyle=":")
+            axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
+            axis.legend()
+        axes[0].set_ylabel("accuracy under FGSM (%)")
+    return figure
+
+
+def gradient_health(data: pd.DataFrame) -> Figure:
+    """Agreement of signs and cosine with the reference by gradient method, and the logits' size, against the end time.
+
+    Columns run, t1, name, method, value: the records of `nodelib.gradient_health` as `nodelib.diagnosis.health_frame`
+    returns them. Every run is a line; several runs of one method share its colour.
+    """
+    views = (("sign_agreement", "pixels with the right sign (%)", 100), ("gradient_cosine", "cosine with the reference", 1))
+    with style():
+        figure, axes = panels(3, height=2.9)
+        for axis, (name, label, factor) in zip(axes, views):
+            for method, (text, shade, dash, marker) in _GRADIENTS.items():
+                part = data[(data["name"] == name) & (data["method"] == method)]
+                for k, (_, one) in enumerate(part.groupby("run", sort=False)):
+                    axis.plot(one["t1"], factor * one["value"], dash, marker=marker, markersize=4, color=shade,
+                              label=text if k == 0 else None)
+            axis.set(xscale="log", xlabel="end time $t_1$", ylabel=label)
+        axes[0].axhline(50, color="#888888", linewidth=0.8, linestyle=":")
+        axes[1].axhline(0, color="#888888", linewidth=0.8, linestyle=":")
+        handles, labels = axes[0].get_legend_handles_labels()
+        for run, one in data[data["name"] == "logit_gap"].groupby("run", sort=False):
+            axes[2].plot(one["t1"], one["value"], "-o", markersize=4, color=colour(run.rpartition("-seed")[0]), label=run)
+        axes[2].set(xscale="log", yscale="log", xlabel="end time $t_1$", ylabel="gap of the two largest logits")
+        axes[2].legend(fontsize=7)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure

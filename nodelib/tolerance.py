@@ -56,6 +56,8 @@ def dials(runs: Sequence[Run], images: int) -> pd.DataFrame:
     """
     lacking = [run for run in runs if not has_records(run)]
     share = max(1, images // max(1, len(lacking)))
+    import pandas as pd
+
     parts = [dial(run, share) for run in runs]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 

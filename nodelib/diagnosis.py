@@ -1,0 +1,195 @@
+"""What a run's stored records say about its robustness, as tidy data and tables for a page.
+
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib.gradient_health RUN`
+store the records, these functions read them. Whatever is not stored yet is left out, or shown as a dash.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nodelib.artifacts import Run
+from nodelib.evaluation import evaluate, record, test_subset
+from nodelib.gradient_health import METHODS
+from nodelib.measurement import EPSILON, Measurement, wilson
+from nodelib.protocols import GRADIENT_METHODS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DASH = "–"
+COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact", "PGD-100": "pgd100-restarts",
+           "APGD-CE": "apgd-ce", "APGD-T": "apgd-t", "FAB-T": "fab-t", "Square": "square"}
+MASKING = {
+    "plain": "PGD-10, exact gradient, clipped, fixed pooling", "margin": "margin loss", "rescaled": "rescaled logits",
+    "random-pooling": "random pooling, gradient of one draw", "expectation": "random pooling, gradient of ten draws",
+    "one-by-one": "one image per solve", "rescored": "scored one by one at tolerance 1e-5",
+    "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
+    "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
+}
+
+
+def find(run: Run, record_id: str) -> dict | None:
+    """The run's record of this id, or None."""
+    return next((r for r in run.metrics if r["id"] == record_id), None)
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """A Markdown table; the first `left` columns are words, the others figures."""
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * left + ["---:"] * (len(head) - left)) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def interval(correct: int, n: int) -> str:
+    """"12.5 (11.0 to 14.1)": accuracy in per cent with its 95 % interval."""
+    low, high = wilson(correct, n)
+    return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def attack_times(run: Run) -> list[float]:
+    """The end times at which a run has a worst case at epsilon 0.3: its own first, then the others."""
+    own = run.config["test_t1"]
+    found = {r["t1"] for r in run.metrics if r["attack"] == "worst" and r["epsilon"] == EPSILON}
+    return sorted(found, key=lambda t1: (t1 != own, t1))
+
+
+def attack_table(runs: Sequence[Run]) -> str:
+    """Per run and end time what every attack at epsilon 0.3 leaves, all on the images of the worst case, as Markdown.
+
+    From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
+    only what the others have left. HopSkipJump stands alone, on its own images.
+    """
+    rows = []
+    for run in runs:
+        for t1 in attack_times(run):
+            worst = find(run, f"worst-t{t1:g}")
+            if worst is None:
+                continue
+            row = [run.path.name, f"{t1:g}", str(worst["n"])]
+            for label in COLUMNS.values():
+                record = find(run, f"{label}-t{t1:g}")
+                if record is None or record["n"] < worst["n"]:
+                    row.append(DASH)
+                else:
+                    row.append(f"{100 * run.outcomes(record['id'])[:worst['n']].mean():.1f}")
+            box = find(run, f"hop-skip-jump-t{t1:g}")
+            row += [interval(worst["correct"], worst["n"]),
+                    DASH if box is None else f"{interval(box['correct'], box['n'])}, n = {box['n']}"]
+            rows.append(row)
+    return markdown(["run", "t", "n", *COLUMNS, "worst case (95 %)", "HopSkipJump alone"], rows)
+
+
+def masking_table(runs: Sequence[Run]) -> str:
+    """PGD-10 at epsilon 0.3 with one thing changed at a time, one column per run and end time, as Markdown."""
+    columns = [(run, t1) for run in runs for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("mask-plain-")})]
+    if not columns:
+        return ""
+    rows = []
+    for name, words in MASKING.items():
+        row = [words]
+        for run, t1 in columns:
+            record = find(run, f"mask-{name}-t{t1:g}")
+            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}")
+        rows.append(row)
+    sizes = [str(find(run, f"mask-plain-t{t1:g}")["n"]) for run, t1 in columns]
+    return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1 in columns)],
+                    [*rows, ["*images*", *sizes]])
+
+
+def transfer_table(runs: Sequence[Run]) -> str:
+    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown."""
+    records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics if r["attack"] == "transfer"}
+    if not records:
+        return ""
+    targets, sources = (list(dict.fromkeys(pair[i] for pair in records)) for i in (0, 1))
+    cell = lambda r: DASH if r is None else f"{100 * r['accuracy']:.1f}"  # noqa: E731
+    return markdown(["tried on / made on", *sources],
+                    [[target, *(cell(records.get((target, source))) for source in sources)] for target in targets])
+
+
+def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
+    """The run with these measurements' records added, measured now and not stored: for a page without stored ones."""
+    model, directions, added = run.load_model(), {}, []
+    for m in measurements:
+        correct, nfe = evaluate(model, *test_subset(m.n), m, directions=directions)
+        added.append(record(m, correct, nfe, 0.0, "", None))
+    return dataclasses.replace(run, metrics=[*run.metrics, *added])
+
+
+def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """The sweep over epsilon as tidy data: title, attack, epsilon, accuracy, low, high (per cent), n."""
+    kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-": "worst case"}
+    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "epsilon": r["epsilon"], "n": r["n"],
+             "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
+             **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
+            for run in runs for r in run.metrics for prefix, kind in kinds.items() if r["id"].startswith(prefix)]
+    swept = {row["title"] for row in rows if row["attack"] == "FGSM"}  # a worst case alone is a point, not a sweep
+    return _frame([row for row in rows if row["title"] in swept],
+                  ["title", "attack", "epsilon", "accuracy", "low", "high", "n"], ["title", "attack", "epsilon"])
+
+
+def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, accuracy (per cent), n."""
+    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"], "n": r["n"],
+             "accuracy": 100 * r["accuracy"]}
+            for run in runs for r in run.metrics for method in GRADIENT_METHODS
+            if r["id"].startswith(f"fgsm-by-{method}-eps")]
+    return _frame(rows, ["title", "method", "epsilon", "accuracy", "n"], ["title", "method", "epsilon"])
+
+
+def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """The records of `nodelib.gradient_health` as tidy data: run, t1, name, method, loss, logit_scale, noise, value, n."""
+    methods = {how: name for name, how in METHODS.items()}
+    rows = []
+    for run in runs:
+        for m in run.measurements:
+            s = m["settings"]
+            if m["name"] in ("sign_agreement", "gradient_cosine", "zero_gradient", "finite_difference", "logit_gap", "logit_size"):
+                rows.append({"run": run.path.name, "t1": m["t1"], "name": m["name"],
+                             "method": methods.get((s.get("gradient"), s.get("rtol")), s.get("gradient", "")),
+                             "loss": s.get("loss", ""), "logit_scale": str(s.get("logit_scale", "")),
+                             "noise": s.get("noise", float("nan")), "value": m["value"], "n": m["n"]})
+    return _frame(rows, ["run", "t1", "name", "method", "loss", "logit_scale", "noise", "value", "n"], ["run", "name", "method", "t1"])
+
+
+def zero_table(data: pd.DataFrame) -> str:
+    """Share of images with an exactly zero gradient, from `health_frame`, as Markdown: a row per run and end time."""
+    zero = data[data["name"] == "zero_gradient"]
+    views = {"adjoint": ("adjoint", "cross-entropy", "1.0"), "exact, 1e-3": ("exact-1e-3", "cross-entropy", "1.0"),
+             "rescaled logits": ("exact-1e-3", "cross-entropy", "gap"), "margin loss": ("exact-1e-3", "margin", "1.0"),
+             "float64": ("reference", "cross-entropy", "1.0")}
+    rows = []
+    for (run, t1), part in zero.groupby(["run", "t1"], sort=False):
+        gap = data[(data["run"] == run) & (data["t1"] == t1) & (data["name"] == "logit_gap")]["value"]
+        row = [run, f"{t1:g}", f"{gap.iloc[0]:.1f}" if len(gap) else DASH]
+        for method, loss, scale in views.values():
+            found = part[(part["method"] == method) & (part["loss"] == loss) & (part["logit_scale"] == scale)]["value"]
+            row.append(f"{100 * found.iloc[0]:.1f} %" if len(found) else DASH)
+        rows.append([*row, str(part["n"].max())])
+    return markdown(["run", "t", "logit gap", *views, "images"], rows)
+
+
+def anchor_table(seed: Mapping) -> str:
+    """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, as Markdown."""
+    number = lambda value: DASH if value is None else f"{value:.2f}"  # noqa: E731
+    rows = [[f"{a['network']} ({a['year']})", number(a["clean"]), number(a["fgsm"]),
+             ", ".join(f"{p['accuracy']:.2f} ({p['note']})" for p in a["pgd"]), number(a["autoattack"])]
+            for a in seed["anchors"]]
+    return markdown(["network", "clean", "FGSM", "PGD", "AutoAttack"], rows)
+
+
+def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:
+    """Each run with its worst-case record at epsilon 0.3 and its own end time, where it has one."""
+    found = [(run, find(run, f"worst-t{run.config['test_t1']:g}")) for run in runs]
+    return [(run, record) for run, record in found if record is not None]
+
+
+def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    # stable, so that the order of the runs stays
+    data = pd.DataFrame(rows, columns=columns)
+    first = {value: k for k, value in enumerate(dict.fromkeys(data[order[0]]))}
+    return data.sort_values(order, key=lambda c: c.map(first) if c.name == order[0] else c, kind="stable", ignore_index=True)

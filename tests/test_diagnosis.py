@@ -1,0 +1,91 @@
+"""The tables and frames of the robustness page say what the records say, and are silent where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from nodelib import diagnosis, figures_attacks
+from nodelib.artifacts import read_json
+from nodelib.measurement import Measurement, record
+from nodelib.paths import data_dir
+
+
+@pytest.fixture
+def run(tiny_run):
+    """The tiny run with made-up records: which images survive is given."""
+    bits = {}
+
+    class Stub(type(tiny_run)):
+        def outcomes(self, record_id):
+            return bits[record_id]
+
+    def add(measurement, correct, **more):
+        bits[measurement.id] = np.asarray(correct, dtype=bool)
+        records.append(record(measurement, bits[measurement.id], 0.0, 0.0, "cpu", None, **more))
+
+    records: list = []
+    add(Measurement(1.0, 6), [1, 1, 1, 1, 0, 0])
+    add(Measurement(1.0, 4, "fgsm", 0.3, label="fgsm-exact"), [1, 1, 0, 1])
+    add(Measurement(1.0, 4, "square", 0.3), [0, 1, 0, 0])
+    add(Measurement(1.0, 2, "apgd-ce", 0.3), [0, 1])
+    add(Measurement(1.0, 4, "worst", 0.3), [0, 1, 0, 0], combines=["square-t1"])
+    add(Measurement(1.0, 2, "hop-skip-jump", 0.3), [1, 0])
+    add(Measurement(1.0, 4, "pgd", 0.3, loss="margin", label="mask-margin"), [0, 0, 0, 1])
+    add(Measurement(1.0, 4, "pgd", 0.3, label="mask-plain"), [0, 1, 0, 1])
+    add(Measurement(1.0, 4, "transfer", 0.3, source="small-100-seed0", label="transfer-small-100-seed0"), [1, 1, 1, 0])
+    for epsilon in (0.3, 0.1):
+        add(Measurement(1.0, 4, "fgsm", epsilon, gradient="adjoint", label=f"fgsm-by-adjoint-eps{epsilon:g}"), [1, 0, 0, 0])
+        add(Measurement(1.0, 4, "fgsm", epsilon, label=f"sweep-fgsm-eps{epsilon:g}"), [1, 0, 0, 0])
+    return Stub(**{f.name: getattr(tiny_run, f.name) for f in dataclasses.fields(tiny_run)} | {"metrics": records})
+
+
+def test_the_attack_table_compares_all_attacks_on_the_worst_cases_images(run):
+    row = diagnosis.attack_table([run]).splitlines()[2].split(" | ")
+    assert row[:5] == ["| small-10-seed0", "1", "4", "100.0", "75.0"]  # clean: 4 of the first 4, not 4 of 6
+    assert row[8] == "–"  # APGD-CE saw two of the four images only
+    assert row[11] == "25.0" and row[12].startswith("25.0 (4.6 to 69.9)") and row[13].startswith("50.0 (") and "n = 2" in row[13]
+
+
+def test_the_other_tables_name_what_they_compare(run):
+    assert "| margin loss | 25.0 |" in diagnosis.masking_table([run])
+    assert "| small-10-seed0 | 75.0 |" in diagnosis.transfer_table([run])
+    assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
+
+
+def test_a_run_without_records_is_left_out(tiny_run):
+    bare = dataclasses.replace(tiny_run, metrics=[], measurements=[])
+    assert diagnosis.attack_table([bare]).count("\n") == 1
+    assert diagnosis.masking_table([bare]) == diagnosis.transfer_table([bare]) == ""
+    for frame in (diagnosis.epsilon_frame, diagnosis.gradient_frame, diagnosis.health_frame):
+        assert len(frame([bare])) == 0
+    assert diagnosis.strong_bounds([bare]) == []
+
+
+def test_the_frames_are_in_order_of_epsilon_and_are_drawn(run):
+    swept, by_gradient = diagnosis.epsilon_frame([run]), diagnosis.gradient_frame([run])
+    assert swept[swept["attack"] == "FGSM"]["epsilon"].tolist() == by_gradient["epsilon"].tolist() == [0.1, 0.3]
+    assert len(figures_attacks.epsilon_sweep(swept).axes[0].lines) == 3  # FGSM, the worst case, and chance
+    assert [text.get_text() for text in figures_attacks.epsilon_by_gradient(by_gradient).axes[0].get_legend().get_texts()] == [
+        "continuous adjoint (n = 4)"]
+
+
+def test_the_health_of_gradients_is_read_by_method(tiny_run):
+    from nodelib.gradient_health import record as health_record
+
+    records = [health_record("sign_agreement", 0.7, 1.0, 4, "mean", gradient="exact", rtol=1e-5),
+               health_record("logit_gap", 3.0, 1.0, 4),
+               health_record("zero_gradient", 0.25, 1.0, 4, "mean", gradient="exact", rtol=1e-3, loss="margin", logit_scale=1.0)]
+    data = diagnosis.health_frame([dataclasses.replace(tiny_run, measurements=records)])
+    assert data[data["name"] == "sign_agreement"]["method"].tolist() == ["exact-1e-5"]
+    assert "| small-10-seed0 | 1 | 3.0 | – | – | – | 25.0 % | – | 4 |" in diagnosis.zero_table(data)
+    assert len(figures_attacks.gradient_health(data).axes) == 3
+
+
+def test_measuring_now_adds_records_without_storing_them(tiny_run):
+    before = (tiny_run.path / "metrics.json").read_bytes()
+    added = diagnosis.measured_now(tiny_run, [Measurement(1.0, 4, "fgsm", 0.1, label="sweep-fgsm-eps0.1")])
+    assert len(diagnosis.epsilon_frame([added])) == 1
+    assert (tiny_run.path / "metrics.json").read_bytes() == before
