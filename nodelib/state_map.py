@@ -1,4 +1,4 @@
-"""A map of trajectories: the directions of many images' states in the plane that shows most of their spread."""
+"""A map of trajectories: how the directions of many images' states differ, in the plane that shows most of it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from nodelib.models import ODENet
 class StateMap:
     """Points of N images at T times.
 
-    points: coordinates of the centred unit states in the plane, shape (T, N, 2).
-    explained: share of the directions' variance, over images and times together, that lies in the plane.
+    points: coordinates in the plane, shape (T, N, 2), of the centred unit states less their mean over images at each
+        time.
+    explained: share of these differences' variance, over images and times together, that lies in the plane.
     times: the T times; labels: the N classes.
     """
 
@@ -49,6 +50,9 @@ def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
 def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float], batch: int = 50) -> StateMap:
     """Follow images and project the directions of their centred states onto one plane for all times.
 
+    The mean direction of all images at each time is the origin: what every image does alike, which is most of the
+    motion, tells no classes apart and would hide what does.
+
     Args:
         model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
         times: increasing, at least 0.
@@ -57,5 +61,6 @@ def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
     func = model.block.func
     parts = [direction(remove_drift(func, states_at(model, part, times))) for part in images.split(batch)]
     units = torch.cat(parts, 1).flatten(2)  # (T, N, features)
-    points, explained = plane(units.flatten(0, 1).numpy())
+    apart = units - units.mean(1, keepdim=True)
+    points, explained = plane(apart.flatten(0, 1).numpy())
     return StateMap(points.reshape(*units.shape[:2], 2), explained, tuple(times), tuple(labels.tolist()))

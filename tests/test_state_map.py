@@ -34,4 +34,5 @@ def test_traced_images_have_a_point_at_every_time(tiny_run, test_images):
     images, labels = test_images
     found = state_map.trace(tiny_run.load_model(), images[:12], labels[:12], [0.0, 1.0, 100.0], batch=5)
     assert found.points.shape == (3, 12, 2) and 0 < found.explained <= 1
+    assert found.points.mean(1) == pytest.approx(np.zeros((3, 2)), abs=1e-6)  # the origin is the mean of all images
     assert found.labels == tuple(labels[:12].tolist()) and found.times == (0.0, 1.0, 100.0)
