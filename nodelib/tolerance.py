@@ -54,10 +54,10 @@ def dials(runs: Sequence[Run], images: int) -> pd.DataFrame:
     A page can so execute in about the same time however many runs are stored; runs that lack a record
     share the images evenly.
     """
-    lacking = [run for run in runs if not has_records(run)]
-    share = max(1, images // max(1, len(lacking)))
     import pandas as pd
 
+    lacking = [run for run in runs if not has_records(run)]
+    share = max(1, images // max(1, len(lacking)))
     parts = [dial(run, share) for run in runs]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=COLUMNS)
 
