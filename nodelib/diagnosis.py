@@ -7,6 +7,7 @@ store the records, these functions read them. Whatever is not stored yet is left
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -125,8 +126,8 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for prefix, kind in kinds.items() if r["id"].startswith(prefix)]
-    swept = {row["title"] for row in rows if row["attack"] == "FGSM"}  # a worst case alone is a point, not a sweep
-    return _frame([row for row in rows if row["title"] in swept],
+    seen = Counter((row["title"], row["attack"]) for row in rows)  # a worst case at one epsilon is a point, not a sweep
+    return _frame([row for row in rows if row["attack"] != "worst case" or seen[row["title"], "worst case"] > 1],
                   ["title", "attack", "epsilon", "accuracy", "low", "high", "n"], ["title", "attack", "epsilon"])
 
 
