@@ -187,6 +187,24 @@ def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
     return "; ".join(parts) or "no network has been measured at both end times yet"
 
 
+def control_rows(runs: list[Run]) -> list[dict[str, str]]:
+    """Every measured control at its own end time, as text like `rows`."""
+    from nodelib.configs import CONTROLS, get
+
+    result = []
+    for name in CONTROLS:
+        config = get(name)
+        found = {column: [r for run in runs if run.name == name for r in run.metrics if r["id"] == f"{label}-t{config.test_t1:g}"]
+                 for column, label in COLUMNS.items()}
+        if found["clean"]:
+            attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact") for r in found[column]})
+            result.append({"network": name, "t": f"{config.test_t1:g}", "clean, random pooling": per_cent(found["clean_random"]),
+                           "clean, fixed pooling": per_cent(found["clean"]), "FGSM, post's protocol": per_cent(found["fgsm_seed"]),
+                           "FGSM, exact": per_cent(found["fgsm_exact"]), "PGD-10, exact": per_cent(found["pgd10_exact"]),
+                           "attacked images": " / ".join(map(str, attacked)) or BLANK})
+    return result
+
+
 def strongest(table_cells: list[Cell]) -> str:
     """What ten exact steps leave of each network at its own end time, as one sentence."""
     from nodelib.configs import get

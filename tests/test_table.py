@@ -92,3 +92,10 @@ def test_persistence_tells_networks_that_keep_their_accuracy_from_those_that_los
     words = table.persistence(table.cells([run("small-random", 100.0, 0.98, 0.90), run("small-100", 100.0, 0.98, 0.80)]))
     assert words == "small-random (98.0 to 90.0 %) stays at 500; small-100 (98.0 to 80.0 %) falls at 500"
     assert "no network" in table.persistence(table.cells([]))
+
+
+def test_controls_stand_at_their_own_end_time():
+    run = stored("small-10-tight", 0, none_t10=0.98, none_t100=0.3, pgd10_exact_t10=0.01)
+    assert [(row["network"], row["clean, fixed pooling"], row["PGD-10, exact"], row["FGSM, exact"])
+            for row in table.control_rows([run, stored("small-10", 0, none_t10=0.5)])] == [
+                ("small-10-tight", "98.0", "1.0", table.BLANK)]

@@ -32,7 +32,7 @@ def test_the_recipe_is_among_the_trials_and_differs_from_each_other_one_in_one_f
 def test_a_trial_that_is_stored_is_not_run_again(tmp_path, monkeypatch):
     calls = []
 
-    def trial(config):
+    def trial(config, held_out):
         calls.append(config)
         return {"run": config.name, "images": config.train_images, "batch_size": config.batch_size,
                 "learning_rate": config.learning_rate, "head_scale": config.head_scale, "held_out": 1, "accuracy": 0.5,
