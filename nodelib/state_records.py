@@ -84,8 +84,8 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Rays (leaky: equilibria): one row per run.
 
     Columns run, seed, n; on_a_ray, share of images; fewest and most, distinct rays per class; single, number of the ten
-    classes that end on one attracting ray by the rule of claim C18; residual and eigenvalue, the largest over classes;
-    exponent, the largest Lyapunov exponent, and its standard_error.
+    classes that end on one attracting ray of their own by the rule of claim C18; residual and eigenvalue, the largest
+    over classes; exponent, the largest Lyapunov exponent, and its standard_error.
     """
     rows = []
     for run in runs:
@@ -95,10 +95,12 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
         per = [{name: value(run, name, label=str(digit)) for name in ("attractors", "ray_residual", "ray_eigenvalue")}
                for digit in range(10)]
         counts = [p["attractors"] for p in per]
+        own = [p["attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1 and per.count(p) == 1
+               for p in per]
         lyapunov = look_up(run, "lyapunov_exponent")
         rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"], "fewest": min(counts),
                      "most": max(counts),
-                     "single": sum(p["attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1 for p in per),
+                     "single": sum(own),
                      "residual": max(p["ray_residual"] for p in per), "eigenvalue": max(p["ray_eigenvalue"] for p in per),
                      "exponent": lyapunov["value"] if lyapunov else math.nan,
                      "standard_error": lyapunov["settings"].get("standard_error", math.nan) if lyapunov else math.nan})

@@ -429,11 +429,21 @@ def test_one_steady_state_per_class(adversarial, standard, eigenvalue, expected)
     for digit in map(str, range(10)):
         runs[0].measure("attractors", 1, label=digit, statistic="count")
         runs[0].measure("ray_residual", 1e-6, label=digit, statistic="max")
-        runs[0].measure("ray_eigenvalue", eigenvalue, label=digit, statistic="max")
+        runs[0].measure("ray_eigenvalue", eigenvalue + 0.01 * int(digit), label=digit, statistic="max")
     found = verdict("C18", runs)
     assert found.verdict == expected
     runs.append(StubRun("wide-standard-leaky").measure("nearest_class", 0.99, t1=1000.0, statistic="mean"))
     assert any("leaky" in figure.label for figure in verdict("C18", runs).ours)
+
+
+def test_one_ray_for_all_classes_is_not_one_per_class():
+    runs = [StubRun(n).measure("nearest_class", v, t1=1000.0, statistic="mean")
+            for n, v in (("wide-adversarial", 0.97), ("wide-standard", 0.6))]
+    for digit in map(str, range(10)):
+        for what, value, statistic in (("attractors", 1, "count"), ("ray_residual", 1e-6, "max"), ("ray_eigenvalue", 0.5, "max")):
+            runs[0].measure(what, value, label=digit, statistic=statistic)
+    found = verdict("C18", runs)
+    assert found.verdict == "in part" and "in 0 of 10 classes" in found.reason
 
 
 @pytest.mark.parametrize("turning, speed, expected", [

@@ -53,3 +53,16 @@ def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
     frame = pd.DataFrame([["wide-adversarial", 0, t1, 5, 0.9, share, angle] for t1, share, angle in ((1.0, 0.5, 20.0), (1000.0, 0.8, 9.0))],
                          columns=["run", "seed", "t1", "n", "clean", "attacked", "angle"])
     assert "50 % of attacked images" in state_text.pulled(frame) and "from 20 to 9 degrees" in state_text.pulled(frame)
+
+
+def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
+    def run(name, eigenvalues):
+        return run_of(tiny_run, name, [record(what, value, n=2, t1=1000.0, label=str(digit), statistic=statistic)
+                                       for digit, eigenvalue in enumerate(eigenvalues)
+                                       for what, value, statistic in (("attractors", 1, "count"), ("ray_residual", 1e-9, "max"),
+                                                                      ("ray_eigenvalue", eigenvalue, "max"))])
+
+    one, each = run("small-random", [0.2] * 10), run("small-100", [0.02 * digit for digit in range(10)])
+    assert state_text.shared([one, each]).startswith("In small-random (seed 0) it is one and the same ray")
+    assert "small-100" not in state_text.shared([one, each])
+    assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")

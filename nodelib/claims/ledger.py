@@ -25,6 +25,11 @@ RULE_CHANGES: list[dict[str, str]] = [
                "before, torchdiffeq's only",
      "reason": "ours solves the same equation with the same steps and is what the runs are measured with; the attack is "
                "otherwise unchanged"},
+    {"date": "2026-11-24", "claim": "C18",
+     "change": "a ray counts as a class's steady state only if no other class ends on it; before, ten classes on one common "
+               "ray would have counted as ten steady states",
+     "reason": "the claim is one state per class; small-random, the first network whose images end on rays, has one ray for "
+               "all classes. No network that C18 judges was trained or measured when this was changed"},
 ]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 

@@ -129,8 +129,10 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
         *(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=d, statistic=s)
           for d in digits for w, s in (("attractors", "count"), ("ray_residual", "max"), ("ray_eigenvalue", "max"))))
     adversarial, standard, rays = found[0], found[1], found[2:]
+    solved = list(zip(rays[::3], rays[1::3], rays[2::3]))
+    # one ray is solved for once and stored for every class that ends on it: equal to the last bit means the same ray
     single = sum(set(count) == {1.0} and max(residual) <= RESIDUAL and max(eigenvalue) < 1
-                 for count, residual, eigenvalue in zip(rays[::3], rays[1::3], rays[2::3]))
+                 and solved.count((count, residual, eigenvalue)) == 1 for count, residual, eigenvalue in solved)
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
     figures = [value_figure("share nearest to its own class, adversarial", adversarial),
@@ -142,7 +144,7 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
             continue
     reason = (f"{100 * statistics.fmean(adversarial):.1f} % of directions at t1 = 1000 are nearest to their own class after "
               f"adversarial and {100 * statistics.fmean(standard):.1f} % after standard training; in {single} of 10 "
-              f"classes the images end on one attracting ray")
+              f"classes the images end on one attracting ray of their own")
     if apart and not gap:
         return Verdict(ARTEFACT, reason + "; standard training does as well, so the attack is not the cause",
                        tuple(figures))
