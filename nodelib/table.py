@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json, write_atomic
-from nodelib.configs import ROWS, TABLE_T1
+from nodelib.configs import CONTROLS, ROWS, TABLE_T1, get
 from nodelib.paths import data_dir
 
 COLUMNS = {
@@ -152,8 +152,6 @@ def _mean(records: list[dict]) -> float:
 
 def row_sentences(table_cells: list[Cell]) -> list[str]:
     """One sentence per network that has records: its accuracies at its own end time, clean and attacked."""
-    from nodelib.configs import get
-
     result = []
     for cell in table_cells:
         r = cell.records
@@ -173,8 +171,6 @@ def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
 
     points: what a network may lose and still count as keeping it, in per cent.
     """
-    from nodelib.configs import get
-
     kept, lost = [], []
     by_key = {(cell.run, cell.t1): cell.records["clean_random"] for cell in table_cells}
     for name in ROWS:
@@ -189,8 +185,6 @@ def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
 
 def control_rows(runs: list[Run]) -> list[dict[str, str]]:
     """Every measured control at its own end time, as text like `rows`."""
-    from nodelib.configs import CONTROLS, get
-
     result = []
     for name in CONTROLS:
         config = get(name)
@@ -207,8 +201,6 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
 
 def strongest(table_cells: list[Cell]) -> str:
     """What ten exact steps leave of each network at its own end time, as one sentence."""
-    from nodelib.configs import get
-
     left = {cell.run: cell.records["pgd10_exact"] for cell in table_cells
             if cell.t1 == get(cell.run).test_t1 and cell.records["pgd10_exact"]}
     if not left:
