@@ -261,7 +261,7 @@ class ResNet(_Classifier):
 
 
 def build(config: RunConfig) -> ODENet | ResNet:
-    """The untrained network of a run, with weights drawn from the run's seed, the head's by `head_scale` smaller."""
+    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(config.seed)
         if config.architecture == "resnet":
