@@ -92,10 +92,11 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
         on = look_up(run, "on_a_ray")
         if on is None:
             continue
-        per = [{name: value(run, name, label=str(digit)) for name in ("attractors", "ray_residual", "ray_eigenvalue")}
+        per = [{name: value(run, name, label=str(digit))
+                for name in ("attractors", "own_attractors", "ray_residual", "ray_eigenvalue")}
                for digit in range(10)]
         counts = [p["attractors"] for p in per]
-        own = [p["attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1 and per.count(p) == 1
+        own = [p["attractors"] == p["own_attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1
                for p in per]
         lyapunov = look_up(run, "lyapunov_exponent")
         rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"], "fewest": min(counts),

@@ -61,15 +61,11 @@ def rays(frame: pd.DataFrame) -> str | None:
 
 
 def shared(runs: Sequence[Run]) -> str:
-    """Runs in which the classes have no steady state of their own because all end on one and the same ray.
-
-    The same ray was solved for once and stored for every class, so that residual and eigenvalue agree to the last bit.
-    """
+    """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
     said = []
     for run in runs:
-        per = [tuple(state_records.value(run, name, label=str(digit)) for name in ("attractors", "ray_residual", "ray_eigenvalue"))
-               for digit in range(10)]
-        if len(set(per)) == 1 and per[0][0] == 1:
+        per_class = [state_records.value(run, "attractors", label=str(digit)) for digit in range(10)]
+        if state_records.value(run, "distinct_attractors", statistic="count") == 1 == min(per_class):
             said.append(f"In {run.name} (seed {run.seed}) it is one and the same ray for all ten classes: a steady state, and not "
                         f"one per class. What tells the classes apart at a finite time is the way there.")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."

@@ -428,6 +428,7 @@ def test_one_steady_state_per_class(adversarial, standard, eigenvalue, expected)
             for n, v in (("wide-adversarial", adversarial), ("wide-standard", standard))]
     for digit in map(str, range(10)):
         runs[0].measure("attractors", 1, label=digit, statistic="count")
+        runs[0].measure("own_attractors", 1, label=digit, statistic="count")
         runs[0].measure("ray_residual", 1e-6, label=digit, statistic="max")
         runs[0].measure("ray_eigenvalue", eigenvalue + 0.01 * int(digit), label=digit, statistic="max")
     found = verdict("C18", runs)
@@ -440,7 +441,8 @@ def test_one_ray_for_all_classes_is_not_one_per_class():
     runs = [StubRun(n).measure("nearest_class", v, t1=1000.0, statistic="mean")
             for n, v in (("wide-adversarial", 0.97), ("wide-standard", 0.6))]
     for digit in map(str, range(10)):
-        for what, value, statistic in (("attractors", 1, "count"), ("ray_residual", 1e-6, "max"), ("ray_eigenvalue", 0.5, "max")):
+        for what, value, statistic in (("attractors", 1, "count"), ("own_attractors", 0, "count"), ("ray_residual", 1e-6, "max"),
+                                       ("ray_eigenvalue", 0.5, "max")):
             runs[0].measure(what, value, label=digit, statistic=statistic)
     found = verdict("C18", runs)
     assert found.verdict == "in part" and "in 0 of 10 classes" in found.reason

@@ -136,6 +136,7 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     found += measure.exponents(model, images, count=2, log_time=1.0)
     values = {(r["name"], r["label"]): r["value"] for r in found}
     assert values["on_a_ray", "all"] == 1.0
-    assert all(values["attractors", str(d)] == 1.0 for d in range(10))
+    assert all(values["attractors", str(d)] == 1.0 and values["own_attractors", str(d)] == 0.0 for d in range(10))
+    assert values["distinct_attractors", "all"] == 1.0
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v

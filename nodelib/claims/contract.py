@@ -34,6 +34,9 @@ STATE_MEASUREMENTS: dict[str, str] = {
     "ray_distance": "|f(w) - w| / |w| at w = z / t1 (leaky: at w = z), zero on a ray; settings: part; shown, not judged",
     "attractors": "number of distinct rays (angle above 5 degrees) on which at least 5 % of the label's class end, "
                   "found by solving f(w) = w from their states at t1; statistic 'count'",
+    "own_attractors": "number of those rays on which no other class ends (5 % of its images); statistic 'count'",
+    "distinct_attractors": "number of distinct rays on which at least 5 % of some class end, all classes together; "
+                           "statistic 'count'; shown, not judged",
     "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",
     "ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f at those rays, on centred "
                       "directions; below 1 attracts; statistic 'max'",

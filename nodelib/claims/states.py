@@ -127,12 +127,11 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
     found = evidence.all(
         lambda: nearest(ADVERSARIAL), lambda: nearest(STANDARD),
         *(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=d, statistic=s)
-          for d in digits for w, s in (("attractors", "count"), ("ray_residual", "max"), ("ray_eigenvalue", "max"))))
+          for d in digits for w, s in (("attractors", "count"), ("own_attractors", "count"), ("ray_residual", "max"),
+                                       ("ray_eigenvalue", "max"))))
     adversarial, standard, rays = found[0], found[1], found[2:]
-    solved = list(zip(rays[::3], rays[1::3], rays[2::3]))
-    # one ray is solved for once and stored for every class that ends on it: equal to the last bit means the same ray
-    single = sum(set(count) == {1.0} and max(residual) <= RESIDUAL and max(eigenvalue) < 1
-                 and solved.count((count, residual, eigenvalue)) == 1 for count, residual, eigenvalue in solved)
+    single = sum(set(count) == set(own) == {1.0} and max(residual) <= RESIDUAL and max(eigenvalue) < 1
+                 for count, own, residual, eigenvalue in zip(*(rays[k::4] for k in range(4))))
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
     figures = [value_figure("share nearest to its own class, adversarial", adversarial),

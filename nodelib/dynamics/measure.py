@@ -191,7 +191,7 @@ def _late(model: ODENet, images: Tensor) -> tuple[ODEFunc, float, Tensor]:
 
 
 def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
-    """Where images end: rays per class, their residual and stability.
+    """Where images end: rays per class, those that no other class shares, their residual and stability.
 
     `model` is converted to float64. `effort` goes to `solve_ray`. Where no image ends on a ray, residual and
     eigenvalue are those of one ray solved for from the mean state, and every class counts 0 attractors.
@@ -215,12 +215,17 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
             solved[group] = (ray.residual, leading_eigenvalue(func, ray.w)[0].real)
         return solved[group]
 
+    ends: list[set[int]] = []
     for digit in range(CLASSES):
         mine = groups[labels == digit]
-        kept = [g for g in mine[mine >= 0].unique().tolist() if (mine == g).sum() >= SHARE * len(mine)]
-        found = [solve(g) for g in kept] or [solve(-1)]
-        common = dict(label=str(digit), n=len(mine), t1=end)
+        ends.append({g for g in mine[mine >= 0].unique().tolist() if (mine == g).sum() >= SHARE * len(mine)})
+    records.append(record("distinct_attractors", len(set().union(*ends)), t1=end, n=len(w), statistic="count"))
+    for digit, kept in enumerate(ends):
+        others = set().union(*ends[:digit], *ends[digit + 1:])
+        found = [solve(g) for g in sorted(kept)] or [solve(-1)]
+        common = dict(label=str(digit), n=int((labels == digit).sum()), t1=end)
         records += [record("attractors", len(kept), statistic="count", **common),
+                    record("own_attractors", len(kept - others), statistic="count", **common),
                     record("ray_residual", max(r for r, _ in found), statistic="max", **common),
                     record("ray_eigenvalue", max(e for _, e in found), statistic="max", **common)]
     return records
@@ -254,7 +259,7 @@ PARTS: dict[str, Part] = {
                      ("nearest_class", "attacked_angle"), "pgd"),
     "exponents": Part(lambda model, images, labels, rays: exponents(model, images), ("lyapunov_exponent",)),
     "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
-                 ("on_a_ray", "attractors", "ray_residual", "ray_eigenvalue")),
+                 ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_residual", "ray_eigenvalue")),
 }
 
 
