@@ -135,7 +135,8 @@ _T10, _RANDOM, _T100 = (
     dict(t1=(100.0, 100.0), test_t1=100.0, head_scale=0.1)
 )
 # three steps of 0.15 cross the ball of 0.3 from a random start; one recorded schedule for the hardware there is
-_PGD_TRAINING = AttackConfig(epsilon=0.3, steps=3, step_size=0.15, random_start=True)
+# half the epochs of standard training: every step sees its batch twice, clean and attacked
+_ATTACKED = dict(adversarial=AttackConfig(epsilon=0.3, steps=3, step_size=0.15, random_start=True), epochs=2)
 
 _NAMED: dict[str, dict] = {
     "small-10": {**_SMALL, **_T10},
@@ -145,13 +146,13 @@ _NAMED: dict[str, dict] = {
     "large-random": {**_LARGE, **_RANDOM},
     "large-100": {**_LARGE, **_T100},
     "wide-standard": {**_WIDE},
-    "wide-adversarial": {**_WIDE, "adversarial": _PGD_TRAINING},
+    "wide-adversarial": {**_WIDE, **_ATTACKED},
     "small-100-adjoint": {**_SMALL, **_T100, "gradient": "adjoint"},
     "large-100-adjoint": {**_LARGE, **_T100, "gradient": "adjoint"},
     "small-10-tight": {**_SMALL, **_T10, "rtol": 1e-5, "atol": 1e-5},
     "small-100-leaky": {**_SMALL, **_T100, "leaky": True, "head_scale": 1.0},  # its state does not grow
     "wide-standard-leaky": {**_WIDE, "leaky": True},
-    "wide-adversarial-leaky": {**_WIDE, "leaky": True, "adversarial": _PGD_TRAINING},
+    "wide-adversarial-leaky": {**_WIDE, **_ATTACKED, "leaky": True},
     "small-100-nolast": {**_SMALL, **_T100, "last_norm": False},
     "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},  # logits ten times as large from the start
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
@@ -162,7 +163,7 @@ ROWS = NAMES[:6]
 PAIR = NAMES[6:8]
 CONTROLS = NAMES[8:]
 
-_EPOCHS = {16: 6, 128: 1, 64: 4}  # by channels; the same for every run of a size
+_EPOCHS = {16: 6, 128: 1, 64: 4}  # by channels; the same for every run of a size that is not trained against attack
 
 # Minutes on two cores for all eight main runs together; the architectures unchanged.
 _SMOKE = {
@@ -187,7 +188,7 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown run {name!r}; the known runs are {', '.join(NAMES)}.{hint}")
-    values = {**_NAMED[name], "epochs": _EPOCHS[_NAMED[name]["channels"]]}
+    values = {"epochs": _EPOCHS[_NAMED[name]["channels"]], **_NAMED[name]}
     if scale == "smoke":
         values.update(_SMOKE[values["channels"]], test_images=256)
         if values.get("adversarial"):
