@@ -24,11 +24,14 @@ def recipe(runs: Sequence[Run]) -> str:
     attack = configs.get("wide-adversarial").adversarial
     used = [run.config["adversarial"] for run in runs if pair.kind(run) == "adversarial"]
     values = used[0] if used else {"steps": attack.steps, "step_size": attack.step_size, "epsilon": attack.epsilon}
-    said = (f"Ours are trained alike, the second on clean images and images attacked by PGD with {values['steps']} steps of "
-            f"{values['step_size']:g} from a random start within epsilon {values['epsilon']:g}; the post's code took "
+    epochs = {kind: next((run.config["epochs"] for run in runs if pair.kind(run) == kind), configs.get(f"wide-{kind}").epochs)
+              for kind in KINDS}
+    said = (f"Ours are trained with the same optimiser and rate, the first for {epochs['standard']} epochs of clean images, the "
+            f"second for {epochs['adversarial']} epochs of every batch twice: clean, and attacked by PGD with {values['steps']} "
+            f"steps of {values['step_size']:g} from a random start within epsilon {values['epsilon']:g}. The post's code took "
             f"{POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}")
     if values["steps"] < POST_RECIPE[0] and values["steps"] * values["step_size"] >= values["epsilon"]:
-        said += ", and fewer, longer steps cross the ball at a fraction of the cost"
+        said += "; fewer, longer steps cross the ball at a fraction of the cost"
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
     stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
