@@ -1,0 +1,77 @@
+"""A network that draws its end time at every use, attacked with and without knowledge of that.
+
+Randomness at test time is a defence nobody declared until the attacker averages over it (expectation over
+transformation: Athalye, Carlini and Wagner, 2018, section 4.2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from nodelib.attacks import pgd
+from nodelib.attacks.common import check_epsilon
+from nodelib.models import ODENet, check_end_time
+
+STEPS = 10
+BATCH = 100  # images per solve
+
+
+def share_correct(model: ODENet, images: Tensor, labels: Tensor, end_times: Sequence[float]) -> np.ndarray:
+    """Share of the end times at which the network classifies each image correctly, in [0, 1], shape (N,).
+
+    One solve serves all end times.
+    """
+    times = sorted(end_times)
+    parts = []
+    with torch.no_grad():
+        for x, y in zip(images.split(BATCH), labels.split(BATCH)):
+            states = model.block.trajectory(model.stem(x), times)
+            parts.append(torch.stack([model.head(state).argmax(1) == y for state in states]).float().mean(0))
+    return torch.cat(parts).cpu().numpy()
+
+
+def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, between: tuple[float, float],
+                             epsilons: Sequence[float], *, draws: int = 4, uses: int = 20, seed: int = 0) -> pd.DataFrame:
+    """Accuracy of a network whose end time is uniform, under PGD that attacks one end time or several.
+
+    Args:
+        model: in eval mode, with fixed pooling.
+        images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
+        between: lowest and highest end time, as in the training of the random-time rows.
+        epsilons: radii of the l-infinity ball, at least 0; pixels are clipped.
+        draws: end times that the informed attacker averages every gradient over, spread evenly.
+        uses: end times drawn to score with, the same for every attack.
+        seed: of the draws and of the attack's start.
+
+    Returns:
+        one row per epsilon and attacker: attacker ("one end time", the middle, or "mean of <draws>"), epsilon,
+        accuracy with its 95 % interval over images, low and high, in per cent (normal approximation), n.
+
+    Raises:
+        ValueError: an end time or epsilon out of range, or draws or uses below 1, before any work.
+    """
+    low, high = (check_end_time(t) for t in between)
+    if high <= low:
+        raise ValueError(f"between is {between}; the upper end time must be above the lower, or nothing is random")
+    for name, value in (("draws", draws), ("uses", uses)):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; it must be at least 1")
+    epsilons = [check_epsilon(epsilon) for epsilon in epsilons]
+    used = np.random.default_rng(seed).uniform(low, high, uses).tolist()
+    spread = [low + (high - low) * (k + 0.5) / draws for k in range(draws)]
+    rows = []
+    for epsilon in epsilons:
+        for attacker, t1 in (("one end time", (low + high) / 2), (f"mean of {draws}", spread)):
+            found = torch.cat([pgd(model, x, y, epsilon, step_size=epsilon / 4 or 1.0, steps=STEPS, t1=t1, seed=seed)
+                               for x, y in zip(images.split(BATCH), labels.split(BATCH))])
+            right = share_correct(model, found, labels, used)
+            half = 1.96 * right.std() / len(right) ** 0.5
+            rows.append({"attacker": attacker, "epsilon": epsilon, "accuracy": 100 * right.mean(),
+                         "low": 100 * max(0.0, right.mean() - half), "high": 100 * min(1.0, right.mean() + half),
+                         "n": len(right)})
+    return pd.DataFrame(rows)

@@ -1,0 +1,45 @@
+"""A network that draws its end time, and an attacker who knows it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from nodelib.evaluation import test_subset
+from nodelib.models import ODENet
+from nodelib.random_end_time import random_end_time_accuracy, share_correct
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return ODENet(16, 7).eval()
+
+
+def test_the_share_is_the_mean_over_single_end_times(model):
+    images, _ = test_subset(6)
+    with torch.no_grad():
+        labels = model(images, 2.0).argmax(1)  # so that some are right
+        singly = sum((model(images, t1).argmax(1) == labels).float() for t1 in (0.5, 2.0)) / 2
+    assert share_correct(model, images, labels, [2.0, 0.5]) == pytest.approx(singly.numpy())
+
+
+def test_both_attackers_are_scored_on_the_same_draws(model):
+    images, _ = test_subset(4)
+    with torch.no_grad():
+        labels = model(images, 1.5).argmax(1)
+    frame = random_end_time_accuracy(model, images, labels, (1.0, 2.0), (0.0, 0.3), draws=2, uses=3)
+    assert frame[["attacker", "epsilon"]].values.tolist() == [["one end time", 0.0], ["mean of 2", 0.0],
+                                                              ["one end time", 0.3], ["mean of 2", 0.3]]
+    unattacked, attacked = frame["accuracy"][:2], frame["accuracy"][2:]
+    assert unattacked.nunique() == 1 and attacked.max() < unattacked.min()
+    assert ((frame["low"] <= frame["accuracy"]) & (frame["accuracy"] <= frame["high"])).all() and set(frame["n"]) == {4}
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(between=(2.0, 2.0)), "must be above the lower"), (dict(between=(0.0, 2.0)), "end time"),
+    (dict(epsilons=(-0.1,)), "epsilon is -0.1"), (dict(draws=0), "draws is 0"), (dict(uses=0), "uses is 0")])
+def test_bad_input_is_named(model, changes, message):
+    images, labels = test_subset(2)
+    with pytest.raises(ValueError, match=message):
+        random_end_time_accuracy(model, images, labels, **{"between": (1.0, 2.0), "epsilons": (0.1,), **changes})
