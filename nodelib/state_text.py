@@ -60,13 +60,24 @@ def rays(frame: pd.DataFrame) -> str | None:
     return f"In the post's pair, {said}."
 
 
+def at_rest(frame: pd.DataFrame) -> str:
+    """In which networks directions come to rest, from `nodelib.state_records.ray_frame`: share of images per run."""
+    if not len(frame):
+        return "No network's states have been followed to their end yet."
+    shares: dict[str, list[str]] = {}
+    for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
+        shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(f"{row.run} (seed {row.seed})")
+    said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
+    return f"Share of images whose direction comes to rest: {said}."
+
+
 def shared(runs: Sequence[Run]) -> str:
     """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
     said = []
     for run in runs:
         per_class = [state_records.value(run, "attractors", label=str(digit)) for digit in range(10)]
         if state_records.value(run, "distinct_attractors", statistic="count") == 1 == min(per_class):
-            said.append(f"In {run.name} (seed {run.seed}) it is one and the same ray for all ten classes: a steady state, and not "
+            said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same ray: a steady state, and not "
                         f"one per class. What tells the classes apart at a finite time is the way there.")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 

@@ -55,6 +55,14 @@ def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
     assert "50 % of attacked images" in state_text.pulled(frame) and "from 20 to 9 degrees" in state_text.pulled(frame)
 
 
+def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
+    runs = [run_of(tiny_run, name, [record("on_a_ray", share, n=20, t1=1000.0, statistic="mean")])
+            for name, share in (("small-10", 0.0), ("small-random", 1.0), ("small-100", 0.0))]
+    assert state_text.at_rest(state_records.ray_frame(runs)) == (
+        "Share of images whose direction comes to rest: 100 % in small-random (seed 0); 0 % in small-10 (seed 0), small-100 (seed 0).")
+    assert state_text.at_rest(state_records.ray_frame([])).startswith("No network")
+
+
 def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     def run(name, distinct):
         return run_of(tiny_run, name, [record("distinct_attractors", distinct, n=20, t1=1000.0, statistic="count"),
@@ -62,6 +70,6 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
                                          for digit in range(10))])
 
     one, each = run("small-random", 1), run("small-100", 10)
-    assert state_text.shared([one, each]).startswith("In small-random (seed 0) it is one and the same ray")
+    assert state_text.shared([one, each]).startswith("In small-random (seed 0) all ten classes end on one and the same ray")
     assert "small-100" not in state_text.shared([one, each])
     assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
