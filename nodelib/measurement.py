@@ -36,7 +36,8 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     p, spread = correct / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    return max(0.0, centre - half), min(1.0, centre + half)
+    # exact at both ends, where rounding would leave a residue
+    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)
 
 
 def describe_gradient(gradient: str) -> tuple[str, str]:

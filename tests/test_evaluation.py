@@ -17,6 +17,10 @@ def test_wilson_matches_published_intervals(correct, n, low, high):
     assert wilson(correct, n) == pytest.approx((low, high), abs=1e-4)
 
 
+def test_the_interval_reaches_its_bound_exactly():
+    assert wilson(0, 100)[0] == 0.0 and wilson(100, 100)[1] == 1.0
+
+
 @pytest.mark.parametrize("correct, n", [(1, 0), (-1, 5), (6, 5)])
 def test_wilson_refuses_impossible_counts(correct, n):
     with pytest.raises(ValueError, match="of n ="):
