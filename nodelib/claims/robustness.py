@@ -47,6 +47,13 @@ def complete(found: list[Accuracy]) -> bool:
                and any("square" in name for name in a.record["combines"] or ()) for a in found)
 
 
+def _named(strong: list[Accuracy]) -> str:
+    """The strongest attack in words."""
+    if strong[0].record["attack"] == "worst":
+        return "the worst case per image over all attacks"
+    return f"PGD with {strong[0].record['settings']['steps']} steps"
+
+
 def long_integration(evidence: Evidence) -> Verdict:
     headline, strong = evidence.all(
         lambda: evidence.accuracies(HEADLINE_RUN, HEADLINE_T1, **FGSM_POST),
@@ -56,10 +63,9 @@ def long_integration(evidence: Evidence) -> Verdict:
     upper = max(a.interval[1] for a in strong)  # the kindest seed
     lower = min(a.interval[0] for a in strong)
     figures = (accuracy_figure("post's protocol", headline), accuracy_figure("strongest attack", strong))
-    attack = strong[0].record["attack"]
     said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has {theirs} %; "
-            f"the strongest attack on the deterministic forward pass ({attack}, epsilon {EPSILON}) leaves "
-            f"{statistics.fmean(percents(strong)):.1f} %")
+            f"on the deterministic forward pass {_named(strong)} at epsilon {EPSILON} leaves "
+            f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images")
     if upper < CHANCE_BOUND:
         if reproduces:
             return Verdict(ARTEFACT, f"{said}: the figure reproduces, the network is not robust", figures)
