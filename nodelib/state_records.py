@@ -14,7 +14,7 @@ import pandas as pd
 
 from nodelib.artifacts import Run
 from nodelib.claims.evidence import matches
-from nodelib.claims.states import NEVER, RESIDUAL
+from nodelib.claims.states import NEVER, RAY_FACTS, own_steady_state
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}
@@ -92,12 +92,9 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
         on = look_up(run, "on_a_ray")
         if on is None:
             continue
-        per = [{name: value(run, name, label=str(digit))
-                for name in ("attractors", "own_attractors", "ray_residual", "ray_eigenvalue")}
-               for digit in range(10)]
+        per = [{name: value(run, name, label=str(digit)) for name, _ in RAY_FACTS} for digit in range(10)]
         counts = [p["attractors"] for p in per]
-        own = [p["attractors"] == p["own_attractors"] == 1 and p["ray_residual"] <= RESIDUAL and p["ray_eigenvalue"] < 1
-               for p in per]
+        own = [own_steady_state(*p.values()) for p in per]
         lyapunov = look_up(run, "lyapunov_exponent")
         rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"], "fewest": min(counts),
                      "most": max(counts),

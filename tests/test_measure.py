@@ -22,7 +22,8 @@ JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 def records(tiny_run):
     images, labels = test_subset(60)
     model = tiny_run.load_model()
-    return [*measure.trajectories(model, images, labels), *measure.complexity(model, images[:16]),
+    return [*measure.trajectories(model, images, labels), *measure.six_and_four(model, images, labels),
+            *measure.complexity(model, images[:16]),
             *measure.attacked(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
             *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0)]
 
@@ -35,7 +36,7 @@ def test_every_measurement_is_a_record_of_the_contract(records):
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
-    assert {(r["name"], r["images"]) for r in records} == set().union(*(part.keys for part in measure.PARTS.values()))
+    assert {measure.key(r) for r in records} == set().union(*(part.keys for part in measure.PARTS.values()))
 
 
 def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
@@ -74,6 +75,16 @@ def test_the_rules_on_states_find_all_they_ask_for(records, tiny_run):
         if claim.id in JUDGED_BY_STATES:
             verdict = judge(claim, evidence)
             assert verdict.verdict != UNDECIDED, (claim.id, verdict.missing)
+
+
+def test_two_digits_are_judged_on_images_that_give_no_reference(tiny_run):
+    images, labels = test_subset(60)
+    chosen = (labels == 6) | (labels == 4)
+    found = measure.six_and_four(tiny_run.load_model(), images, labels)
+    n = int(chosen.sum())
+    assert {r["n"] for r in found if r["name"] == "nearest_class"} == {n - n // 2} and {r["label"] for r in found} == {"6-4"}
+    with pytest.raises(ValueError, match="images of the digits 6 and 4"):
+        measure.six_and_four(tiny_run.load_model(), images[~chosen], labels[~chosen])
 
 
 @pytest.fixture
@@ -138,5 +149,6 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     assert values["on_a_ray", "all"] == 1.0
     assert all(values["attractors", str(d)] == 1.0 and values["own_attractors", str(d)] == 0.0 for d in range(10))
     assert values["distinct_attractors", "all"] == 1.0
+    assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v

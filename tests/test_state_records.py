@@ -15,12 +15,13 @@ def run_of(tiny_run, measurements, name="wide-adversarial", seed=0):
     return dataclasses.replace(tiny_run, name=name, seed=seed, measurements=measurements)
 
 
-def rays(counts, residual=1e-9, eigenvalue=0.5, own=True):
+def rays(counts, residual=1e-9, eigenvalue=0.5, own=True, share=1.0):
     found = [record("on_a_ray", 1.0, n=20, t1=1000.0, statistic="mean")]
     for digit, count in enumerate(counts):
         common = dict(label=str(digit), n=2, t1=1000.0)
         found += [record("attractors", count, statistic="count", **common),
                   record("own_attractors", count if own else 0, statistic="count", **common),
+                  record("ray_share", share, statistic="mean", **common),
                   record("ray_residual", residual, statistic="max", **common),
                   record("ray_eigenvalue", eigenvalue, statistic="max", **common)]
     return found
@@ -35,8 +36,9 @@ def test_a_value_that_is_not_measured_is_missing(tiny_run):
 def test_a_class_counts_as_single_only_on_one_solved_attracting_ray(tiny_run):
     frame = state_records.ray_frame([run_of(tiny_run, rays([1] * 8 + [2, 0])), run_of(tiny_run, rays([1] * 10, eigenvalue=1.2)),
                                      run_of(tiny_run, rays([1] * 10, residual=0.1)), run_of(tiny_run, []),
-                                     run_of(tiny_run, rays([1] * 10, own=False))])  # one ray shared by all
-    assert frame["single"].tolist() == [8, 0, 0, 0]
+                                     run_of(tiny_run, rays([1] * 10, own=False)),  # one ray shared by all
+                                     run_of(tiny_run, rays([1] * 10, share=0.3))])  # and one that takes few
+    assert frame["single"].tolist() == [8, 0, 0, 0, 0]
     assert frame[["fewest", "most"]].values[0].tolist() == [0, 2] and frame["exponent"].isna().all()
 
 

@@ -35,6 +35,7 @@ STATE_MEASUREMENTS: dict[str, str] = {
     "attractors": "number of distinct rays (angle above 5 degrees) on which at least 5 % of the label's class end, "
                   "found by solving f(w) = w from their states at t1; statistic 'count'",
     "own_attractors": "number of those rays on which no other class ends (5 % of its images); statistic 'count'",
+    "ray_share": "share of the label's class that ends on the ray most of it ends on, 0 where none counts; statistic 'mean'",
     "distinct_attractors": "number of distinct rays on which at least 5 % of some class end, all classes together; "
                            "statistic 'count'; shown, not judged",
     "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",

@@ -30,6 +30,16 @@ RULE_CHANGES: list[dict[str, str]] = [
                "ray would have counted as ten steady states",
      "reason": "the claim is one state per class; small-random, the first network whose images end on rays, has one ray for "
                "all classes. No network that C18 judges was trained or measured when this was changed"},
+    {"date": "2026-11-24", "claim": "C16, C17, C18, C20, C21, C22",
+     "change": "C16: growth without a constant direction of the velocity no longer counts in part. C17: reproduced only if the "
+               "adversarial network's direction has settled. C18: a class's ray must take 90 % of its images (before, 5 %), in "
+               "part needs five such classes, and a high share of directions alone no longer counts. C20: the relative speed "
+               "must not settle later (before, earlier). C21: the share of attacked images must rise from t1 = 1 to 1000. C22: "
+               "the network with the higher NFE is judged, whichever it is",
+     "reason": "each rule could be met without what its claim says: growth is forced by the last normalisation, images on "
+               "their way to one common ray are told apart, on a ray the relative speed is 1 / t in every network, and a share "
+               "that falls is not pulled. The states of the pair had not been measured when this was changed; the cost of "
+               "wide-standard at t1 = 1 (14 evaluations) was known"},
 ]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 

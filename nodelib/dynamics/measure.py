@@ -30,11 +30,13 @@ from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
 from nodelib.evaluation import test_subset
+from nodelib.measurement import TEST_IMAGES
 from nodelib.models import ODEFunc, ODENet
 from nodelib.odeint import odeint
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
+PAIR = (6, 4)  # the digits that the post's films compare
 THRESHOLDS = {"turning": 0.1, "relative_speed": 0.01}  # those of the rule for C20
 SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
@@ -116,7 +118,6 @@ def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
                     for name, value in (("nearest_class", nearest_class(reference, *judged)),
                                         ("linear_probe", linear_probe(reference, *judged)),
                                         ("silhouette", silhouette(*judged)))]
-        records += _pair(whole[k], clean[k], labels, half, t1)
     return records
 
 
@@ -141,17 +142,24 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1
     return records
 
 
-def _pair(whole: Tensor, clean: Tensor, labels: Tensor, half: int, t1: float, first: int = 6, second: int = 4) -> list[dict]:
-    chosen = (labels == first) | (labels == second)
-    before = chosen & (torch.arange(len(labels)) < half)
-    after = chosen & ~before
-    if len(labels[before].unique()) < 2 or not after.any():
-        return []
-    told = nearest_class((clean[before], labels[before]), clean[after], labels[after]).double().mean()
-    means = [whole[labels == digit].mean(0, keepdim=True) for digit in (first, second)]
-    label = f"{first}-{second}"
-    return [record("nearest_class", told, t1=t1, n=int(after.sum()), label=label, statistic="mean"),
-            record("class_mean_angle", angle(*means).item(), t1=t1, n=int(chosen.sum()), label=label)]
+def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
+    """How far the directions of two digits are apart, at `SNAPSHOTS`; the first half of them is the reference."""
+    func, chosen = model.block.func, (labels == PAIR[0]) | (labels == PAIR[1])
+    images, labels = images[chosen], labels[chosen]
+    half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
+    if len(labels[:half].unique()) < 2:
+        raise ValueError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must hold both, so give "
+                         f"more images")
+    whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
+                       for part in images.split(BATCH)], 1)
+    records = []
+    for t1, states in zip(SNAPSHOTS, whole):
+        clean = remove_drift(func, states)
+        told = nearest_class((clean[:half], labels[:half]), clean[half:], labels[half:]).double().mean()
+        means = [states[labels == digit].mean(0, keepdim=True) for digit in PAIR]
+        records += [record("nearest_class", told, t1=t1, n=len(labels) - half, label=label, statistic="mean"),
+                    record("class_mean_angle", angle(*means).item(), t1=t1, n=len(labels), label=label)]
+    return records
 
 
 def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
@@ -223,9 +231,11 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     for digit, kept in enumerate(ends):
         others = set().union(*ends[:digit], *ends[digit + 1:])
         found = [solve(g) for g in sorted(kept)] or [solve(-1)]
+        share = max(((groups[labels == digit] == g).double().mean().item() for g in kept), default=0.0)
         common = dict(label=str(digit), n=int((labels == digit).sum()), t1=end)
         records += [record("attractors", len(kept), statistic="count", **common),
                     record("own_attractors", len(kept - others), statistic="count", **common),
+                    record("ray_share", share, statistic="mean", **common),
                     record("ray_residual", max(r for r, _ in found), statistic="max", **common),
                     record("ray_eigenvalue", max(e for _, e in found), statistic="max", **common)]
     return records
@@ -236,30 +246,39 @@ class Part:
     """What is measured in one go and stored together.
 
     measure: called with the model, images, labels and the number of images to follow to their rays.
-    names: of the records it makes; images: "clean" or "pgd", of its records.
+    names: of the records it makes; images: "clean" or "pgd", of its records; two: whether they are of two digits.
     """
 
     measure: Callable[[ODENet, Tensor, Tensor, int], list[dict]]
     names: tuple[str, ...]
     images: str = "clean"
+    two: bool = False
 
     @property
-    def keys(self) -> set[tuple[str, str]]:
-        """(name, images) of its records."""
-        return {(name, self.images) for name in self.names}
+    def keys(self) -> set[tuple[str, str, bool]]:
+        """The `key` of each of its records."""
+        return {(name, self.images, self.two) for name in self.names}
+
+
+def key(record: dict) -> tuple[str, str, bool]:
+    """Name, images and whether a record is of two digits: to which part it belongs."""
+    return record["name"], record["images"], "-" in record["label"]
 
 
 PARTS: dict[str, Part] = {
     "trajectories": Part(lambda model, images, labels, rays: trajectories(model, images, labels), (
         "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance", "settling_time",
-        "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette", "class_mean_angle")),
+        "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette")),
+    "two digits": Part(lambda model, images, labels, rays: six_and_four(model, images, labels),
+                       ("nearest_class", "class_mean_angle"), two=True),
     "complexity": Part(lambda model, images, labels, rays: complexity(model, images[:64]),
                        ("jacobian_norm", "path_turning", "accepted_steps")),
     "attacked": Part(lambda model, images, labels, rays: attacked(model, images, labels),
                      ("nearest_class", "attacked_angle"), "pgd"),
     "exponents": Part(lambda model, images, labels, rays: exponents(model, images), ("lyapunov_exponent",)),
     "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
-                 ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_residual", "ray_eigenvalue")),
+                 ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share", "ray_residual",
+                  "ray_eigenvalue")),
 }
 
 
@@ -270,7 +289,7 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:
     """Parts of which a stored run lacks some record."""
-    have = {(r["name"], r["images"]) for r in run.measurements}
+    have = {key(r) for r in run.measurements}
     return tuple(part for part in parts_of(run) if not have >= PARTS[part].keys)
 
 
@@ -281,7 +300,7 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
     Args:
         folder: of the run.
         count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves cost fifty
-            times as much at t = 1000, `LEAKY_IMAGES`.
+            times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not leaky, all 10,000.
         ray_images: how many of them are followed to their rays.
         again: measure also what is stored already.
         budget: seconds after which no further part is begun.
@@ -298,9 +317,12 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
             report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")
             break
         keys = PARTS[part].keys
-        records = PARTS[part].measure(run.load_model(), images, labels, ray_images)
+        measured = (images, labels)
+        if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
+            measured = test_subset(TEST_IMAGES)
+        records = PARTS[part].measure(run.load_model(), *measured, ray_images)
         # read again: another measurement may have been stored meanwhile
-        others = [r for r in artifacts.load_run(folder).measurements if (r["name"], r["images"]) not in keys]
+        others = [r for r in artifacts.load_run(folder).measurements if key(r) not in keys]
         artifacts.write_json(Path(folder) / "measurements.json", others + records)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
