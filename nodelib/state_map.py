@@ -19,11 +19,14 @@ class StateMap:
 
     points: coordinates in the plane, shape (T, N, 2), of the centred unit states less their mean over images at each
         time.
+    common: share of the variance of the directions, over images and times together, that is their mean's over images:
+        the motion that all images share, 0 to 1.
     explained: share of these differences' variance, over images and times together, that lies in the plane.
     times: the T times; labels: the N classes.
     """
 
     points: np.ndarray
+    common: float
     explained: float
     times: tuple[float, ...]
     labels: tuple[int, ...]
@@ -50,8 +53,8 @@ def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
 def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float], batch: int = 50) -> StateMap:
     """Follow images and project the directions of their centred states onto one plane for all times.
 
-    The mean direction of all images at each time is the origin: what every image does alike, which is most of the
-    motion, tells no classes apart and would hide what does.
+    The mean direction of all images at each time is the origin: what every image does alike tells no classes apart and
+    would hide what does.
 
     Args:
         model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
@@ -61,6 +64,8 @@ def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
     func = model.block.func
     parts = [direction(remove_drift(func, states_at(model, part, times))) for part in images.split(batch)]
     units = torch.cat(parts, 1).flatten(2)  # (T, N, features)
-    apart = units - units.mean(1, keepdim=True)
+    mean, origin = units.mean(1, keepdim=True), units.mean((0, 1))
+    common = ((mean - origin).pow(2).sum(2).mean() / (units - origin).pow(2).sum(2).mean()).item()
+    apart = units - mean
     points, explained = plane(apart.flatten(0, 1).numpy())
-    return StateMap(points.reshape(*units.shape[:2], 2), explained, tuple(times), tuple(labels.tolist()))
+    return StateMap(points.reshape(*units.shape[:2], 2), common, explained, tuple(times), tuple(labels.tolist()))

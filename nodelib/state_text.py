@@ -9,7 +9,7 @@ import pandas as pd
 
 from nodelib import state_records
 from nodelib.artifacts import Run
-from nodelib.claims.states import TURNING_SETTLED
+from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.pair_text import KINDS, span
 
 UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
@@ -33,9 +33,10 @@ def settling(frame: pd.DataFrame) -> str | None:
     found = {kind: frame[frame["run"] == f"wide-{kind}"]["turning"] for kind in KINDS}
     if not all(len(part) for part in found.values()):
         return None
-    said = " and ".join(f"{times(part)} after {kind} training" for kind, part in found.items())
-    return (f"In the post's pair the median end time from which on the direction turns by less than {TURNING_SETTLED:g} radians "
-            f"per unit of log time is {said}.")
+    said = " and ".join(f"{'' if math.isinf(min(part)) else 'from t = '}{times(part)} after {kind} training"
+                        for kind, part in found.items())
+    return (f"In the post's pair the median image's centred direction turns by less than {TURNING_SETTLED:g} radians per unit of "
+            f"log time {said}.")
 
 
 def told_apart(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
@@ -56,7 +57,7 @@ def rays(frame: pd.DataFrame) -> str | None:
     if not all(len(part) for part in found.values()):
         return None
     said = "; ".join(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray, and {span(part['single'])} "
-                     f"of the ten classes on a single one that attracts" for kind, part in found.items())
+                     f"of the ten classes on an attracting one that no other class shares" for kind, part in found.items())
     return f"In the post's pair, {said}."
 
 
@@ -75,10 +76,11 @@ def shared(runs: Sequence[Run]) -> str:
     """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
     said = []
     for run in runs:
-        per_class = [state_records.value(run, "attractors", label=str(digit)) for digit in range(10)]
-        if state_records.value(run, "distinct_attractors", statistic="count") == 1 == min(per_class):
-            said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same ray: a steady state, and not "
-                        f"one per class. What tells the classes apart at a finite time is the way there.")
+        shares = [state_records.value(run, "ray_share", label=str(digit), statistic="mean") for digit in range(10)]
+        if state_records.value(run, "distinct_attractors", statistic="count") == 1 and min(shares) >= SAME_CLASS:
+            said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same "
+                        f"{'equilibrium' if run.config['leaky'] else 'ray'}: a steady state, and not one per class. What tells the "
+                        f"classes apart at a finite time is the way there.")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
@@ -91,7 +93,7 @@ def leaky(runs: Sequence[Run]) -> str:
     said = []
     for row in rows.itertuples():
         words = (f"in {row.run} (seed {row.seed}) {100 * row.on_a_ray:.0f} % of images end at an equilibrium, and {row.single} of "
-                 f"the ten classes at a single one that attracts")
+                 f"the ten classes at an attracting one that no other class shares")
         accuracy = late[(late["run"] == row.run) & (late["seed"] == row.seed)]["accuracy_1000"]
         if len(accuracy.dropna()):
             words += f"; its accuracy at t = 1000 is {100 * accuracy.iloc[0]:.1f} %"

@@ -25,7 +25,8 @@ def test_end_times_in_words(values, said):
 def test_settling_is_said_of_both_networks_or_not_at_all():
     frame = pd.DataFrame({"run": ["wide-adversarial", "wide-standard"], "seed": 0, "n": 5, "turning": [4.0, math.inf],
                           "relative_speed": 1.0})
-    assert "is 4 after adversarial training and not by t = 1000 after standard training" in state_text.settling(frame)
+    assert ("per unit of log time from t = 4 after adversarial training and not by t = 1000 after standard training"
+            in state_text.settling(frame))
     assert state_text.settling(frame[:1]) is None
 
 
@@ -64,12 +65,13 @@ def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
 
 
 def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
-    def run(name, distinct):
+    def run(name, distinct, share=1.0):
         return run_of(tiny_run, name, [record("distinct_attractors", distinct, n=20, t1=1000.0, statistic="count"),
-                                       *(record("attractors", 1, n=2, t1=1000.0, label=str(digit), statistic="count")
+                                       *(record("ray_share", share, n=2, t1=1000.0, label=str(digit), statistic="mean")
                                          for digit in range(10))])
 
-    one, each = run("small-random", 1), run("small-100", 10)
+    one, each, few = run("small-random", 1), run("small-100", 10), run("small-10", 1, share=0.3)
+    assert state_text.shared([few]).startswith("In no network")
     assert state_text.shared([one, each]).startswith("In small-random (seed 0) all ten classes end on one and the same ray")
     assert "small-100" not in state_text.shared([one, each])
     assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
