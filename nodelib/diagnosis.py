@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING
 from nodelib.artifacts import Run
 from nodelib.evaluation import evaluate, record, test_subset
 from nodelib.gradient_health import METHODS
+from nodelib.attacks.strong import STRONG
 from nodelib.measurement import EPSILON, Measurement, wilson
 from nodelib.protocols import GRADIENT_METHODS
+from nodelib.worst_case import survivors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,7 +62,7 @@ def attack_table(runs: Sequence[Run]) -> str:
     """Per run and end time what every attack at epsilon 0.3 leaves, all on the images of the worst case, as Markdown.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
-    only what the others have left. HopSkipJump stands alone, on its own images.
+    only what the others have left; "none left" where that was no image. HopSkipJump stands alone, on its own images.
     """
     rows = []
     for run in runs:
@@ -73,6 +75,8 @@ def attack_table(runs: Sequence[Run]) -> str:
                 record = find(run, f"{label}-t{t1:g}")
                 if record is None or record["n"] < worst["n"]:
                     row.append(DASH)
+                elif ((record["settings"] or {}).get("dropped") or 0) >= record["n"]:
+                    row.append("none left")
                 else:
                     row.append(f"{100 * run.outcomes(record['id'])[:worst['n']].mean():.1f}")
             box = find(run, f"hop-skip-jump-t{t1:g}")
@@ -182,9 +186,26 @@ def anchor_table(seed: Mapping) -> str:
 
 
 def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:
-    """Each run with its worst-case record at epsilon 0.3 and its own end time, where it has one."""
+    """Each run with its worst-case record over the whole set, epsilon 0.3, at its own end time, where it has one."""
     found = [(run, find(run, f"worst-t{run.config['test_t1']:g}")) for run in runs]
-    return [(run, record) for run, record in found if record is not None]
+    return [(run, record) for run, record in found if record is not None
+            and all(any(name in used for used in record["combines"] or ()) for name in STRONG)]
+
+
+def untouched(run: Run, worst: Mapping) -> bool:
+    """Whether the attacks from PGD-40 on had no image left to attack where `worst` was measured."""
+    later = [find(run, f"{label}-t{worst['t1']:g}") for label in list(COLUMNS.values())[3:]]
+    return all(r is not None and ((r["settings"] or {}).get("dropped") or 0) >= r["n"] for r in later)
+
+
+def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
+    """Images that HopSkipJump broke and no attack by gradients did, and how many it tried; None where not measured."""
+    box = find(run, f"hop-skip-jump-t{t1:g}")
+    if box is None:
+        return None
+    white = [r for r in run.metrics if r["attack"] not in ("square", "hop-skip-jump")]
+    alive, _ = survivors(white, run.outcomes, Measurement(t1, box["n"], "worst", EPSILON))
+    return int((alive & ~run.outcomes(box["id"])).sum()), box["n"]
 
 
 def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFrame:

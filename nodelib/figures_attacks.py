@@ -98,7 +98,9 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
         axes[0].set_ylabel("accuracy (%)")
-        axes[0].legend()
+        # from all panels: the first may lack an attack that another has
+        handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
     return figure
 
 

@@ -90,15 +90,17 @@ def describe_attack(record: dict) -> str:
     settings, name = record.get("settings") or {}, record["attack"]
     words = [_SPELT.get(name, name)]
     if name == "worst":
-        return f"{words[0]} of {len(record.get('combines') or ())} attacks"
+        attacks = [used for used in record.get("combines") or () if not used.startswith(("none", "clean", "mask-clean"))]
+        return f"{words[0]} over {len(attacks)} records of attacks"
     if name != "fgsm" and settings.get("steps"):
         words.append(f"{settings['steps']:,} steps")
     if (settings.get("restarts") or 1) > 1:
         words.append(f"{settings['restarts']} restarts")
     if settings.get("loss", "cross-entropy") != "cross-entropy":
         words.append(f"{settings['loss']} loss".replace("loss loss", "loss"))
-    if settings.get("logit_scale", 1.0) != 1.0:
-        words.append(f"logits times {settings['logit_scale']:g}")
+    scale = settings.get("logit_scale", 1.0)
+    if scale != 1.0:
+        words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
     if (settings.get("draws") or 1) > 1:
         words.append(f"{settings['draws']} draws")
     if record.get("gradient") not in ("exact", "none", None):
@@ -111,7 +113,8 @@ def describe_attack(record: dict) -> str:
 def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSILON) -> pd.DataFrame:
     """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
 
-    Columns network, seed, attack (in words, "none" first), n, accuracy, low, high in per cent; strongest last.
+    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; "none" first, then by what they leave, the
+    most first, and the worst case per image last, whatever number of images the others ran on.
     """
     rows = []
     for run in runs:
@@ -120,7 +123,7 @@ def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSI
             if clean or (r["attack"] != "none" and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
                 rows.append({"network": kind(run), "seed": run.seed, "attack": "none" if clean else describe_attack(r),
                              "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
-                             "order": (0 if clean else 1, -r["accuracy"])})
+                             "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
     frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "order"])
     frame = frame.drop_duplicates(["network", "seed", "attack", "n"])
     keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))

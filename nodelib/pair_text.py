@@ -7,8 +7,10 @@ from collections.abc import Iterable, Sequence
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
+from nodelib.protocols import SWEEP_T1
 
 KINDS = ("adversarial", "standard")
+LAST = SWEEP_T1[-1]
 POST_RECIPE = (40, 0.01)  # attack steps and step size of the post's code
 
 
@@ -48,8 +50,12 @@ def cost(runs: Sequence[Run]) -> str | None:
 def reach(runs: Sequence[Run]) -> str | None:
     """How far in end time clean accuracy reaches; None unless both networks have it."""
     ends = _by_kind(runs, pair.reach)
-    return ends and (f"Clean accuracy stays within {KEEPS:g} points of that at end time 1 up to t = {span(ends['adversarial'])} "
-                     f"after adversarial and up to t = {span(ends['standard'])} after standard training.")
+    if not ends:
+        return None
+    said = {kind: f"{span(found)}{' and more (the last end time measured)' if max(found) >= LAST else ''}"
+            for kind, found in ends.items()}
+    return (f"Clean accuracy stays within {KEEPS:g} points of that at end time 1 up to t = {said['adversarial']} after "
+            f"adversarial and up to t = {said['standard']} after standard training.")
 
 
 def robustness(runs: Sequence[Run]) -> str | None:

@@ -58,12 +58,17 @@ def per_cent(records: list[dict]) -> str:
         f"{values[0]:.1f} to {values[-1]:.1f}")
 
 
+def _counts(values: list[int]) -> str:
+    return " / ".join(map(str, values)) or BLANK
+
+
 def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
     """The table as text, one dictionary per network and end time."""
     result = []
     for cell in cells(runs):
         used = sorted({record["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
                        for record in cell.records[column]})
+        clean = sorted({record["n"] for column in ("clean", "clean_random") for record in cell.records[column]})
         result.append({
             "network": cell.run, "t": f"{cell.t1:g}",
             "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
@@ -72,7 +77,7 @@ def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
             "FGSM, post's protocol": per_cent(cell.records["fgsm_seed"]),
             "FGSM, exact": per_cent(cell.records["fgsm_exact"]),
             "PGD-10, exact": per_cent(cell.records["pgd10_exact"]),
-            "attacked images": " / ".join(map(str, used)) or BLANK,
+            "clean images": _counts(clean), "attacked images": _counts(used),
         })
     return result
 
@@ -192,10 +197,11 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
                  for column, label in COLUMNS.items()}
         if found["clean"]:
             attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact") for r in found[column]})
+            clean = sorted({r["n"] for column in ("clean", "clean_random") for r in found[column]})
             result.append({"network": name, "t": f"{config.test_t1:g}", "clean, random pooling": per_cent(found["clean_random"]),
                            "clean, fixed pooling": per_cent(found["clean"]), "FGSM, post's protocol": per_cent(found["fgsm_seed"]),
                            "FGSM, exact": per_cent(found["fgsm_exact"]), "PGD-10, exact": per_cent(found["pgd10_exact"]),
-                           "attacked images": " / ".join(map(str, attacked)) or BLANK})
+                           "clean images": _counts(clean), "attacked images": _counts(attacked)})
     return result
 
 
@@ -207,6 +213,19 @@ def strongest(table_cells: list[Cell]) -> str:
         return "No network has been attacked with ten steps yet."
     return ("At their own end times, ten steps with the exact gradient leave "
             + ", ".join(f"{per_cent(records)} % of {name}" for name, records in left.items()) + ".")
+
+
+def inverted(table_cells: list[Cell]) -> str:
+    """Where ten exact steps leave more than one, mean over seeds, in words: there the attack fails."""
+    found = []
+    for cell in table_cells:
+        one, ten = cell.records["fgsm_exact"], cell.records["pgd10_exact"]
+        if one and ten and _mean(ten) > _mean(one):
+            clean = f", clean {_mean(cell.records['clean']):.1f} %" if cell.records["clean"] else ""
+            found.append(f"{cell.run} at {cell.t1:g} ({_mean(ten):.1f} against {_mean(one):.1f} %{clean})")
+    if not found:
+        return "In no entry do ten steps leave more than one."
+    return f"More steps that leave more are a symptom of a failing attack and not of strength; so it is with {', '.join(found)}."
 
 
 BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"

@@ -49,6 +49,29 @@ def test_the_attack_table_compares_all_attacks_on_the_worst_cases_images(run):
     assert row[11] == "25.0" and row[12].startswith("25.0 (4.6 to 69.9)") and row[13].startswith("50.0 (") and "n = 2" in row[13]
 
 
+def test_an_attack_that_found_no_image_left_says_so(run):
+    square = next(r for r in run.metrics if r["id"] == "square-t1")
+    square["settings"]["dropped"] = 4
+    assert "| none left | 25.0 (" in diagnosis.attack_table([run])
+    assert not diagnosis.untouched(run, {"t1": 1.0})  # the other strong attacks are not there
+
+
+def test_a_worst_case_counts_as_the_whole_set_only_with_all_strong_attacks_in_it(run):
+    own = dataclasses.replace(run, config={**run.config, "test_t1": 1.0})
+    assert diagnosis.strong_bounds([own]) == []
+    worst = next(r for r in own.metrics if r["attack"] == "worst")
+    worst["combines"] += ["apgd-ce-t1", "apgd-t-t1", "fab-t-t1"]
+    assert diagnosis.strong_bounds([own]) == [(own, worst)]
+
+
+def test_a_black_box_is_ahead_where_it_breaks_what_gradients_leave(run):
+    assert diagnosis.black_box_ahead(run, 1.0) == (0, 2)  # FGSM broke its only broken image too
+    few = ("none-t1", "fgsm-exact-t1", "apgd-ce-t1", "hop-skip-jump-t1")
+    without = dataclasses.replace(run, metrics=[r for r in run.metrics if r["id"] in few])
+    assert diagnosis.black_box_ahead(without, 1.0) == (1, 2)
+    assert diagnosis.black_box_ahead(run, 10.0) is None
+
+
 def test_the_other_tables_name_what_they_compare(run):
     assert "| margin loss | 25.0 |" in diagnosis.masking_table([run])
     assert "| small-10-seed0 | 75.0 |" in diagnosis.transfer_table([run])

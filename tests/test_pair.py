@@ -83,7 +83,10 @@ def test_attacks_are_put_in_words():
     strong = scored(Measurement(1.0, 10, "pgd", 0.3, steps=40, step_size=0.01, restarts=5), 1)
     assert pair.describe_attack(strong) == "PGD, 40 steps, 5 restarts"
     assert pair.describe_attack(FGSM[0]) == "FGSM"
-    assert pair.describe_attack({**strong, "attack": "worst", "combines": ["a", "b"]}) == "worst case per image of 2 attacks"
+    worst = {**strong, "attack": "worst", "combines": ["none-t1", "mask-clean-1e-6-t1", "fgsm-exact-t1", "square-t1"]}
+    assert pair.describe_attack(worst) == "worst case per image over 2 records of attacks"
+    gap = scored(Measurement(1.0, 10, "pgd", 0.3, steps=10, step_size=0.075, logit_scale="gap"), 1)
+    assert pair.describe_attack(gap) == "PGD, 10 steps, rescaled logits"
     assert pair.describe_attack({"attack": "square", "settings": {"steps": 5000}, "source": "black-box"}) == \
         "Square, 5,000 steps, black-box"
 
@@ -92,9 +95,10 @@ def test_the_robustness_table_begins_with_clean_accuracy_and_ends_with_the_stron
     pgd = [scored(Measurement(1.0, 100, "pgd", 0.3, steps=steps, step_size=0.03, label=f"p{steps}"), correct)
            for steps, correct in ((40, 5), (10, 20))]
     unclipped = scored(Measurement(1.0, 100, "fgsm", 0.3, clip=False, label="u"), 0)
-    frame = pair.robustness_frame([run_of(tiny_run, "wide-standard", metrics=[*pgd, unclipped, *FGSM, *SWEPT])])
-    assert frame["attack"].tolist() == ["none", "FGSM", "PGD, 10 steps", "PGD, 40 steps"]
-    assert frame["accuracy"].tolist() == pytest.approx([90, 40, 20, 5])
+    worst = scored(Measurement(1.0, 10, "worst", 0.3), 1)
+    frame = pair.robustness_frame([run_of(tiny_run, "wide-standard", metrics=[worst, *pgd, unclipped, *FGSM, *SWEPT])])
+    assert frame["attack"].tolist()[:4] == ["none", "FGSM", "PGD, 10 steps", "PGD, 40 steps"]
+    assert frame["accuracy"].tolist() == pytest.approx([90, 40, 20, 5, 10])  # the worst case last, on whatever images
 
 
 def test_reach_and_nfe_are_none_until_enough_is_recorded(tiny_run):

@@ -47,6 +47,18 @@ def test_an_entry_is_reproduced_within_three_points_or_the_range_of_our_seeds(ou
     assert entry.theirs == 98.64 and entry.reproduced is reproduced
 
 
+def test_entries_where_more_steps_leave_more_are_named_as_a_failing_attack():
+    failing = stored("small-10", 0, none_t10=0.125, fgsm_exact_t10=0.137, pgd10_exact_t10=0.17)
+    assert "small-10 at 10 (17.0 against 13.7 %, clean 12.5 %)" in table.inverted(table.cells([failing]))
+    sound = stored("small-10", 0, fgsm_exact_t10=0.137, pgd10_exact_t10=0.137)
+    assert table.inverted(table.cells([sound])) == "In no entry do ten steps leave more than one."
+
+
+def test_every_entry_says_on_how_many_images():
+    row = next(r for r in table.rows([stored("small-10", 0, none_random_t10=0.98, fgsm_seed_t10=0.1)]) if r["clean, ours"] != table.BLANK)
+    assert (row["clean images"], row["attacked images"]) == ("1000", "1000")
+
+
 def test_the_answer_counts_what_was_compared():
     assert table.in_words([]).startswith("None of the 48 can be compared")
     entry = table.Comparison("small-10", 10.0, "clean", 98.64, 98.5, True)

@@ -24,7 +24,7 @@ RULE_CHANGES: list[dict[str, str]] = [
      "change": "the post's protocol accepts the continuous adjoint of either implementation, torchdiffeq's or ours; "
                "before, torchdiffeq's only",
      "reason": "ours solves the same equation with the same steps and is what the runs are measured with; the attack is "
-               "otherwise unchanged"},
+               "otherwise unchanged. small-10 had been evaluated when this was changed"},
     {"date": "2026-11-24", "claim": "C18",
      "change": "a ray counts as a class's steady state only if no other class ends on it; before, ten classes on one common "
                "ray would have counted as ten steady states",

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 ENTRY_TOLERANCE = 3.0
-"""Points by which an accuracy may miss the post's and still reproduce it. Retraining a small network with
-another random seed moves its accuracies by one to three points away from the training end time, so a
-smaller miss says nothing; the post gives one run without a spread."""
+"""Points by which an accuracy may miss the post's and still reproduce it: an allowance for what retraining with
+another random seed moves, since the post gives one run without a spread."""
 
 SIGNIFICANCE = 0.01
 """Level of McNemar's test for an ordering; about thirty orderings are tested in all, so that at 0.05
