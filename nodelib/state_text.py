@@ -33,10 +33,12 @@ def settling(frame: pd.DataFrame) -> str | None:
     found = {kind: frame[frame["run"] == f"wide-{kind}"]["turning"] for kind in KINDS}
     if not all(len(part) for part in found.values()):
         return None
-    said = " and ".join(f"{'' if math.isinf(min(part)) else 'from t = '}{times(part)} after {kind} training"
+    said = " and ".join(f"{'' if math.isinf(min(part)) else 'at t = '}{times(part)} after {kind} training"
                         for kind, part in found.items())
-    return (f"In the post's pair the median image's centred direction turns by less than {TURNING_SETTLED:g} radians per unit of "
-            f"log time {said}.")
+    if all(math.isinf(min(part)) for part in found.values()):
+        said = f"by t = 1000 neither after {' nor after '.join(found)} training"
+    return (f"In the post's pair the median image's centred direction settles, turning by less than {TURNING_SETTLED:g} radians per "
+            f"unit of log time from then on, {said}.")
 
 
 def told_apart(runs: Sequence[Run], t1: float = 1000.0) -> str | None:

@@ -25,8 +25,9 @@ def test_end_times_in_words(values, said):
 def test_settling_is_said_of_both_networks_or_not_at_all():
     frame = pd.DataFrame({"run": ["wide-adversarial", "wide-standard"], "seed": 0, "n": 5, "turning": [4.0, math.inf],
                           "relative_speed": 1.0})
-    assert ("per unit of log time from t = 4 after adversarial training and not by t = 1000 after standard training"
-            in state_text.settling(frame))
+    assert "at t = 4 after adversarial training and not by t = 1000 after standard training" in state_text.settling(frame)
+    never = frame.assign(turning=math.inf)
+    assert "by t = 1000 neither after adversarial nor after standard training" in state_text.settling(never)
     assert state_text.settling(frame[:1]) is None
 
 
