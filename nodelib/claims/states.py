@@ -74,7 +74,7 @@ def state_settles(evidence: Evidence) -> Verdict:
     figures = (*(value_figure(f"{n}: relative change from t1 = 100 to 500", v) for n, v in change.items()),
                *(value_figure(f"{n}: angle", v, "degrees") for n, v in angle.items()))
     reason = ("the state changes by at most a tenth" if settled else
-              f"the state changes by up to {max(max(v) for v in change.values()):.2g} of its norm")
+              f"the state changes by up to {max(max(v) for v in change.values()):.2g} times its norm")
     reason += (f"; its centred direction turns by more than {SMALL_ANGLE:g} degrees in {', '.join(turned)}" if turned
                else f"; its centred direction keeps within {SMALL_ANGLE:g} degrees")
     verdict = REPRODUCED if settled else IN_PART if len(turned) < len(PERSISTENT) else NOT_REPRODUCED
