@@ -84,23 +84,26 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from nodelib import table
+    from nodelib import readme, table
     from nodelib.artifacts import find_runs
 
     rows = table.rows(find_runs(arguments.root))
     if arguments.write is not None:
-        table.write_into(arguments.write, rows)
+        readme.write_between(arguments.write, "table", table.as_markdown(rows))
         return 0
     print(table.as_markdown(rows) if arguments.markdown else table.as_text(rows))
     return 0
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from nodelib import claims
+    from nodelib import claims, readme
     from nodelib.artifacts import find_runs, read_json
     from nodelib.paths import data_dir
 
     rows = claims.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
+    if arguments.write is not None:
+        readme.write_between(arguments.write, "claims", claims.summary(rows))
+        return 0
     print(claims.as_markdown(rows) if arguments.markdown else claims.as_text(rows))
     return 0
 
@@ -167,8 +170,8 @@ def parser() -> argparse.ArgumentParser:
         command = add(name, function, text)
         command.add_argument("--markdown", action="store_true", help="as a Markdown table")
         common(command)
-        if name == "table":
-            command.add_argument("--write", type=Path, metavar="FILE", help="write it between the marks in FILE instead")
+        command.add_argument("--write", type=Path, metavar="FILE",
+                             help="write it as Markdown between the marks in FILE instead")
     verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     common(verify)

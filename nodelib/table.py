@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodelib.artifacts import Run, find_runs, read_json, write_atomic
+from nodelib.artifacts import Run, find_runs, read_json
 from nodelib.configs import CONTROLS, ROWS, TABLE_T1, get
 from nodelib.paths import data_dir
 
@@ -226,21 +226,3 @@ def inverted(table_cells: list[Cell]) -> str:
     if not found:
         return "In no entry do ten steps leave more than one."
     return f"More steps that leave more are a symptom of a failing attack and not of strength; so it is with {', '.join(found)}."
-
-
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
-
-
-def write_into(path: str | Path, table_rows: list[dict[str, str]]) -> None:
-    """Put the Markdown table between the two marks `BEGIN` and `END` of a text file.
-
-    Raises:
-        ValueError: the file does not hold both marks, in this order.
-    """
-    path = Path(path)
-    text = path.read_text()
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"{path} does not hold the marks {BEGIN} and {END}; put them where the table belongs")
-    write_atomic(path, f"{before}{BEGIN}\n{as_markdown(table_rows)}\n{END}{after}".encode())

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from nodelib import table
-from nodelib.artifacts import Run, find_runs
+from nodelib import claims, readme, table
+from nodelib.artifacts import Run, find_runs, read_json
+from nodelib.paths import data_dir
+
+README = Path(__file__).parents[1] / "README.md"
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:
@@ -74,16 +77,19 @@ def test_markdown_and_text_hold_the_same_cells():
 
 
 def test_the_readme_shows_the_table_of_the_committed_runs():
-    readme = Path(__file__).parents[1] / "README.md"
-    shown = readme.read_text().split(table.BEGIN)[1].split(table.END)[0].strip()
-    assert shown == table.as_markdown(table.rows(find_runs()))
+    assert readme.between(README, "table") == table.as_markdown(table.rows(find_runs()))
+
+
+def test_the_readme_shows_the_verdicts_of_the_committed_runs():
+    rows = claims.ledger(find_runs(), read_json(data_dir() / "seed.json"))
+    assert readme.between(README, "claims") == claims.summary(rows)
 
 
 def test_a_file_without_marks_is_left_alone(tmp_path):
     path = tmp_path / "text.md"
     path.write_text("no marks")
     with pytest.raises(ValueError, match="does not hold the marks"):
-        table.write_into(path, table.rows([]))
+        readme.write_between(path, "table", "| a |")
     assert path.read_text() == "no marks"
 
 

@@ -115,6 +115,14 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
     return "\n".join(lines)
 
 
+def summary(rows: Sequence[Row]) -> str:
+    """The verdicts in short, as Markdown: how many of each, then every claim with the post's figure and its verdict."""
+    found = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items() if number)
+    return "\n".join([f"Of {len(rows)} claims: {found}.", "", "| | the post's claim | the post | verdict |",
+                      "| --- | --- | --- | --- |",
+                      *(f"| {row.id} | {row.statement} | {row.post} | {row.verdict} |" for row in rows)])
+
+
 def as_details(rows: Sequence[Row], limit: int = 6) -> str:
     """Per claim a Markdown section: statement, test, verdict with its reason, all figures, first records used."""
     blocks = []
