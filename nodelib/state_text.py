@@ -54,12 +54,13 @@ def told_apart(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
 
 
 def rays(frame: pd.DataFrame) -> str | None:
-    """Rays of the pair, from `nodelib.state_records.ray_frame`; None unless both are measured."""
+    """Rays of the pair, from `nodelib.state_records.ray_frame`; None where neither network has been followed to its rays."""
     found = {kind: frame[frame["run"] == f"wide-{kind}"] for kind in KINDS}
-    if not all(len(part) for part in found.values()):
+    if not any(len(part) for part in found.values()):
         return None
     said = "; ".join(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray, and {span(part['single'])} "
-                     f"of the ten classes on an attracting one that no other class shares" for kind, part in found.items())
+                     f"of the ten classes on an attracting one that no other class shares" if len(part) else
+                     f"after {kind} training this is not measured yet" for kind, part in found.items())
     return f"In the post's pair, {said}."
 
 

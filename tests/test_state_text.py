@@ -57,6 +57,14 @@ def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
     assert "50 % of attacked images" in state_text.pulled(frame) and "from 20 to 9 degrees" in state_text.pulled(frame)
 
 
+def test_rays_are_told_of_the_network_that_has_them_and_the_other_is_named(tiny_run):
+    measured = [record("on_a_ray", 0.25, n=20, t1=1000.0, statistic="mean")]
+    frame = state_records.ray_frame([run_of(tiny_run, "wide-adversarial", measured)])
+    said = state_text.rays(frame)
+    assert "after adversarial training 25 % of images end on a ray, and 0 of the ten" in said
+    assert said.endswith("after standard training this is not measured yet.")
+
+
 def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
     runs = [run_of(tiny_run, name, [record("on_a_ray", share, n=20, t1=1000.0, statistic="mean")])
             for name, share in (("small-10", 0.0), ("small-random", 1.0), ("small-100", 0.0))]
