@@ -235,7 +235,8 @@ CLAIMS = (
     Claim("C16", "The state stops changing visibly but grows in scale, with constant derivative: a steady state.",
           "seen in GIFs",
           "wide-adversarial, t1 = 100 to 1000: |z| grows linearly (slope 0.9 to 1.1) and f turns by at most 10 degrees (in "
-          "part: only the second; growth alone is forced and says nothing); artefact if that holds only because of the drift that the last normalisation forces on every image.",
+          "part: only the second; growth alone is forced and says nothing); artefact if that holds only because of the drift that "
+          "the last normalisation forces on every image.",
           "09-equilibrium-or-drift", steady_not_equilibrium, WITH_ARTEFACT),
     Claim("C17", "Digits 6 and 4 end in distinct steady states after adversarial training, and look the same after "
                  "standard training.", "seen in GIFs",
