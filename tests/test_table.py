@@ -1,15 +1,11 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 
 import pytest
 
-from nodelib import claims, readme, table
-from nodelib.artifacts import Run, find_runs, read_json
-from nodelib.paths import data_dir
-
-README = Path(__file__).parents[1] / "README.md"
+from nodelib import table
+from nodelib.artifacts import Run
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:
@@ -74,23 +70,6 @@ def test_markdown_and_text_hold_the_same_cells():
     markdown, text = table.as_markdown(rows), table.as_text(rows)
     assert markdown.count("\n") == 25 and "92.62" in markdown and "92.62" in text
     assert len(text.splitlines()) == 3 + 24 and len({len(line) for line in text.splitlines()}) == 1
-
-
-def test_the_readme_shows_the_table_of_the_committed_runs():
-    assert readme.between(README, "table") == table.as_markdown(table.rows(find_runs()))
-
-
-def test_the_readme_shows_the_verdicts_of_the_committed_runs():
-    rows = claims.ledger(find_runs(), read_json(data_dir() / "seed.json"))
-    assert readme.between(README, "claims") == claims.summary(rows)
-
-
-def test_a_file_without_marks_is_left_alone(tmp_path):
-    path = tmp_path / "text.md"
-    path.write_text("no marks")
-    with pytest.raises(ValueError, match="does not hold the marks"):
-        readme.write_between(path, "table", "| a |")
-    assert path.read_text() == "no marks"
 
 
 def test_the_rows_are_told_in_words_from_their_records():

@@ -1,0 +1,38 @@
+"""The generated parts of the README are those of the committed runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from nodelib import claims, readme, table
+from nodelib.artifacts import find_runs, read_json
+from nodelib.paths import data_dir
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def test_the_readme_shows_the_table_of_the_committed_runs():
+    assert readme.between(README, "table") == table.as_markdown(table.rows(find_runs()))
+
+
+def test_the_readme_shows_the_verdicts_of_the_committed_runs():
+    rows = claims.ledger(find_runs(), read_json(data_dir() / "seed.json"))
+    assert readme.between(README, "claims") == claims.summary(rows)
+
+
+def test_a_file_without_marks_is_left_alone(tmp_path):
+    path = tmp_path / "text.md"
+    path.write_text("no marks")
+    with pytest.raises(ValueError, match="does not hold the marks"):
+        readme.write_between(path, "table", "| a |")
+    assert path.read_text() == "no marks"
+
+
+def test_what_is_written_between_the_marks_is_read_back_and_the_rest_stays(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("above\n<!-- table: begin -->\nold\n<!-- table: end -->\nbelow\n")
+    readme.write_between(path, "table", "new")
+    assert readme.between(path, "table") == "new"
+    assert path.read_text().startswith("above\n") and path.read_text().endswith("\nbelow\n")
