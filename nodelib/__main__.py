@@ -30,7 +30,7 @@ def _train(arguments: argparse.Namespace) -> int:
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
             folder = (arguments.root or runs_dir()) / config.folder
-            if (folder / "config.json").exists():
+            if (folder / "config.json").exists() and training.stored_prefix(config, folder) is None:
                 training.run(config, arguments.root, evaluate=False)  # raises if it is another config
                 print(f"{config.folder}: stored already")
                 continue

@@ -45,6 +45,10 @@ class ArtifactError(RuntimeError):
     """A run's folder is missing a file, or a file is damaged or does not fit its config."""
 
 
+class ForeignCheckpoint(ArtifactError):
+    """A checkpoint that belongs to another config than the one it was to be read for."""
+
+
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that a reader, a crash or a full disk never meets half of it.
 
@@ -152,7 +156,9 @@ def load_run(path: str | Path) -> Run:
     config = stored["config"]
     return Run(
         name=config["name"], seed=config["seed"], path=path, config=config, provenance=stored["provenance"],
-        history=read_history(path / "history.csv"),
+        # while a run is being prolonged, its history is ahead of its weights
+        history={name: column[:RunConfig.from_dict(config).steps]
+                 for name, column in read_history(path / "history.csv").items()},
         metrics=read_json(metrics) if metrics.exists() else [],
         measurements=read_json(measurements) if measurements.exists() else [],
     )
@@ -195,7 +201,7 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
     except safetensors.SafetensorError as error:
         raise ArtifactError(f"{path} is damaged ({error}). Delete it to start the run afresh.") from error
     if metadata["config"] != fingerprint:
-        raise ArtifactError(f"{path} belongs to another config of this run. Delete it to start afresh, or "
+        raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, or "
                             f"restore the config it was written with.")
     return tensors, int(metadata["step"])
 

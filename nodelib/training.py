@@ -57,6 +57,8 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     one. Adversarial training classifies each batch's clean and attacked images together; the attack
     runs in eval mode. All randomness of a step is drawn from (seed, step), so a run that was
     interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
+    A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
+    the longer run is complete.
 
     Args:
         config: what to train.
@@ -94,6 +96,11 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         _restore(model, optimiser, tensors)
         rows = artifacts.read_history_rows(folder / "history.csv")[:start]
         seconds_before = rows[-1]["seconds"] if rows else 0.0
+    elif (prefix := stored_prefix(config, folder)) is not None:
+        model.load_state_dict(prefix.load_model(device).state_dict())
+        start = RunConfig.from_dict(prefix.config).steps
+        rows = artifacts.read_history_rows(folder / "history.csv")[:start]
+        seconds_before = rows[-1]["seconds"]
 
     def save(step: int) -> None:
         # the history first: a checkpoint never knows of steps that the history lacks
@@ -109,6 +116,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 order, order_epoch = _generator(config.seed, "order", epoch).permutation(config.train_images), epoch
             index = torch.from_numpy(
                 order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
+            if config.cycle(step)[1] == step:  # a new cycle knows nothing of the moments of the one before
+                optimiser.state.clear()
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * learning_rate(config, step)
             row = _step(model, optimiser, images[index], labels[index], config, step)
@@ -126,6 +135,12 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 save(step + 1)
                 saved = time.monotonic()
     model.eval()
+    if (folder / "config.json").exists():
+        # a shorter run lies here, and what was measured of it is not true of these weights; no config, no run:
+        # whoever is interrupted here resumes from the checkpoint
+        save(config.steps)
+        for name in ("config.json", "metrics.json", "outcomes.safetensors", "measurements.json"):
+            (folder / name).unlink(missing_ok=True)
     weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
     artifacts.write_history(folder / "history.csv", rows)
     artifacts.write_json(folder / "config.json", {
@@ -141,6 +156,14 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     })
     checkpoint.unlink(missing_ok=True)
     return artifacts.load_run(folder)
+
+
+def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
+    """The finished run in a folder, if the config prolongs it by further learning-rate cycles; else None."""
+    if not (folder / "config.json").exists():
+        return None
+    stored = artifacts.load_run(folder)
+    return stored if config.extends(RunConfig.from_dict(stored.config)) else None
 
 
 def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
@@ -180,7 +203,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     model.pool.generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
     inputs, targets = images, labels
     if config.adversarial is not None:
-        inputs = torch.cat([images, attack_batch(model, images, labels, config, t1, draw)])
+        inputs = torch.cat([images, attack_batch(model, images, labels, config, step, t1, draw)])
         targets = torch.cat([labels, labels])
     model.train()
     logits = model(inputs, t1)
@@ -199,12 +222,12 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             "nfe_backward": _nfe(model, backward=True)}
 
 
-def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, t1: float,
-                 draw: np.random.Generator) -> Tensor:
+def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, step: int,
+                 t1: float, draw: np.random.Generator) -> Tensor:
     """PGD images against the network as it is, in eval mode, for one step of adversarial training."""
     from nodelib.attacks import pgd
 
-    attack = config.adversarial
+    attack = config.adversarial.in_cycle(config.cycle(step)[0])
     model.eval()
     return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
                random_start=attack.random_start, t1=t1, seed=int(draw.integers(2**62)),
@@ -217,13 +240,15 @@ def _nfe(model: nn.Module, backward: bool = False) -> int:
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Adam's rate at a step: constant, or linear warm-up over a tenth of the run, then cosine to 0."""
+    """Adam's rate at a step: constant, or linear warm-up over a tenth of the cycle, then cosine to 0."""
+    number, first, length = config.cycle(step)
+    peak, step = config.learning_rate * 0.5**number, step - first
     if config.schedule == "constant":
-        return config.learning_rate
-    warm_up = max(1, config.steps // 10)
+        return peak
+    warm_up = max(1, length // 10)
     if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, config.steps - warm_up)))
+        return peak * (step + 1) / warm_up
+    return peak * 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, length - warm_up)))
 
 
 def fingerprint(config: RunConfig) -> str:
@@ -257,14 +282,17 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
         evaluate: bool = True, progress: bool | None = None) -> artifacts.Run:
     """The stored run of a config, or else train (and evaluate) it now.
 
-    A stored run of the same name and seed but another config is an error, never overwritten.
+    A stored run of the same name and seed but another config is an error, never overwritten, unless the
+    config only adds learning-rate cycles: then it is prolonged.
     """
     from nodelib import evaluation, protocols
 
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
     if (folder / "config.json").exists():
         stored = artifacts.load_run(folder)
-        if RunConfig.from_dict(stored.config) != config:
+        if stored_prefix(config, folder) is not None:
+            train(config, root, device=device, progress=progress)
+        elif RunConfig.from_dict(stored.config) != config:
             differing = sorted(key for key, value in config.to_dict().items() if stored.config.get(key) != value)
             raise artifacts.ArtifactError(
                 f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); "

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 
 from nodelib import artifacts, evaluation, mnist
 from nodelib.configs import RunConfig
 from nodelib.models import build, count_parameters
+from nodelib.training import fingerprint
 
 RECORD_TYPES = {
     "id": str, "t1": float, "n": int, "subset": str, "correct": int, "accuracy": float, "low": float, "high": float,
@@ -41,8 +43,7 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         yield "config.json states other dataset hashes than the shipped MNIST"
     if len(run.history["step"]) != config.steps:
         yield f"history.csv has {len(run.history['step'])} steps, the config {config.steps}"
-    if (run.path / "checkpoint.safetensors").exists():
-        yield "a finished run still has checkpoint.safetensors"
+    yield from _left_over(run.path / "checkpoint.safetensors", config)
     ids = [r.get("id") for r in run.metrics]
     if len(set(ids)) != len(ids):
         yield "metrics.json holds an id twice"
@@ -53,6 +54,18 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
             yield fault
     if readable:
         yield from _recomputed(run, config, model, sample, tolerance)
+
+
+def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
+    """A fault if a checkpoint lies beside the finished run, unless it is one of a config that prolongs the run."""
+    if path.exists():
+        try:
+            artifacts.load_checkpoint(path, fingerprint(config))
+            yield f"a finished run still has {path.name}"
+        except artifacts.ForeignCheckpoint:
+            pass
+        except artifacts.ArtifactError as error:
+            yield str(error)
 
 
 def _record_problems(run: artifacts.Run, r: dict) -> Iterator[str]:

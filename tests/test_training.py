@@ -143,6 +143,59 @@ def test_a_stored_run_of_another_config_is_not_overwritten(straight):
         training.run(tiny_config(epochs=1), straight.path.parent, evaluate=False)
 
 
+LONGER = dict(epochs=3, cycles=(2, 1), adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),)))
+
+
+def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path):
+    longer = tiny_config(**LONGER)
+    shorter = longer.first_cycles(1)
+    assert (shorter.epochs, shorter.cycles, shorter.adversarial) == (2, (), AttackConfig(0.1, 1, 0.1))
+    at_once = training.train(longer, tmp_path / "once", progress=False)
+    first = training.run(shorter, tmp_path / "parts", evaluate=True, progress=False)
+    before, measured = digest(first), len(first.metrics)
+    with pytest.raises(training.OutOfTime):
+        training.train(longer, tmp_path / "parts", budget=0.0, progress=False)
+    between = artifacts.load_run(first.path)  # still the shorter run, whole
+    assert digest(between) == before and len(between.metrics) == measured > 0
+    assert len(between.history["step"]) == shorter.steps
+    prolonged = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
+    assert digest(prolonged) == digest(at_once) != before
+    assert prolonged.metrics == [] and not (first.path / "outcomes.safetensors").exists()
+    assert prolonged.history["loss"].tolist() == at_once.history["loss"].tolist()
+    assert {path.name for path in first.path.iterdir()} == {"config.json", "history.csv", "model.safetensors"}
+
+
+def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch):
+    longer = tiny_config(**LONGER)
+    at_once = training.train(longer, tmp_path / "once", progress=False)
+    training.train(longer.first_cycles(1), tmp_path / "parts", progress=False)
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, "save_model", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(longer, tmp_path / "parts", progress=False)
+    assert digest(training.train(longer, tmp_path / "parts", progress=False)) == digest(at_once)
+
+
+def test_a_run_is_prolonged_by_cycles_only(tmp_path):
+    longer = tiny_config(**LONGER)
+    assert longer.extends(longer.first_cycles(1)) and not longer.extends(longer)
+    for change in (dict(seed=1), dict(learning_rate=1e-3), dict(epochs=1), dict(adversarial=None)):
+        assert not longer.extends(dataclasses.replace(longer.first_cycles(1), **change))
+    with pytest.raises(ValueError, match="count is 3; the allowed range is 1 to 2"):
+        longer.first_cycles(3)
+
+
+def test_every_cycle_has_its_own_rate_and_attack():
+    config = tiny_config(**{**LONGER, "epochs": 60, "cycles": (40, 20)})
+    rates = np.array([training.learning_rate(config, step) for step in range(config.steps)])
+    assert [config.cycle(step) for step in (0, 119, 120, 179)] == [(0, 0, 120)] * 2 + [(1, 120, 60)] * 2
+    assert rates[:120].max() == pytest.approx(config.learning_rate) and rates[120:].max() == pytest.approx(config.learning_rate / 2)
+    assert rates[119] < 0.01 * rates.max() and rates[179] < 0.01 * rates.max()
+    assert [(a.steps, a.step_size) for a in map(config.adversarial.in_cycle, (0, 1))] == [(1, 0.1), (2, 0.05)]
+    with pytest.raises(ValueError, match="step is 180; the allowed range is 0 to 179"):
+        config.cycle(180)
+
+
 def test_random_end_times_are_drawn_from_their_range(tmp_path):
     run = training.train(tiny_config(t1=(0.5, 2.0), train_images=320), tmp_path, progress=False)
     t1 = run.history["t1"]
@@ -177,7 +230,8 @@ def test_a_missing_gpu_names_the_cpu():
     (dict(t1=(2.0, 1.0)), "upper end time"), (dict(train_images=0), "train_images is 0; the allowed range is 1 to 60000"),
     (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"), (dict(rtol=0.0), "rtol is 0"),
     (dict(gradient="magic"), "gradient is 'magic'"), (dict(schedule="steps"), "schedule is 'steps'"),
-    (dict(scale="huge"), "scale is 'huge'"),
+    (dict(scale="huge"), "scale is 'huge'"), (dict(cycles=(1, 2)), "cycles is \\(1, 2\\); .* add up to the epochs, 2"),
+    (dict(adversarial=AttackConfig(curriculum=((3, 0.1),))), "curriculum has 1 entries for 0 cycles"),
 ])
 def test_a_config_refuses_values_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
