@@ -71,7 +71,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     Raises:
         OutOfTime: the budget ended first; call again to continue.
         ArtifactError: the folder is being written by another process or holds a damaged checkpoint.
-        FloatingPointError: the loss is not finite.
+        FloatingPointError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
     device = resolve_device(device)
@@ -212,9 +212,13 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value} at step {step} of {config.folder} (t1 = {t1:g}); "
-                                 f"the last checkpoint is intact, lower the learning rate ({config.learning_rate:g})")
+    slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
+    for quantity, number, way_out in (("loss", value, f"lower the learning rate ({config.learning_rate:g})"),
+                                      ("gradient's norm", slope, f"shorten the end time, over which it grows, or lower the "
+                                                                 f"learning rate ({config.learning_rate:g})")):
+        if not math.isfinite(number):
+            raise FloatingPointError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = {t1:g}); "
+                                     f"the last checkpoint is intact, {way_out}")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)
             + (step // config.steps_per_epoch) * config.train_images,

@@ -208,6 +208,15 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
         training.train(tiny_config(), tmp_path, progress=False)
 
 
+def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weights(tmp_path, monkeypatch):
+    """Leaky dynamics of random weights are chaotic: over t = 100 the gradient grows beyond float32."""
+    config, stepped = tiny_config(leaky=True, t1=(100.0, 100.0), test_t1=100.0), []
+    monkeypatch.setattr(torch.optim.Adam, "step", lambda *a: stepped.append(1))
+    with pytest.raises(FloatingPointError, match="the gradient's norm is (inf|nan) at step 0.* shorten the end time"):
+        training.train(config, tmp_path, progress=False)
+    assert not stepped
+
+
 def test_the_learning_rate_rises_for_a_tenth_and_falls_to_nothing():
     config = tiny_config(epochs=100)
     rates = [training.learning_rate(config, step) for step in range(config.steps)]
