@@ -29,7 +29,7 @@ def random_states(n=4, channels=16, size=7, seed=1) -> torch.Tensor:
 
 
 class Affine(nn.Module):
-    """f(w) = c + A w on states of shape (n, 1, 1): rays and eigenvalues in closed form."""
+    """A field w -> c + A w on scaled states of shape (n, 1, 1): rays and eigenvalues in closed form."""
 
     leaky = False
     last_norm = False
@@ -39,7 +39,7 @@ class Affine(nn.Module):
         self.matrix, self.constant = matrix, constant
 
     def forward(self, t, y):
-        return self.constant + torch.einsum("ij,njhw->nihw", self.matrix, y)
+        return self.constant + torch.einsum("ij,njhw->nihw", self.matrix, y / 1000)  # the field is evaluated at 1000 w
 
 
 # -- geometry and motion ---------------------------------------------------------------------------
@@ -153,7 +153,7 @@ def test_the_lyapunov_exponent_of_affine_dynamics_is_the_leading_real_part_less_
 
 def test_all_eigenvalues_of_a_network_are_those_of_its_dense_jacobian():
     func, w = random_func(2), random_states(1, 2, 5)[0]
-    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(), w.flatten())
+    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, 1000 * x.reshape(1, 2, 5, 5)).flatten(), w.flatten())
     expected = torch.linalg.eigvals(dense)
     found = dynamics.jacobian_eigenvalues(func, w, batch=7)
     assert found.real.sort().values.tolist() == pytest.approx(expected.real.sort().values.tolist(), abs=1e-8)
@@ -165,7 +165,15 @@ def test_continuation_from_smoothed_relus_solves_where_newton_alone_may_stall():
     func = random_func(4)
     ray = dynamics.solve_ray(func, func(0.0, random_states(1, 4))[0].detach())
     assert ray.residual < 1e-9
-    assert torch.allclose(func(0.0, ray.w[None])[0], ray.w, atol=1e-7)
+    assert torch.allclose(func(0.0, 1000 * ray.w[None])[0], ray.w, atol=1e-7)
+
+
+def test_the_field_is_blind_to_scale_where_f_itself_is_not():
+    func, w = random_func(4), 0.02 * random_states(2, 4)
+    for smoothing in (0.0, 0.1):
+        field = dynamics.normalised_field(func, smoothing)
+        assert dynamics.norm(field(3 * w) - field(w)).max() < 1e-6
+    assert dynamics.norm(func(0.0, 3 * w) - func(0.0, w)).min() > 1e-3
 
 
 def test_a_smoothed_field_tends_to_the_field_itself():
@@ -369,7 +377,7 @@ def test_leaky_dynamics_stay_in_a_ball_and_share_their_equilibria_with_the_rays_
     for t, y in zip((1.0, 10.0, 100.0), states[1:]):
         assert (dynamics.norm(y) <= radius + (start - radius).clamp_min(0) * math.exp(-t) + 1e-2).all()
     w = random_states(2, seed=9)
-    assert torch.allclose(dynamics.normalised_field(leaky)(w), dynamics.normalised_field(plain)(w))
+    assert torch.allclose(dynamics.normalised_field(leaky)(1000 * w), dynamics.normalised_field(plain)(w))
 
 
 def test_log_like_nfe_does_not_prove_a_ray():

@@ -2,7 +2,7 @@
 
 In log time s = log t the scaled state w = z / t of dz/dt = f(z), with f blind to the scale of z, obeys
 dw/ds = f(w) - w. Its equilibria are the straight rays z = t w. The leaky control dz/dt = f(z) - z has the
-same equation in ordinary time, so everything here serves both.
+same equation in ordinary time, so everything here serves both. What f(w) means is `normalised_field`'s.
 """
 
 from __future__ import annotations
@@ -18,18 +18,24 @@ from nodelib.dynamics.geometry import angle, norm
 from nodelib.models import ODEFunc
 from nodelib.odeint import odeint
 
+LATE = 1000.0  # the eps of the first normalisation is a millionth there of what it is to w itself
+
 
 def normalised_field(func: ODEFunc, smoothing: float = 0.0) -> Callable[[Tensor], Tensor]:
     """The map w -> f(w), without the leak where func has one: (N, C, H, W) in and out.
+
+    Plain dynamics are evaluated at z = 1000 w, where the scaled state w = z / t lies at t = `LATE`: f is blind to scale
+    only up to the eps of its first normalisation, which is not small beside the entries of w. The states of leaky
+    dynamics are w themselves, and are taken as they are.
 
     smoothing: width of the ReLU's kink, at least 0. Above 0 every relu(x) becomes (x + sqrt(x^2 + smoothing^2)) / 2,
     which is smooth and tends to it (states inside f are normalised, so 1 is wide and 1e-6 is narrow).
     """
     if smoothing == 0:
-        return (lambda w: func(0.0, w) + w) if func.leaky else (lambda w: func(0.0, w))
+        return (lambda w: func(0.0, w) + w) if func.leaky else (lambda w: func(0.0, LATE * w))
 
     def field(w: Tensor) -> Tensor:
-        x = func.norm0(w)
+        x = func.norm0(w if func.leaky else LATE * w)
         for i in range(1, 5):
             x = getattr(func, f"conv{i}")((x + torch.sqrt(x * x + smoothing * smoothing)) / 2)
             if i < 4 or func.last_norm:
@@ -59,8 +65,8 @@ def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e
         log_time: above 0; multiplies the end time by its exponential.
 
     Returns:
-        w at the end, same shape. Beware: for plain dynamics the identification with z / t is exact only while
-        the eps of the first normalisation is negligible, that is for states far from constant.
+        w at the end, same shape; for plain dynamics z / t, but for the eps of the first normalisation at times
+        other than `LATE`.
     """
     field = normalised_field(func)
     return odeint(lambda s, y: field(y) - y, w, [0.0, log_time], rtol=rtol, atol=atol, params=()).y[-1]
