@@ -1,8 +1,9 @@
-"""Figures of rays and drift: spectra, and angles within and across classes."""
+"""Figures of rays and drift: spectra, angles within and across classes, and how small differences grow."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -46,4 +47,22 @@ def class_angles(angles: Mapping[float, tuple[float, float]], told: Mapping[floa
         right.plot(times, [100 * told[t] for t in times], "o-", color=BLUE)
         right.axhline(10, color=GREY, linewidth=0.8, linestyle=":")
         right.set(xlabel="time $t$", ylabel="nearest to own class (%)", ylim=(0, 102))
+    return figure
+
+
+def sensitivities(growth: Mapping[str, tuple[Sequence[float], torch.Tensor]]) -> Figure:
+    """By what factor backpropagation lengthens a gradient, against the end time, with float32's largest number.
+
+    Args:
+        growth: label -> end times, and factors of shape (times, states).
+    """
+    with style():
+        figure, (axis,) = panels(1, height=3.0, width=5.0)
+        for (label, (times, factors)), shade, marker in zip(growth.items(), (VERMILLION, BLUE), "so"):
+            values = factors.log10().numpy()
+            axis.plot(times, values.mean(1), f"{marker}-", color=shade, label=label)
+            axis.fill_between(times, values.min(1), values.max(1), color=shade, alpha=0.2, linewidth=0)
+        axis.axhline(math.log10(torch.finfo(torch.float32).max), color=GREY, linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="end time $t$", ylabel="factor, power of ten")
+        axis.legend()
     return figure

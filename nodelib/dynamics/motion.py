@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from nodelib.dynamics.geometry import DEGREES, angle, inner, norm
+from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm
 from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
 
 
 @torch.no_grad()
@@ -97,3 +98,31 @@ def growth_exponent(times: Sequence[float], values: Tensor) -> Tensor:
     x = x - x.mean()
     y = values.double().log()
     return (x[:, None] * (y - y.mean(0))).sum(0) / (x * x).sum()
+
+
+def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float = 1e-3, atol: float = 1e-3,
+                seed: int = 0) -> Tensor:
+    """How strongly states at later times depend on where they started: |J(t)^T u| for one random unit vector u per state.
+
+    J(t) is the derivative of the computed y(t) in y0, by the exact gradient: the factor by which backpropagation
+    through the solver lengthens a gradient. In chaotic dynamics it grows exponentially.
+
+    Args:
+        y0: initial states, shape (N, C, H, W); float64 where it may pass 1e38.
+        times: end times, above 0; each is a solve and a backward pass of its own.
+        rtol, atol: of the solver.
+        seed: of the vectors u.
+
+    Returns:
+        shape (len(times), N).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    u = torch.randn(y0.shape, generator=generator, dtype=y0.dtype)
+    u = direction(u).to(y0.device)
+    y0 = y0.detach().requires_grad_()
+    rows = []
+    for t in times:
+        # the sum over images keeps them apart: no state depends on another's start but through the step sizes, held constant
+        y = odeint(func, y0, [0.0, t], rtol=rtol, atol=atol, params=()).y[-1]
+        rows.append(norm(torch.autograd.grad(inner(y, u).sum(), y0)[0]))
+    return torch.stack(rows)
