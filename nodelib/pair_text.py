@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
+from nodelib.configs import RunConfig
 from nodelib.protocols import SWEEP_T1
 
 KINDS = ("adversarial", "standard")
@@ -23,16 +24,20 @@ def span(values: Iterable[float], digits: int = 3) -> str:
 
 def recipe(runs: Sequence[Run]) -> str:
     """How the stored pair was trained, or will be."""
-    attack = configs.get("wide-adversarial").adversarial
-    used = [run.config["adversarial"] for run in runs if pair.kind(run) == "adversarial"]
-    values = used[0] if used else {"steps": attack.steps, "step_size": attack.step_size, "epsilon": attack.epsilon}
-    epochs = {kind: next((run.config["epochs"] for run in runs if pair.kind(run) == kind), configs.get(f"wide-{kind}").epochs)
-              for kind in KINDS}
-    said = (f"Ours are trained with the same optimiser and rate, the first for {epochs['standard']} epochs of clean images, the "
-            f"second for {epochs['adversarial']} epochs of every batch twice: clean, and attacked by PGD with {values['steps']} "
-            f"steps of {values['step_size']:g} from a random start within epsilon {values['epsilon']:g}. The post's code took "
-            f"{POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}")
-    if values["steps"] < POST_RECIPE[0] and values["steps"] * values["step_size"] >= values["epsilon"]:
+    used = {kind: next((RunConfig.from_dict(run.config) for run in runs if pair.kind(run) == kind), configs.get(f"wide-{kind}"))
+            for kind in KINDS}
+    attacked = used["adversarial"]
+    attacks = [attacked.adversarial.in_cycle(number) for number in range(max(1, len(attacked.cycles)))]
+    strength = ", then ".join(f"{attack.steps} steps of {attack.step_size:g}"
+                              + (f" for {count} epoch{'s' if count > 1 else ''}" if attacked.cycles else "")
+                              for attack, count in zip(attacks, attacked.cycles or (attacked.epochs,)))
+    said = (f"Ours are trained with the same optimiser and rate, the first for {used['standard'].epochs} epochs of clean images, "
+            f"the second for {attacked.epochs} epochs of every batch twice: clean, and attacked by PGD with {strength}, "
+            f"from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
+    if attacked.cycles:
+        said += "With every new attack the rate rises and falls again, to half the height. "
+    said += f"The post's code took {POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}"
+    if all(a.steps < POST_RECIPE[0] and a.steps * a.step_size >= a.epsilon for a in attacks):
         said += "; fewer, longer steps cross the ball at a fraction of the cost"
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
     stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())

@@ -140,7 +140,17 @@ def test_the_recipe_is_that_of_the_stored_run(tiny_run):
     run = run_of(tiny_run, "wide-adversarial")
     run = dataclasses.replace(run, config={**run.config, "adversarial": {"steps": 40, "step_size": 0.01, "epsilon": 0.3}})
     assert "PGD with 40 steps of 0.01" in pair_text.recipe([run]) and "fewer, longer" not in pair_text.recipe([run])
+    assert "the rate rises and falls again" not in pair_text.recipe([run])
     assert "Neither is stored yet" in pair_text.recipe([])
+
+
+def test_the_recipe_tells_how_the_attack_grew(tiny_run):
+    attack = {"steps": 5, "step_size": 0.1, "epsilon": 0.3, "curriculum": [[3, 0.15]]}
+    run = run_of(tiny_run, "wide-adversarial")
+    run = dataclasses.replace(run, config={**run.config, "adversarial": attack, "cycles": [2, 1], "epochs": 3})
+    said = pair_text.recipe([run])
+    assert "3 epochs of every batch twice" in said and "3 steps of 0.15 for 2 epochs, then 5 steps of 0.1 for 1 epoch," in said
+    assert "the rate rises and falls again" in said and "fewer, longer" in said
 
 
 @pytest.mark.parametrize("values, said", [([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"),
