@@ -154,11 +154,12 @@ def load_run(path: str | Path) -> Run:
     measurements = path / "measurements.json"
     metrics = path / "metrics.json"
     config = stored["config"]
+    history = read_history(path / "history.csv")
+    if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
+        history = {name: column[:RunConfig.from_dict(config).steps] for name, column in history.items()}
     return Run(
         name=config["name"], seed=config["seed"], path=path, config=config, provenance=stored["provenance"],
-        # while a run is being prolonged, its history is ahead of its weights
-        history={name: column[:RunConfig.from_dict(config).steps]
-                 for name, column in read_history(path / "history.csv").items()},
+        history=history,
         metrics=read_json(metrics) if metrics.exists() else [],
         measurements=read_json(measurements) if measurements.exists() else [],
     )

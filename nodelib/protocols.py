@@ -26,14 +26,19 @@ PGD40 = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.02)
 PGD100 = dict(attack="pgd", epsilon=EPSILON, steps=100, step_size=0.01, restarts=5)
 
 
+def end_times(config: RunConfig) -> tuple[float, ...]:
+    """The table's end times and the run's own, rising; a residual network has one."""
+    return tuple(sorted({*TABLE_T1, config.test_t1})) if config.architecture == "odenet" else (config.test_t1,)
+
+
 def table_protocol(config: RunConfig) -> list[Measurement]:
-    """What every run is measured on: the table's columns at the post's four end times.
+    """What every run is measured on: the table's columns at the post's four end times and its own.
 
     Per end time: clean accuracy with fixed and with random pooling; FGSM by the post's protocol (not
     clipped, random pooling, continuous adjoint, batch 32); FGSM and PGD-10 with the exact gradient
     (clipped, fixed pooling). Smoke runs use fewer images away from their own end time.
     """
-    times = TABLE_T1 if config.architecture == "odenet" else (config.test_t1,)
+    times = end_times(config)
     smoke = config.scale == "smoke"
     result = []
     for t1 in times:
@@ -81,8 +86,7 @@ def strong_protocol(config: RunConfig) -> list[Measurement]:
     their gradients mislead.
     """
     n, result = strong_images(config), []
-    everywhere = TABLE_T1 if config.architecture == "odenet" else (config.test_t1,)
-    for t1 in dict.fromkeys((*attacked_times(config), *everywhere)):
+    for t1 in dict.fromkeys((*attacked_times(config), *end_times(config))):
         strong = t1 in attacked_times(config)
         wide = config.channels == 64 and t1 == config.test_t1 and config.scale == "full"
         many = n if config.scale == "smoke" else config.attack_images if config.channels == 16 or wide else n if strong else 256

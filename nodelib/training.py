@@ -70,7 +70,8 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
     Raises:
         OutOfTime: the budget ended first; call again to continue.
-        ArtifactError: the folder is being written by another process or holds a damaged checkpoint.
+        ArtifactError: the folder is being written by another process, or holds a damaged checkpoint or a finished
+            run that the config does not prolong.
         FloatingPointError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
@@ -101,6 +102,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         start = RunConfig.from_dict(prefix.config).steps
         rows = artifacts.read_history_rows(folder / "history.csv")[:start]
         seconds_before = rows[-1]["seconds"]
+    elif (folder / "config.json").exists():
+        raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
+                                      f"delete that folder to train it again, or give another root or seed")
 
     def save(step: int) -> None:
         # the history first: a checkpoint never knows of steps that the history lacks

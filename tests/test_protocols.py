@@ -31,6 +31,14 @@ def few(measurements, n=4):
             for m in measurements]
 
 
+def test_every_run_is_measured_at_its_own_end_time():
+    for name in configs.NAMES:
+        config = configs.get(name)
+        assert config.test_t1 in {m.t1 for m in protocols.table_protocol(config)}, name
+    assert protocols.end_times(configs.get("small-100-leaky")) == (1.0, 4.6, 10.0, 100.0, 500.0)
+    assert protocols.end_times(configs.get("resnet-6")) == (1.0,)
+
+
 def test_the_sweep_has_the_end_times_of_the_rule():
     assert len(SWEEP_T1) >= 40 and SWEEP_T1[0] == 0.1 and SWEEP_T1[-1] == 1000
     assert {1.0, 10.0, 100.0, 500.0} <= set(SWEEP_T1)

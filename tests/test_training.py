@@ -138,6 +138,14 @@ def test_a_stored_run_is_loaded_and_never_retrained(straight, monkeypatch):
     assert training.run(tiny_config(), root, evaluate=False).provenance == straight.provenance
 
 
+def test_a_finished_run_is_not_trained_again_in_its_folder(straight):
+    before = digest(straight)
+    for config in (tiny_config(), tiny_config(learning_rate=1e-3)):
+        with pytest.raises(artifacts.ArtifactError, match="holds a finished run.* delete that folder"):
+            training.train(config, straight.path.parent, progress=False)
+    assert digest(straight) == before and artifacts.load_run(straight.path).config == straight.config
+
+
 def test_a_stored_run_of_another_config_is_not_overwritten(straight):
     with pytest.raises(artifacts.ArtifactError, match="another config \\(differs in epochs\\)"):
         training.run(tiny_config(epochs=1), straight.path.parent, evaluate=False)
