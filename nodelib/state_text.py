@@ -12,6 +12,10 @@ from nodelib.artifacts import Run
 from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.pair_text import KINDS, span
 
+MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
+ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
+FALLEN = 0.2  # accuracy under attack below which a network is said not to resist
+
 UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
 
 
@@ -113,3 +117,51 @@ def pulled(frame: pd.DataFrame, name: str = "wide-adversarial") -> str | None:
     return (f"In {name}, {span(100 * early['attacked'])} % of attacked images are nearest to their own class at t = 1 and "
             f"{span(100 * late['attacked'])} % at t = 1000; the angle to the clean image's direction goes from "
             f"{span(early['angle'])} to {span(late['angle'])} degrees.")
+
+
+def rest_short(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:
+    """One sentence: whether states without the last normalisation come to rest; `found` as in `rest`."""
+    if run is None or found is None:
+        return "Whether states come to rest without the last normalisation is not measured yet."
+    time, still, right, _, _ = found
+    said = (f"Without the last normalisation {100 * still:.0f} % of states are exactly at rest by t = {time:,.0f}, and "
+            f"{100 * right:.1f} % of the images are classified correctly there")
+    attacked = _under_attack(run)
+    return said + (f"; PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at t = {attacked['t1']:g}."
+                   if attacked else ".")
+
+
+def rest(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:
+    """What a network without the last normalisation says of rest, classes and robustness.
+
+    Args:
+        run: the stored run, or None.
+        found: at the latest time followed: the time, the share of images whose velocity is exactly zero, the
+            accuracy there, and the mean angles in degrees within and across classes; or None.
+    """
+    if run is None or found is None:
+        return rest_short(None, None)
+    time, still, right, within, across = found
+    said = [f"At t = {time:,.0f} the velocity of {100 * still:.0f} % of the states is exactly zero, and the head classifies "
+            f"{100 * right:.1f} % of the images correctly."]
+    if still >= MOST:
+        said.append("This is a steady state in the strict sense, and where the classes are still told apart an accuracy that "
+                    "lasts for ever." if right >= MOST else "This is a steady state in the strict sense, and not a useful one.")
+        said.append(f"It is not one state per class: two images of a class end {within:.0f} degrees apart, two of different "
+                    f"classes {across:.0f}, each where it happened to stop." if within > ONE_STATE else
+                    f"Images of a class end {within:.0f} degrees apart.")
+    else:
+        said.append("So most states are still on their way.")
+    attacked = _under_attack(run)
+    if attacked:
+        said.append(f"Under PGD of ten steps with the exact gradient, epsilon {attacked['epsilon']:g}, {attacked['n']:,} images, "
+                    f"it keeps {100 * attacked['accuracy']:.1f} % at t = {attacked['t1']:g}"
+                    + (": states that come to rest do not make a network robust, for the attack moves the image before "
+                       "the state sets out." if still >= MOST and attacked["accuracy"] < FALLEN else "."))
+    return " ".join(said)
+
+
+def _under_attack(run: Run) -> dict | None:
+    """PGD-10 with the exact gradient at the latest end time at which it is measured."""
+    found = [r for r in run.metrics if r["id"].startswith("pgd10-exact-t")]
+    return max(found, key=lambda r: r["t1"], default=None)

@@ -67,6 +67,17 @@ def test_the_late_exponent_is_that_of_the_norm(tiny_run):
     assert state_records.late_frame([leaky])["velocity_angle_centred"].isna().all()
 
 
+def test_a_state_at_rest_has_no_pace_and_no_direction(tiny_run):
+    measured = [record("norm", 20.0, n=5, t1=100.0), record("norm", 20.0, n=5, t1=1000.0), record("relative_speed", 0.0, n=5, t1=1000.0),
+                record("velocity_angle", 4.0, n=5, t1=1000.0, since=100, part="centred"),
+                record("ray_distance", 1.0, n=5, t1=1000.0, part="centred")]
+    run = run_of(tiny_run, measured)
+    resting = dataclasses.replace(run, config={**run.config, "last_norm": False})
+    (plain,), (rest,) = (list(state_records.late_frame([r]).itertuples()) for r in (run, resting))
+    assert plain.pace == rest.pace == 0 and plain.ray_distance == 1.0 and plain.velocity_angle_centred == 4.0
+    assert math.isnan(rest.ray_distance) and math.isnan(rest.velocity_angle_centred)
+
+
 def test_attacked_images_stand_beside_clean_ones(tiny_run):
     measured = [record("nearest_class", 0.9, n=5, t1=1.0, statistic="mean"),
                 record("nearest_class", 0.4, n=5, t1=1.0, images="pgd", statistic="mean"),

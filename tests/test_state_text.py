@@ -84,3 +84,18 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     assert state_text.shared([one, each]).startswith("In small-random (seed 0) all ten classes end on one and the same ray")
     assert "small-100" not in state_text.shared([one, each])
     assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
+
+
+def test_rest_is_told_with_what_it_does_and_does_not_bring(tiny_run):
+    run = run_of(tiny_run, "small-100-nolast", [], last_norm=False)
+    run = dataclasses.replace(run, metrics=[{"id": f"pgd10-exact-t{t1:g}", "t1": t1, "accuracy": a, "n": 50, "epsilon": 0.3}
+                                            for t1, a in ((100.0, 0.5), (500.0, 0.01))])
+    said = state_text.rest(run, (1e4, 0.97, 0.975, 49.0, 64.0))
+    assert "97 % of the states is exactly zero" in said and "97.5 % of the images" in said and "not one state per class" in said
+    assert "keeps 1.0 % at t = 500: states that come to rest do not make a network robust" in said
+    assert "PGD of ten steps leaves 1.0 % of 50 at t = 500" in state_text.rest_short(run, (1e4, 0.97, 0.975, 49.0, 64.0))
+    moving = state_text.rest(run, (1e4, 0.1, 0.5, 49.0, 64.0))
+    assert "still on their way" in moving and "do not make" not in moving
+    resists = dataclasses.replace(run, metrics=[{**r, "accuracy": 0.9} for r in run.metrics])
+    assert "do not make" not in state_text.rest(resists, (1e4, 0.97, 0.975, 2.0, 64.0))
+    assert "not measured yet" in state_text.rest(None, None) and "not measured yet" in state_text.rest_short(run, None)

@@ -283,8 +283,13 @@ PARTS: dict[str, Part] = {
 
 
 def parts_of(run: artifacts.Run) -> tuple[str, ...]:
-    """The parts that make sense for a run: attacked images are followed for the networks trained to t = 1."""
-    return tuple(part for part in PARTS if part != "attacked" or run.name.startswith("wide"))
+    """The parts that make sense for a run.
+
+    Attacked images are followed for the networks trained to t = 1. Rays and exponents are of the flow of directions in
+    log time, which states follow that grow for ever, or leaky ones: those without the last normalisation do not.
+    """
+    return tuple(part for part in PARTS if (part != "attacked" or run.name.startswith("wide"))
+                 and (part not in ("rays", "exponents") or run.config["last_norm"]))
 
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:
