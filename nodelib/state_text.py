@@ -14,6 +14,7 @@ from nodelib.pair_text import KINDS, span
 
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
 ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
+REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit of log time, below which it is at rest
 FALLEN = 0.2  # accuracy under attack below which a network is said not to resist
 
 UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
@@ -117,6 +118,20 @@ def pulled(frame: pd.DataFrame, name: str = "wide-adversarial") -> str | None:
     return (f"In {name}, {span(100 * early['attacked'])} % of attacked images are nearest to their own class at t = 1 and "
             f"{span(100 * late['attacked'])} % at t = 1000; the angle to the clean image's direction goes from "
             f"{span(early['angle'])} to {span(late['angle'])} degrees.")
+
+
+def come_to_rest(runs: Sequence[Run]) -> str:
+    """Which stored runs without the last normalisation are at rest at t = 1000, and what it brings them; may be empty."""
+    said = []
+    for row in state_records.late_frame([run for run in runs if not run.config["last_norm"]]).itertuples():
+        run = next(run for run in runs if (run.name, run.seed) == (row.run, row.seed))
+        attacked = _under_attack(run)
+        if row.pace <= REST:
+            said.append(f"Without its last normalisation a network's states do come to rest ({row.run}, seed {row.seed}): "
+                        f"{100 * row.accuracy_1000:.1f} % of {row.n} images are still classified correctly at t = 1000"
+                        + (f", and PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
+                           f"t = {attacked['t1']:g}" if attacked else "") + ".")
+    return " ".join(said)
 
 
 def rest_short(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:

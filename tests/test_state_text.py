@@ -86,6 +86,15 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
 
 
+def test_networks_at_rest_are_told_from_those_that_move(tiny_run):
+    late = [record("norm", 2.0, n=5, t1=100.0), record("norm", 2.0, n=5, t1=1000.0),
+            record("state_accuracy", 0.976, n=5, t1=1000.0, statistic="mean")]
+    still, moving = ([*late, record("relative_speed", speed, n=5, t1=1000.0)] for speed in (1e-9, 1e-3))
+    said = state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", still, last_norm=False)])
+    assert "97.6 % of 5 images are still classified correctly at t = 1000" in said
+    assert state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", moving, last_norm=False), run_of(tiny_run, "small-100", still)]) == ""
+
+
 def test_rest_is_told_with_what_it_does_and_does_not_bring(tiny_run):
     run = run_of(tiny_run, "small-100-nolast", [], last_norm=False)
     run = dataclasses.replace(run, metrics=[{"id": f"pgd10-exact-t{t1:g}", "t1": t1, "accuracy": a, "n": 50, "epsilon": 0.3}
