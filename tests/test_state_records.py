@@ -75,6 +75,9 @@ def test_a_state_at_rest_has_no_pace_and_no_direction(tiny_run):
     resting = dataclasses.replace(run, config={**run.config, "last_norm": False})
     (plain,), (rest,) = (list(state_records.late_frame([r]).itertuples()) for r in (run, resting))
     assert plain.pace == rest.pace == 0 and plain.ray_distance == 1.0 and plain.velocity_angle_centred == 4.0
+    leaky = dataclasses.replace(run, config={**run.config, "leaky": True},
+                                measurements=[*measured[:2], record("relative_speed", 0.25, n=5, t1=1000.0)])
+    assert state_records.late_frame([leaky])["pace"].tolist() == [0.25]  # ordinary time of a leaky state is log time
     assert math.isnan(rest.ray_distance) and math.isnan(rest.velocity_angle_centred)
 
 
