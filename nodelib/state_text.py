@@ -134,18 +134,6 @@ def come_to_rest(runs: Sequence[Run]) -> str:
     return " ".join(said)
 
 
-def rest_short(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:
-    """One sentence: whether states without the last normalisation come to rest; `found` as in `rest`."""
-    if run is None or found is None:
-        return "Whether states come to rest without the last normalisation is not measured yet."
-    time, still, right, _, _ = found
-    said = (f"Without the last normalisation {100 * still:.0f} % of states are exactly at rest by t = {time:,.0f}, and "
-            f"{100 * right:.1f} % of the images are classified correctly there")
-    attacked = _under_attack(run)
-    return said + (f"; PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at t = {attacked['t1']:g}."
-                   if attacked else ".")
-
-
 def rest(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:
     """What a network without the last normalisation says of rest, classes and robustness.
 
@@ -155,7 +143,7 @@ def rest(run: Run | None, found: tuple[float, float, float, float, float] | None
             accuracy there, and the mean angles in degrees within and across classes; or None.
     """
     if run is None or found is None:
-        return rest_short(None, None)
+        return "Whether states come to rest without the last normalisation is not measured yet."
     time, still, right, within, across = found
     said = [f"At t = {time:,.0f} the velocity of {100 * still:.0f} % of the states is exactly zero, and the head classifies "
             f"{100 * right:.1f} % of the images correctly."]

@@ -92,6 +92,9 @@ def test_networks_at_rest_are_told_from_those_that_move(tiny_run):
     still, moving = ([*late, record("relative_speed", speed, n=5, t1=1000.0)] for speed in (1e-9, 1e-3))
     said = state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", still, last_norm=False)])
     assert "97.6 % of 5 images are still classified correctly at t = 1000" in said
+    attacked = [{"id": "pgd10-exact-t500", "t1": 500.0, "accuracy": 0.01, "n": 50, "epsilon": 0.3}]
+    run = dataclasses.replace(run_of(tiny_run, "small-100-nolast", still, last_norm=False), metrics=attacked)
+    assert "PGD of ten steps leaves 1.0 % of 50 at t = 500" in state_text.come_to_rest([run])
     assert state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", moving, last_norm=False), run_of(tiny_run, "small-100", still)]) == ""
 
 
@@ -102,9 +105,8 @@ def test_rest_is_told_with_what_it_does_and_does_not_bring(tiny_run):
     said = state_text.rest(run, (1e4, 0.97, 0.975, 49.0, 64.0))
     assert "97 % of the states is exactly zero" in said and "97.5 % of the images" in said and "not one state per class" in said
     assert "keeps 1.0 % at t = 500: states that come to rest do not make a network robust" in said
-    assert "PGD of ten steps leaves 1.0 % of 50 at t = 500" in state_text.rest_short(run, (1e4, 0.97, 0.975, 49.0, 64.0))
     moving = state_text.rest(run, (1e4, 0.1, 0.5, 49.0, 64.0))
     assert "still on their way" in moving and "do not make" not in moving
     resists = dataclasses.replace(run, metrics=[{**r, "accuracy": 0.9} for r in run.metrics])
     assert "do not make" not in state_text.rest(resists, (1e4, 0.97, 0.975, 2.0, 64.0))
-    assert "not measured yet" in state_text.rest(None, None) and "not measured yet" in state_text.rest_short(run, None)
+    assert "not measured yet" in state_text.rest(None, None) and "not measured yet" in state_text.rest(run, None)
