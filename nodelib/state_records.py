@@ -60,10 +60,10 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """What states do late: one row per run.
 
     Columns run, seed, n; exponent of |y| between t = 100 and 1000; pace, t |f| / |y| at 1000, which is 1 on a ray and 0 at
-    an equilibrium (leaky: |f| / |y|, per unit of its time, which is log time); velocity_angle and velocity_angle_centred, the angles in degrees between f(100) and f(1000), missing
-    where the velocity may vanish (leaky dynamics, and those without the last normalisation) and has no direction;
-    ray_distance (centred) at 1000, missing without the last normalisation; accuracy_1, accuracy_100 and accuracy_1000,
-    the head's on these images, as shares.
+    an equilibrium (leaky: |f| / |y|, per unit of its time, which is log time); velocity_angle and velocity_angle_centred,
+    the angles in degrees between f(100) and f(1000), missing where the velocity may vanish (leaky dynamics, and those
+    without the last normalisation) and has no direction; ray_distance (centred) at 1000, missing without the last
+    normalisation; accuracy_1, accuracy_100 and accuracy_1000, the head's on these images, as shares.
     """
     rows = []
     for run in runs:
@@ -74,7 +74,8 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
         turned = [math.nan if vanishing else value(run, "velocity_angle", t1=1000.0, since=100.0, part=part)
                   for part in ("whole", "centred")]
         rows.append({"run": run.name, "seed": run.seed, "n": look_up(run, "norm", t1=1000.0)["n"],
-                     "exponent": math.log10(norms[1] / norms[0]), "pace": value(run, "relative_speed", t1=1000.0) * (1 if run.config["leaky"] else 1000),
+                     "exponent": math.log10(norms[1] / norms[0]),
+                     "pace": value(run, "relative_speed", t1=1000.0) * (1 if run.config["leaky"] else 1000),
                      "velocity_angle": turned[0], "velocity_angle_centred": turned[1],
                      "ray_distance": value(run, "ray_distance", t1=1000.0, part="centred") if run.config["last_norm"] else math.nan,
                      **{f"accuracy_{t1:g}": value(run, "state_accuracy", t1=t1) for t1 in (1.0, 100.0, 1000.0)}})

@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
-from nodelib import artifacts, verification
+from nodelib import artifacts, training, verification
+from nodelib.configs import RunConfig
 
 
 @pytest.fixture
@@ -70,6 +73,18 @@ def test_an_accuracy_that_the_weights_do_not_reach_is_found(copy):
     low, high = wilson(r["n"], r["n"])
     change(copy / "metrics.json", lambda m: m[0].update(correct=r["n"], accuracy=1.0, low=low, high=high))
     assert "outcomes differ when recomputed" in faults(copy) and "states 1.0000; recomputed" in faults(copy)
+
+
+def test_a_checkpoint_beside_a_finished_run_is_a_fault_unless_it_prolongs_the_run(copy):
+    config = RunConfig.from_dict(artifacts.load_run(copy).config)
+    longer = dataclasses.replace(config, epochs=config.epochs + 1, cycles=(config.epochs, 1))
+    path, tensors = copy / "checkpoint.safetensors", {"weight": torch.zeros(1)}
+    artifacts.save_checkpoint(path, tensors, config.steps, training.fingerprint(config))
+    assert faults(copy) == "a finished run still has checkpoint.safetensors"
+    artifacts.save_checkpoint(path, tensors, config.steps + 1, training.fingerprint(longer))
+    assert faults(copy) == ""
+    path.write_bytes(path.read_bytes()[:40])
+    assert "checkpoint.safetensors is damaged" in faults(copy)
 
 
 def test_a_wrong_parameter_count_and_dataset_are_found(copy):
