@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Sequence
 
 import torch
@@ -134,6 +136,7 @@ class FractionalPool(nn.Module):
         self.size = size
         self.mode = mode
         self.generator: torch.Generator | None = None
+        self._held: Tensor | None = None
         # one draw for all images; stored with the weights
         self.register_buffer("samples", torch.rand(1, channels, 2))
 
@@ -141,13 +144,25 @@ class FractionalPool(nn.Module):
         """(N, C, H, W) to (N, C, size, size)."""
         n, channels = x.shape[:2]
         if self.mode == "random":
-            # drawn on the CPU for every device, so that one seed gives the same regions everywhere
-            samples = torch.rand(n, channels, 2, generator=self.generator).to(x.device)
+            samples = self._draw(n, channels) if self._held is None else self._held.expand(n, -1, -1)
         else:
             samples = self.samples.expand(n, -1, -1)
         return F.fractional_max_pool2d(
-            x, POOLING_KERNEL, output_size=self.size, _random_samples=samples.to(x.dtype)
+            x, POOLING_KERNEL, output_size=self.size, _random_samples=samples.to(x)
         )
+
+    def _draw(self, count: int, channels: int) -> Tensor:
+        # on the CPU for every device, so that one seed gives the same regions everywhere
+        return torch.rand(count, channels, 2, generator=self.generator)
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        """Draw random regions once, for all images of all forward passes within the block."""
+        self._held = self._draw(1, self.samples.shape[1])
+        try:
+            yield
+        finally:
+            self._held = None
 
 
 class _Classifier(nn.Module):

@@ -36,6 +36,9 @@ def recipe(runs: Sequence[Run]) -> str:
             f"from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
     if attacked.cycles:
         said += "With every new attack the rate rises and falls again, to half the height. "
+    if any(attack.shared_pooling for attack in attacks):
+        said += ("Each forward pass draws its own pooling regions, except in the last cycle, where a step draws them once, "
+                 "for the attack and the loss alike. ")
     said += f"The post's code took {POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}"
     if all(a.steps < POST_RECIPE[0] and a.steps * a.step_size >= a.epsilon for a in attacks):
         said += "; fewer, longer steps cross the ball at a fraction of the cost"

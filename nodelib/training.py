@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib import artifacts, mnist
-from nodelib.configs import RunConfig
+from nodelib.configs import AttackConfig, RunConfig
 from nodelib.models import ODENet, ResNet, build, count_parameters
 from nodelib.paths import runs_dir
 from nodelib.progress import Progress
@@ -206,11 +206,13 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     t1 = float(draw.uniform(low, high)) if high > low else low
     model.pool.generator = torch.Generator().manual_seed(int(draw.integers(2**62)))
     inputs, targets = images, labels
-    if config.adversarial is not None:
-        inputs = torch.cat([images, attack_batch(model, images, labels, config, step, t1, draw)])
-        targets = torch.cat([labels, labels])
-    model.train()
-    logits = model(inputs, t1)
+    attack = config.adversarial and config.adversarial.in_cycle(config.cycle(step)[0])
+    with model.pool.hold() if attack and attack.shared_pooling else contextlib.nullcontext():
+        if attack:
+            inputs = torch.cat([images, attack_batch(model, images, labels, config, attack, t1, draw)])
+            targets = torch.cat([labels, labels])
+        model.train()
+        logits = model(inputs, t1)
     nfe_forward = _nfe(model)
     loss = F.cross_entropy(logits, targets)
     optimiser.zero_grad(set_to_none=True)
@@ -230,12 +232,11 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             "nfe_backward": _nfe(model, backward=True)}
 
 
-def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, step: int,
+def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, attack: AttackConfig,
                  t1: float, draw: np.random.Generator) -> Tensor:
     """PGD images against the network as it is, in eval mode, for one step of adversarial training."""
     from nodelib.attacks import pgd
 
-    attack = config.adversarial.in_cycle(config.cycle(step)[0])
     model.eval()
     return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
                random_start=attack.random_start, t1=t1, seed=int(draw.integers(2**62)),

@@ -150,7 +150,9 @@ def test_the_recipe_tells_how_the_attack_grew(tiny_run):
     run = dataclasses.replace(run, config={**run.config, "adversarial": attack, "cycles": [2, 1], "epochs": 3})
     said = pair_text.recipe([run])
     assert "3 epochs of every batch twice" in said and "3 steps of 0.15 for 2 epochs, then 5 steps of 0.1 for 1 epoch," in said
-    assert "the rate rises and falls again" in said and "fewer, longer" in said
+    assert "the rate rises and falls again" in said and "fewer, longer" in said and "draws them once" not in said
+    run = dataclasses.replace(run, config={**run.config, "adversarial": {**attack, "shared_pooling": True}})
+    assert "except in the last cycle, where a step draws them once" in pair_text.recipe([run])
 
 
 @pytest.mark.parametrize("values, said", [([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"),

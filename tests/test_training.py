@@ -10,9 +10,10 @@ import time
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_config
 
-from nodelib import artifacts, configs, models, training
+from nodelib import artifacts, configs, mnist, models, training
 from nodelib.configs import AttackConfig
 
 
@@ -151,7 +152,8 @@ def test_a_stored_run_of_another_config_is_not_overwritten(straight):
         training.run(tiny_config(epochs=1), straight.path.parent, evaluate=False)
 
 
-LONGER = dict(epochs=3, cycles=(2, 1), adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),)))
+LONGER = dict(epochs=3, cycles=(2, 1), adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),),
+                                                               shared_pooling=True))
 
 
 def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path):
@@ -202,6 +204,27 @@ def test_every_cycle_has_its_own_rate_and_attack():
     assert [(a.steps, a.step_size) for a in map(config.adversarial.in_cycle, (0, 1))] == [(1, 0.1), (2, 0.05)]
     with pytest.raises(ValueError, match="step is 180; the allowed range is 0 to 179"):
         config.cycle(180)
+
+
+@pytest.mark.parametrize("shared, distinct", [(True, 1), (False, 4)])
+def test_attack_and_loss_see_one_draw_of_the_regions_only_where_they_share_it(monkeypatch, shared, distinct):
+    attack = AttackConfig(epsilon=0.1, steps=3, step_size=0.05, curriculum=((1, 0.1),), shared_pooling=shared)
+    config = tiny_config(epochs=2, cycles=(1, 1), adversarial=attack)
+    model, (images, labels) = models.build(config), mnist.load("train")
+    model.pooling, seen = config.pooling, []
+    pooled = F.fractional_max_pool2d
+    monkeypatch.setattr(F, "fractional_max_pool2d", lambda *a, _random_samples, **k: (
+        seen.append(_random_samples), pooled(*a, _random_samples=_random_samples, **k))[1])
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.0)
+    optimiser.zero_grad()
+    training._step(model, optimiser, images[:8], labels[:8], config, config.steps_per_epoch)
+    assert [len(draw) for draw in seen] == [8, 8, 8, 16]
+    assert len({draw[:1].numpy().tobytes() for draw in seen}) == distinct
+    if shared:
+        assert all((draw == seen[0][:1]).all() for draw in seen) and not (seen[0][:1] == model.pool.samples).all()
+    seen.clear()  # the curriculum's cycles draw anew in any case, and so does whoever comes after
+    training._step(model, optimiser, images[:8], labels[:8], config, 0)
+    assert len({draw[:1].numpy().tobytes() for draw in seen}) == 2 == len(seen)
 
 
 def test_random_end_times_are_drawn_from_their_range(tmp_path):
