@@ -5,15 +5,21 @@ Records are selected by their fields, never by their id, so that whatever has be
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from nodelib.artifacts import Run
+from nodelib.attacks import pgd
 from nodelib.claims.end_time import accuracy_reach
 from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
-from nodelib.configs import PAIR
+from nodelib.configs import PAIR, AttackConfig
 from nodelib.figures import history_frame
+from nodelib.models import ODENet
 
 FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,
                   loss="cross-entropy", logit_scale=1.0)
@@ -140,3 +146,33 @@ def complexity_frame(runs: Sequence[Run], t1: float = 1.0) -> pd.DataFrame:
             if nfe is not None and found:
                 rows.append({"run": run.name, "seed": run.seed, "nfe": nfe, "measure": measure, "value": found[-1]["value"]})
     return pd.DataFrame(rows, columns=["run", "seed", "nfe", "measure", "value"])
+
+
+def under_random_pooling(model: ODENet, images: Tensor, labels: Tensor, attack: AttackConfig, t1: float = 1.0,
+                         seed: int = 0) -> dict[str, np.ndarray]:
+    """Which images a network whose pooling is random gets right under PGD, by who knows the regions.
+
+    Args:
+        model: in evaluation mode; its mode of pooling is put back afterwards.
+        images, labels: shape (N, 1, 28, 28) in [0, 1] and (N,).
+        attack: radius, steps and length of a step.
+        t1: end time, above 0.
+        seed: of the regions and of the attack's start.
+
+    Returns:
+        bool arrays of shape (N,): "anew", every forward pass of the attack and the one that is scored draw their own
+        regions; "once", one draw holds for all of them.
+    """
+    before, found = (model.pooling, model.pool.generator), {}
+    try:
+        model.pooling = "random"
+        for name, regions in (("anew", contextlib.nullcontext), ("once", model.pool.hold)):
+            model.pool.generator = torch.Generator().manual_seed(seed)
+            with regions():
+                attacked = pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
+                               random_start=attack.random_start, t1=t1, seed=seed, allow_random_forward=True)
+                with torch.no_grad():
+                    found[name] = (model(attacked, t1).argmax(1) == labels).numpy()
+    finally:
+        model.pooling, model.pool.generator = before
+    return found

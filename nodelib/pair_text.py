@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
+
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
-from nodelib.configs import RunConfig
+from nodelib.claims.statistics import mcnemar
+from nodelib.configs import AttackConfig, RunConfig
+from nodelib.measurement import wilson
 from nodelib.protocols import SWEEP_T1
 
 KINDS = ("adversarial", "standard")
@@ -46,6 +50,19 @@ def recipe(runs: Sequence[Run]) -> str:
     stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
     return f"{said}. {stored}"
+
+
+def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
+    """Whether regions that are drawn anew weaken an attack, from `nodelib.pair.under_random_pooling`."""
+    said = {}
+    for name, correct in found.items():
+        low, high = wilson(int(correct.sum()), len(correct))
+        said[name] = f"{100 * correct.mean():.1f} % [{100 * low:.1f} to {100 * high:.1f}]"
+    p = mcnemar(found["anew"], found["once"])
+    verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < 0.01 \
+        else "so many images do not tell the two apart"
+    return (f"PGD with {attack.steps} steps of {attack.step_size:g} leaves {said['anew']} of {len(found['anew'])} test images with "
+            f"regions drawn anew in every pass and {said['once']} with one draw for all passes: {verdict} (McNemar's p = {p:.2g})")
 
 
 def cost(runs: Sequence[Run]) -> str | None:

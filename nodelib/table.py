@@ -205,6 +205,32 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
     return result
 
 
+def training_gradient(runs: list[Run], adjoint: str = "small-100-adjoint", exact: str = "small-100-short") -> str:
+    """Whether the gradient that trains a network changes what an attack leaves of it, from two controls that differ in it alone."""
+    found = {name: {column: [r for run in runs if run.name == name for r in run.metrics
+                             if r["id"] == f"{COLUMNS[column]}-t{get(name).test_t1:g}"]
+                    for column in ("clean", "fgsm_seed", "fgsm_exact", "pgd10_exact")} for name in (adjoint, exact)}
+    if not all(records for columns in found.values() for records in columns.values()):
+        return f"{adjoint} and {exact} are not both measured yet."
+    said = [f"{name} classifies {per_cent(columns['clean'])} % of clean images; the post's attack leaves "
+            f"{per_cent(columns['fgsm_seed'])} %, one exact step {per_cent(columns['fgsm_exact'])} % and ten exact steps "
+            f"{per_cent(columns['pgd10_exact'])} %" for name, columns in found.items()]
+    apart = {words: _mean(found[adjoint][column]) - _mean(found[exact][column])
+             for column, words in (("fgsm_seed", "under the post's attack"), ("fgsm_exact", "under one exact step"),
+                                   ("pgd10_exact", "under ten exact steps"))}
+    words, most = max(apart.items(), key=lambda item: abs(item[1]))
+    spend = {name: sum(run.history["seconds"][-1] / len(run.history["seconds"]) for run in named) / len(named)
+             for name in (adjoint, exact) if (named := [run for run in runs if run.name == name])}
+    learnt = _mean(found[adjoint]["clean"]) - _mean(found[exact]["clean"])
+    verdict = ("Both learn alike" if abs(learnt) < TOLERANCE else
+               f"Over the same steps the adjoint {'costs' if learnt < 0 else 'gains'} {abs(learnt):.1f} points of clean accuracy")
+    verdict += (f", and none of the attacked accuracies differs by {TOLERANCE:g} points or more: the gradient that trains a network "
+                f"does not decide here what an attack leaves of it" if abs(most) < TOLERANCE else
+                f", and what an attack leaves differs most {words}: {most:+.1f} points with the adjoint")
+    return (f"{said[0]}; {said[1]}. {verdict}. A training step by the adjoint took {spend[adjoint]:.2f} s and one by the exact "
+            f"gradient {spend[exact]:.2f} s.")
+
+
 def strongest(table_cells: list[Cell]) -> str:
     """What ten exact steps leave of each network at its own end time, as one sentence."""
     left = {cell.run: cell.records["pgd10_exact"] for cell in table_cells

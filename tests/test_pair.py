@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from nodelib import configs, evaluation, figures_pair, pair, pair_text
+from nodelib.configs import AttackConfig
 from nodelib.evaluation import Measurement
 
 
@@ -159,3 +160,23 @@ def test_the_recipe_tells_how_the_attack_grew(tiny_run):
                                           ([1000, 200], "200 to 1,000")])
 def test_spans_are_one_number_or_two(values, said):
     assert pair_text.span(values) == said
+
+
+def test_random_pooling_is_held_for_attack_and_answer_or_drawn_anew(tiny_run):
+    model, (images, labels) = tiny_run.load_model(), evaluation.test_subset(12)
+    attack, seen = AttackConfig(epsilon=0.3, steps=3, step_size=0.1), []
+    drawn = model.pool._draw
+    model.pool._draw = lambda *shape: (seen.append(shape[0]), drawn(*shape))[1]
+    found = pair.under_random_pooling(model, images, labels, attack)
+    assert seen == [12, 12, 12, 12, 1] and model.pooling == "fixed" and model.pool.generator is None
+    assert {name: (correct.dtype, correct.shape) for name, correct in found.items()} == dict.fromkeys(("anew", "once"), (bool, (12,)))
+    again = pair.under_random_pooling(model, images, labels, attack)
+    assert all((again[name] == found[name]).all() for name in found)
+
+
+@pytest.mark.parametrize("anew, once, said", [(190, 150, "the draws blunt the attack"), (150, 190, "the draws sharpen it"),
+                                              (150, 149, "do not tell the two apart")])
+def test_whether_draws_blunt_the_attack_is_told_from_a_paired_test(anew, once, said):
+    found = {name: np.arange(200) < count for name, count in (("anew", anew), ("once", once))}
+    words = pair_text.blunted(found, AttackConfig(epsilon=0.3, steps=5, step_size=0.1))
+    assert said in words and f"{anew / 2:.1f} % [" in words and f"{once / 2:.1f} % [" in words and "5 steps of 0.1" in words

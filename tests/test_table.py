@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 from nodelib import table
@@ -96,3 +97,20 @@ def test_controls_stand_at_their_own_end_time():
     assert [(row["network"], row["clean, fixed pooling"], row["PGD-10, exact"], row["FGSM, exact"])
             for row in table.control_rows([run, stored("small-10", 0, none_t10=0.5)])] == [
                 ("small-10-tight", "98.0", "1.0", table.BLANK)]
+
+
+@pytest.mark.parametrize("clean, one_step, said", [
+    (0.979, 0.021, ("Both learn alike, and none", "does not decide here")),
+    (0.78, 0.12, ("the adjoint costs 20.0 points of clean accuracy", "differs most under one exact step: +10.0 points"))])
+def test_the_controls_that_differ_in_the_training_gradient_alone_are_compared_in_words(clean, one_step, said):
+    def run(name, clean, one_step, seconds):
+        records = dict(none_t100=clean, fgsm_seed_t100=0.03, fgsm_exact_t100=one_step, pgd10_exact_t100=0.0)
+        return dataclasses.replace(stored(name, 0, **records), history={"seconds": np.array([seconds, 2 * seconds])})
+
+    exact, adjoint = run("small-100-short", 0.98, 0.02, 0.1), run("small-100-adjoint", clean, one_step, 0.8)
+    words = table.training_gradient([exact, adjoint])
+    assert all(part in words for part in said)
+    assert "the adjoint took 0.80 s and one by the exact gradient 0.10 s" in words
+    assert (f"small-100-adjoint classifies {100 * clean:.1f} % of clean images; the post's attack leaves 3.0 %, one exact step "
+            f"{100 * one_step:.1f} %") in words
+    assert table.training_gradient([exact]) == "small-100-adjoint and small-100-short are not both measured yet."
