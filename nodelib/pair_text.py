@@ -39,7 +39,7 @@ def recipe(runs: Sequence[Run]) -> str:
             f"the second for {attacked.epochs} epochs of every batch twice: clean, and attacked by PGD with {strength}, "
             f"from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
     if attacked.cycles:
-        said += "With every new attack the rate rises and falls again, to half the height. "
+        said += "With every new cycle the rate rises and falls again, to half the height. "
     if any(attack.shared_pooling for attack in attacks):
         said += ("Each forward pass draws its own pooling regions, except in the last cycle, where a step draws them once, "
                  "for the attack and the loss alike. ")
