@@ -31,6 +31,7 @@ MASKING = {
     "one-by-one": "one image per solve", "rescored": "scored one by one at tolerance 1e-5",
     "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
     "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
+    "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
 
 
@@ -87,7 +88,10 @@ def attack_table(runs: Sequence[Run]) -> str:
 
 
 def masking_table(runs: Sequence[Run]) -> str:
-    """PGD-10 at epsilon 0.3 with one thing changed at a time, one column per run and end time, as Markdown."""
+    """PGD-10 at epsilon 0.3 with one thing changed at a time, one column per run and end time, as Markdown.
+
+    Below it clean accuracy on the same images, where what was changed changes it too.
+    """
     columns = [(run, t1) for run in runs for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("mask-plain-")})]
     if not columns:
         return ""
@@ -99,19 +103,32 @@ def masking_table(runs: Sequence[Run]) -> str:
             row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}")
         rows.append(row)
     sizes = [str(find(run, f"mask-plain-t{t1:g}")["n"]) for run, t1 in columns]
+    clean = [DASH if (r := find(run, f"none-t{t1:g}")) is None or r["n"] < int(n) else
+             f"{100 * run.outcomes(r['id'])[:int(n)].mean():.1f}" for (run, t1), n in zip(columns, sizes)]
+    rows.insert(sum(not name.startswith("clean") for name in MASKING), ["*clean, fixed pooling*", *clean])
     return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1 in columns)],
                     [*rows, ["*images*", *sizes]])
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
-    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown."""
+    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown.
+
+    Its own clean accuracy on as many images stands first, and how many last.
+    """
     records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics if r["attack"] == "transfer"}
     if not records:
         return ""
-    targets, sources = (list(dict.fromkeys(pair[i] for pair in records)) for i in (0, 1))
+    sources = list(dict.fromkeys(source for _, source in records))
     cell = lambda r: DASH if r is None else f"{100 * r['accuracy']:.1f}"  # noqa: E731
-    return markdown(["tried on / made on", *sources],
-                    [[target, *(cell(records.get((target, source))) for source in sources)] for target in targets])
+    rows = []
+    for run in runs:
+        mine = {source: records[run.path.name, source] for source in sources if (run.path.name, source) in records}
+        if not mine:
+            continue
+        n, clean = min(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
+        kept = DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}"
+        rows.append([run.path.name, kept, *(cell(mine.get(source)) for source in sources), f"{n:,}"])
+    return markdown(["tried on / made on", "clean", *sources, "images"], rows)
 
 
 def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
@@ -125,7 +142,7 @@ def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
 
 def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """The sweep over epsilon as tidy data: title, attack, epsilon, accuracy, low, high (per cent), n."""
-    kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-": "worst case"}
+    kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-eps": "worst case"}
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "epsilon": r["epsilon"], "n": r["n"],
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}

@@ -32,20 +32,24 @@ def recipe(runs: Sequence[Run]) -> str:
             for kind in KINDS}
     attacked = used["adversarial"]
     attacks = [attacked.adversarial.in_cycle(number) for number in range(max(1, len(attacked.cycles)))]
-    strength = ", then ".join(f"{attack.steps} steps of {attack.step_size:g}"
-                              + (f" for {count} epoch{'s' if count > 1 else ''}" if attacked.cycles else "")
-                              for attack, count in zip(attacks, attacked.cycles or (attacked.epochs,)))
-    said = (f"Ours are trained with the same optimiser and rate, the first for {used['standard'].epochs} epochs of clean images, "
-            f"the second for {attacked.epochs} epochs of every batch twice: clean, and attacked by PGD with {strength}, "
-            f"from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
+    epochs: dict[tuple[int, float], int] = {}
+    for attack, count in zip(attacks, attacked.cycles or (attacked.epochs,)):
+        epochs[attack.steps, attack.step_size] = epochs.get((attack.steps, attack.step_size), 0) + count
+    strength = ", then ".join(f"{steps} steps of {size:g}" + (f" for {count} epoch{'s' if count > 1 else ''}" if len(epochs) > 1 else "")
+                              for (steps, size), count in epochs.items())
+    said = (f"Ours share optimiser and schedule (Adam, with a rate that rises to {attacked.learning_rate:g} and falls again): the "
+            f"first sees {used['standard'].epochs} epochs of clean images, the second {attacked.epochs} epochs of every batch twice, "
+            f"clean and attacked by PGD with {strength}, from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
     if attacked.cycles:
-        said += "With every new cycle the rate rises and falls again, to half the height. "
+        said += (f"Its epochs come in {len(attacked.cycles)} cycles; with every new one the rate rises and falls again, to half the "
+                 f"height. ")
     if any(attack.shared_pooling for attack in attacks):
         said += ("Each forward pass draws its own pooling regions, except in the last cycle, where a step draws them once, "
                  "for the attack and the loss alike. ")
-    said += f"The post's code took {POST_RECIPE[0]} steps of {POST_RECIPE[1]:g}"
-    if all(a.steps < POST_RECIPE[0] and a.steps * a.step_size >= a.epsilon for a in attacks):
-        said += "; fewer, longer steps cross the ball at a fraction of the cost"
+    steps, size = POST_RECIPE
+    said += (f"The post's code took {steps} steps of {size:g} and holds them to a box around the image as it already is, not as it was: "
+             f"nothing but the range of pixels keeps an image within epsilon, and a pixel may move by up to "
+             f"{attacked.adversarial.epsilon + steps * size:g}")
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
     stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
@@ -60,7 +64,7 @@ def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
         said[name] = f"{100 * correct.mean():.1f} % [{100 * low:.1f} to {100 * high:.1f}]"
     p = mcnemar(found["anew"], found["once"])
     verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < 0.01 \
-        else "so many images do not tell the two apart"
+        else f"{len(found['anew'])} images are too few to tell the two apart"
     return (f"PGD with {attack.steps} steps of {attack.step_size:g} leaves {said['anew']} of {len(found['anew'])} test images with "
             f"regions drawn anew in every pass and {said['once']} with one draw for all passes: {verdict} (McNemar's p = {p:.2g})")
 
@@ -70,6 +74,36 @@ def cost(runs: Sequence[Run]) -> str | None:
     nfe = _by_kind(runs, pair.test_nfe)
     return nfe and (f"A test solve to end time 1 takes {span(nfe['adversarial'])} evaluations after adversarial and "
                     f"{span(nfe['standard'])} after standard training.")
+
+
+def cost_elsewhere(runs: Sequence[Run], chosen: Sequence[float] = (10.0, 1000.0)) -> str | None:
+    """Whether the order of the two costs at t1 = 1 holds for attacked images and for other end times; None where not measured.
+
+    chosen: end times to name the costs at; the nearest ones measured are taken.
+    """
+    frame = pair.end_time_frame(runs)
+    mean = frame.groupby(["test", "t1", "network"])["nfe"].mean().unstack("network")
+    if not {*KINDS} <= {*mean.columns} or "clean" not in mean.index.get_level_values("test"):
+        return None
+    clean = mean.loc["clean"].dropna()
+    if 1.0 not in clean.index or len(clean) < len(chosen) + 1:
+        return None
+    def both(row) -> str:
+        return f"{row['standard']:.0f} after standard and {row['adversarial']:.0f} after adversarial training"
+    def order(row) -> bool:
+        return row["adversarial"] > row["standard"]
+    def at(t1: float) -> str:
+        return f"at t = {float(f'{t1:.3g}'):,g}"
+    said = []
+    turned = [t1 for t1, row in clean.iterrows() if t1 > 1 and order(row) != order(clean.loc[1.0])]
+    if turned:
+        said.append(f"That order turns round at once: {at(turned[0])} it is {both(clean.loc[turned[0]])}")
+    times = dict.fromkeys(min(clean.index, key=lambda t1: abs(np.log(t1 / wanted))) for wanted in chosen)
+    said += [f"{at(t1)}, {both(clean.loc[t1])}" for t1 in times if t1 not in turned[:1]]
+    attacked = [test for test in mean.index.get_level_values("test").unique() if test != "clean" and 1.0 in mean.loc[test].dropna().index]
+    said += [f"on images under {test} at t = 1, {both(mean.loc[test].loc[1.0])}" for test in attacked]
+    text = "; ".join(said)
+    return f"{text[0].upper()}{text[1:]}."
 
 
 def reach(runs: Sequence[Run]) -> str | None:
@@ -92,9 +126,19 @@ def robustness(runs: Sequence[Run]) -> str | None:
         part = last[last["network"] == kind]
         if not len(part):
             return None
-        said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images under the strongest "
+        certain = f" (95 % interval {part['low'].iloc[0]:.1f} to {part['high'].iloc[0]:.1f}, one seed)" if len(part) == 1 else ""
+        said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} under the strongest "
                     f"attack on it so far ({'; '.join(dict.fromkeys(part['attack']))})")
     return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}."
+
+
+def strongest_missing(runs: Sequence[Run]) -> str:
+    """Which attacks of the strong set the adversarial network has not been tried with at t1 = 1, in a sentence; may be empty."""
+    tried = {r["attack"] for run in runs if pair.kind(run) == "adversarial" for r in run.metrics if r["t1"] == 1.0}
+    absent = [name for attack, name in (("apgd-ce", "APGD"), ("fab-t", "FAB"), ("square", "Square"), ("hop-skip-jump", "HopSkipJump"))
+              if attack not in tried]
+    return (f"On our network {', '.join(absent)} {'has' if len(absent) == 1 else 'have'} not been run: its figure compares with "
+            f"the first two." if absent and len(absent) > 1 else f"{absent[0]} has not been run on ours." if absent else "")
 
 
 def complexity(runs: Sequence[Run]) -> str | None:

@@ -38,20 +38,21 @@ def share_correct(model: ODENet, images: Tensor, labels: Tensor, end_times: Sequ
 
 def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, between: tuple[float, float],
                              epsilons: Sequence[float], *, draws: int = 4, uses: int = 20, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of a network whose end time is uniform, under PGD that attacks one end time or several.
+    """Accuracy of a network whose end time is uniform, under PGD that knows it, attacks one or attacks several.
 
     Args:
         model: in eval mode, with fixed pooling.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         between: lowest and highest end time, as in the training of the random-time rows.
         epsilons: radii of the l-infinity ball, at least 0; pixels are clipped.
-        draws: end times that the informed attacker averages every gradient over, spread evenly.
+        draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over, and at each of
+            which the one who knows the end time in use attacks and is scored.
         uses: end times drawn to score with, the same for every attack.
         seed: of the draws and of the attack's start.
 
     Returns:
-        one row per epsilon and attacker: attacker ("one end time", the middle, or "mean of <draws>"), epsilon,
-        accuracy with its 95 % interval over images, low and high, in per cent, n. The interval is Wilson's, of as many
+        one row per epsilon and attacker: attacker ("knows the end time", "one end time", the middle, or
+        "mean of <draws>"), epsilon, accuracy with its 95 % interval over images, low and high, in per cent, n. The interval is Wilson's, of as many
         images right or wrong: where an image is right for some end times only, it is wider than need be.
 
     Raises:
@@ -68,11 +69,15 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     spread = [low + (high - low) * (k + 0.5) / draws for k in range(draws)]
     rows = []
     for epsilon in epsilons:
-        for attacker, t1 in (("one end time", (low + high) / 2), (f"mean of {draws}", spread)):
+        def attacked(t1: float | list[float], epsilon: float = epsilon) -> Tensor:
             step = epsilon / 4 if epsilon else 1.0  # at epsilon 0 nothing moves, whatever the step
-            found = torch.cat([pgd(model, x, y, epsilon, step_size=step, steps=STEPS, t1=t1, seed=seed)
-                               for x, y in zip(images.split(BATCH), labels.split(BATCH))])
-            right = share_correct(model, found, labels, used)
+            return torch.cat([pgd(model, x, y, epsilon, step_size=step, steps=STEPS, t1=t1, seed=seed)
+                              for x, y in zip(images.split(BATCH), labels.split(BATCH))])
+
+        shares = {"knows the end time": np.mean([share_correct(model, attacked(t), labels, [t]) for t in spread], axis=0),
+                  "one end time": share_correct(model, attacked((low + high) / 2), labels, used),
+                  f"mean of {draws}": share_correct(model, attacked(spread), labels, used)}
+        for attacker, right in shares.items():
             lowest, highest = wilson(float(right.sum()), len(right))
             rows.append({"attacker": attacker, "epsilon": epsilon, "accuracy": 100 * float(right.mean()),
                          "low": 100 * lowest, "high": 100 * highest, "n": len(right)})

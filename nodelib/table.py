@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json
-from nodelib.configs import CONTROLS, ROWS, TABLE_T1, get
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.configs import CONTROLS, ROWS, TABLE_T1, RunConfig, get
 from nodelib.paths import data_dir
 
 COLUMNS = {
@@ -17,7 +19,8 @@ COLUMNS = {
     "pgd10_exact": "pgd10-exact",
 }
 BLANK = "–"
-TOLERANCE = 3.0  # points; an entry farther from the post's, and outside our seeds' range, is not reproduced
+TOLERANCE = 3.0  # points; an entry farther from the post's, and by more than our seeds' spread, is not reproduced
+LITTLE = 1.0  # per cent; below it the post's attack leaves nothing that could reproduce or not
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,10 @@ def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
     return result
 
 
-def as_markdown(table: list[dict[str, str]]) -> str:
-    """A Markdown table; the network's name only on its first line."""
+def as_markdown(table: list[dict[str, str]], left: int = 1) -> str:
+    """A Markdown table; the network's name only on its first line; the first `left` columns are words."""
     heads = list(table[0])
-    lines = ["| " + " | ".join(heads) + " |", "| --- " + "| ---: " * (len(heads) - 1) + "|"]
+    lines = ["| " + " | ".join(heads) + " |", "| --- " * left + "| ---: " * (len(heads) - left) + "|"]
     previous = None
     for row in table:
         values = list(row.values())
@@ -138,17 +141,41 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
 
 
 def in_words(comparison: list[Comparison]) -> str:
-    """How many figures are reproduced, in one or two sentences."""
+    """How many figures are reproduced, and how many where the post claims that something is left of an attack."""
     total = 2 * len(ROWS) * len(TABLE_T1)
     if not comparison:
         return f"None of the {total} can be compared yet: no row has been trained at full scale."
-    def count(figure: str) -> str:
-        part = [entry for entry in comparison if entry.figure == figure]
-        return f"{sum(entry.reproduced for entry in part)} of {len(part)}"
-    rows = len({entry.run for entry in comparison})
-    return (f"Of the figures compared so far, {count('clean')} clean accuracies and {count('FGSM')} attacked ones lie "
-            f"within {TOLERANCE:g} points (or the range over our seeds); {len(comparison)} of the {total} figures, from "
-            f"{rows} of {len(ROWS)} networks, have a counterpart.")
+
+    def count(entries: list[Comparison]) -> str:
+        return f"{sum(entry.reproduced for entry in entries)} of {len(entries)}"
+    clean, attacked = ([entry for entry in comparison if entry.figure == figure] for figure in ("clean", "FGSM"))
+    said = (f"{count(clean)} clean accuracies and {count(attacked)} attacked ones lie within {TOLERANCE:g} points, or within the "
+            f"spread of our seeds where that is larger.")
+    left = [entry for entry in attacked if entry.theirs >= LITTLE]
+    own = [entry for entry in left if entry.t1 == get(entry.run).test_t1]
+    if left:
+        said += (f" Most telling are the attacked figures of {LITTLE:g} % and more, where there was something left to reproduce: "
+                 f"{count(left)} do" + (f", and {count(own)} at a network's own end time" if own else "") + ".")
+    if len(comparison) < total:
+        said += (f" {len(comparison)} of the {total} figures, from {len({entry.run for entry in comparison})} of {len(ROWS)} "
+                 f"networks, have a counterpart so far.")
+    return said
+
+
+def recipe(runs: list[Run]) -> str:
+    """How the stored rows were trained, size by size, in one sentence."""
+    configs = {name: RunConfig.from_dict(run.config) for name in reversed(ROWS) for run in runs if run.name == name}
+    if not configs:
+        return "No row is stored yet."
+    sizes = {size: [config for name, config in configs.items() if name.startswith(size)] for size in ("small", "large")}
+
+    def spread(values: Iterable[object]) -> str:
+        return " or ".join(sorted({str(value) for value in values}))
+    epochs = " and ".join(f"the {size} ones {spread(c.epochs for c in of)}" for size, of in sizes.items() if of)
+    every = configs.values()
+    return (f"Ours were trained by Adam with a rate that rises to {spread(f'{c.learning_rate:g}' for c in every)} and falls again, in "
+            f"batches of {spread(c.batch_size for c in every)}, along the gradient that is "
+            f"{spread(c.gradient for c in every)} for the computed solution, for few epochs: {epochs}.")
 
 
 def _mean(records: list[dict]) -> float:
@@ -181,11 +208,24 @@ def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
     for name in ROWS:
         before, after = by_key.get((name, get(name).test_t1)), by_key.get((name, TABLE_T1[-1]))
         if before and after:
-            words = f"{name} ({_mean(before):.1f} to {_mean(after):.1f} %)"
+            words = f"{name} (trained to {get(name).test_t1:g}: from {_mean(before):.1f} to {_mean(after):.1f} %)"
             (kept if _mean(before) - _mean(after) <= points else lost).append(words)
-    parts = [f"{', '.join(names)} {verb} at {TABLE_T1[-1]:g}" for names, verb in (
-        (kept, "stays" if len(kept) == 1 else "stay"), (lost, "falls" if len(lost) == 1 else "fall")) if names]
+    parts = [f"{', '.join(names)} {verb} {points:g} points" for names, verb in (
+        (kept, ("loses" if len(kept) == 1 else "lose") + " at most"),
+        (lost, ("loses" if len(lost) == 1 else "lose") + " more than")) if names]
     return "; ".join(parts) or "no network has been measured at both end times yet"
+
+
+def differs_in(control: str) -> str:
+    """In what a control differs from the run it is compared with, from their configs."""
+    config = get(control)
+    base = get("-".join(control.split("-")[:2]) if config.architecture == "odenet" else "wide-standard")
+    words = {"architecture": f"{config.blocks} residual block{'s' if config.blocks > 1 else ''}, no solver", "leaky": "leaky",
+             "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",
+             "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
+             "head_scale": f"head scaled by {config.head_scale:g}", "train_images": f"{config.train_images:,} images",
+             "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
+    return f"{base.name}: " + ", ".join(said for field, said in words.items() if getattr(config, field) != getattr(base, field))
 
 
 def control_rows(runs: list[Run]) -> list[dict[str, str]]:
@@ -198,7 +238,7 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
         if found["clean"]:
             attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact") for r in found[column]})
             clean = sorted({r["n"] for column in ("clean", "clean_random") for r in found[column]})
-            result.append({"network": name, "t": f"{config.test_t1:g}", "clean, random pooling": per_cent(found["clean_random"]),
+            result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}", "clean, random pooling": per_cent(found["clean_random"]),
                            "clean, fixed pooling": per_cent(found["clean"]), "FGSM, post's protocol": per_cent(found["fgsm_seed"]),
                            "FGSM, exact": per_cent(found["fgsm_exact"]), "PGD-10, exact": per_cent(found["pgd10_exact"]),
                            "clean images": _counts(clean), "attacked images": _counts(attacked)})
@@ -206,29 +246,43 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
 
 
 def training_gradient(runs: list[Run], adjoint: str = "small-100-adjoint", exact: str = "small-100-short") -> str:
-    """Whether the gradient that trains a network changes what an attack leaves of it, from two controls that differ in it alone."""
-    found = {name: {column: [r for run in runs if run.name == name for r in run.metrics
-                             if r["id"] == f"{COLUMNS[column]}-t{get(name).test_t1:g}"]
-                    for column in ("clean", "fgsm_seed", "fgsm_exact", "pgd10_exact")} for name in (adjoint, exact)}
-    if not all(records for columns in found.values() for records in columns.values()):
+    """Whether the gradient that trains a network changes what an attack leaves of it, from two controls that differ in it alone.
+
+    Attacked accuracies of the first seeds are compared on the same images by McNemar's test, at the level of the ledger.
+    """
+    columns = {"clean": "", "fgsm_seed": "the post's attack", "fgsm_exact": "one exact step", "pgd10_exact": "ten exact steps"}
+    named = {name: [run for run in runs if run.name == name] for name in (adjoint, exact)}
+    ids = {column: f"{COLUMNS[column]}-t{get(adjoint).test_t1:g}" for column in columns}
+    found = {name: {column: [r for run in of for r in run.metrics if r["id"] == ids[column]] for column in columns}
+             for name, of in named.items()}
+    if not all(records for of in found.values() for records in of.values()):
         return f"{adjoint} and {exact} are not both measured yet."
-    said = [f"{name} classifies {per_cent(columns['clean'])} % of clean images; the post's attack leaves "
-            f"{per_cent(columns['fgsm_seed'])} %, one exact step {per_cent(columns['fgsm_exact'])} % and ten exact steps "
-            f"{per_cent(columns['pgd10_exact'])} %" for name, columns in found.items()]
-    apart = {words: _mean(found[adjoint][column]) - _mean(found[exact][column])
-             for column, words in (("fgsm_seed", "under the post's attack"), ("fgsm_exact", "under one exact step"),
-                                   ("pgd10_exact", "under ten exact steps"))}
-    words, most = max(apart.items(), key=lambda item: abs(item[1]))
-    spend = {name: sum(run.history["seconds"][-1] / len(run.history["seconds"]) for run in named) / len(named)
-             for name in (adjoint, exact) if (named := [run for run in runs if run.name == name])}
+    said = [f"{name} classifies {per_cent(of['clean'])} % of clean images; the post's attack leaves "
+            f"{per_cent(of['fgsm_seed'])} %, one exact step {per_cent(of['fgsm_exact'])} % and ten exact steps "
+            f"{per_cent(of['pgd10_exact'])} %" for name, of in found.items()]
     learnt = _mean(found[adjoint]["clean"]) - _mean(found[exact]["clean"])
     verdict = ("Both learn alike" if abs(learnt) < TOLERANCE else
                f"Over the same steps the adjoint {'costs' if learnt < 0 else 'gains'} {abs(learnt):.1f} points of clean accuracy")
-    verdict += (f", and none of the attacked accuracies differs by {TOLERANCE:g} points or more: the gradient that trains a network "
-                f"does not decide here what an attack leaves of it" if abs(most) < TOLERANCE else
-                f", and what an attack leaves differs most {words}: {most:+.1f} points with the adjoint")
+    apart = {column: _mean(found[adjoint][column]) - _mean(found[exact][column]) for column in columns if column != "clean"}
+    differs = {column: p for column in apart
+               if (p := _paired(named[adjoint][0], named[exact][0], ids[column])) < SIGNIFICANCE}
+    verdict += (". On the same attacked images the two cannot be told apart (McNemar's test)" if not differs else
+                ". On the same attacked images the adjoint's keeps " + " and ".join(
+                    f"{abs(apart[column]):.1f} points {'more' if apart[column] > 0 else 'less'} under {columns[column]} "
+                    f"(McNemar's p = {p:.1g})" for column, p in differs.items()))
+    left = max(_mean(of["pgd10_exact"]) for of in found.values())
+    verdict += f". Ten exact steps leave less than {LITTLE:g} % of either: neither is robust" if left < LITTLE else ""
+    spend = {name: sum(run.history["seconds"][-1] / len(run.history["seconds"]) for run in of) / len(of)
+             for name, of in named.items()}
     return (f"{said[0]}; {said[1]}. {verdict}. A training step by the adjoint took {spend[adjoint]:.2f} s and one by the exact "
             f"gradient {spend[exact]:.2f} s.")
+
+
+def _paired(first: Run, second: Run, record: str) -> float:
+    """McNemar's p on the images that a record of both runs holds."""
+    one, other = first.outcomes(record), second.outcomes(record)
+    n = min(len(one), len(other))
+    return mcnemar(one[:n], other[:n])
 
 
 def strongest(table_cells: list[Cell]) -> str:

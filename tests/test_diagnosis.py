@@ -74,7 +74,11 @@ def test_a_black_box_is_ahead_where_it_breaks_what_gradients_leave(run):
 
 def test_the_other_tables_name_what_they_compare(run):
     assert "| margin loss | 25.0 |" in diagnosis.masking_table([run])
-    assert "| small-10-seed0 | 75.0 |" in diagnosis.transfer_table([run])
+    assert "| *clean, fixed pooling* | 100.0 |" in diagnosis.masking_table([run])  # on the four images of the attack
+    own = dataclasses.replace(run, config={**run.config, "test_t1": 1.0})
+    assert "| small-10-seed0 | 100.0 | 75.0 | 4 |" in diagnosis.transfer_table([own])
+    assert "| small-10-seed0 | – | 75.0 | 4 |" in diagnosis.transfer_table(
+        [dataclasses.replace(run, config={**run.config, "test_t1": 7.0})])
     assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
 
 

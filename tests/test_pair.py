@@ -126,8 +126,33 @@ def test_sentences_are_there_as_soon_as_both_networks_have_what_they_speak_of(ti
     assert pair_text.robustness([standard, adversarial]) is None
     attacked = run_of(tiny_run, "wide-adversarial", 0, SWEPT + [scored(Measurement(1.0, 100, "fgsm", 0.3), 70)])
     said = pair_text.robustness([standard, attacked])
-    assert "adversarial network keeps 70 % of 100 images" in said and "standard network keeps 40 %" in said
+    assert "adversarial network keeps 70 % of 100 images (95 % interval 60.4 to 78.1, one seed)" in said
+    assert "standard network keeps 40 %" in said
     assert pair_text.reach([standard, attacked]) is None and pair_text.complexity([standard, attacked]) is None
+
+
+def test_the_order_of_the_costs_is_followed_to_where_it_turns_round(tiny_run):
+    times = (1.0, 1.26, 10.0, 1000.0)
+    def run(name, clean, attacked):
+        return run_of(tiny_run, name, 0, [scored(Measurement(t1, 10), 9, nfe) for t1, nfe in zip(times, clean)]
+                      + [scored(Measurement(1.0, 10, "fgsm", 0.3), 1, attacked)])
+
+    standard, adversarial = run("wide-standard", (14, 32, 110, 300), 32), run("wide-adversarial", (20, 20, 38, 92), 20)
+    said = pair_text.cost_elsewhere([standard, adversarial])
+    assert said.startswith("That order turns round at once: at t = 1.26 it is 32 after standard and 20 after adversarial training")
+    assert "; at t = 1,000, 300 after standard" in said
+    assert said.endswith("; on images under FGSM, epsilon 0.3 at t = 1, 32 after standard and 20 after adversarial training.")
+    dearer = run("wide-adversarial", (20, 40, 120, 400), 40)
+    assert pair_text.cost_elsewhere([standard, dearer]).startswith("At t = 10, 110 after standard")
+    assert pair_text.cost_elsewhere([standard]) is None
+
+
+def test_attacks_that_the_adversarial_network_has_not_seen_are_named(tiny_run):
+    tried = [scored(Measurement(1.0, 10, name, 0.3), 5) for name in ("apgd-ce", "fab-t", "square", "hop-skip-jump")]
+    run = run_of(tiny_run, "wide-adversarial", 0, tried[:2])
+    assert "Square, HopSkipJump have not been run" in pair_text.strongest_missing([run])
+    assert pair_text.strongest_missing([run_of(tiny_run, "wide-adversarial", 0, tried[:3])]) == "HopSkipJump has not been run on ours."
+    assert pair_text.strongest_missing([run_of(tiny_run, "wide-adversarial", 0, tried)]) == ""
 
 
 def test_what_is_missing_is_listed_until_nothing_is(tiny_run):
@@ -140,8 +165,8 @@ def test_what_is_missing_is_listed_until_nothing_is(tiny_run):
 def test_the_recipe_is_that_of_the_stored_run(tiny_run):
     run = run_of(tiny_run, "wide-adversarial")
     run = dataclasses.replace(run, config={**run.config, "adversarial": {"steps": 40, "step_size": 0.01, "epsilon": 0.3}})
-    assert "PGD with 40 steps of 0.01" in pair_text.recipe([run]) and "fewer, longer" not in pair_text.recipe([run])
-    assert "the rate rises and falls again" not in pair_text.recipe([run])
+    assert "PGD with 40 steps of 0.01, from" in pair_text.recipe([run]) and "cycles" not in pair_text.recipe([run])
+    assert "a pixel may move by up to 0.7." in pair_text.recipe([run])
     assert "Neither is stored yet" in pair_text.recipe([])
 
 
@@ -151,7 +176,10 @@ def test_the_recipe_tells_how_the_attack_grew(tiny_run):
     run = dataclasses.replace(run, config={**run.config, "adversarial": attack, "cycles": [2, 1], "epochs": 3})
     said = pair_text.recipe([run])
     assert "3 epochs of every batch twice" in said and "3 steps of 0.15 for 2 epochs, then 5 steps of 0.1 for 1 epoch," in said
-    assert "the rate rises and falls again" in said and "fewer, longer" in said and "draws them once" not in said
+    assert "Its epochs come in 2 cycles" in said and "draws them once" not in said
+    same = {**attack, "curriculum": [[3, 0.15], [5, 0.1]]}
+    longer = dataclasses.replace(run, config={**run.config, "adversarial": same, "cycles": [2, 1, 1], "epochs": 4})
+    assert "3 steps of 0.15 for 2 epochs, then 5 steps of 0.1 for 2 epochs," in pair_text.recipe([longer])
     run = dataclasses.replace(run, config={**run.config, "adversarial": {**attack, "shared_pooling": True}})
     assert "except in the last cycle, where a step draws them once" in pair_text.recipe([run])
 
@@ -175,7 +203,7 @@ def test_random_pooling_is_held_for_attack_and_answer_or_drawn_anew(tiny_run):
 
 
 @pytest.mark.parametrize("anew, once, said", [(190, 150, "the draws blunt the attack"), (150, 190, "the draws sharpen it"),
-                                              (150, 149, "do not tell the two apart")])
+                                              (150, 149, "200 images are too few")])
 def test_whether_draws_blunt_the_attack_is_told_from_a_paired_test(anew, once, said):
     found = {name: np.arange(200) < count for name, count in (("anew", anew), ("once", once))}
     words = pair_text.blunted(found, AttackConfig(epsilon=0.3, steps=5, step_size=0.1))

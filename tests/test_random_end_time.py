@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from nodelib.attacks import pgd
 from nodelib.evaluation import test_subset
 from nodelib.models import ODENet
 from nodelib.random_end_time import random_end_time_accuracy, share_correct
@@ -24,16 +25,29 @@ def test_the_share_is_the_mean_over_single_end_times(model):
     assert share_correct(model, images, labels, [2.0, 0.5]) == pytest.approx(singly.numpy())
 
 
-def test_both_attackers_are_scored_on_the_same_draws(model):
+def test_attackers_who_do_not_know_the_end_time_are_scored_on_the_same_draws(model):
     images, _ = test_subset(4)
     with torch.no_grad():
         labels = model(images, 1.5).argmax(1)
     frame = random_end_time_accuracy(model, images, labels, (1.0, 2.0), (0.0, 0.3), draws=2, uses=3)
-    assert frame[["attacker", "epsilon"]].values.tolist() == [["one end time", 0.0], ["mean of 2", 0.0],
-                                                              ["one end time", 0.3], ["mean of 2", 0.3]]
-    unattacked, attacked = frame["accuracy"][:2], frame["accuracy"][2:]
+    attackers = ["knows the end time", "one end time", "mean of 2"]
+    assert frame[["attacker", "epsilon"]].values.tolist() == [[a, epsilon] for epsilon in (0.0, 0.3) for a in attackers]
+    unattacked, attacked = frame["accuracy"][1:3], frame["accuracy"][4:]  # of the two that do not know it
     assert unattacked.nunique() == 1 and attacked.max() < unattacked.min()
     assert ((frame["low"] <= frame["accuracy"]) & (frame["accuracy"] <= frame["high"])).all() and set(frame["n"]) == {4}
+
+
+def test_who_knows_the_end_time_attacks_and_is_scored_there(model):
+    images, _ = test_subset(4)
+    with torch.no_grad():
+        labels = model(images, 1.25).argmax(1)
+    frame = random_end_time_accuracy(model, images, labels, (1.0, 2.0), (0.05,), draws=2, uses=1)
+    known = []
+    for t1 in (1.25, 1.75):
+        found = pgd(model, images, labels, 0.05, step_size=0.0125, steps=10, t1=t1, seed=0)
+        with torch.no_grad():
+            known.append((model(found, t1).argmax(1) == labels).float().mean())
+    assert frame["accuracy"].iloc[0] == pytest.approx(100 * float(sum(known) / 2))
 
 
 @pytest.mark.parametrize("changes, message", [

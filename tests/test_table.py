@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import table
+from nodelib import artifacts, configs, table
 from nodelib.artifacts import Run
 
 
@@ -59,11 +59,27 @@ def test_every_entry_says_on_how_many_images():
     assert (row["clean images"], row["attacked images"]) == ("1000", "1000")
 
 
-def test_the_answer_counts_what_was_compared():
+def test_the_answer_counts_what_was_compared_and_what_there_was_to_reproduce():
     assert table.in_words([]).startswith("None of the 48 can be compared")
     entry = table.Comparison("small-10", 10.0, "clean", 98.64, 98.5, True)
-    text = table.in_words([entry, dataclasses.replace(entry, t1=1.0, reproduced=False)])
-    assert "1 of 2 clean" in text and "2 of the 48" in text and "1 of 6 networks" in text
+    attacked = table.Comparison("small-10", 1.0, "FGSM", 0.0, 0.0, True)
+    text = table.in_words([entry, dataclasses.replace(entry, t1=1.0, reproduced=False), attacked])
+    assert "1 of 2 clean" in text and "1 of 1 attacked" in text and "3 of the 48" in text and "1 of 6 networks" in text
+    assert "Most telling" not in text  # the post's attack leaves nothing there
+    left = dataclasses.replace(attacked, t1=10.0, theirs=9.34, reproduced=False)
+    assert "0 of 1 do, and 0 of 1 at a network's own end time" in table.in_words([attacked, left])
+
+
+def test_a_control_names_what_it_is_compared_with_and_in_what_it_differs():
+    assert table.differs_in("small-100-nolast") == "small-100: no last normalisation"
+    assert table.differs_in("resnet-6") == "wide-standard: 6 residual blocks, no solver"
+    assert all(not table.differs_in(name).endswith(": ") for name in configs.CONTROLS)
+
+
+def test_the_recipe_is_told_from_the_stored_configs():
+    assert table.recipe([]) == "No row is stored yet."
+    runs = [dataclasses.replace(stored(name, 0), config=configs.get(name).to_dict()) for name in ("small-10", "large-100")]
+    assert "rises to 0.005" in table.recipe(runs) and "the small ones 6 and the large ones 2." in table.recipe(runs)
 
 
 def test_markdown_and_text_hold_the_same_cells():
@@ -88,7 +104,8 @@ def test_persistence_tells_networks_that_keep_their_accuracy_from_those_that_los
         return Run(name, 0, path=None, config={}, provenance={}, history={}, metrics=metrics, measurements=[])
 
     words = table.persistence(table.cells([run("small-random", 100.0, 0.98, 0.90), run("small-100", 100.0, 0.98, 0.80)]))
-    assert words == "small-random (98.0 to 90.0 %) stays at 500; small-100 (98.0 to 80.0 %) falls at 500"
+    assert words == ("small-random (trained to 100: from 98.0 to 90.0 %) loses at most 10 points; "
+                     "small-100 (trained to 100: from 98.0 to 80.0 %) loses more than 10 points")
     assert "no network" in table.persistence(table.cells([]))
 
 
@@ -100,16 +117,21 @@ def test_controls_stand_at_their_own_end_time():
 
 
 @pytest.mark.parametrize("clean, one_step, said", [
-    (0.979, 0.021, ("Both learn alike, and none", "does not decide here")),
-    (0.78, 0.12, ("the adjoint costs 20.0 points of clean accuracy", "differs most under one exact step: +10.0 points"))])
-def test_the_controls_that_differ_in_the_training_gradient_alone_are_compared_in_words(clean, one_step, said):
+    (0.979, 0.021, ("Both learn alike. On the same attacked images the two cannot be told apart", "neither is robust")),
+    (0.78, 0.12, ("the adjoint costs 20.0 points of clean accuracy", "keeps 10.0 points more under one exact step (McNemar's p = "))])
+def test_the_controls_that_differ_in_the_training_gradient_alone_are_compared_on_the_same_images(tmp_path, clean, one_step, said):
     def run(name, clean, one_step, seconds):
         records = dict(none_t100=clean, fgsm_seed_t100=0.03, fgsm_exact_t100=one_step, pgd10_exact_t100=0.0)
-        return dataclasses.replace(stored(name, 0, **records), history={"seconds": np.array([seconds, 2 * seconds])})
+        made = dataclasses.replace(stored(name, 0, **records), path=tmp_path / name,
+                                   history={"seconds": np.array([seconds, 2 * seconds])})
+        made.path.mkdir()
+        for record in made.metrics:
+            artifacts.save_outcomes(made.path / "outcomes.safetensors", record["id"], np.arange(1000) < 1000 * record["accuracy"])
+        return made
 
     exact, adjoint = run("small-100-short", 0.98, 0.02, 0.1), run("small-100-adjoint", clean, one_step, 0.8)
     words = table.training_gradient([exact, adjoint])
-    assert all(part in words for part in said)
+    assert all(part in words for part in said) and ("told apart" in words) == (one_step < 0.1)
     assert "the adjoint took 0.80 s and one by the exact gradient 0.10 s" in words
     assert (f"small-100-adjoint classifies {100 * clean:.1f} % of clean images; the post's attack leaves 3.0 %, one exact step "
             f"{100 * one_step:.1f} %") in words

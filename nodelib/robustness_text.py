@@ -1,0 +1,148 @@
+"""What the records of attacks say, as sentences for the chapter on robustness: each holds for whatever has been measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from nodelib import diagnosis
+from nodelib.artifacts import Run
+from nodelib.claims.statistics import SIGNIFICANCE
+from nodelib.configs import ROWS
+from nodelib.measurement import EPSILON
+from nodelib.pair_text import span
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def answer(runs: Sequence[Run]) -> str:
+    """What all attacks together leave of the six rows at their own end times, and which rows they were not run on."""
+    bounds = diagnosis.strong_bounds([run for run in runs if run.name in ROWS])
+    if not bounds:
+        return "No network has been attacked with the whole set yet."
+    names = list(dict.fromkeys(run.name for run, _ in bounds))
+    images = span([record["n"] for _, record in bounds], 4)
+    best = max(bounds, key=lambda pair: pair[1]["accuracy"])
+    said = [f"{'All' if len(names) == len(ROWS) else len(names)} of the table's {len(ROWS)} networks were put through the whole set "
+            f"of attacks at their own end time. "
+            + (f"None keeps a single one of {images} images at epsilon {EPSILON:g} (the largest upper end of a 95 % interval is "
+               f"{max(100 * record['high'] for _, record in bounds):.1f} %)." if best[1]["correct"] == 0 else
+               f"The one that keeps most, {best[0].name}, keeps {diagnosis.interval(best[1]['correct'], best[1]['n'])} % of "
+               f"{best[1]['n']:,} images at epsilon {EPSILON:g} (95 % interval in parentheses).")]
+    if all(diagnosis.untouched(run, record) for run, record in bounds):
+        said.append("Ten steps of PGD had broken every image, so that APGD, FAB and Square had none left to try.")
+    others = {run.name: record for run in runs if run.name in ROWS and run.name not in names
+              and (record := diagnosis.find(run, f"pgd10-exact-t{run.config['test_t1']:g}")) is not None}
+    if others:
+        said.append("Ten steps leave " + " and ".join(f"{100 * r['accuracy']:.1f} % of {r['n']:,} images of {name}"
+                                                      for name, r in others.items()) + ", on which no more were tried.")
+    return " ".join(said)
+
+
+def headline(runs: Sequence[Run], name: str = "large-100") -> str:
+    """What one step and ten leave of the network of the post's headline, and what has not been measured on it."""
+    run = next((run for run in runs if run.name == name), None)
+    if run is None:
+        return f"The network of the headline, {name}, is not stored yet."
+    t1, parts = run.config["test_t1"], []
+    for label, words in (("fgsm-seed", "one step by the post's protocol"), ("fgsm-exact", "one clipped step along the exact gradient"),
+                         ("pgd10-exact", "ten such steps")):
+        if record := diagnosis.find(run, f"{label}-t{t1:g}"):
+            parts.append(f"{words} leaves {100 * record['accuracy']:.1f} % of {record['n']:,} images".replace("steps leaves", "steps leave"))
+    said = f"On the network of the headline, {name}, {', '.join(parts)}." if parts else f"{name} has not been attacked yet."
+    absent = [words for words, there in (
+        ("other gradients", any(r["id"].startswith("fgsm-by-") for r in run.metrics)),
+        ("a sweep over epsilon", any(r["id"].startswith("sweep-") for r in run.metrics)),
+        ("the changes of one thing at a time", any(r["id"].startswith("mask-") for r in run.metrics)),
+        ("HopSkipJump", any(r["attack"] == "hop-skip-jump" for r in run.metrics)),
+        ("images from other networks", any(r["attack"] == "transfer" for r in run.metrics))) if not there]
+    return said + (f" It has not been tried with {', '.join(absent)}; the other networks stand in for it below." if absent else "")
+
+
+def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
+    """Share of signs that each gradient gets right, at the networks' own end times and at the last one measured.
+
+    health: of `nodelib.diagnosis.health_frame`; own: end time of training by run folder.
+    """
+    share = health[health["name"] == "sign_agreement"]
+    at_own = share[share["t1"] == share["run"].map(own)]
+    late = share[share["t1"] == share["t1"].max()]
+    parts = []
+    for part, when in ((at_own, "At the networks' own end times"), (late, f"At t = {share['t1'].max():g}")):
+        found = {method: 100 * part[part["method"] == method]["value"] for method in ("adjoint", "anchored", "exact-1e-3", "exact-1e-5")}
+        if all(len(values) for values in found.values()) and (part is at_own or not part.index.equals(at_own.index)):
+            parts.append(f"{when} the continuous adjoint has {span(found['adjoint'])} % of the signs right, the anchored adjoint "
+                         f"{span(found['anchored'])} %, the exact gradient {span(found['exact-1e-3'])} % at tolerance 1e-3 and "
+                         f"{span(found['exact-1e-5'])} % at 1e-5")
+    return "; ".join(part if k == 0 else part[0].lower() + part[1:] for k, part in enumerate(parts)) or "No signs are measured yet"
+
+
+def by_gradient(frame: pd.DataFrame, epsilon: float = EPSILON) -> str:
+    """How many images one step leaves by adjoint, exact and reference gradient, and whether so many can rank the three."""
+    here, said, apart = frame[(frame["epsilon"] - epsilon).abs() < 1e-9], [], []
+    methods = ("adjoint", "exact-1e-3", "reference")
+    for title, part in here.groupby("title", sort=False):
+        rows = {method: part[part["method"] == method] for method in methods}
+        if not all(len(row) for row in rows.values()) or part["n"].nunique() > 1:
+            continue
+        n = int(part["n"].iloc[0])
+        left = {method: round(row["accuracy"].iloc[0] * n / 100) for method, row in rows.items()}
+        said.append(f"{', '.join(str(count) for count in left.values())} on {title}")
+        apart.append(max(left.values()) - min(left.values()))
+    if not said:
+        return "No network has been attacked along all three gradients yet."
+    needed = next(k for k in range(1, 100) if 2 / 2**k < SIGNIFICANCE)  # images that differ, all one way, for McNemar's test
+    return (f"Of {span(here['n'])} images, one step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the "
+            f"reference leaves {'; '.join(said)}. " + (
+                f"They differ by at most {max(apart)} image{'s' if max(apart) > 1 else ''}, and it would take {needed} to rank them."
+                if max(apart) < needed else f"They differ by up to {max(apart)} images."))
+
+
+def masks(runs: Sequence[Run]) -> str:
+    """In how many columns of `nodelib.diagnosis.masking_table` the plain attack leaves nothing that a mask could explain."""
+    plain = [r for run in runs for r in run.metrics if r["id"].startswith("mask-plain-")]
+    none = sum(r["correct"] == 0 for r in plain)
+    if not plain:
+        return "Nothing of this is measured yet."
+    return (f"Where the plain attack leaves nothing, there is no robustness for a mask to explain; so it is in {none} of "
+            f"{len(plain)} columns." if none else f"In none of {len(plain)} columns does the plain attack leave nothing.")
+
+
+def black_box(bounds: Sequence[tuple[Run, dict]]) -> str:
+    """Whether HopSkipJump gets further than the attacks by gradients on the runs of `nodelib.diagnosis.strong_bounds`."""
+    found = [(diagnosis.find(run, f"hop-skip-jump-t{worst['t1']:g}"), ahead) for run, worst in bounds
+             if (ahead := diagnosis.black_box_ahead(run, worst["t1"])) is not None]
+    if not found:
+        return "The attack that sees labels alone has not been measured on these networks yet."
+    queries, left = {r["settings"]["steps"] for r, _ in found}, [100 * r["accuracy"] for r, _ in found]
+    networks = "network" if len(found) == 1 else f"{len(found)} networks"
+    said = (f"With {span(queries, 4)} labels an image, HopSkipJump leaves {span(left)} % of {span([r['n'] for r, _ in found])} images on "
+            f"the {networks} it was run on")
+    further = sum(broken > 0 for _, (broken, _) in found)
+    return said + (", and breaks none that attacks by gradients leave: no black box is ahead, which would be a sign of masked "
+                   "gradients." if not further else
+                   f"; on {further} it breaks images that attacks by gradients leave, a sign of masked gradients.")
+
+
+def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:
+    """What it costs an attacker not to know the end time, and what averaging over end times gains.
+
+    attackers: names in the frame of `nodelib.random_end_time.random_end_time_accuracy`: knows the end time, aims at one, averages.
+    """
+    left = frame.pivot(index="epsilon", columns="attacker", values="accuracy")[list(attackers)]
+    knows, one, mean = (left[name] for name in attackers)
+    return (f"On these {frame['n'].max()} images averaging over end times gains at most {max(0.0, (one - mean).max()):.1f} points over "
+            f"aiming at the middle one, and knowing the end time gains at most {max(0.0, (left[[*attackers[1:]]].min(axis=1) - knows).max()):.1f} "
+            f"points more. At epsilon {epsilon:g} the best of the three leaves {left.loc[epsilon].min():.1f} %.")
+
+
+def anchors(seed: Mapping) -> str:
+    """What the published networks lose from their lowest PGD figure to AutoAttack; the masked one apart."""
+    lost, masked = [], []
+    for a in seed["anchors"]:
+        lowest = min(p["accuracy"] for p in a["pgd"])
+        (masked if "masked" in a["network"] else lost).append((lowest - a["autoattack"], a["clean"] - a["autoattack"]))
+    return (f"From the lowest PGD figure to AutoAttack the {len(lost)} that were trained against attacks lose "
+            f"{span([pgd for pgd, _ in lost], 2)} points, and {span([clean for _, clean in lost], 3)} from clean; the one whose "
+            f"gradients were masked loses {span([pgd for pgd, _ in masked], 3)} points and keeps nothing.")

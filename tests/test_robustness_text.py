@@ -1,0 +1,105 @@
+"""The sentences of the robustness page say what the records say, whatever has been measured."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from nodelib import robustness_text
+from nodelib.artifacts import read_json
+from nodelib.measurement import Measurement, record
+from nodelib.paths import data_dir
+
+SET = ["square-t100", "apgd-ce-t100", "apgd-t-t100", "fab-t-t100"]
+
+
+def run_of(tiny_run, name: str, *attacks: tuple[Measurement, int]):
+    """The tiny run under another name, trained to t = 100, with so many images right under each attack."""
+    records = [record(m, np.arange(m.n) < correct, 0.0, 0.0, "cpu", None, combines=SET if m.attack == "worst" else None)
+               for m, correct in attacks]
+    bits = {r["id"]: np.arange(r["n"]) < r["correct"] for r in records}
+
+    class Stub(type(tiny_run)):
+        def outcomes(self, record_id):
+            return bits[record_id]
+    return Stub(**{f.name: getattr(tiny_run, f.name) for f in dataclasses.fields(tiny_run)}
+                | {"name": name, "metrics": records, "config": {**tiny_run.config, "test_t1": 100.0}})
+
+
+def pgd(left: int, n: int = 50, label: str = "pgd10-exact") -> tuple[Measurement, int]:
+    return Measurement(100.0, n, "pgd", 0.3, steps=10, step_size=0.075, label=label), left
+
+
+def test_the_answer_counts_networks_attacked_by_the_whole_set_and_names_the_others(tiny_run):
+    assert robustness_text.answer([]) == "No network has been attacked with the whole set yet."
+    broken = run_of(tiny_run, "small-100", (Measurement(100.0, 50, "worst", 0.3), 0))
+    other = run_of(tiny_run, "large-random", pgd(1))
+    said = robustness_text.answer([broken, other])
+    assert "1 of the table's 6 networks were put" in said and "None keeps a single one of 50 images" in said
+    assert "Ten steps leave 2.0 % of 50 images of large-random" in said and "none left to try" not in said
+    kept = run_of(tiny_run, "large-100", (Measurement(100.0, 50, "worst", 0.3), 5))
+    assert "The one that keeps most, large-100, keeps 10.0 (4.3 to 21.4) %" in robustness_text.answer([broken, kept])
+
+
+def test_the_headline_lists_what_has_and_what_has_not_been_measured(tiny_run):
+    assert robustness_text.headline([]) == "The network of the headline, large-100, is not stored yet."
+    run = run_of(tiny_run, "large-100", (Measurement(100.0, 50, "fgsm", 0.3, label="fgsm-exact"), 1), pgd(0))
+    said = robustness_text.headline([run])
+    assert "one clipped step along the exact gradient leaves 2.0 % of 50 images, ten such steps leave 0.0 %" in said
+    assert "has not been tried with other gradients, a sweep over epsilon" in said
+    full = run_of(tiny_run, "large-100", pgd(0, label="mask-plain"), pgd(0, label="sweep-pgd40-eps0.3"), pgd(0, label="fgsm-by-exact-1e-3"),
+                  (Measurement(100.0, 5, "hop-skip-jump", 0.3), 2), (Measurement(100.0, 5, "transfer", 0.3, source="x-seed0"), 2))
+    assert robustness_text.headline([full]) == "large-100 has not been attacked yet."
+
+
+def test_signs_are_told_at_the_own_end_time_and_at_the_last():
+    shares = {"adjoint": (0.9, 0.5), "anchored": (0.95, 0.7), "exact-1e-3": (0.94, 0.6), "exact-1e-5": (0.99, 0.9)}
+    health = pd.DataFrame([("a-seed0", t1, "sign_agreement", method, value) for method, values in shares.items()
+                           for t1, value in zip((10.0, 500.0), values)], columns=["run", "t1", "name", "method", "value"])
+    said = robustness_text.signs(health, {"a-seed0": 10.0})
+    assert said.startswith("At the networks' own end times the continuous adjoint has 90 % of the signs right")
+    assert "; at t = 500 the continuous adjoint has 50 %" in said
+    assert "at t = 500" not in robustness_text.signs(health, {"a-seed0": 500.0})
+
+
+@pytest.mark.parametrize("left, said", [((1, 2, 0), "They differ by at most 2 images, and it would take 8 to rank them."),
+                                        ((1, 2, 20), "They differ by up to 19 images.")])
+def test_gradients_are_ranked_only_where_enough_images_differ(left, said):
+    frame = pd.DataFrame([("a, t = 10", method, 0.3, 100 * count / 64, 64)
+                          for method, count in zip(("adjoint", "exact-1e-3", "reference"), left)],
+                         columns=["title", "method", "epsilon", "accuracy", "n"])
+    words = robustness_text.by_gradient(frame)
+    assert words.endswith(said) and f"leaves {left[0]}, {left[1]}, {left[2]} on a, t = 10" in words
+    assert "not" not in words and "No network" in robustness_text.by_gradient(frame[:2])
+
+
+def test_a_mask_is_looked_for_only_where_something_is_left(tiny_run):
+    runs = [run_of(tiny_run, "small-100", pgd(left, label="mask-plain")) for left in (0, 0, 3)]
+    assert robustness_text.masks([]) == "Nothing of this is measured yet."
+    assert robustness_text.masks(runs).endswith("so it is in 2 of 3 columns.")
+    assert robustness_text.masks(runs[2:]) == "In none of 1 columns does the plain attack leave nothing."
+
+
+def test_a_black_box_is_compared_with_the_gradients(tiny_run):
+    box, worst = (Measurement(100.0, 50, "hop-skip-jump", 0.3, steps=1000), 20), (Measurement(100.0, 50, "worst", 0.3), 0)
+    def told(left: int) -> str:
+        run = run_of(tiny_run, "small-100", box, worst, pgd(left))
+        return robustness_text.black_box([(run, run.metric("worst-t100"))])
+    assert told(0).startswith("With 1,000 labels an image, HopSkipJump leaves 40 % of 50 images on the network it was run on, and breaks none")
+    assert "on 1 it breaks images that attacks by gradients leave" in told(30)
+    assert "has not been measured" in robustness_text.black_box([])
+
+
+def test_what_not_knowing_the_end_time_costs_is_the_largest_difference():
+    frame = pd.DataFrame([(name, epsilon, value, 50) for name, values in (("knows", (90.0, 40.0)), ("one", (90.0, 47.0)), ("mean", (89.0, 44.5)))
+                          for epsilon, value in zip((0.1, 0.3), values)], columns=["attacker", "epsilon", "accuracy", "n"])
+    said = robustness_text.drawing(frame, ("knows", "one", "mean"))
+    assert "gains at most 2.5 points over" in said and "gains at most 4.5 points more" in said and "leaves 40.0 %" in said
+
+
+def test_published_networks_lose_points_to_autoattack():
+    said = robustness_text.anchors(read_json(data_dir() / "seed.json"))
+    assert "the 4 that were trained against attacks lose 0.04 to 5.8 points, and 2.92 to 15.6 from clean" in said
