@@ -37,6 +37,11 @@ def measured(runs: Iterable[Run]) -> list[Run]:
     return [run for run in runs if look_up(run, "norm") or look_up(run, "on_a_ray")]
 
 
+def plain(runs: Iterable[Run]) -> list[Run]:
+    """The runs whose dynamics are the post's: with the last normalisation, and not leaky."""
+    return [run for run in runs if run.config["last_norm"] and not run.config["leaky"]]
+
+
 def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Class separation of centred directions, mean over seeds: columns run, t1, measure, value."""
     rows = [{"run": run.name, "t1": t1, "measure": label, "value": value(run, name, t1=t1, statistic="mean")}
@@ -83,6 +88,20 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
                                        "ray_distance", "accuracy_1", "accuracy_100", "accuracy_1000"])
 
 
+def velocity_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """The velocity against time: columns run, seed, t1, speed, angle, angle_centred; one row per run and snapshot.
+
+    `speed`: the median of |f| / |y| times that of |y|, near the median of |f|, which is not stored. `angle`: in degrees between
+    f(100) and f(t1), as it is and without the common drift; missing up to t1 = 100.
+    """
+    rows = [{"run": run.name, "seed": run.seed, "t1": t1,
+             "speed": value(run, "relative_speed", t1=t1) * value(run, "norm", t1=t1),
+             "angle": value(run, "velocity_angle", t1=t1, since=100.0, part="whole"),
+             "angle_centred": value(run, "velocity_angle", t1=t1, since=100.0, part="centred")}
+            for run in runs for t1 in SNAPSHOTS if look_up(run, "norm", t1=t1)]
+    return pd.DataFrame(rows, columns=["run", "seed", "t1", "speed", "angle", "angle_centred"])
+
+
 def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Rays (leaky: equilibria): one row per run.
 
@@ -110,13 +129,15 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where attacked images go: columns run, seed, t1, n, clean and attacked (shares nearest to their own class), angle.
+    """Where attacked images go: columns run, seed, t1, n, clean, attacked, angle, relative.
 
-    `angle`: median in degrees between an attacked image's centred direction and its clean image's.
+    `clean` and `attacked`: shares nearest to their own class. `angle`: median in degrees between an attacked image's centred
+    direction and its clean image's. `relative`: that over the angle between the mean states of a 6 and a 4, because all directions may draw together.
     """
     rows = [{"run": run.name, "seed": run.seed, "t1": t1, "n": found["n"],
              "clean": value(run, "nearest_class", t1=t1, statistic="mean"), "attacked": found["value"],
-             "angle": value(run, "attacked_angle", images="pgd", t1=t1)}
+             "angle": (angle := value(run, "attacked_angle", images="pgd", t1=t1)),
+             "relative": angle / value(run, "class_mean_angle", label="6-4", t1=t1)}
             for run in runs for t1 in SNAPSHOTS
             if (found := look_up(run, "nearest_class", images="pgd", t1=t1, statistic="mean")) is not None]
-    return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "clean", "attacked", "angle"])
+    return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "clean", "attacked", "angle", "relative"])

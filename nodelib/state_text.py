@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pandas as pd
 
 from nodelib import state_records
 from nodelib.artifacts import Run
-from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
+from nodelib.claims.end_time import ROWS
+from nodelib.claims.evidence import CLEAN, matches
+from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, RESIDUAL, SAME_CLASS, STANDARD, TURNING_SETTLED
+from nodelib.measurement import wilson
 from nodelib.pair_text import KINDS, span
 
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
 ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
 REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit of log time, below which it is at rest
-FALLEN = 0.2  # accuracy under attack below which a network is said not to resist
+STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and
+EQUAL = 1.1  # up to which it calls them equal
+NETWORKS = (*ROWS, STANDARD, ADVERSARIAL)  # of the post: its table's rows and its pair
 
 UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
 
@@ -33,91 +39,204 @@ def times(values: Iterable[float]) -> str:
     return time(found[0]) if time(found[0]) == time(found[-1]) else f"{time(found[0])} to {time(found[-1])}"
 
 
+def directions(frame: pd.DataFrame) -> str:
+    """In which networks directions settle, from `nodelib.state_records.settling_frame`: one sentence for all of them."""
+    if not len(frame):
+        return "When the direction settles is not measured in any network yet."
+    found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
+    settled = sorted((name for name in found if not math.isinf(max(found[name]))), key=lambda name: max(found[name]))
+    moving = ", ".join(name for name in found if name not in settled)
+    said = ", ".join(f"{name} (at t = {times(found[name])})" for name in settled)
+    if moving:
+        said += f" and not in {moving}" if settled else f"none of {moving}"
+    return (f"The direction of the median image, without the drift that all images share, settles by t = 1000 in {said} "
+            f"({_SETTLED}).")
+
+
+_SETTLED = f"settled: from then on it turns by less than {TURNING_SETTLED:g} radians for every factor e in time"
+
+
 def settling(frame: pd.DataFrame) -> str | None:
     """When the directions of the pair settle, from `nodelib.state_records.settling_frame`; None unless both are there."""
     found = {kind: frame[frame["run"] == f"wide-{kind}"]["turning"] for kind in KINDS}
     if not all(len(part) for part in found.values()):
         return None
+    if all(math.isinf(min(part)) for part in found.values()):
+        return "In the post's pair the direction of the median image does not settle by t = 1000, after either training."
     said = " and ".join(f"{'' if math.isinf(min(part)) else 'at t = '}{times(part)} after {kind} training"
                         for kind, part in found.items())
-    if all(math.isinf(min(part)) for part in found.values()):
-        said = f"by t = 1000 neither after {' nor after '.join(found)} training"
-    return (f"In the post's pair the median image's centred direction settles, turning by less than {TURNING_SETTLED:g} radians per "
-            f"unit of log time from then on, {said}.")
+    return f"In the post's pair the direction of the median image settles {said}."
+
+
+def window(runs: Sequence[Run]) -> str | None:
+    """How fast the pair's directions turn within the post's first films, and later; None unless both are measured."""
+    ends = (1.0, 10.0, 100.0, 1000.0)
+    turning = {kind: [_pair(runs, kind, "turning", part="centred", t1=t1) for t1 in ends] for kind in KINDS}
+    right = {kind: _pair(runs, kind, "state_accuracy", t1=10.0) for kind in KINDS}
+    if not all((*turning["adversarial"], *turning["standard"], *right.values())):
+        return None
+    listed = [f"by {', '.join(map(span, turning[kind][:-1]))} and {span(turning[kind][-1])} after {kind} training"
+              for kind in KINDS]
+    said = (f"At t = 1, 10, 100 and 1000 the centred direction turns {' and '.join(listed)}, in radians per unit of log time. At "
+            f"t = 10, where the post's first films end, the head is right for "
+            f"{' and '.join(f'{100 * min(right[kind]):.1f} %' for kind in KINDS)} of the images.")
+    (_, early, later, _), (_, other, then, _) = turning["adversarial"], turning["standard"]
+    if STEADIER * max(early) <= min(other):
+        said += " What the post saw holds there: the adversarially trained state turns less"
+        said += ("; at t = 100 the two turn equally fast." if max(*later, *then) <= EQUAL * min(*later, *then) else ".")
+    return said
 
 
 def told_apart(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
     """How well the direction tells a 6 from a 4 in the pair at an end time; None unless both are measured."""
-    shares, angles = ({kind: [v for run in runs if run.name == f"wide-{kind}"
-                              and not math.isnan(v := state_records.value(run, name, label="6-4", t1=t1))] for kind in KINDS}
+    shares, angles = ({kind: _pair(runs, kind, name, label="6-4", t1=t1) for kind in KINDS}
                       for name in ("nearest_class", "class_mean_angle"))
     if not all((*shares.values(), *angles.values())):
         return None
-    said = " and ".join(f"in {span(100 * v for v in shares[kind])} % of images after {kind} training (mean states "
-                        f"{span(angles[kind])} degrees apart)" for kind in KINDS)
-    return f"At t = {t1:g} the nearest class direction tells a 6 from a 4 {said}."
+    said = []
+    for kind in KINDS:
+        counts = [r["n"] for run in runs if run.name == f"wide-{kind}"
+                  and (r := state_records.look_up(run, "nearest_class", label="6-4", t1=t1))]
+        low, high = wilson(round(shares[kind][0] * counts[0]), counts[0])
+        sure = f" [95 %: {100 * low:.1f} to {100 * high:.1f}]" if len(counts) == 1 else ""
+        said.append(f"in {span(100 * v for v in shares[kind])} % of {span(counts)} images{sure} after {kind} training "
+                    f"(mean states, drift included, {span(angles[kind])} degrees apart)")
+    return f"At t = {t1:g} the nearest mean direction tells a 6 from a 4 (chance: 50 %) {' and '.join(said)}."
 
 
-def rays(frame: pd.DataFrame) -> str | None:
+def readable(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
+    """In which networks directions still tell the classes apart where the head fails; None if in none."""
+    said = []
+    for run in state_records.plain(runs):
+        near, head = (state_records.value(run, name, t1=t1, statistic="mean") for name in ("nearest_class", "state_accuracy"))
+        if near >= SAME_CLASS and near - head >= CLASS_GAP:
+            said.append(f"for {100 * near:.1f} % and the head for {100 * head:.1f} % of images in {run.name} (seed {run.seed})")
+    return (f"Directions can still tell the classes apart where the head fails: at t = {t1:g} the nearest class is right "
+            f"{', '.join(said)}.") if said else None
+
+
+def rays(frame: pd.DataFrame, short: bool = False) -> str | None:
     """Rays of the pair, from `nodelib.state_records.ray_frame`; None where neither network has been followed to its rays."""
     found = {kind: frame[frame["run"] == f"wide-{kind}"] for kind in KINDS}
     if not any(len(part) for part in found.values()):
         return None
-    said = "; ".join(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray, and {span(part['single'])} "
-                     f"of the ten classes on an attracting one that no other class shares" if len(part) else
-                     f"after {kind} training this is not measured yet" for kind, part in found.items())
-    return f"In the post's pair, {said}."
+    said = []
+    for kind, part in found.items():
+        if not len(part):
+            said.append(f"after {kind} training this is not measured yet")
+            continue
+        own = f", and {span(part['single'])} of the ten classes on an attracting one that no other class shares"
+        said.append(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray{'' if short else own}")
+    return f"In the post's pair, {'; '.join(said)}."
 
 
-def at_rest(frame: pd.DataFrame) -> str:
-    """In which networks directions come to rest, from `nodelib.state_records.ray_frame`: share of images per run."""
+def from_the_mean(frame: pd.DataFrame) -> str:
+    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty."""
+    said, failed = [], []
+    for row in frame[frame["most"] == 0].itertuples():
+        name = f"{row.run} (seed {row.seed})"
+        if row.residual <= RESIDUAL:
+            said.append(f"In {name} the solve from the mean state finds a ray (residual {row.residual:.0e}), and it "
+                        f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f}).")
+        else:
+            failed.append(f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
+    if failed:
+        said.append(f"It finds none in {', '.join(failed)}." if said else
+                    f"The solve from the mean state finds no ray in {', '.join(failed)}.")
+    return " ".join(said)
+
+
+def not_followed(runs: Sequence[Run]) -> str:
+    """Names of the post's networks that have not been followed to their rays, as a list in words."""
+    followed = set(state_records.ray_frame(runs)["run"])
+    return ", ".join(name for name in NETWORKS if name not in followed) or "none"
+
+
+def at_rest(runs: Sequence[Run]) -> str:
+    """In which networks directions come to rest: share of images per run that has been followed to its rays."""
+    frame = state_records.ray_frame(runs)
     if not len(frame):
         return "No network's states have been followed to their end yet."
     shares: dict[str, list[str]] = {}
     for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
         shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(f"{row.run} (seed {row.seed})")
     said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
-    return f"Share of images whose direction comes to rest: {said}."
+    return (f"Followed further, the direction of this share of the images comes to rest: {said}; not followed: "
+            f"{not_followed(runs)}.")
 
 
-def shared(runs: Sequence[Run]) -> str:
+def shared(runs: Sequence[Run], short: bool = False) -> str:
     """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
     said = []
     for run in runs:
-        shares = [state_records.value(run, "ray_share", label=str(digit), statistic="mean") for digit in range(10)]
-        if state_records.value(run, "distinct_attractors", statistic="count") == 1 and min(shares) >= SAME_CLASS:
+        if _one_for_all(run):
+            more = "" if short else (" What tells the classes apart at a finite time is the way there; as t grows without bound, "
+                                     "every image gets the same answer.")
             said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same "
-                        f"{'equilibrium' if run.config['leaky'] else 'ray'}: a steady state, and not one per class. What tells the "
-                        f"classes apart at a finite time is the way there.")
+                        f"{'equilibrium' if run.config['leaky'] else 'ray'}: a steady state, and not one per class.{more}")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
-def leaky(runs: Sequence[Run]) -> str:
-    """Equilibria of the leaky controls, as far as they are measured."""
-    controls = [run for run in runs if run.config["leaky"]]
-    rows, late = state_records.ray_frame(controls), state_records.late_frame(controls)
-    if not len(rows):
-        return "No leaky control is measured yet."
+def exponents(runs: Sequence[Run]) -> str:
+    """The measured Lyapunov exponent against the one that theory gives where all images end on one ray; may be empty."""
     said = []
-    for row in rows.itertuples():
-        words = (f"in {row.run} (seed {row.seed}) {100 * row.on_a_ray:.0f} % of images end at an equilibrium, and {row.single} of "
-                 f"the ten classes at an attracting one that no other class shares")
-        accuracy = late[(late["run"] == row.run) & (late["seed"] == row.seed)]["accuracy_1000"]
-        if len(accuracy.dropna()):
-            words += f"; its accuracy at t = 1000 is {100 * accuracy.iloc[0]:.1f} %"
-        said.append(words)
-    return ". ".join(s[0].upper() + s[1:] for s in said) + "."
+    for row in state_records.ray_frame([run for run in runs if _one_for_all(run)]).itertuples():
+        if row.on_a_ray < 1 or math.isnan(row.exponent) or math.isnan(row.standard_error):
+            continue
+        expected = row.eigenvalue - 1
+        off = abs(row.exponent - expected) > 2 * row.standard_error
+        said.append(f"In {row.run} (seed {row.seed}), where every image ends on one ray, the exponent must be the largest "
+                    f"real part less 1, {expected:.2f}; the estimate is {row.exponent:.2f} ± {2 * row.standard_error:.2f}"
+                    + (", so that ± is not the whole error." if off else ", which agrees."))
+    return " ".join(said)
 
 
-def pulled(frame: pd.DataFrame, name: str = "wide-adversarial") -> str | None:
+def leaky(runs: Sequence[Run], short: bool = False) -> str:
+    """The leaky controls, as far as they are measured: accuracy at their own end time, under attack, later; equilibria."""
+    said = []
+    for run in runs:
+        if not run.config["leaky"]:
+            continue
+        end, parts = run.config["t1"][1], []
+        if clean := _clean(run, end):
+            parts.append(f"the head is right for {100 * clean['accuracy']:.1f} % of {clean['n']:,} images at its own end time "
+                         f"t = {end:g}")
+        if attacked := _under_attack(run):
+            parts.append(f"PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
+                         f"t = {attacked['t1']:g}")
+        if not short and end != 10 and (late := _clean(run, 10.0)):
+            parts.append(f"at t = 10 the head is right for {100 * late['accuracy']:.1f} %")
+        for row in state_records.ray_frame([run]).itertuples():
+            parts.append(f"{100 * row.on_a_ray:.0f} % of images end at an equilibrium")
+            kind, found = "repels" if row.eigenvalue > 1 else "attracts", (
+                f"(residual {row.residual:.1g}, largest real part there {row.eigenvalue:.2f})")
+            if not short and row.most > 0:
+                parts.append(f"{row.single} of the ten classes end at an attracting one that no other class shares")
+            elif not short and row.residual <= RESIDUAL:
+                parts.append(f"a solve from the mean state finds one that {kind} {found}")
+            elif not short:
+                parts.append(f"a solve from the mean state finds none {found}")
+        if parts:
+            said.append(f"In {run.name} (seed {run.seed}) {'; '.join(parts)}.")
+    return " ".join(said) or "No leaky control is measured yet."
+
+
+def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
     """Where attacked images of a run end, from `nodelib.state_records.attacked_frame`; None where not measured."""
     rows = {t1: frame[(frame["run"] == name) & (frame["t1"] == t1)] for t1 in (1.0, 1000.0)}
     if not all(len(part) for part in rows.values()):
         return None
     early, late = rows[1.0], rows[1000.0]
-    return (f"In {name}, {span(100 * early['attacked'])} % of attacked images are nearest to their own class at t = 1 and "
-            f"{span(100 * late['attacked'])} % at t = 1000; the angle to the clean image's direction goes from "
+    said = (f"In {name}, {span(100 * early['attacked'])} % of attacked images are nearest to their own class at t = 1 and "
+            f"{span(100 * late['attacked'])} % at t = 1000, of clean images {span(100 * early['clean'])} and "
+            f"{span(100 * late['clean'])} %; the angle to the clean image's direction goes from "
             f"{span(early['angle'])} to {span(late['angle'])} degrees.")
+    if not (early["relative"].isna().any() or late["relative"].isna().any()):
+        said += (f" In units of the angle between the mean states of a 6 and a 4, drift included, that is from "
+                 f"{span(early['relative'], 2)} to {span(late['relative'], 2)}")
+        said += (": measured by how far the classes are apart, attacked images move away from the clean ones."
+                 if min(late["relative"]) > max(early["relative"]) else ".")
+    return said
 
 
 def come_to_rest(runs: Sequence[Run]) -> str:
@@ -130,7 +249,7 @@ def come_to_rest(runs: Sequence[Run]) -> str:
             said.append(f"Without its last normalisation a network's states do come to rest ({row.run}, seed {row.seed}): "
                         f"{100 * row.accuracy_1000:.1f} % of {row.n} images are still classified correctly at t = 1000"
                         + (f", and PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
-                           f"t = {attacked['t1']:g}" if attacked else "") + ".")
+                           f"t = {attacked['t1']:g}{_moving(run, attacked['t1'])}" if attacked else "") + ".")
     return " ".join(said)
 
 
@@ -145,11 +264,11 @@ def rest(run: Run | None, found: tuple[float, float, float, float, float] | None
     if run is None or found is None:
         return "Whether states come to rest without the last normalisation is not measured yet."
     time, still, right, within, across = found
-    said = [f"At t = {time:,.0f} the velocity of {100 * still:.0f} % of the states is exactly zero, and the head classifies "
-            f"{100 * right:.1f} % of the images correctly."]
+    said = [f"At t = {time:,.0f} the velocity of {100 * still:.1f} % of the numerical states is exactly zero, and the head "
+            f"classifies {100 * right:.1f} % of the images correctly."]
     if still >= MOST:
-        said.append("This is a steady state in the strict sense, and where the classes are still told apart an accuracy that "
-                    "lasts for ever." if right >= MOST else "This is a steady state in the strict sense, and not a useful one.")
+        said.append("Such a state stays where it is, and its class with it."
+                    if right >= MOST else "Such a state stays where it is, and it is of no use.")
         said.append(f"It is not one state per class: two images of a class end {within:.0f} degrees apart, two of different "
                     f"classes {across:.0f}, each where it happened to stop." if within > ONE_STATE else
                     f"Images of a class end {within:.0f} degrees apart.")
@@ -158,10 +277,55 @@ def rest(run: Run | None, found: tuple[float, float, float, float, float] | None
     attacked = _under_attack(run)
     if attacked:
         said.append(f"Under PGD of ten steps with the exact gradient, epsilon {attacked['epsilon']:g}, {attacked['n']:,} images, "
-                    f"it keeps {100 * attacked['accuracy']:.1f} % at t = {attacked['t1']:g}"
-                    + (": states that come to rest do not make a network robust, for the attack moves the image before "
-                       "the state sets out." if still >= MOST and attacked["accuracy"] < FALLEN else "."))
+                    f"it keeps {100 * attacked['accuracy']:.1f} % at t = {attacked['t1']:g}{_moving(run, attacked['t1'])}.")
     return " ".join(said)
+
+
+def stability(eigenvalues: np.ndarray, residual: float, short: bool = False) -> str:
+    """Whether directions are drawn to a ray or driven from it; where no ray was found, that.
+
+    Args:
+        eigenvalues: complex, of the Jacobian of f where the solver stops; those with real part above 1 repel.
+        residual: |f(w) - w| / |w| there.
+        short: without the count of eigenvalues.
+    """
+    unstable, leading = int((eigenvalues.real > 1).sum()), f"{eigenvalues.real.max():.2f}"
+    if residual > RESIDUAL:
+        said = f"No ray was found: the solver stops at a residual of {residual:.2g}, although a ray exists."
+        return said if short else (f"{said} Of the {len(eigenvalues)} eigenvalues of J there, {unstable} "
+                                   f"{'has' if unstable == 1 else 'have'} real part above 1, the largest being {leading}; "
+                                   f"that says nothing about a ray elsewhere.")
+    if short:
+        return f"A ray was found, and it {'repels' if unstable else 'attracts'} (largest real part {leading}; below 1 attracts)."
+    if not unstable:
+        return f"The ray attracts: all {len(eigenvalues)} eigenvalues there have real part below 1, the largest being {leading}."
+    return (f"The ray repels: of the {len(eigenvalues)} eigenvalues there, {unstable} {'has' if unstable == 1 else 'have'} real "
+            f"part above 1, the largest being {leading}. A state may come near along the stable directions and is thrown out "
+            f"along the unstable ones.")
+
+
+def _pair(runs: Sequence[Run], kind: str, name: str, **conditions: object) -> list[float]:
+    """A measurement of all seeds of one of the pair that have it."""
+    found = (state_records.value(run, name, **conditions) for run in runs if run.name == f"wide-{kind}")
+    return [v for v in found if not math.isnan(v)]
+
+
+def _one_for_all(run: Run) -> bool:
+    """Whether all ten classes end on one and the same ray."""
+    shares = [state_records.value(run, "ray_share", label=str(digit), statistic="mean") for digit in range(10)]
+    return state_records.value(run, "distinct_attractors", statistic="count") == 1 and min(shares) >= SAME_CLASS
+
+
+def _moving(run: Run, t1: float) -> str:
+    """A clause on how far from rest the median state is at an end time; empty where it is at rest, or not measured."""
+    pace = t1 * state_records.value(run, "relative_speed", t1=t1)
+    return (f", where the median state still moves by {100 * pace:.1f} % of its size per unit of log time, so that it was not "
+            f"attacked at rest" if pace > REST else "")
+
+
+def _clean(run: Run, t1: float) -> dict | None:
+    """Clean accuracy at an end time, on as many images as there are."""
+    return max((r for r in run.metrics if matches(r, t1=float(t1), **CLEAN)), key=lambda r: r["n"], default=None)
 
 
 def _under_attack(run: Run) -> dict | None:

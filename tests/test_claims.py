@@ -250,6 +250,18 @@ def test_claims_settled_by_chapters(claim, values, expected):
     assert verdict(claim, chapters={claim: values}).verdict == expected
 
 
+def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_are():
+    judged = verdict("C3", chapters={"C3": {**C3, "adjoint_error": [0.1, 0.9, 0.95, 1.0], "backprop_error": [0.1, 0.5, 2.0, 3.0]}})
+    assert judged.reason.endswith("from t1 = 100 on both are useless, their errors about as large as the gradient or larger")
+    assert [str(figure) for figure in judged.ours[:3]] == ["adjoint error at t1 = 1: 0.1", "backprop error at t1 = 1: 0.1",
+                                                           "adjoint error at t1 = 10: 0.9"]
+    assert "useless" not in verdict("C3", chapters={"C3": C3}).reason
+
+
+def test_a_count_is_shown_without_decimals():
+    assert str(claims.Figure("entries", 13, unit="of 24")) == "entries: 13 of 24" and str(claims.Figure("evaluations", 13.0)) == "evaluations: 13.0"
+
+
 # -- claims settled by runs ------------------------------------------------------------------------
 
 def test_fewer_parameters_is_an_artefact_when_a_single_block_does_as_well():

@@ -67,6 +67,15 @@ def test_the_late_exponent_is_that_of_the_norm(tiny_run):
     assert state_records.late_frame([leaky])["velocity_angle_centred"].isna().all()
 
 
+def test_the_velocity_is_followed_from_snapshot_to_snapshot(tiny_run):
+    measured = [record("norm", 20.0, n=5, t1=100.0), record("relative_speed", 0.1, n=5, t1=100.0),
+                record("norm", 40.0, n=5, t1=500.0), record("relative_speed", 0.05, n=5, t1=500.0),
+                record("velocity_angle", 4.0, n=5, t1=500.0, since=100, part="whole")]
+    first, later = state_records.velocity_frame([run_of(tiny_run, measured), run_of(tiny_run, [])]).itertuples()
+    assert first.speed == later.speed == pytest.approx(2.0) and first.t1 == 100.0 and math.isnan(first.angle)
+    assert later.angle == 4.0 and math.isnan(later.angle_centred)
+
+
 def test_a_state_at_rest_has_no_pace_and_no_direction(tiny_run):
     measured = [record("norm", 20.0, n=5, t1=100.0), record("norm", 20.0, n=5, t1=1000.0), record("relative_speed", 0.0, n=5, t1=1000.0),
                 record("velocity_angle", 4.0, n=5, t1=1000.0, since=100, part="centred"),
@@ -85,8 +94,15 @@ def test_attacked_images_stand_beside_clean_ones(tiny_run):
     measured = [record("nearest_class", 0.9, n=5, t1=1.0, statistic="mean"),
                 record("nearest_class", 0.4, n=5, t1=1.0, images="pgd", statistic="mean"),
                 record("attacked_angle", 12.0, n=5, t1=1.0, images="pgd")]
-    assert state_records.attacked_frame([run_of(tiny_run, measured)]).values.tolist() == [
-        ["wide-adversarial", 0, 1.0, 5, 0.9, 0.4, 12.0]]
+    (row,) = state_records.attacked_frame([run_of(tiny_run, measured)]).values.tolist()
+    assert row[:-1] == ["wide-adversarial", 0, 1.0, 5, 0.9, 0.4, 12.0] and math.isnan(row[-1])
+    measured.append(record("class_mean_angle", 48.0, n=5, t1=1.0, label="6-4"))
+    assert state_records.attacked_frame([run_of(tiny_run, measured)])["relative"].tolist() == [0.25]
+
+
+def test_controls_are_no_plain_networks(tiny_run):
+    runs = [dataclasses.replace(tiny_run, config={**tiny_run.config, **more}) for more in ({}, {"leaky": True}, {"last_norm": False})]
+    assert state_records.plain(runs) == runs[:1]
 
 
 def test_every_record_name_looked_up_is_one_of_the_contract():

@@ -221,7 +221,7 @@ CLAIMS = (
           "94.35, 72.16, 94.66, 96.68 %",
           "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: in part).",
           "05-the-table", keeps_accuracy),
-    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from 20 to 30 to hundreds.", "20 to 30, 100s",
+    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.", "20 to 30, 100s",
           "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training (in part: "
           "at least twice as many).", "07-adversarial-training", adversarial_nfe),
     Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.", "graphs",

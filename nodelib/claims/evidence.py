@@ -213,7 +213,7 @@ def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
 
 
 def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
-    """Mean over seeds (or trajectories) with their range."""
+    """Mean over seeds with their range."""
     if len(values) == 1:
         return Figure(label, values[0], unit=unit)
     return Figure(label, sum(values) / len(values), min(values), max(values), unit, f"range over {len(values)} seeds")

@@ -28,6 +28,9 @@ ADJOINT_ERROR_FACTOR = 2.0
 """The adjoint's error may be twice that of backprop through the same solve: two solves, each with an error
 of the tolerance's size. More than that is the method's own failure."""
 
+USELESS = 0.9
+"""Relative error of a gradient from which on the reason calls it useless: that of a gradient of zero is 1. It judges nothing."""
+
 MATCH_POINTS = 0.3
 """Accuracies at 99 % on 10,000 images have a 95 % interval of 0.2 points either side; a gap of 0.3 is the
 smallest one that such a test set can see."""
@@ -96,7 +99,12 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
               f"with ten times the steps (backprop {backprop_memory:.1f})")
     reason += (f"; on a trained network its error exceeds twice backprop's at t1 = {', '.join(f'{t:g}' for t in fails)}"
                if fails else "; on a trained network its error stays within twice backprop's at every end time")
-    return Verdict(verdict, reason, tuple(Figure(f"adjoint error at t1 = {t:g}", a) for t, a in zip(times, adjoint)))
+    errors = list(zip(times, adjoint, backprop))
+    useless = [t for t in times if all(min(a, b) >= USELESS for s, a, b in errors if s >= t)]
+    if useless:
+        reason += f"; from t1 = {min(useless):g} on both are useless, their errors about as large as the gradient or larger"
+    return Verdict(verdict, reason, tuple(Figure(f"{method} error at t1 = {t:g}", value) for t, *both in errors
+                                          for method, value in zip(("adjoint", "backprop"), both)))
 
 
 def fewer_parameters(evidence: Evidence) -> Verdict:

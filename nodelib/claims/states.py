@@ -92,9 +92,9 @@ def steady_not_equilibrium(evidence: Evidence) -> Verdict:
     slope = [math.log10(b / a) for a, b in zip(early, late)]
     linear = LINEAR[0] <= min(slope) and max(slope) <= LINEAR[1]
     constant, informative = max(whole) <= SMALL_ANGLE, max(centred) <= SMALL_ANGLE
-    figures = (value_figure("slope of log |z|", slope), value_figure("angle f(100), f(1000)", whole, "degrees"),
+    figures = (value_figure("slope of log |z| against log t", slope), value_figure("angle f(100), f(1000)", whole, "degrees"),
                value_figure("same without the common drift", centred, "degrees"))
-    reason = (f"|z| grows with slope {statistics.fmean(slope):.2f} in log time between t1 = 100 and 1000, f turns by "
+    reason = (f"log |z| against log t has slope {statistics.fmean(slope):.2f} between t1 = 100 and 1000, f turns by "
               f"{statistics.fmean(whole):.1f} degrees, without the common drift by {statistics.fmean(centred):.1f}")
     if linear and constant:
         return Verdict(REPRODUCED if informative else ARTEFACT, reason, figures)

@@ -45,6 +45,8 @@ class Figure:
 
 
 def _number(value: float) -> str:
+    if isinstance(value, int):  # a count
+        return f"{value:,}"
     return f"{value:.3g}" if abs(value) < 10 else f"{value:.1f}"
 
 
