@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -79,41 +78,7 @@ def test_classes_that_the_head_no_longer_tells_apart_are_named(tiny_run):
     assert state_text.readable([run("small-10", 0.5, 0.1), run_of(tiny_run, "small-100", [])]) is None
 
 
-def test_leaky_controls_are_described_one_by_one(tiny_run):
-    measured = [record("on_a_ray", 0.5, n=20, t1=100.0, statistic="mean")]
-    run = run_of(tiny_run, "small-100-leaky", measured, leaky=True, t1=[4.6, 4.6])
-    clean = dict(attack="none", pooling="fixed", rtol=1e-3, n=100)
-    run = dataclasses.replace(run, metrics=[dict(clean, id="none-t4.6", t1=4.6, accuracy=0.985),
-                                            dict(clean, id="none-t10", t1=10.0, accuracy=0.18),
-                                            dict(id="pgd10-exact-t4.6", t1=4.6, accuracy=0.0, n=100)])
-    assert state_text.leaky([]) == "No leaky control is measured yet."
-    said = state_text.leaky([run, run_of(tiny_run, "small-10", measured)])
-    assert said.startswith("In small-100-leaky (seed 0) the head is right for 98.5 % of 100 images at its own end time t = 4.6; "
-                           "PGD of ten steps leaves 0.0 % of 100 at t = 4.6; at t = 10 the head is right for 18.0 %; "
-                           "50 % of images end at an equilibrium")
-    assert "small-10 " not in said
-    assert "t = 10 " not in state_text.leaky([run], short=True)
-
-
-def test_a_ray_attracts_unless_an_eigenvalue_lies_right_of_one():
-    attracting, repelling = np.array([0.5, -3.0 + 1.0j]), np.array([0.5, 1.25 + 1.0j, 1.25 - 1.0j])
-    said = state_text.stability(attracting, 1e-9)
-    assert said == "The ray attracts: all 2 eigenvalues there have real part below 1, the largest being 0.50."
-    said = state_text.stability(repelling, 1e-9)
-    assert said.startswith("The ray repels: of the 3 eigenvalues there, 2 have real part above 1")
-    assert "repels (largest real part 1.25" in state_text.stability(repelling, 1e-9, short=True)
-
-
-def test_a_point_that_is_no_ray_neither_attracts_nor_repels():
-    for values in (np.array([0.5]), np.array([0.5, 1.25])):
-        said = state_text.stability(values, 0.27)
-        assert said.startswith("No ray was found: the solver stops at a residual of 0.27, although a ray exists.")
-        assert "repel" not in said and "attract" not in said and "nothing about a ray elsewhere" in said
-    assert "eigenvalue" not in state_text.stability(values, 0.27, short=True)
-
-
-def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
-    assert state_text.rays(state_records.ray_frame([])) is None
+def test_attacked_images_are_silent_without_records(tiny_run):
     assert state_text.pulled(state_records.attacked_frame([])) is None
     frame = pd.DataFrame([["wide-adversarial", 0, t1, 5, clean, share, angle, relative] for t1, clean, share, angle, relative in
                           ((1.0, 0.9, 0.5, 20.0, 0.2), (1000.0, 0.6, 0.8, 9.0, 1.5))],
@@ -123,95 +88,3 @@ def test_rays_and_attacked_images_are_silent_without_records(tiny_run):
     assert "from 0.2 to 1.5: measured by" in said
     assert "move away" not in state_text.pulled(frame.assign(relative=0.2))
     assert "In units" not in state_text.pulled(frame.assign(relative=math.nan))
-
-
-def test_rays_are_told_of_the_network_that_has_them_and_the_other_is_named(tiny_run):
-    measured = [record("on_a_ray", 0.25, n=20, t1=1000.0, statistic="mean")]
-    frame = state_records.ray_frame([run_of(tiny_run, "wide-adversarial", measured)])
-    said = state_text.rays(frame)
-    assert "after adversarial training 25 % of images end on a ray, and 0 of the ten" in said
-    assert said.endswith("after standard training this is not measured yet.")
-    assert "classes" not in state_text.rays(frame, short=True)
-
-
-def test_a_ray_from_the_mean_state_is_told_from_a_failed_solve(tiny_run):
-    def run(name, on, residual, eigenvalue):
-        return run_of(tiny_run, name, [record("on_a_ray", on, n=20, t1=1000.0, statistic="mean"),
-                                       *(record(what, v, n=2, t1=1000.0, label=str(digit), statistic=statistic)
-                                         for digit in range(10) for what, v, statistic in
-                                         (("attractors", on, "count"), ("ray_residual", residual, "max"),
-                                          ("ray_eigenvalue", eigenvalue, "max")))])
-
-    frame = state_records.ray_frame([run("small-10", 0, 0.27, 2.8), run("wide-adversarial", 0, 8e-12, 1.54),
-                                     run("small-random", 1, 1e-9, 0.2)])
-    assert state_text.from_the_mean(frame) == (
-        "In wide-adversarial (seed 0) the solve from the mean state finds a ray (residual 8e-12), and it repels (largest real "
-        "part 1.54). It finds none in small-10 (seed 0, residual 0.27).")
-    assert state_text.from_the_mean(frame[:1]).startswith("The solve from the mean state finds no ray in small-10")
-    assert state_text.from_the_mean(frame[2:]) == ""
-
-
-def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
-    runs = [run_of(tiny_run, name, [record("on_a_ray", share, n=20, t1=1000.0, statistic="mean")])
-            for name, share in (("small-10", 0.0), ("small-random", 1.0), ("small-100", 0.0))]
-    assert state_text.at_rest(runs) == (
-        "Followed further, the direction of this share of the images comes to rest: 100 % in small-random (seed 0); 0 % in "
-        "small-10 (seed 0), small-100 (seed 0); not followed: large-10, large-random, large-100, wide-standard, wide-adversarial.")
-    assert state_text.at_rest([]).startswith("No network")
-
-
-def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
-    def run(name, distinct, share=1.0):
-        return run_of(tiny_run, name, [record("distinct_attractors", distinct, n=20, t1=1000.0, statistic="count"),
-                                       *(record("ray_share", share, n=2, t1=1000.0, label=str(digit), statistic="mean")
-                                         for digit in range(10))])
-
-    one, each, few = run("small-random", 1), run("small-100", 10), run("small-10", 1, share=0.3)
-    assert state_text.shared([few]).startswith("In no network")
-    assert state_text.shared([one, each]).startswith("In small-random (seed 0) all ten classes end on one and the same ray")
-    assert "small-100" not in state_text.shared([one, each])
-    assert state_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
-    assert state_text.shared([one]).endswith("every image gets the same answer.")
-    assert state_text.shared([one], short=True).endswith("not one per class.")
-
-
-@pytest.mark.parametrize("exponent, end", [(-0.82, "so that ± is not the whole error."), (-0.79, "which agrees.")])
-def test_on_a_common_ray_the_exponent_is_held_against_the_eigenvalue(tiny_run, exponent, end):
-    measured = [record("distinct_attractors", 1, n=20, t1=1000.0, statistic="count"),
-                record("on_a_ray", 1.0, n=20, t1=1000.0, statistic="mean"),
-                record("lyapunov_exponent", exponent, n=12, t1=1000.0, statistic="mean", standard_error=0.01)]
-    for digit in range(10):
-        measured += [record("ray_share", 1.0, n=2, t1=1000.0, label=str(digit), statistic="mean"),
-                     record("ray_eigenvalue", 0.22, n=2, t1=1000.0, label=str(digit), statistic="max")]
-    said = state_text.exponents([run_of(tiny_run, "small-random", measured), run_of(tiny_run, "small-10", [])])
-    assert "less 1, -0.78; the estimate is " in said and said.endswith(end)
-    assert state_text.exponents([]) == ""
-
-
-def test_networks_at_rest_are_told_from_those_that_move(tiny_run):
-    late = [record("norm", 2.0, n=5, t1=100.0), record("norm", 2.0, n=5, t1=1000.0),
-            record("state_accuracy", 0.976, n=5, t1=1000.0, statistic="mean")]
-    still, moving = ([*late, record("relative_speed", speed, n=5, t1=1000.0)] for speed in (1e-9, 1e-3))
-    said = state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", still, last_norm=False)])
-    assert "97.6 % of 5 images are still classified correctly at t = 1000" in said
-    attacked = [{"id": "pgd10-exact-t500", "t1": 500.0, "accuracy": 0.01, "n": 50, "epsilon": 0.3}]
-    run = dataclasses.replace(run_of(tiny_run, "small-100-nolast", still, last_norm=False), metrics=attacked)
-    assert "PGD of ten steps leaves 1.0 % of 50 at t = 500" in state_text.come_to_rest([run])
-    early = dataclasses.replace(run, measurements=[*still, record("relative_speed", 5e-5, n=5, t1=500.0)])
-    assert "by 2.5 % of its size per unit of log time, so that it was not attacked at rest." in state_text.come_to_rest([early])
-    assert state_text.come_to_rest([run_of(tiny_run, "small-100-nolast", moving, last_norm=False), run_of(tiny_run, "small-100", still)]) == ""
-
-
-def test_rest_is_told_with_what_it_does_and_does_not_bring(tiny_run):
-    run = run_of(tiny_run, "small-100-nolast", [], last_norm=False)
-    run = dataclasses.replace(run, metrics=[{"id": f"pgd10-exact-t{t1:g}", "t1": t1, "accuracy": a, "n": 50, "epsilon": 0.3}
-                                            for t1, a in ((100.0, 0.5), (500.0, 0.01))])
-    said = state_text.rest(run, (1e4, 0.97, 0.975, 49.0, 64.0))
-    assert "97.0 % of the numerical states is exactly zero" in said and "97.5 % of the images" in said
-    assert "its class with it" in said and "not one state per class" in said and said.endswith("keeps 1.0 % at t = 500.")
-    on_the_way = state_text.rest(run, (1e4, 0.1, 0.5, 49.0, 64.0))
-    assert "still on their way" in on_the_way and "stays" not in on_the_way
-    assert "of no use" in state_text.rest(run, (1e4, 0.97, 0.3, 2.0, 64.0))
-    attacked_early = dataclasses.replace(run, measurements=[record("relative_speed", 5e-5, n=5, t1=500.0)])
-    assert "not attacked at rest" in state_text.rest(attacked_early, (1e4, 0.97, 0.975, 49.0, 64.0))
-    assert "not measured yet" in state_text.rest(None, None) and "not measured yet" in state_text.rest(run, None)

@@ -1,0 +1,215 @@
+"""What measured rays, equilibria and states at rest say, as sentences for the prose of the chapters on states."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from nodelib import state_records
+from nodelib.artifacts import Run
+from nodelib.claims.evidence import CLEAN, matches
+from nodelib.claims.states import RESIDUAL, SAME_CLASS
+from nodelib.pair_text import KINDS, span
+from nodelib.state_text import NETWORKS
+
+MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
+ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
+REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit of log time, below which it is at rest
+
+
+def rays(frame: pd.DataFrame, short: bool = False) -> str | None:
+    """Rays of the pair, from `nodelib.state_records.ray_frame`; None where neither network has been followed to its rays."""
+    found = {kind: frame[frame["run"] == f"wide-{kind}"] for kind in KINDS}
+    if not any(len(part) for part in found.values()):
+        return None
+    said = []
+    for kind, part in found.items():
+        if not len(part):
+            said.append(f"after {kind} training this is not measured yet")
+            continue
+        own = f", and {span(part['single'])} of the ten classes on an attracting one that no other class shares"
+        said.append(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray{'' if short else own}")
+    return f"In the post's pair, {'; '.join(said)}."
+
+
+def from_the_mean(frame: pd.DataFrame) -> str:
+    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty."""
+    said, failed = [], []
+    for row in frame[frame["most"] == 0].itertuples():
+        name = f"{row.run} (seed {row.seed})"
+        if row.residual <= RESIDUAL:
+            said.append(f"In {name} the solve from the mean state finds a ray (residual {row.residual:.0e}), and it "
+                        f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f}).")
+        else:
+            failed.append(f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
+    if failed:
+        said.append(f"It finds none in {', '.join(failed)}." if said else
+                    f"The solve from the mean state finds no ray in {', '.join(failed)}.")
+    return " ".join(said)
+
+
+def not_followed(runs: Sequence[Run]) -> str:
+    """Names of the post's networks that have not been followed to their rays, as a list in words."""
+    followed = set(state_records.ray_frame(runs)["run"])
+    return ", ".join(name for name in NETWORKS if name not in followed) or "none"
+
+
+def at_rest(runs: Sequence[Run]) -> str:
+    """In which networks directions come to rest: share of images per run that has been followed to its rays."""
+    frame = state_records.ray_frame(runs)
+    if not len(frame):
+        return "No network's states have been followed to their end yet."
+    shares: dict[str, list[str]] = {}
+    for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
+        shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(f"{row.run} (seed {row.seed})")
+    said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
+    return (f"Followed further, the direction of this share of the images comes to rest: {said}; not followed: "
+            f"{not_followed(runs)}.")
+
+
+def shared(runs: Sequence[Run], short: bool = False) -> str:
+    """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
+    said = []
+    for run in runs:
+        if _one_for_all(run):
+            more = "" if short else (" What tells the classes apart at a finite time is the way there; as t grows without bound, "
+                                     "every image gets the same answer.")
+            said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same "
+                        f"{'equilibrium' if run.config['leaky'] else 'ray'}: a steady state, and not one per class.{more}")
+    return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
+
+
+def exponents(runs: Sequence[Run]) -> str:
+    """The measured Lyapunov exponent against the one that theory gives where all images end on one ray; may be empty."""
+    said = []
+    for row in state_records.ray_frame([run for run in runs if _one_for_all(run)]).itertuples():
+        if row.on_a_ray < 1 or math.isnan(row.exponent) or math.isnan(row.standard_error):
+            continue
+        expected = row.eigenvalue - 1
+        off = abs(row.exponent - expected) > 2 * row.standard_error
+        said.append(f"In {row.run} (seed {row.seed}), where every image ends on one ray, the exponent must be the largest "
+                    f"real part less 1, {expected:.2f}; the estimate is {row.exponent:.2f} ± {2 * row.standard_error:.2f}"
+                    + (", so that ± is not the whole error." if off else ", which agrees."))
+    return " ".join(said)
+
+
+def leaky(runs: Sequence[Run], short: bool = False) -> str:
+    """The leaky controls, as far as they are measured: accuracy at their own end time, under attack, later; equilibria."""
+    said = []
+    for run in runs:
+        if not run.config["leaky"]:
+            continue
+        end, parts = run.config["t1"][1], []
+        if clean := _clean(run, end):
+            parts.append(f"the head is right for {100 * clean['accuracy']:.1f} % of {clean['n']:,} images at its own end time "
+                         f"t = {end:g}")
+        if attacked := _under_attack(run):
+            parts.append(f"PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
+                         f"t = {attacked['t1']:g}")
+        if not short and end != 10 and (late := _clean(run, 10.0)):
+            parts.append(f"at t = 10 the head is right for {100 * late['accuracy']:.1f} %")
+        for row in state_records.ray_frame([run]).itertuples():
+            parts.append(f"{100 * row.on_a_ray:.0f} % of images end at an equilibrium")
+            kind, found = "repels" if row.eigenvalue > 1 else "attracts", (
+                f"(residual {row.residual:.1g}, largest real part there {row.eigenvalue:.2f})")
+            if not short and row.most > 0:
+                parts.append(f"{row.single} of the ten classes end at an attracting one that no other class shares")
+            elif not short and row.residual <= RESIDUAL:
+                parts.append(f"a solve from the mean state finds one that {kind} {found}")
+            elif not short:
+                parts.append(f"a solve from the mean state finds none {found}")
+        if parts:
+            said.append(f"In {run.name} (seed {run.seed}) {'; '.join(parts)}.")
+    return " ".join(said) or "No leaky control is measured yet."
+
+
+def come_to_rest(runs: Sequence[Run]) -> str:
+    """Which stored runs without the last normalisation are at rest at t = 1000, and what it brings them; may be empty."""
+    said = []
+    for row in state_records.late_frame([run for run in runs if not run.config["last_norm"]]).itertuples():
+        run = next(run for run in runs if (run.name, run.seed) == (row.run, row.seed))
+        attacked = _under_attack(run)
+        if row.pace <= REST:
+            said.append(f"Without its last normalisation a network's states do come to rest ({row.run}, seed {row.seed}): "
+                        f"{100 * row.accuracy_1000:.1f} % of {row.n} images are still classified correctly at t = 1000"
+                        + (f", and PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
+                           f"t = {attacked['t1']:g}{_moving(run, attacked['t1'])}" if attacked else "") + ".")
+    return " ".join(said)
+
+
+def rest(run: Run | None, found: tuple[float, float, float, float, float] | None) -> str:
+    """What a network without the last normalisation says of rest, classes and robustness.
+
+    Args:
+        run: the stored run, or None.
+        found: at the latest time followed: the time, the share of images whose velocity is exactly zero, the
+            accuracy there, and the mean angles in degrees within and across classes; or None.
+    """
+    if run is None or found is None:
+        return "Whether states come to rest without the last normalisation is not measured yet."
+    time, still, right, within, across = found
+    said = [f"At t = {time:,.0f} the velocity of {100 * still:.1f} % of the numerical states is exactly zero, and the head "
+            f"classifies {100 * right:.1f} % of the images correctly."]
+    if still >= MOST:
+        said.append("Such a state stays where it is, and its class with it."
+                    if right >= MOST else "Such a state stays where it is, and it is of no use.")
+        said.append(f"It is not one state per class: two images of a class end {within:.0f} degrees apart, two of different "
+                    f"classes {across:.0f}, each where it happened to stop." if within > ONE_STATE else
+                    f"Images of a class end {within:.0f} degrees apart.")
+    else:
+        said.append("So most states are still on their way.")
+    attacked = _under_attack(run)
+    if attacked:
+        said.append(f"Under PGD of ten steps with the exact gradient, epsilon {attacked['epsilon']:g}, {attacked['n']:,} images, "
+                    f"it keeps {100 * attacked['accuracy']:.1f} % at t = {attacked['t1']:g}{_moving(run, attacked['t1'])}.")
+    return " ".join(said)
+
+
+def stability(eigenvalues: np.ndarray, residual: float, short: bool = False) -> str:
+    """Whether directions are drawn to a ray or driven from it; where no ray was found, that.
+
+    Args:
+        eigenvalues: complex, of the Jacobian of f where the solver stops; those with real part above 1 repel.
+        residual: |f(w) - w| / |w| there.
+        short: without the count of eigenvalues.
+    """
+    unstable, leading = int((eigenvalues.real > 1).sum()), f"{eigenvalues.real.max():.2f}"
+    if residual > RESIDUAL:
+        said = f"No ray was found: the solver stops at a residual of {residual:.2g}, although a ray exists."
+        return said if short else (f"{said} Of the {len(eigenvalues)} eigenvalues of J there, {unstable} "
+                                   f"{'has' if unstable == 1 else 'have'} real part above 1, the largest being {leading}; "
+                                   f"that says nothing about a ray elsewhere.")
+    if short:
+        return f"A ray was found, and it {'repels' if unstable else 'attracts'} (largest real part {leading}; below 1 attracts)."
+    if not unstable:
+        return f"The ray attracts: all {len(eigenvalues)} eigenvalues there have real part below 1, the largest being {leading}."
+    return (f"The ray repels: of the {len(eigenvalues)} eigenvalues there, {unstable} {'has' if unstable == 1 else 'have'} real "
+            f"part above 1, the largest being {leading}. A state may come near along the stable directions and is thrown out "
+            f"along the unstable ones.")
+
+
+def _one_for_all(run: Run) -> bool:
+    """Whether all ten classes end on one and the same ray."""
+    shares = [state_records.value(run, "ray_share", label=str(digit), statistic="mean") for digit in range(10)]
+    return state_records.value(run, "distinct_attractors", statistic="count") == 1 and min(shares) >= SAME_CLASS
+
+
+def _moving(run: Run, t1: float) -> str:
+    """A clause on how far from rest the median state is at an end time; empty where it is at rest, or not measured."""
+    pace = t1 * state_records.value(run, "relative_speed", t1=t1)
+    return (f", where the median state still moves by {100 * pace:.1f} % of its size per unit of log time, so that it was not "
+            f"attacked at rest" if pace > REST else "")
+
+
+def _clean(run: Run, t1: float) -> dict | None:
+    """Clean accuracy at an end time, on as many images as there are."""
+    return max((r for r in run.metrics if matches(r, t1=float(t1), **CLEAN)), key=lambda r: r["n"], default=None)
+
+
+def _under_attack(run: Run) -> dict | None:
+    """PGD-10 with the exact gradient at the latest end time at which it is measured."""
+    found = [r for r in run.metrics if r["id"].startswith("pgd10-exact-t")]
+    return max(found, key=lambda r: r["t1"], default=None)
