@@ -73,27 +73,30 @@ def at_rest(runs: Sequence[Run]) -> str:
 def shared(runs: Sequence[Run], short: bool = False) -> str:
     """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
     said = []
-    for run in runs:
-        if _one_for_all(run):
-            more = "" if short else (" What tells the classes apart at a finite time is the way there; as t grows without bound, "
-                                     "every image gets the same answer.")
-            said.append(f"In {run.name} (seed {run.seed}) all ten classes end on one and the same "
-                        f"{'equilibrium' if run.config['leaky'] else 'ray'}: a steady state, and not one per class.{more}")
+    for leaky_ones, place in ((False, "ray"), (True, "equilibrium")):
+        names = [f"{run.name} (seed {run.seed})" for run in runs if run.config["leaky"] == leaky_ones and _one_for_all(run)]
+        if not names:
+            continue
+        listed = f"In {names[0]}" if len(names) == 1 else f"In each of {', '.join(names[:-1])} and {names[-1]}"
+        said.append(f"{listed} all ten classes end on one and the same {place}: a steady state, and not one per class.")
+    if said and not short:
+        said.append("What tells the classes apart at a finite time is the way there; as t grows without bound, every image gets "
+                    "the same answer.")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
 def exponents(runs: Sequence[Run]) -> str:
     """The measured Lyapunov exponent against the one that theory gives where all images end on one ray; may be empty."""
-    said = []
+    said, off = [], False
     for row in state_records.ray_frame([run for run in runs if _one_for_all(run)]).itertuples():
         if row.on_a_ray < 1 or math.isnan(row.exponent) or math.isnan(row.standard_error):
             continue
         expected = row.eigenvalue - 1
-        off = abs(row.exponent - expected) > 2 * row.standard_error
-        said.append(f"In {row.run} (seed {row.seed}), where every image ends on one ray, the exponent must be the largest "
-                    f"real part less 1, {expected:.2f}; the estimate is {row.exponent:.2f} ± {2 * row.standard_error:.2f}"
-                    + (", so that ± is not the whole error." if off else ", which agrees."))
-    return " ".join(said)
+        off |= abs(row.exponent - expected) > 2 * row.standard_error
+        said.append(f"{expected:.2f} in {row.run} (seed {row.seed}), where the estimate is {row.exponent:.2f} ± "
+                    f"{2 * row.standard_error:.1g}")
+    return said and ("Where every image ends on one ray, the exponent must be the largest real part there less 1: "
+                     f"{'; '.join(said)}" + (". So ± is not the whole error." if off else ".")) or ""
 
 
 def leaky(runs: Sequence[Run], short: bool = False) -> str:

@@ -99,10 +99,12 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     assert "small-100" not in ray_text.shared([one, each])
     assert ray_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
     assert ray_text.shared([one]).endswith("every image gets the same answer.")
+    two = run_of(tiny_run, "large-100", one.measurements)
+    assert ray_text.shared([two, one]).startswith("In each of large-100 (seed 0) and small-random (seed 0) all ten classes")
     assert ray_text.shared([one], short=True).endswith("not one per class.")
 
 
-@pytest.mark.parametrize("exponent, end", [(-0.82, "so that ± is not the whole error."), (-0.79, "which agrees.")])
+@pytest.mark.parametrize("exponent, end", [(-0.82, "-0.82 ± 0.02. So ± is not the whole error."), (-0.79, "-0.79 ± 0.02.")])
 def test_on_a_common_ray_the_exponent_is_held_against_the_eigenvalue(tiny_run, exponent, end):
     measured = [record("distinct_attractors", 1, n=20, t1=1000.0, statistic="count"),
                 record("on_a_ray", 1.0, n=20, t1=1000.0, statistic="mean"),
@@ -111,7 +113,7 @@ def test_on_a_common_ray_the_exponent_is_held_against_the_eigenvalue(tiny_run, e
         measured += [record("ray_share", 1.0, n=2, t1=1000.0, label=str(digit), statistic="mean"),
                      record("ray_eigenvalue", 0.22, n=2, t1=1000.0, label=str(digit), statistic="max")]
     said = ray_text.exponents([run_of(tiny_run, "small-random", measured), run_of(tiny_run, "small-10", [])])
-    assert "less 1, -0.78; the estimate is " in said and said.endswith(end)
+    assert "less 1: -0.78 in small-random (seed 0), where the estimate is " in said and said.endswith(end)
     assert ray_text.exponents([]) == ""
 
 
