@@ -12,6 +12,7 @@ from nodelib import state_records
 from nodelib.artifacts import Run
 from nodelib.claims.evidence import CLEAN, matches
 from nodelib.claims.states import RESIDUAL, SAME_CLASS
+from nodelib.dynamics.measure import LOG_TIME
 from nodelib.pair_text import KINDS, span
 from nodelib.state_text import NETWORKS
 
@@ -41,8 +42,13 @@ def from_the_mean(frame: pd.DataFrame) -> str:
     for row in frame[frame["most"] == 0].itertuples():
         name = f"{row.run} (seed {row.seed})"
         if row.residual <= RESIDUAL:
-            said.append(f"In {name} the solve from the mean state finds a ray (residual {row.residual:.0e}), and it "
-                        f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f}).")
+            found = (f"In {name} the solve from the mean state finds a ray (residual {row.residual:.0e}), and it "
+                     f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f})")
+            tenfold = math.log(10) / (1 - row.eigenvalue) if row.eigenvalue < 1 else 0.0
+            if tenfold > LOG_TIME / 3:  # to be within 0.001 takes about three powers of ten
+                found += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of log time, and the images were followed for "
+                          f"{LOG_TIME:g}, so that they may be on their way")
+            said.append(f"{found}.")
         else:
             failed.append(f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
     if failed:
@@ -66,8 +72,9 @@ def at_rest(runs: Sequence[Run]) -> str:
     for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
         shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(f"{row.run} (seed {row.seed})")
     said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
-    return (f"Followed further, the direction of this share of the images comes to rest: {said}; not followed: "
-            f"{not_followed(runs)}.")
+    absent = not_followed(runs)
+    return (f"Followed from t = 1000 on for a further factor of {float(f'{math.exp(LOG_TIME):.2g}'):,.0f} in time, the direction of "
+            f"this share of the images comes to rest: {said}{'' if absent == 'none' else f'; not followed: {absent}'}.")
 
 
 def shared(runs: Sequence[Run], short: bool = False) -> str:

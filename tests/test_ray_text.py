@@ -76,14 +76,17 @@ def test_a_ray_from_the_mean_state_is_told_from_a_failed_solve(tiny_run):
         "part 1.54). It finds none in small-10 (seed 0, residual 0.27).")
     assert ray_text.from_the_mean(frame[:1]).startswith("The solve from the mean state finds no ray in small-10")
     assert ray_text.from_the_mean(frame[2:]) == ""
+    slow = ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.84)]))
+    assert "it attracts (largest real part 0.84); a deviation shrinks tenfold in 14 units of log time" in slow
+    assert "on their way" not in ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.2)]))
 
 
 def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
     runs = [run_of(tiny_run, name, [record("on_a_ray", share, n=20, t1=1000.0, statistic="mean")])
             for name, share in (("small-10", 0.0), ("small-random", 1.0), ("small-100", 0.0))]
     assert ray_text.at_rest(runs) == (
-        "Followed further, the direction of this share of the images comes to rest: 100 % in small-random (seed 0); 0 % in "
-        "small-10 (seed 0), small-100 (seed 0); not followed: large-10, large-random, large-100, wide-standard, wide-adversarial.")
+        "Followed from t = 1000 on for a further factor of 22,000 in time, the direction of this share of the images comes to rest: "
+        "100 % in small-random (seed 0); 0 % in small-10 (seed 0), small-100 (seed 0); not followed: large-10, large-random, large-100, wide-standard, wide-adversarial.")
     assert ray_text.at_rest([]).startswith("No network")
 
 
