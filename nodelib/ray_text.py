@@ -70,7 +70,7 @@ def at_rest(runs: Sequence[Run]) -> str:
         return "No network's states have been followed to their end yet."
     shares: dict[str, list[str]] = {}
     for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
-        shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(f"{row.run} (seed {row.seed})")
+        shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(_label(row.run, row.seed, frame))
     said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
     absent = not_followed(runs)
     return (f"Followed from t = 1000 on for a further factor of {float(f'{math.exp(LOG_TIME):.2g}'):,.0f} in time, the direction of "
@@ -79,9 +79,9 @@ def at_rest(runs: Sequence[Run]) -> str:
 
 def shared(runs: Sequence[Run], short: bool = False) -> str:
     """Runs in which the classes have no steady state of their own because all end on one and the same ray."""
-    said = []
+    said, frame = [], state_records.ray_frame(runs)
     for leaky_ones, place in ((False, "ray"), (True, "equilibrium")):
-        names = [f"{run.name} (seed {run.seed})" for run in runs if run.config["leaky"] == leaky_ones and _one_for_all(run)]
+        names = [_label(run.name, run.seed, frame) for run in runs if run.config["leaky"] == leaky_ones and _one_for_all(run)]
         if not names:
             continue
         listed = f"In {names[0]}" if len(names) == 1 else f"In each of {', '.join(names[:-1])} and {names[-1]}"
@@ -199,6 +199,11 @@ def stability(eigenvalues: np.ndarray, residual: float, short: bool = False) -> 
     return (f"The ray repels: of the {len(eigenvalues)} eigenvalues there, {unstable} {'has' if unstable == 1 else 'have'} real "
             f"part above 1, the largest being {leading}. A state may come near along the stable directions and is thrown out "
             f"along the unstable ones.")
+
+
+def _label(name: str, seed: int, frame: pd.DataFrame) -> str:
+    """The run's name, with its seed where several of them are in the frame."""
+    return f"{name} (seed {seed})" if (frame["run"] == name).sum() > 1 else name
 
 
 def _one_for_all(run: Run) -> bool:
