@@ -43,7 +43,7 @@ def trial_config(name: str, images: int, changes: dict[str, Any]) -> RunConfig:
     """
     if images > 60000 - HELD_OUT:
         raise ValueError(f"images is {images}; a trial may see at most the first {60000 - HELD_OUT}, the rest judges it")
-    return dataclasses.replace(configs.get(name), train_images=images, epochs=1, **changes)
+    return dataclasses.replace(configs.get(name), train_images=images, epochs=1, cycles=(), **changes)
 
 
 def trial(config: RunConfig, held_out: int = HELD_OUT) -> dict:

@@ -125,8 +125,10 @@ def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny
             solution, found = gradients(func, y0, [0.0, t1], weights, rtol=9e-5, atol=9e-5)
             _, plain = autograd_gradients(func, y0, solution, weights)
             _, reference = autograd_gradients(copy.deepcopy(func).double(), y0.double(), solution, weights.double())
-            ratios.append(relative_error(found[0].double(), reference[0]) / relative_error(plain[0].double(), reference[0]))
-    assert sorted(ratios)[len(ratios) // 2] < 2, ratios
+            # image by image: a ReLU that switches by one rounding and not by the other decides single ones
+            ours, theirs = ((gradient[0].double() - reference[0]).flatten(1).norm(dim=1) for gradient in (found, plain))
+            ratios.append(ours / theirs)
+    assert torch.cat(ratios).median() < 2, ratios
 
 
 @pytest.mark.parametrize("name", DYNAMICS)

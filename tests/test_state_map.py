@@ -41,6 +41,6 @@ def test_traced_images_have_a_point_at_every_time(tiny_run, test_images):
 def test_the_shared_part_of_the_motion_is_all_of_it_for_one_image_and_less_for_many(tiny_run, test_images):
     images, labels = test_images
     model, times = tiny_run.load_model(), [0.0, 1.0, 10.0, 100.0]
-    alike = images[:1] + 1e-3 * images[1:4]
+    alike = images[:1] + 1e-5 * images[1:4]  # so alike that a chaotic flow, too, keeps them together up to t = 100
     one, many = (state_map.trace(model, x, labels[:len(x)], times).common for x in (alike, images[:12]))
     assert one > 0.99 and 0 < many < one
