@@ -141,9 +141,11 @@ def test_the_order_of_the_costs_is_followed_to_where_it_turns_round(tiny_run):
     said = pair_text.cost_elsewhere([standard, adversarial])
     assert said.startswith("That order turns round at once: at t = 1.26 it is 32 after standard and 20 after adversarial training")
     assert "; at t = 1,000, 300 after standard" in said
-    assert said.endswith("; on images under FGSM, epsilon 0.3 at t = 1, 32 after standard and 20 after adversarial training.")
+    assert "; on images under FGSM, epsilon 0.3 at t = 1, 32 after standard and 20 after adversarial training. So the" in said
     dearer = run("wide-adversarial", (20, 40, 120, 400), 40)
     assert pair_text.cost_elsewhere([standard, dearer]).startswith("At t = 10, 110 after standard")
+    far = run("wide-adversarial", (200, 210, 220, 400), 40)
+    assert "hangs on" in said and "hangs on" not in pair_text.cost_elsewhere([standard, far])
     assert pair_text.cost_elsewhere([standard]) is None
 
 
