@@ -78,4 +78,5 @@ def free_factor(data: pd.DataFrame, points: float = 1.0) -> tuple[float, float]:
     """
     means = data.groupby("tolerance")[["accuracy", "nfe"]].mean().sort_index()
     free = means[means["accuracy"] >= means["accuracy"].iloc[0] - points]
-    return float(means["nfe"].iloc[0] / free["nfe"].min()), float(free["nfe"].idxmin())
+    fewest = free["nfe"].min()
+    return float(means["nfe"].iloc[0] / fewest), float(free.index[free["nfe"] == fewest].max())

@@ -116,6 +116,8 @@ def test_the_dial_can_be_relaxed_as_far_as_the_accuracy_allows():
     assert tolerance.free_factor(data) == (8.0, 1e-2)
     assert tolerance.free_factor(data, points=10.0) == (12.0, 1e-1)
     assert tolerance.free_factor(data, points=0.0) == (1.0, 1e-6)
+    tied = data.assign(accuracy=98.0, nfe=data["nfe"].clip(lower=30.0))
+    assert tolerance.free_factor(tied) == (8.0, 1e-1)  # of two that take equally few evaluations, the looser one
 
 
 def test_without_runs_the_dial_is_an_empty_table():
