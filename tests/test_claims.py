@@ -352,6 +352,16 @@ def test_random_end_times(accuracies, turning, expected):
     assert verdict("C11", runs).verdict == expected
 
 
+def test_an_ordering_that_fails_says_in_how_many_pairs_it_held():
+    runs = [StubRun(n).fgsm_post(a, 100) for n, a in (("small-random", 6.0), ("small-100", 5.5), ("large-random", 0.1), ("large-100", 9.0))]
+    runs.append(StubRun("small-random", 1).fgsm_post(20.0, 100))
+    for run in runs:
+        run.measure("turning", 0.1, t1=100.0, part="centred")
+    reason = verdict("C11", runs).reason
+    assert "small-random is ahead of small-100 in 2 of 2 pairs of seeds, significantly in 1" in reason
+    assert "large-100 is ahead of large-random in 1 of 1 pair of seeds, significantly in 1" in reason
+
+
 @pytest.mark.parametrize("at_500, expected", [((94, 72, 94, 96), "reproduced"), ((94, 95, 94, 70), "in part"),
                                               ((50, 95, 50, 96), "not reproduced")])
 def test_keeping_accuracy_at_500(at_500, expected):
@@ -493,4 +503,17 @@ def test_attacked_images_are_pulled_to_their_class(early, late, after, expected)
 def test_nfe_and_complexity(nfe, jacobian, turning, expected):
     runs = [StubRun(n).clean(99, 1, nfe=a).measure("jacobian_norm", b, t1=1.0).measure("path_turning", c, t1=1.0)
             for n, a, b, c in zip(("wide-adversarial", "wide-standard"), nfe, jacobian, turning)]
-    assert verdict("C22", runs).verdict == expected
+    found = verdict("C22", runs)
+    assert found.verdict == expected
+    if (nfe, jacobian, turning) == ((100, 26), (9, 3), (2, 5)):
+        assert "norm is higher, its velocity turns less (one pair of seeds)" in found.reason
+
+
+def test_a_share_of_images_comes_with_its_interval():
+    runs = [StubRun("wide-adversarial").measure("nearest_class", 0.909, t1=1.0, statistic="mean")]
+    runs[0].measurements[-1]["n"] = 970
+    evidence = claims.Evidence(runs, {})
+    values, said = evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0, statistic="mean")
+    assert values == [0.909] and said == "90.9 % (95 % interval 89.0 to 92.6, 970 images)"
+    runs.append(StubRun("wide-adversarial", 1).measure("nearest_class", 0.707, t1=1.0, statistic="mean"))
+    assert evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0, statistic="mean")[1] == "80.8 %"

@@ -6,7 +6,7 @@ import statistics
 from itertools import product
 
 from nodelib.claims.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
-                                     ordered, percents, value_figure)
+                                     ordered, percents, same_images, value_figure)
 from nodelib.claims.robustness import CHANCE_BOUND, strongest
 from nodelib.claims.statistics import ENTRY_TOLERANCE, within_tolerance
 from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
@@ -127,12 +127,20 @@ def random_end_times(evidence: Evidence) -> Verdict:
     figures = (accuracy_figure("small-random", small_random), accuracy_figure("small-100", small_100),
                accuracy_figure("large-random", large_random), accuracy_figure("large-100", large_100),
                value_figure("turning, small-random", turning_random), value_figure("turning, small-100", turning_100))
-    reason = (f"random end times {'help' if helps_small else 'do not help'} the small network and "
-              f"{'fall behind' if hurts_large else 'do not fall behind'} t1 = 100 for the large one; the small one's "
-              f"state {'settles' if settles else 'does not settle'} more than with t1 = 100")
+    reason = (f"{lead('small-random', small_random, 'small-100', small_100)}; "
+              f"{lead('large-100', large_100, 'large-random', large_random)} (the rule asks for every pair); small-random's state "
+              f"turns {'more slowly' if settles else 'no more slowly'} than that of small-100")
     if helps_small and hurts_large:
         return Verdict(REPRODUCED if settles else ARTEFACT, reason, figures)
     return Verdict(IN_PART if helps_small or hurts_large else NOT_REPRODUCED, reason, figures)
+
+
+def lead(name: str, better: list[Accuracy], other: str, worse: list[Accuracy]) -> str:
+    """In how many pairs of seeds one network keeps more images than another, and in how many significantly, in words."""
+    pairs = list(product(better, worse))
+    ahead = sum(first.mean() > second.mean() for a, b in pairs for first, second in [same_images(a, b)])
+    significant = sum(ordered([a], [b]) for a, b in pairs)
+    return f"{name} is ahead of {other} in {ahead} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of seeds, significantly in {significant}"
 
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:

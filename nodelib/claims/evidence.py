@@ -120,6 +120,17 @@ class Evidence:
             raise Missing([f"{name}: measurement {what} ({describe(conditions)})"])
         return values
 
+    def measured_share(self, name: str, what: str, **conditions: Any) -> tuple[list[float], str]:
+        """A share of images as `measured`, and over how many: with one seed its 95 % interval, in words, in per cent."""
+        values = self.measured(name, what, **conditions)
+        counts = [int(fitting[-1]["n"]) for run in self.named(name)
+                  if (fitting := [m for m in run.measurements if m["name"] == what and matches(m, **conditions)])]
+        percent = f"{100 * sum(values) / len(values):.1f} %"
+        if len(values) > 1 or not counts[0]:
+            return values, percent
+        low, high = wilson(round(values[0] * counts[0]), counts[0])
+        return values, f"{percent} (95 % interval {100 * low:.1f} to {100 * high:.1f}, {counts[0]:,} images)"
+
     def chapter(self, claim: str, *names: str) -> list[Any]:
         """Values a chapter recorded for a claim, in the order of `names`."""
         values = self.chapters.get(claim, {})
