@@ -1,0 +1,130 @@
+"""Which verdicts depend on how long networks were trained: today's ledger with shorter trained networks in it.
+
+Some networks were trained for further learning-rate cycles after their test figures had been seen. Whoever stops training
+when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had
+before, everything else as it is. The records come from the repository's history:
+
+    python -m nodelib.claims.prolonged RUN[,RUN...]@COMMIT ...
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tarfile
+import tempfile
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+
+from nodelib.artifacts import Run, find_runs, read_json, write_json
+from nodelib.claims.ledger import Row, ledger
+from nodelib.configs import RunConfig
+from nodelib.paths import data_dir
+
+UNDECIDED = "undecided"
+
+
+def path() -> Path:
+    """Where the earlier verdicts are stored."""
+    return data_dir() / "prolonged.json"
+
+
+def with_shorter(runs: Sequence[Run], shorter: Sequence[Run]) -> list[Run]:
+    """The runs with each of `shorter` in the place of the run that prolongs it.
+
+    Raises:
+        ValueError: a shorter run that no run of the same name and seed is a prolongation of.
+    """
+    earlier = {(run.name, run.seed): run for run in shorter}
+    known = {(run.name, run.seed): run for run in runs}
+    for key, run in earlier.items():
+        if key not in known or not RunConfig.from_dict(known[key].config).extends(RunConfig.from_dict(run.config)):
+            raise ValueError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not prolonged by any run given; "
+                             f"name a commit where it had fewer cycles")
+    return [earlier.get((run.name, run.seed), run) for run in runs]
+
+
+def stage(runs: Sequence[Run], shorter: Sequence[Run], seed: dict, commit: str = "") -> dict:
+    """The verdicts with shorter trained networks in the ledger, as `stages` reads them.
+
+    Args:
+        runs: of today; shorter: their predecessors; seed: content of `data/seed.json`; commit: where those come from.
+
+    Returns:
+        runs: names; epochs: of each; commit; verdicts: claim id -> verdict.
+    """
+    rows = ledger(with_shorter(runs, shorter), seed)
+    return {"runs": [run.name for run in shorter], "epochs": [run.config["epochs"] for run in shorter], "commit": commit,
+            "verdicts": {row.id: row.verdict for row in rows}}
+
+
+def stages() -> list[dict]:
+    """What is stored of earlier verdicts, oldest first; empty where nothing is."""
+    return read_json(path()) if path().exists() else []
+
+
+def differences(stored: Sequence[dict], rows: Sequence[Row]) -> list[dict]:
+    """Per stage the claims whose verdict differs from today's, where both are decided: runs, epochs, changes.
+
+    changes: (claim id, verdict with the shorter trained networks, today's verdict).
+    """
+    today = {row.id: row.verdict for row in rows}
+    return [{"runs": one["runs"], "epochs": one["epochs"], "changes": [
+        (claim, verdict, today[claim]) for claim, verdict in one["verdicts"].items()
+        if UNDECIDED not in (verdict, today[claim]) and verdict != today[claim]]} for one in stored]
+
+
+def in_words(stored: Sequence[dict], rows: Sequence[Row]) -> str:
+    """Which verdicts would differ had training stopped earlier, as one sentence per stage."""
+    said, ever = [], set()
+    for one in differences(stored, rows):
+        ever |= {claim for claim, *_ in one["changes"]}
+        trained = ", ".join(dict.fromkeys(one["runs"]))
+        epochs = " or ".join(str(count) for count in dict.fromkeys(one["epochs"]))
+        changes = ", ".join(f"{claim} {before} instead of {now}" for claim, before, now in one["changes"])
+        said.append(f"With {trained} after {epochs} epoch{'' if epochs == '1' else 's'}, and everything else as it is, the rules give "
+                    f"{changes or 'the same verdicts'}.")
+    if not said:
+        return "What the rules would have given before is not stored."
+    if ever:
+        said.append(f"So {', '.join(sorted(ever, key=lambda claim: int(claim[1:])))} hang on where training was stopped.")
+    return " ".join(said)
+
+
+def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
+    """Seed 0 of some runs as a commit of this repository holds them, unpacked into a folder.
+
+    Raises:
+        ValueError: no such commit, or a run that it does not hold.
+    """
+    paths = [f"data/runs/{name}-seed0" for name in names]
+    found = subprocess.run(["git", "archive", commit, *paths], capture_output=True, cwd=Path(__file__).parents[2])
+    if found.returncode:
+        raise ValueError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
+    with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
+        archive.extractall(folder, filter="data")
+    return [run for run in find_runs(folder / "data/runs") if run.name in names]
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments or not all("@" in each for each in arguments):
+        print(__doc__, file=sys.stderr)
+        return 2
+    runs, seed, found = find_runs(), read_json(data_dir() / "seed.json"), []
+    for each in arguments:
+        names, commit = each.split("@")
+        with tempfile.TemporaryDirectory() as folder:
+            try:
+                shorter = at_commit(names.split(","), commit, Path(folder))
+                found.append(stage(runs, shorter, seed, commit))
+            except ValueError as error:
+                print(f"error: {error}", file=sys.stderr)
+                return 1
+        print(f"{each}: {', '.join(f'{c} {v}' for c, v in found[-1]['verdicts'].items())}")
+    write_json(path(), found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

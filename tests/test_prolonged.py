@@ -1,0 +1,70 @@
+"""Verdicts with the shorter trained networks in the ledger."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import pytest
+
+from nodelib import artifacts
+from nodelib.artifacts import find_runs, read_json
+from nodelib.claims import ledger, prolonged
+from nodelib.configs import RunConfig
+from nodelib.paths import data_dir
+
+
+def _of(run, cycles):
+    """The run as it would be stored after the first so many cycles, nothing measured."""
+    config = RunConfig.from_dict(run.config).first_cycles(cycles)
+    return dataclasses.replace(run, config=config.to_dict(), metrics=[], measurements=[])
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return find_runs()
+
+
+def test_a_shorter_run_takes_the_place_of_the_one_that_prolongs_it(runs):
+    longer = next(run for run in runs if run.config.get("cycles"))
+    shorter = _of(longer, 1)
+    found = prolonged.with_shorter(runs, [shorter])
+    assert len(found) == len(runs) and [run for run in found if run not in runs] == [shorter]
+    once = next(run for run in runs if not run.config.get("cycles"))
+    with pytest.raises(ValueError, match=f"{once.name} .* is not prolonged by any run given"):
+        prolonged.with_shorter(runs, [once])
+
+
+def test_what_is_not_measured_of_the_shorter_run_is_undecided_and_not_counted(runs):
+    longer = next(run for run in runs if run.name == "wide-adversarial")
+    seed = read_json(data_dir() / "seed.json")
+    found = prolonged.stage(runs, [_of(longer, 1)], seed, "0123abc")
+    assert found["runs"] == ["wide-adversarial"] and found["commit"] == "0123abc"
+    assert found["epochs"] == [RunConfig.from_dict(longer.config).first_cycles(1).epochs]
+    assert found["verdicts"]["C14"] == prolonged.UNDECIDED and found["verdicts"]["C19"] != prolonged.UNDECIDED
+    assert prolonged.differences([found], ledger(runs, seed))[0]["changes"] == []
+
+
+def test_the_verdicts_that_hang_on_it_are_named():
+    rows = [SimpleNamespace(id=claim, verdict=verdict) for claim, verdict in (("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"))]
+    stored = [{"runs": ["a", "b"], "epochs": [1, 1], "commit": "", "verdicts": {"C2": "in part", "C10": "in part", "C12": "reproduced"}},
+              {"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "reproduced", "C10": "undecided", "C12": "artefact"}}]
+    said = prolonged.in_words(stored, rows)
+    assert "With a, b after 1 epoch, and everything else as it is, the rules give C10 in part instead of reproduced, " in said
+    assert "With c after 3 epochs" in said and said.endswith("So C2, C10, C12 hang on where training was stopped.")
+    assert "not stored" in prolonged.in_words([], rows)
+    same = prolonged.in_words([{"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "in part"}}], rows)
+    assert same.endswith("the rules give the same verdicts.")
+
+
+def test_stored_stages_are_of_runs_that_are_stored(runs):
+    stored = prolonged.stages()
+    assert stored
+    today = {run.name: run.config["epochs"] for run in runs if run.seed == 0}
+    for one in stored:
+        assert all(epochs < today[name] for name, epochs in zip(one["runs"], one["epochs"], strict=True))
+        assert len(one["verdicts"]) == 22
+
+
+def test_a_commit_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="wide-adversarial at no-such-commit: "):
+        prolonged.at_commit(["wide-adversarial"], "no-such-commit", tmp_path)
+    assert artifacts.find_runs(tmp_path) == [] and prolonged.main(["nonsense"]) == 2
