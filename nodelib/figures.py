@@ -50,7 +50,7 @@ _CONTROLS = {
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
-MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^vxxxxxxxxxPX"))
+MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^v<><8hhHpdPX"))
 
 METHODS: dict[str, str] = {
     "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE, "own tolerance": ORANGE,

@@ -38,19 +38,20 @@ def recipe(runs: Sequence[Run]) -> str:
         epochs[attack.steps, attack.step_size] = epochs.get((attack.steps, attack.step_size), 0) + count
     strength = ", then ".join(f"{steps} steps of {size:g}" + (f" for {count} epoch{'s' if count > 1 else ''}" if len(epochs) > 1 else "")
                               for (steps, size), count in epochs.items())
-    said = (f"Ours share optimiser and schedule (Adam, with a rate that rises to {attacked.learning_rate:g} and falls again): the "
+    said = (f"Ours share the optimiser, Adam, with a rate that rises to {attacked.learning_rate:g} and falls again: the "
             f"first sees {used['standard'].epochs} epochs of clean images, the second {attacked.epochs} epochs of every batch twice, "
             f"clean and attacked by PGD with {strength}, from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
     if attacked.cycles:
         said += (f"Its epochs come in {len(attacked.cycles)} cycles; with every new one the rate rises and falls again, to half the "
-                 f"height. ")
+                 f"height. So schedule and images per step differ as well, and a difference between the two need not be due to the "
+                 f"attack alone. ")
     if any(attack.shared_pooling for attack in attacks):
         said += ("Each forward pass draws its own pooling regions, except in the last cycle, where a step draws them once, "
                  "for the attack and the loss alike. ")
     steps, size = POST_RECIPE
     said += (f"The post's code took {steps} steps of {size:g} and holds them to a box around the image as it already is, not as it was: "
-             f"nothing but the range of pixels keeps an image within epsilon, and a pixel may move by up to "
-             f"{attacked.adversarial.epsilon + steps * size:g}")
+             f"nothing keeps an image within epsilon of the original. From a random start within {attacked.adversarial.epsilon:g}, "
+             f"{steps} steps of {size:g} may move a pixel by up to {attacked.adversarial.epsilon + steps * size:g}, as far as its range allows")
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
     stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
@@ -117,7 +118,13 @@ def reach(runs: Sequence[Run]) -> str | None:
     said = {kind: f"{span(found)}{' and more (the last end time measured)' if max(found) >= LAST else ''}"
             for kind, found in ends.items()}
     return (f"Clean accuracy stays within {KEEPS:g} points of that at end time 1 up to t = {said['adversarial']} after "
-            f"adversarial and up to t = {said['standard']} after standard training.")
+            f"adversarial and up to t = {said['standard']} after standard training (measured at end times a factor "
+            f"{SWEEP_T1[1] / SWEEP_T1[0]:.2f} apart, on {span(_late_images(runs), 4)} images).")
+
+
+def _late_images(runs: Sequence[Run]) -> list[int]:
+    """How many images the pair's clean records after end time 1 hold."""
+    return [r["n"] for run in runs for r in run.metrics if r["attack"] == "none" and r["t1"] > 1] or [0]
 
 
 def robustness(runs: Sequence[Run]) -> str | None:

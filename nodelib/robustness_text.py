@@ -111,30 +111,44 @@ def masks(runs: Sequence[Run]) -> str:
 
 def black_box(bounds: Sequence[tuple[Run, dict]]) -> str:
     """Whether HopSkipJump gets further than the attacks by gradients on the runs of `nodelib.diagnosis.strong_bounds`."""
-    found = [(diagnosis.find(run, f"hop-skip-jump-t{worst['t1']:g}"), ahead) for run, worst in bounds
+    found = [(diagnosis.find(run, f"hop-skip-jump-t{worst['t1']:g}"), ahead, worst) for run, worst in bounds
              if (ahead := diagnosis.black_box_ahead(run, worst["t1"])) is not None]
     if not found:
         return "The attack that sees labels alone has not been measured on these networks yet."
-    queries, left = {r["settings"]["steps"] for r, _ in found}, [100 * r["accuracy"] for r, _ in found]
+    queries, left = {r["settings"]["steps"] for r, *_ in found}, [100 * r["accuracy"] for r, *_ in found]
     networks = "network" if len(found) == 1 else f"{len(found)} networks"
-    said = (f"With {span(queries, 4)} labels an image, HopSkipJump leaves {span(left)} % of {span([r['n'] for r, _ in found])} images on "
+    said = (f"With {span(queries, 4)} labels an image, HopSkipJump leaves {span(left)} % of {span([r['n'] for r, *_ in found])} images on "
             f"the {networks} it was run on")
-    further = sum(broken > 0 for _, (broken, _) in found)
+    further = sum(broken > 0 for _, (broken, _), _ in found)
+    if further:
+        return said + f"; on {further} it breaks images that attacks by gradients leave, a sign of masked gradients."
+    if all(worst["correct"] == 0 for *_, worst in found):
+        return said + ". The attacks by gradients leave none at all, so that a black box could not be ahead of them."
     return said + (", and breaks none that attacks by gradients leave: no black box is ahead, which would be a sign of masked "
-                   "gradients." if not further else
-                   f"; on {further} it breaks images that attacks by gradients leave, a sign of masked gradients.")
+                   "gradients.")
 
 
 def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:
-    """What it costs an attacker not to know the end time, and what averaging over end times gains.
+    """How far attackers who know the end time, aim at one or average over several are apart, and whether drawing protects.
 
     attackers: names in the frame of `nodelib.random_end_time.random_end_time_accuracy`: knows the end time, aims at one, averages.
     """
-    left = frame.pivot(index="epsilon", columns="attacker", values="accuracy")[list(attackers)]
+    left, low, high = (frame.pivot(index="epsilon", columns="attacker", values=value)[list(attackers)]
+                       for value in ("accuracy", "low", "high"))
     knows, one, mean = (left[name] for name in attackers)
-    return (f"On these {frame['n'].max()} images averaging over end times gains at most {max(0.0, (one - mean).max()):.1f} points over "
-            f"aiming at the middle one, and knowing the end time gains at most {max(0.0, (left[[*attackers[1:]]].min(axis=1) - knows).max()):.1f} "
-            f"points more. At epsilon {epsilon:g} the best of the three leaves {left.loc[epsilon].min():.1f} %.")
+    alike = bool((low.max(axis=1) <= high.min(axis=1)).all())
+    at = left.loc[epsilon]
+    left_there = f"each leaves {at.max():.1f} %" if at.max() - at.min() < 0.05 else f"they leave {at.min():.1f} to {at.max():.1f} %"
+    return (f"From aiming at the middle end time to averaging, accuracy changes by {_signed(mean - one)} points, from that to knowing the "
+            f"end time by {_signed(knows - mean)}; at every epsilon the intervals over {frame['n'].max()} images "
+            f"{'overlap' if alike else 'do not all overlap'}. At epsilon {epsilon:g} {left_there}"
+            + (": drawing the end time does not protect." if at.max() < 1 else "."))
+
+
+def _signed(values: pd.Series) -> str:
+    """The range of some differences, with their signs."""
+    low, high = (f"{v:+.1f}".replace("-", "−") for v in (values.min(), values.max()))
+    return low if low == high else f"{low} to {high}"
 
 
 def anchors(seed: Mapping) -> str:

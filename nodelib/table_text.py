@@ -76,7 +76,9 @@ def persistence(table_cells: list[Cell], points: float = 10.0) -> str:
     for name in ROWS:
         before, after = by_key.get((name, get(name).test_t1)), by_key.get((name, TABLE_T1[-1]))
         if before and after:
-            words = f"{name} (trained to {get(name).test_t1:g}: from {_mean(before):.1f} to {_mean(after):.1f} %)"
+            low, high = get(name).t1
+            trained = f"to {high:g}" if low == high else f"at {low:g} to {high:g}"
+            words = f"{name} (trained {trained}: from {_mean(before):.1f} to {_mean(after):.1f} %)"
             (kept if _mean(before) - _mean(after) <= points else lost).append(words)
     parts = [f"{', '.join(names)} {verb} {points:g} points" for names, verb in (
         (kept, ("loses" if len(kept) == 1 else "lose") + " at most"),

@@ -84,20 +84,28 @@ def test_a_mask_is_looked_for_only_where_something_is_left(tiny_run):
 
 
 def test_a_black_box_is_compared_with_the_gradients(tiny_run):
-    box, worst = (Measurement(100.0, 50, "hop-skip-jump", 0.3, steps=1000), 20), (Measurement(100.0, 50, "worst", 0.3), 0)
-    def told(left: int) -> str:
-        run = run_of(tiny_run, "small-100", box, worst, pgd(left))
+    box = (Measurement(100.0, 50, "hop-skip-jump", 0.3, steps=1000), 20)
+    def told(left: int, worst: int = 0) -> str:
+        run = run_of(tiny_run, "small-100", box, (Measurement(100.0, 50, "worst", 0.3), worst), pgd(left))
         return robustness_text.black_box([(run, run.metric("worst-t100"))])
-    assert told(0).startswith("With 1,000 labels an image, HopSkipJump leaves 40 % of 50 images on the network it was run on, and breaks none")
+    assert told(10, 10).startswith("With 1,000 labels an image, HopSkipJump leaves 40 % of 50 images on the network it was run on, and breaks none")
+    assert told(0).endswith("The attacks by gradients leave none at all, so that a black box could not be ahead of them.")
     assert "on 1 it breaks images that attacks by gradients leave" in told(30)
     assert "has not been measured" in robustness_text.black_box([])
 
 
-def test_what_not_knowing_the_end_time_costs_is_the_largest_difference():
-    frame = pd.DataFrame([(name, epsilon, value, 50) for name, values in (("knows", (90.0, 40.0)), ("one", (90.0, 47.0)), ("mean", (89.0, 44.5)))
-                          for epsilon, value in zip((0.1, 0.3), values)], columns=["attacker", "epsilon", "accuracy", "n"])
-    said = robustness_text.drawing(frame, ("knows", "one", "mean"))
-    assert "gains at most 2.5 points over" in said and "gains at most 4.5 points more" in said and "leaves 40.0 %" in said
+def test_what_not_knowing_the_end_time_costs_has_a_sign():
+    def said(half, **of):
+        frame = pd.DataFrame([(name, epsilon, value, value - half, value + half, 50) for name, values in of.items()
+                              for epsilon, value in zip((0.1, 0.3), values)],
+                             columns=["attacker", "epsilon", "accuracy", "low", "high", "n"])
+        return robustness_text.drawing(frame, ("knows", "one", "mean"))
+
+    wide = said(10.0, knows=(90.0, 40.0), one=(90.0, 47.0), mean=(91.5, 44.5))
+    assert "changes by −2.5 to +1.5 points, from that to knowing the end time by −4.5 to −1.5;" in wide
+    assert "over 50 images overlap" in wide and "they leave 40.0 to 47.0 %." in wide
+    assert "do not all overlap" in said(1.0, knows=(90.0, 40.0), one=(90.0, 47.0), mean=(89.0, 44.5))
+    assert "each leaves 0.0 %: drawing the end time does not protect" in said(3.0, knows=(50.0, 0.0), one=(51.0, 0.0), mean=(52.0, 0.0))
 
 
 def test_published_networks_lose_points_to_autoattack():

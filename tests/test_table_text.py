@@ -55,7 +55,7 @@ def test_persistence_tells_networks_that_keep_their_accuracy_from_those_that_los
         return Run(name, 0, path=None, config={}, provenance={}, history={}, metrics=metrics, measurements=[])
 
     words = table_text.persistence(table.cells([run("small-random", 100.0, 0.98, 0.90), run("small-100", 100.0, 0.98, 0.80)]))
-    assert words == ("small-random (trained to 100: from 98.0 to 90.0 %) loses at most 10 points; "
+    assert words == ("small-random (trained at 10 to 100: from 98.0 to 90.0 %) loses at most 10 points; "
                      "small-100 (trained to 100: from 98.0 to 80.0 %) loses more than 10 points")
     assert "no network" in table_text.persistence(table.cells([]))
 
