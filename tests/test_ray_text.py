@@ -43,7 +43,7 @@ def test_a_ray_attracts_unless_an_eigenvalue_lies_right_of_one():
 def test_a_point_that_is_no_ray_neither_attracts_nor_repels():
     for values in (np.array([0.5]), np.array([0.5, 1.25])):
         said = ray_text.stability(values, 0.27)
-        assert said.startswith("No ray was found: the solver stops at a residual of 0.27, although a ray exists.")
+        assert said.startswith("No ray was found: the solver stops at a residual of 0.27, although a solution of f(w) = w exists.")
         assert "repel" not in said and "attract" not in said and "nothing about a ray elsewhere" in said
     assert "eigenvalue" not in ray_text.stability(values, 0.27, short=True)
 
@@ -73,11 +73,11 @@ def test_a_ray_from_the_mean_state_is_told_from_a_failed_solve(tiny_run):
                                      run("small-random", 1, 1e-9, 0.2)])
     assert ray_text.from_the_mean(frame) == (
         "In wide-adversarial (seed 0) the solve from the mean state finds a ray (residual 8e-12), and it repels (largest real "
-        "part 1.54). It finds none in small-10 (seed 0, residual 0.27).")
+        "part 1.54 by Arnoldi's iteration). It finds none in small-10 (seed 0, residual 0.27).")
     assert ray_text.from_the_mean(frame[:1]).startswith("The solve from the mean state finds no ray in small-10")
     assert ray_text.from_the_mean(frame[2:]) == ""
     slow = ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.84)]))
-    assert "it attracts (largest real part 0.84); a deviation shrinks tenfold in 14 units of log time" in slow
+    assert "it attracts (largest real part 0.84 by Arnoldi's iteration); a deviation shrinks tenfold in 14 units of log time" in slow
     assert "on their way" not in ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.2)]))
 
 
@@ -103,7 +103,11 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     assert ray_text.shared([one, each]).startswith("In small-random all ten classes end on one and the same ray")
     assert "small-100" not in ray_text.shared([one, each])
     assert ray_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
-    assert ray_text.shared([one]).endswith("every image gets the same answer.")
+    assert ray_text.shared([one]).endswith("every image followed gets the same answer from these networks.")
+    assert "(at least 90 % of every class): a steady state" in ray_text.shared([one])
+    nearly = run("large-10", 1, share=0.7)
+    assert "In large-10 the images that are on a ray by then, some of every class, are on a single one, too." in ray_text.shared([one, nearly])
+    assert "large-10" not in ray_text.shared([one, nearly], short=True)
     two = run_of(tiny_run, "large-100", one.measurements)
     assert ray_text.shared([two, one]).startswith("In each of large-100 and small-random all ten classes")
     assert ray_text.shared([one], short=True).endswith("not one per class.")
