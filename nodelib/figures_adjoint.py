@@ -34,8 +34,9 @@ def memory(kept: pd.DataFrame, peak: pd.DataFrame | None) -> Figure:
                 continue
             figures.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis, xlabel="solver steps",
                           ylabel="memory ($2^{20}$ bytes)")
-            if axis is axes[1]:
-                axis.get_legend().remove()
+            axis.get_legend().remove()
+        handles, found = axes[0].get_legend_handles_labels()
+        figure.legend(handles, found, loc="outside upper center", ncols=len(found))
     return figure
 
 
