@@ -182,8 +182,8 @@ class RunConfig:
 
 # epochs are the same for every run of a size, but for training against attack and for controls that cost more
 _SMALL = dict(channels=16, size=7, epochs=6)
-# a second cycle, because after one epoch two of the three rows stayed under 98.5 % of the test images
-_LARGE = dict(channels=128, size=7, attack_images=1000, epochs=2, cycles=(1, 1))
+# a cycle more each time that two of the three rows stayed under the bar: 98.5 % of the test images after one epoch, 98.9 after two
+_LARGE = dict(channels=128, size=7, attack_images=1000, epochs=3, cycles=(1, 1, 1))
 _WIDE = dict(channels=64, size=10, attack_images=1000, epochs=4)
 # the head's scale is 10 over the longest end time: the rows' logits start, and change, alike
 _T10, _RANDOM, _T100 = (
