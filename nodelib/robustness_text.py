@@ -96,7 +96,8 @@ def by_gradient(frame: pd.DataFrame, epsilon: float = EPSILON) -> str:
     return (f"Of {span(here['n'])} images, one step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the "
             f"reference leaves {'; '.join(said)}. " + (
                 f"They differ by at most {max(apart)} image{'s' if max(apart) > 1 else ''}, and it would take {needed} to rank them."
-                if max(apart) < needed else f"They differ by up to {max(apart)} images."))
+                if max(apart) < needed else
+                f"They differ by up to {max(apart)} images, where at least {needed}, all one way, are needed to rank two of them."))
 
 
 def masks(runs: Sequence[Run]) -> str:

@@ -39,6 +39,7 @@ def test_what_is_not_measured_of_the_shorter_run_is_undecided_and_not_counted(ru
     found = prolonged.stage(runs, [_of(longer, 1)], seed, "0123abc")
     assert found["runs"] == ["wide-adversarial"] and found["commit"] == "0123abc"
     assert found["epochs"] == [RunConfig.from_dict(longer.config).first_cycles(1).epochs]
+    assert found["left"] == {"wide-adversarial": {}}
     assert found["verdicts"]["C14"] == prolonged.UNDECIDED and found["verdicts"]["C19"] != prolonged.UNDECIDED
     assert prolonged.differences([found], ledger(runs, seed))[0]["changes"] == []
 
@@ -55,13 +56,31 @@ def test_the_verdicts_that_hang_on_it_are_named():
     assert same.endswith("the rules give the same verdicts.")
 
 
+@pytest.mark.parametrize("first, last, ten, says", [
+    (4, 28, 0, "It grows with training in each of them; ten exact steps leave nothing at any of these times."),
+    (28, 4, 30, "It has no common direction; ten exact steps leave at most 3.0 % at any of these times.")])
+def test_what_one_step_leaves_is_told_as_training_goes_on(runs, first, last, ten, says):
+    def measured(count, ten):
+        return [{"id": f"{attack}-t100", "correct": correct, "n": 1000}
+                for attack, correct in (("fgsm-seed", count), ("fgsm-exact", 1), ("pgd10-exact", ten))]
+
+    run = dataclasses.replace(next(run for run in runs if run.name == "large-100"), metrics=measured(last, ten))
+    epochs = run.config["epochs"]
+    stored = [{"runs": ["large-100"], "epochs": [epochs - 1],
+               "left": {"large-100": prolonged.left(dataclasses.replace(run, metrics=measured(first, 0)))}}]
+    said = prolonged.with_training(stored, [run])
+    assert f"after {epochs - 1}, {epochs} epochs {first / 10:.1f}, {last / 10:.1f} % of 1,000 images of large-100. " in said
+    assert said.endswith(says)
+    assert prolonged.with_training([], [run]) == "" == prolonged.with_training(stored, [])
+
+
 def test_stored_stages_are_of_runs_that_are_stored(runs):
     stored = prolonged.stages()
     assert stored
     today = {run.name: run.config["epochs"] for run in runs if run.seed == 0}
     for one in stored:
         assert all(epochs < today[name] for name, epochs in zip(one["runs"], one["epochs"], strict=True))
-        assert len(one["verdicts"]) == 22
+        assert len(one["verdicts"]) == 22 and set(one["left"]) == set(one["runs"])
 
 
 def test_a_commit_that_is_not_there_is_named(tmp_path):

@@ -66,7 +66,7 @@ def test_signs_are_told_at_the_own_end_time_and_at_the_last():
 
 
 @pytest.mark.parametrize("left, said", [((1, 2, 0), "They differ by at most 2 images, and it would take 8 to rank them."),
-                                        ((1, 2, 20), "They differ by up to 19 images.")])
+                                        ((1, 2, 20), "They differ by up to 19 images, where at least 8, all one way, are needed to rank two of them.")])
 def test_gradients_are_ranked_only_where_enough_images_differ(left, said):
     frame = pd.DataFrame([("a, t = 10", method, 0.3, 100 * count / 64, 64)
                           for method, count in zip(("adjoint", "exact-1e-3", "reference"), left)],

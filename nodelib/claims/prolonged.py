@@ -19,10 +19,11 @@ from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json, write_json
 from nodelib.claims.ledger import Row, ledger
-from nodelib.configs import RunConfig
+from nodelib.configs import ROWS, RunConfig
 from nodelib.paths import data_dir
 
 UNDECIDED = "undecided"
+ATTACKS = ("fgsm-seed", "fgsm-exact", "pgd10-exact")
 
 
 def path() -> Path:
@@ -52,11 +53,18 @@ def stage(runs: Sequence[Run], shorter: Sequence[Run], seed: dict, commit: str =
         runs: of today; shorter: their predecessors; seed: content of `data/seed.json`; commit: where those come from.
 
     Returns:
-        runs: names; epochs: of each; commit; verdicts: claim id -> verdict.
+        runs: names; epochs: of each; commit; verdicts: claim id -> verdict; left: name -> what `ATTACKS` leave of it at its
+        own end time, (correct, images) by the attack's name.
     """
     rows = ledger(with_shorter(runs, shorter), seed)
     return {"runs": [run.name for run in shorter], "epochs": [run.config["epochs"] for run in shorter], "commit": commit,
-            "verdicts": {row.id: row.verdict for row in rows}}
+            "verdicts": {row.id: row.verdict for row in rows}, "left": {run.name: left(run) for run in shorter}}
+
+
+def left(run: Run) -> dict[str, tuple[int, int]]:
+    """How many images each of `ATTACKS` leaves of a run at its own end time, and of how many."""
+    found = {r["id"]: (r["correct"], r["n"]) for r in run.metrics}
+    return {attack: found[record] for attack in ATTACKS if (record := f"{attack}-t{run.config['test_t1']:g}") in found}
 
 
 def stages() -> list[dict]:
@@ -90,6 +98,32 @@ def in_words(stored: Sequence[dict], rows: Sequence[Row]) -> str:
     if ever:
         said.append(f"So {', '.join(sorted(ever, key=lambda claim: int(claim[1:])))} hang on where training was stopped.")
     return " ".join(said)
+
+
+def with_training(stored: Sequence[dict], runs: Sequence[Run]) -> str:
+    """What attacks leave of the table's networks as their training goes on, in words; empty where no shorter one is stored.
+
+    Args:
+        stored: of `stages`; runs: of today.
+    """
+    said, ten, rising = [], [], []
+    for run in runs:
+        after = {epochs: one["left"][run.name] for one in stored for name, epochs in zip(one["runs"], one["epochs"]) if name == run.name}
+        if run.name not in ROWS or run.seed != 0 or not after:
+            continue
+        after = dict(sorted({**after, run.config["epochs"]: left(run)}.items()))
+        if not all(set(ATTACKS) <= set(found) for found in after.values()):
+            continue
+        series = [100 * correct / n for correct, n in (found["fgsm-seed"] for found in after.values())]
+        images = min(n for found in after.values() for _, n in found.values())
+        said.append(f"after {', '.join(map(str, after))} epochs {', '.join(f'{x:.1f}' for x in series)} % of {images:,} images of {run.name}")
+        ten += [100 * correct / n for correct, n in (found["pgd10-exact"] for found in after.values())]
+        rising.append(series == sorted(series) and series[0] < series[-1])
+    if not said:
+        return ""
+    return (f"What one step by the post's protocol leaves depends on how long a network was trained: {'; '.join(said)}. "
+            + ("It grows with training in each of them" if all(rising) else "It has no common direction")
+            + f"; ten exact steps leave {'nothing' if max(ten) == 0 else f'at most {max(ten):.1f} %'} at any of these times.")
 
 
 def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
