@@ -23,7 +23,7 @@ UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured 
 
 def time(value: float) -> str:
     """An end time in words; infinity is "not by t = 1000"."""
-    return "not by t = 1000" if math.isinf(value) else f"{value:.3g}"
+    return "not by t = 1000" if math.isinf(value) else f"{float(f'{value:.3g}'):g}"
 
 
 def times(values: Iterable[float]) -> str:

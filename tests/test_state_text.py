@@ -20,6 +20,7 @@ def run_of(tiny_run, name, measurements, **config):
                                           ([12.59, 12.589], "12.6")])
 def test_end_times_in_words(values, said):
     assert state_text.times(values) == said
+    assert state_text.time(1000.0) == "1000" and state_text.time(1.2589) == "1.26"
 
 
 def test_settling_is_said_of_both_networks_or_not_at_all():
