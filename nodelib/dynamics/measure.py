@@ -39,6 +39,7 @@ SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 PAIR = (6, 4)  # the digits that the post's films compare
 THRESHOLDS = {"turning": 0.1, "relative_speed": 0.01}  # those of the rule for C20
 SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
+SOLVED = 1e-6  # the same of a ray that a solve of f(w) = w has found
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
 FAR = (10.0, 20.0, 40.0, 80.0)  # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
@@ -240,7 +241,7 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         common = dict(label=str(digit), n=len(mine), t1=end, statistic="max")
         records += [record("class_ray_residual", ray.residual, **common),
                     record("class_ray_eigenvalue", leading_eigenvalue(func, ray.w)[0].real, **common)]
-        if ray.residual <= 1e-6:
+        if ray.residual <= SOLVED:
             found.append(ray.w)
     distinct = int(cluster(remove_drift(func, torch.stack(found))).max()) + 1 if found else 0
     return [*records, record("class_rays", distinct, n=len(w), t1=end, statistic="count", log_time=log_time)]
@@ -262,7 +263,7 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         if group not in solved:
             start = w[groups == group][0] if group >= 0 else w.mean(0)
             ray = solve_ray(func, start, smoothing=0.0 if group >= 0 else 1.0, **effort)
-            if ray.residual > 1e-6:
+            if ray.residual > SOLVED:
                 ray = solve_ray(func, start, **effort)
             solved[group] = (ray.residual, leading_eigenvalue(func, ray.w)[0].real)
         return solved[group]
