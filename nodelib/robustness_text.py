@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
 from nodelib.artifacts import Run
-from nodelib.claims.statistics import SIGNIFICANCE
+from nodelib.attacks.strong import library_warnings, require
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
 from nodelib.pair_text import span
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
 
+CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5")
 CHANCE = 0.1  # accuracy of a guess among ten classes
 
 
@@ -102,9 +105,61 @@ def by_gradient(frame: pd.DataFrame, epsilon: float = EPSILON) -> str:
                 f"They differ by up to {max(apart)} images, where at least {needed}, all one way, are needed to rank two of them."))
 
 
+def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:
+    """Of what AutoAttack's library warns before it attacks each run at its own end time; None where it is not installed."""
+    try:
+        require("pyautoattack")
+    except ImportError:
+        return None
+    return {run.path.name: library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
+            for run in runs if run.config["architecture"] == "odenet"}
+
+
+def heeded(warnings: Mapping[str, Sequence[str]] | None) -> str:
+    """The warnings of `warnings_of` as a sentence."""
+    if warnings is None:
+        return "the library is not installed here, so that it was not asked."
+    if not warnings:
+        return "no network was asked."
+    heard = [f"{name}: {'; '.join(lines)}" for name, lines in warnings.items() if lines]
+    return (f"it warns of {len(heard)} of {len(warnings)} networks ({', '.join(heard)})." if heard else
+            f"it has no warning for any of {len(warnings)} networks.")
+
+
+def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
+    """Which changes of the attack leave fewer images than PGD-10 does, and which more, by McNemar's test on the same images.
+
+    Only changes of the attack are judged: not those that change the network or what is allowed.
+    """
+    fewer, more, judged = [], [], 0
+    for epsilon in epsilons:
+        for run, t1, suffix in diagnosis.masked(runs, epsilon):
+            plain = diagnosis.find(run, f"mask-plain{suffix}")
+            if not plain["correct"]:
+                continue
+            judged += 1
+            for name in CHANGES_OF_THE_ATTACK:
+                record = diagnosis.find(run, f"mask-{name}{suffix}")
+                if record is None:
+                    continue
+                before, after = run.outcomes(plain["id"]), run.outcomes(record["id"])
+                n = min(len(before), len(after))
+                if mcnemar(before[:n], after[:n]) < SIGNIFICANCE:
+                    said = (f"{diagnosis.MASKING[name]} in {run.path.name} at t = {t1:g}, epsilon {epsilon:g} "
+                            f"({100 * after[:n].mean():.1f} against {100 * before[:n].mean():.1f} %)")
+                    (fewer if after[:n].sum() < before[:n].sum() else more).append(said)
+    if not judged:
+        return "In no column does the plain attack leave anything that another could take."
+    parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
+             for word, said in (("less", fewer), ("more", more)) if said]
+    where = f"Of the {judged} column{'s' if judged != 1 else ''} in which the plain attack leaves something, "
+    return where + (f"what leaves {'; and '.join(parts)}." if parts else
+                    f"in none does a change of the attack leave significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
+
+
 def masks(runs: Sequence[Run]) -> str:
     """In how many columns of `nodelib.diagnosis.masking_table` the plain attack leaves nothing that a mask could explain."""
-    plain = [r for run in runs for r in run.metrics if r["id"].startswith("mask-plain-")]
+    plain = [diagnosis.find(run, f"mask-plain{suffix}") for run, _, suffix in diagnosis.masked(runs)]
     none = sum(r["correct"] == 0 for r in plain)
     if not plain:
         return "Nothing of this is measured yet."

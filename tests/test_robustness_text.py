@@ -83,6 +83,24 @@ def test_a_mask_is_looked_for_only_where_something_is_left(tiny_run):
     assert robustness_text.masks(runs[2:]) == "In none of 1 columns does the plain attack leave nothing."
 
 
+def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run):
+    def told(plain, margin, adjoint, **kind):
+        return robustness_text.unmasked([run_of(tiny_run, "small-100", pgd(plain, label="mask-plain"), pgd(margin, label="mask-margin"),
+                                                pgd(adjoint, label="mask-adjoint"))], (0.3, 0.1))
+
+    assert told(0, 0, 0) == "In no column does the plain attack leave anything that another could take."
+    assert told(20, 19, 21).startswith("Of the 1 column in which the plain attack leaves something, in none does a change")
+    said = told(20, 5, 40)
+    assert "what leaves significantly less than the plain attack (McNemar's p below 0.01): margin loss in small-10-seed0" in said
+    assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
+
+
+def test_the_librarys_warnings_are_told_network_by_network():
+    assert robustness_text.heeded(None).startswith("the library is not installed")
+    assert robustness_text.heeded({"a": [], "b": []}) == "it has no warning for any of 2 networks."
+    assert robustness_text.heeded({"a": ["there are 2 points"], "b": []}) == "it warns of 1 of 2 networks (a: there are 2 points)."
+
+
 def test_a_black_box_is_compared_with_the_gradients(tiny_run):
     box = (Measurement(100.0, 50, "hop-skip-jump", 0.3, steps=1000), 20)
     def told(left: int, worst: int = 0) -> str:
