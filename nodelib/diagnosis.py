@@ -113,21 +113,26 @@ def masking_table(runs: Sequence[Run]) -> str:
 def transfer_table(runs: Sequence[Run]) -> str:
     """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown.
 
-    Its own clean accuracy on as many images stands first, and how many last.
+    Its own clean accuracy on as many images stands first, and how many last; a cell on fewer images says so.
     """
     records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics if r["attack"] == "transfer"}
     if not records:
         return ""
     sources = list(dict.fromkeys(source for _, source in records))
-    cell = lambda r: DASH if r is None else f"{100 * r['accuracy']:.1f}"  # noqa: E731
+
+    def cell(record: dict | None, n: int) -> str:
+        if record is None:
+            return DASH
+        return f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else "")
+
     rows = []
     for run in runs:
         mine = {source: records[run.path.name, source] for source in sources if (run.path.name, source) in records}
         if not mine:
             continue
-        n, clean = min(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
+        n, clean = max(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
         kept = DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}"
-        rows.append([run.path.name, kept, *(cell(mine.get(source)) for source in sources), f"{n:,}"])
+        rows.append([run.path.name, kept, *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
     return markdown(["tried on / made on", "clean", *sources, "images"], rows)
 
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 from nodelib import diagnosis
 from nodelib.artifacts import Run
 from nodelib.claims.statistics import SIGNIFICANCE
-from nodelib.configs import ROWS
+from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
 from nodelib.pair_text import span
 
 if TYPE_CHECKING:
     import pandas as pd
+
+CHANCE = 0.1  # accuracy of a guess among ten classes
 
 
 def answer(runs: Sequence[Run]) -> str:
@@ -127,6 +129,17 @@ def black_box(bounds: Sequence[tuple[Run, dict]]) -> str:
         return said + ". The attacks by gradients leave none at all, so that a black box could not be ahead of them."
     return said + (", and breaks none that attacks by gradients leave: no black box is ahead, which would be a sign of masked "
                    "gradients.")
+
+
+def contrast(runs: Sequence[Run]) -> str:
+    """What the whole set leaves of the t = 1 pair, one of which was trained against attack; says so where it is not measured."""
+    bounds = diagnosis.strong_bounds([run for run in runs if run.name in PAIR])
+    said = [f"{run.name} keeps {diagnosis.interval(record['correct'], record['n'])} % of {record['n']:,} images" for run, record in bounds]
+    resists = any(run.config["adversarial"] and record["low"] > CHANCE for run, record in bounds)
+    if not said:
+        return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
+    return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
+            + (": an ODE-net can resist these attacks, if it is trained to." if resists else "."))
 
 
 def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:

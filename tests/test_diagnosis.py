@@ -79,6 +79,8 @@ def test_the_other_tables_name_what_they_compare(run):
     assert "| small-10-seed0 | 100.0 | 75.0 | 4 |" in diagnosis.transfer_table([own])
     assert "| small-10-seed0 | – | 75.0 | 4 |" in diagnosis.transfer_table(
         [dataclasses.replace(run, config={**run.config, "test_t1": 7.0})])
+    more = {**next(r for r in own.metrics if r["attack"] == "transfer"), "id": "transfer-more", "source": "other-seed0", "n": 8}
+    assert "| small-10-seed0 | – | 75.0 (n = 4) | 75.0 | 8 |" in diagnosis.transfer_table([dataclasses.replace(own, metrics=[*own.metrics, more])])
     assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
 
 

@@ -94,6 +94,20 @@ def test_a_black_box_is_compared_with_the_gradients(tiny_run):
     assert "has not been measured" in robustness_text.black_box([])
 
 
+def test_the_pair_shows_whether_a_network_can_resist(tiny_run):
+    def told(standard: int, adversarial: int) -> str:
+        runs = [run_of(tiny_run, f"wide-{kind}", (Measurement(100.0, 50, "worst", 0.3), left))
+                for kind, left in (("standard", standard), ("adversarial", adversarial))]
+        runs[1].config["adversarial"] = {"steps": 1}
+        return robustness_text.contrast(runs)
+
+    assert "has not been through the whole set yet" in robustness_text.contrast([run_of(tiny_run, "small-100", (Measurement(100.0, 50, "worst", 0.3), 9))])
+    said = told(0, 40)
+    assert "wide-standard keeps 0.0 (0.0 to 7.1) % of 50 images and wide-adversarial keeps 80.0 (67.0 to 88.8) %" in said
+    assert said.endswith(": an ODE-net can resist these attacks, if it is trained to.")
+    assert "can resist" not in told(0, 5) and "can resist" not in told(40, 0)
+
+
 def test_what_not_knowing_the_end_time_costs_has_a_sign():
     def said(half, **of):
         frame = pd.DataFrame([(name, epsilon, value, value - half, value + half, 50) for name, values in of.items()

@@ -110,26 +110,30 @@ class Evidence:
 
     def measured(self, name: str, what: str, **conditions: Any) -> list[float]:
         """One measurement per seed of the run that has one; see `nodelib.claims.contract`."""
-        values = []
-        for run in self.named(name):
-            fitting = [m for m in run.measurements if m["name"] == what and matches(m, **conditions)]
-            if fitting:
-                values.append(float(fitting[-1]["value"]))
-                self.used.append(f"{run.name}-seed{run.seed}: {what}")
-        if not values:
-            raise Missing([f"{name}: measurement {what} ({describe(conditions)})"])
-        return values
+        return [float(record["value"]) for record in self._measurements(name, what, **conditions)]
 
     def measured_share(self, name: str, what: str, **conditions: Any) -> tuple[list[float], str]:
         """A share of images as `measured`, and over how many: with one seed its 95 % interval, in words, in per cent."""
-        values = self.measured(name, what, **conditions)
-        counts = [int(fitting[-1]["n"]) for run in self.named(name)
-                  if (fitting := [m for m in run.measurements if m["name"] == what and matches(m, **conditions)])]
+        records = self._measurements(name, what, **conditions)
+        values = [float(record["value"]) for record in records]
         percent = f"{100 * sum(values) / len(values):.1f} %"
-        if len(values) > 1 or not counts[0]:
+        if len(records) > 1:
             return values, percent
-        low, high = wilson(round(values[0] * counts[0]), counts[0])
-        return values, f"{percent} (95 % interval {100 * low:.1f} to {100 * high:.1f}, {counts[0]:,} images)"
+        n = records[0]["n"]
+        low, high = wilson(round(values[0] * n), n)
+        return values, f"{percent} (95 % interval {100 * low:.1f} to {100 * high:.1f}, {n:,} images)"
+
+    def _measurements(self, name: str, what: str, **conditions: Any) -> list[dict]:
+        """The records behind `measured`: the latest that fits of each seed; Missing if no seed has one."""
+        records = []
+        for run in self.named(name):
+            fitting = [m for m in run.measurements if m["name"] == what and matches(m, **conditions)]
+            if fitting:
+                records.append(fitting[-1])
+                self.used.append(f"{run.name}-seed{run.seed}: {what}")
+        if not records:
+            raise Missing([f"{name}: measurement {what} ({describe(conditions)})"])
+        return records
 
     def chapter(self, claim: str, *names: str) -> list[Any]:
         """Values a chapter recorded for a claim, in the order of `names`."""

@@ -221,11 +221,13 @@ def nfe_means_complexity(evidence: Evidence) -> Verdict:
     if higher is None:
         return Verdict(NOT_REPRODUCED, "neither network has the higher NFE in every pair of seeds", figures)
     complex_ = [min(both[higher]) > max(both[1 - higher]) for both in (jacobian, turning)]
-    lower = [max(both[higher]) < min(both[1 - higher]) for both in (jacobian, turning)]
-    word = ["more" if more else "less" if less else "not consistently more" for more, less in zip(complex_, lower)]
+    def told(both: tuple[list[float], list[float]], more: str, less: str) -> str:
+        here, there = both[higher], both[1 - higher]
+        return more if min(here) > max(there) else less if max(here) < min(there) else f"{more} in some pairs of seeds only"
+
     pairs = len(turning[0]) * len(turning[1])
     reason = (f"the {('adversarial', 'standard')[higher]} network has the higher NFE; its Jacobian's norm is "
-              f"{word[0].replace('more', 'higher').replace('less', 'lower')}, its velocity turns {word[1]} "
+              f"{told(jacobian, 'higher', 'lower')}, its velocity turns {told(turning, 'more', 'less')} "
               f"({'one pair' if pairs == 1 else f'{pairs} pairs'} of seeds)")
     return Verdict(REPRODUCED if all(complex_) else IN_PART if any(complex_) else ARTEFACT, reason, figures)
 
@@ -247,7 +249,8 @@ CLAIMS = (
                  "standard training.", "seen in GIFs",
           "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the directions: 90 % or more "
           "(adversarial; below, not reproduced) and 60 % or less (standard), and the adversarial network's direction turns by at "
-          "most 0.1 per unit of log time there (in part if not). Artefact if the standard network's states look closer together but are told apart just as well.",
+          "most 0.1 per unit of log time there (in part if not). Artefact if the standard network's states look closer together "
+          "but are told apart just as well.",
           "08-watching-the-state", six_and_four, WITH_ARTEFACT),
     Claim("C18", "Adversarial training makes one steady state per class.", "conjectured",
           "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) one ray f(w) = w, "
