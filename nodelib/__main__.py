@@ -159,7 +159,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate = add("evaluate", _evaluate, "Measure trained runs by a protocol; resumes per record.")
     evaluate.add_argument("run", help=run_help)
     evaluate.add_argument("--protocol", default="table", help="what to measure: table (default), strong, sweep, epsilon, "
-                          "masking, transfer, tolerance, or all")
+                          "masking, randomised, transfer, tolerance, or all")
     evaluate.add_argument("--images", type=int, metavar="N", help="at most so many test images per record")
     evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")

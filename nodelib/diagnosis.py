@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from nodelib.artifacts import Run
 from nodelib.evaluation import evaluate, record, test_subset
 from nodelib.gradient_health import METHODS
-from nodelib.attacks.strong import STRONG
+from nodelib.attacks.strong import RANDOMISED, STRONG
 from nodelib.measurement import EPSILON, Measurement, wilson
 from nodelib.protocols import GRADIENT_METHODS
 from nodelib.worst_case import survivors
@@ -87,47 +87,82 @@ def attack_table(runs: Sequence[Run]) -> str:
     return markdown(["run", "t", "n", *COLUMNS, "worst case (95 %)", "HopSkipJump alone"], rows)
 
 
-def masking_table(runs: Sequence[Run]) -> str:
-    """PGD-10 at epsilon 0.3 with one thing changed at a time, one column per run and end time, as Markdown.
+def masked(runs: Sequence[Run], epsilon: float = EPSILON) -> list[tuple[Run, float, str]]:
+    """Where the masking protocol was measured at an epsilon: run, end time, and what follows a mask's name in its record's id."""
+    middle = "" if epsilon == EPSILON else f"-eps{epsilon:g}"
+    return [(run, t1, f"{middle}-t{t1:g}") for run in runs
+            for t1 in sorted({r["t1"] for r in run.metrics if r["id"] == f"mask-plain{middle}-t{r['t1']:g}"})]
 
-    Below it clean accuracy on the same images, where what was changed changes it too.
+
+def masking_table(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
+    """PGD-10 with one thing changed at a time, one column per run and end time, as Markdown.
+
+    Below it, at epsilon 0.3, clean accuracy on the same images, where what was changed changes it too.
     """
-    columns = [(run, t1) for run in runs for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("mask-plain-")})]
+    columns = masked(runs, epsilon)
     if not columns:
         return ""
     rows = []
     for name, words in MASKING.items():
+        if name.startswith("clean") and epsilon != EPSILON:
+            continue
         row = [words]
-        for run, t1 in columns:
-            record = find(run, f"mask-{name}-t{t1:g}")
+        for run, t1, suffix in columns:
+            record = find(run, f"mask-{name}{suffix}")
             row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}")
         rows.append(row)
-    sizes = [str(find(run, f"mask-plain-t{t1:g}")["n"]) for run, t1 in columns]
+    sizes = [str(find(run, f"mask-plain{suffix}")["n"]) for run, _, suffix in columns]
     clean = [DASH if (r := find(run, f"none-t{t1:g}")) is None or r["n"] < int(n) else
-             f"{100 * run.outcomes(r['id'])[:int(n)].mean():.1f}" for (run, t1), n in zip(columns, sizes)]
+             f"{100 * run.outcomes(r['id'])[:int(n)].mean():.1f}" for (run, t1, _), n in zip(columns, sizes)]
     rows.insert(sum(not name.startswith("clean") for name in MASKING), ["*clean, fixed pooling*", *clean])
-    return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1 in columns)],
+    return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1, _ in columns)],
                     [*rows, ["*images*", *sizes]])
+
+
+def randomised_table(runs: Sequence[Run]) -> str:
+    """What AutoAttack's set for random forward passes leaves of each run at its own end time, pooling random, as Markdown.
+
+    The clean column is on the same images, with a draw of its own; *both* counts an image as broken if either attack broke it.
+    """
+    rows = []
+    for run in runs:
+        end = f"t{run.config['test_t1']:g}"
+        found = [find(run, f"random-{name}-{end}") for name in RANDOMISED]
+        clean = find(run, f"none-random-{end}")
+        if not all(found):
+            continue
+        n = min(r["n"] for r in found)
+        kept = [run.outcomes(r["id"])[:n] for r in found]
+        both = int((kept[0] & kept[1]).sum())
+        rows.append([run.path.name, end[1:], str(n),
+                     DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}",
+                     *(interval(int(k.sum()), n) for k in kept), interval(both, n)])
+    return markdown(["run", "t", "images", "clean", "APGD-CE", "APGD-DLR", "both (95 %)"], rows) if rows else ""
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
     """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown.
 
-    Its own clean accuracy on as many images stands first, and how many last.
+    Its own clean accuracy on as many images stands first, and how many last; a cell on fewer images says so.
     """
     records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics if r["attack"] == "transfer"}
     if not records:
         return ""
     sources = list(dict.fromkeys(source for _, source in records))
-    cell = lambda r: DASH if r is None else f"{100 * r['accuracy']:.1f}"  # noqa: E731
+
+    def cell(record: dict | None, n: int) -> str:
+        if record is None:
+            return DASH
+        return f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else "")
+
     rows = []
     for run in runs:
         mine = {source: records[run.path.name, source] for source in sources if (run.path.name, source) in records}
         if not mine:
             continue
-        n, clean = min(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
+        n, clean = max(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
         kept = DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}"
-        rows.append([run.path.name, kept, *(cell(mine.get(source)) for source in sources), f"{n:,}"])
+        rows.append([run.path.name, kept, *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
     return markdown(["tried on / made on", "clean", *sources, "images"], rows)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from nodelib import artifacts, mnist
-from nodelib.attacks import STRONG, fgsm, hop_skip_jump, pgd
+from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
 from nodelib.measurement import (
@@ -110,7 +110,7 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
             return fgsm(model, images, labels, m.epsilon, **common, **climb)
         if m.attack == "pgd":
             return pgd(model, images, labels, m.epsilon, **ascent, **common, **climb)
-        if m.attack in STRONG:
+        if m.attack in LIBRARY_ATTACKS:
             return strong(m.attack, model, images, labels, m.epsilon, steps=m.steps, restarts=m.restarts, seed=m.seed,
                           draws=m.draws, **common)
         return hop_skip_jump(model, images, labels, m.epsilon, queries=m.steps, seed=m.seed, **common)

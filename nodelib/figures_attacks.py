@@ -30,14 +30,16 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                     continue
                 images = np.interp(data["step"], run.history["step"], run.history["images"]) / 1000
                 factor = 100 if column == "accuracy" else 1
-                axis.plot(images, factor * data["value"], color=colour(run.name), label=f"{run.name}, seed {run.seed}")
+                axis.plot(images, factor * data["value"], color=colour(run.name), label=run.name)
                 axis.fill_between(images, factor * data["low"], factor * data["high"], color=colour(run.name),
                                   alpha=0.2, linewidth=0)
         for axis, label in ((left, "training accuracy (%)"), (right, "NFE of a forward solve")):
             axis.set(xlabel="training images seen (thousands)", ylabel=label)
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        if runs:
-            right.legend()
+        # one entry per network, however many seeds
+        handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels())}
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(6, len(handles)))
     return figure
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from nodelib.attacks.common import check_epsilon, check_gradient_options
 from nodelib.attacks.losses import LOSSES
-from nodelib.attacks.strong import STRONG
+from nodelib.attacks.strong import LIBRARY_ATTACKS
 from nodelib.models import POOLINGS, check_end_time
 from nodelib.odeint import GRADIENTS
 
@@ -17,7 +17,7 @@ EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
 BATCH = 250
 TEST_IMAGES = 10000
-ATTACK_NAMES = ("none", "fgsm", "pgd", *STRONG, "hop-skip-jump", "transfer", "worst")
+ATTACK_NAMES = ("none", "fgsm", "pgd", *LIBRARY_ATTACKS, "hop-skip-jump", "transfer", "worst")
 REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
 
@@ -129,8 +129,8 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
         return {}
     pgd = m.attack in ("pgd", "transfer")
     tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
-    library = "pyautoattack" if m.attack in STRONG else "foolbox" if m.attack == "hop-skip-jump" else None
-    loss = {"apgd-ce": "cross-entropy", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
+    library = "pyautoattack" if m.attack in LIBRARY_ATTACKS else "foolbox" if m.attack == "hop-skip-jump" else None
+    loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
             "hop-skip-jump": "label"}.get(m.attack, m.loss)
     settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
                 "step_size": m.step_size if pgd else m.epsilon if m.attack == "fgsm" else None,

@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from nodelib.attacks.strong import RANDOMISED
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.tolerance import measurements as tolerance_measurements
 
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
+MASKED_EPSILON = 0.1  # of the second yardstick of the masking protocol: the first often leaves nothing that could fall
+DRAWS = 20  # forward passes per gradient in AutoAttack's version for random forward passes
 ATTACK_T1 = 100.0  # where every run is attacked besides its own end time
 GRADIENT_METHODS: dict[str, dict] = {
     "adjoint": dict(gradient="adjoint"),
@@ -165,7 +168,7 @@ def gradient_protocol(config: RunConfig) -> list[Measurement]:
 def masking_protocol(config: RunConfig) -> list[Measurement]:
     """One diagnostic per way in which an attack can fail for the wrong reason, and FGSM by gradient method.
 
-    PGD-10 at epsilon 0.3 as the yardstick, then the same with one thing changed: the margin loss; rescaled
+    PGD-10 at epsilon 0.3, and again at 0.1, as the yardstick, then the same with one thing changed: the margin loss; rescaled
     logits; random pooling, with the gradient of one draw and of ten; one image per solve; scored at a
     tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the anchored and
     a tighter gradient.
@@ -185,12 +188,24 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             changes = {name: changes[name] for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
                                                         "unclipped")}
         for name, change in changes.items():
-            result.append(Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}"))
+            mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
+            result += [mask, at_epsilon(mask, MASKED_EPSILON)]
         for name, change in (("clean-random", dict(pooling="random")), ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
                              ("clean-one-by-one", dict(batch=1))):
             if config.architecture == "odenet" or name == "clean-random":
                 result.append(Measurement(t1, n, **change, label=f"mask-{name}"))
     return result + gradient_protocol(config)
+
+
+def randomised_protocol(config: RunConfig) -> list[Measurement]:
+    """The network as the post runs it, its pooling regions redrawn in every pass, under AutoAttack's set for such networks.
+
+    APGD on the cross-entropy and on the difference of logits ratio, 100 steps, the mean gradient of 20 draws, at the run's own end
+    time; scored on a draw of its own. On 100 images at most (wide 50, large 32): each step costs twenty.
+    """
+    n = min(strong_images(config), {16: 100, 64: 50}.get(config.channels, 32))
+    return [Measurement(config.test_t1, n, name, EPSILON, steps=100, draws=DRAWS, pooling="random", label=f"random-{name}")
+            for name in RANDOMISED]
 
 
 def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measurement]:
@@ -213,7 +228,7 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
 
 
 PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
-             "masking": masking_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
+             "masking": masking_protocol, "randomised": randomised_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:

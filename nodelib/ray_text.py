@@ -12,6 +12,7 @@ from nodelib import state_records
 from nodelib.artifacts import Run
 from nodelib.claims.evidence import CLEAN, matches
 from nodelib.claims.states import RESIDUAL, SAME_CLASS
+from nodelib.configs import RunConfig
 from nodelib.dynamics.measure import LOG_TIME
 from nodelib.pair_text import KINDS, span
 from nodelib.state_text import NETWORKS
@@ -42,11 +43,11 @@ def from_the_mean(frame: pd.DataFrame) -> str:
     for row in frame[frame["most"] == 0].itertuples():
         name = f"{row.run} (seed {row.seed})"
         if row.residual <= RESIDUAL:
-            found = (f"In {name} the solve from the mean state finds a ray (residual {row.residual:.0e}), and it "
+            found = (f"In {name} the solve from the mean state finds {_place(row.leaky)} (residual {row.residual:.0e}), and it "
                      f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f} by Arnoldi's iteration)")
             tenfold = math.log(10) / (1 - row.eigenvalue) if row.eigenvalue < 1 else 0.0
-            if tenfold > LOG_TIME / 3:  # to be within 0.001 takes about three powers of ten
-                found += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of log time, and the images were followed for "
+            if tenfold > LOG_TIME / 3 and math.isnan(row.later):  # to be within 0.001 takes about three powers of ten
+                found += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of {'' if row.leaky else 'log '}time, and the images were followed for "
                           f"{LOG_TIME:g}, so that they may be on their way")
             said.append(f"{found}.")
         else:
@@ -57,15 +58,19 @@ def from_the_mean(frame: pd.DataFrame) -> str:
     return " ".join(said)
 
 
-def not_followed(runs: Sequence[Run]) -> str:
-    """Names of the post's networks that have not been followed to their rays, as a list in words."""
+def not_followed(runs: Sequence[Run], leaky: bool = False) -> str:
+    """Names of the post's networks, or of the trained leaky ones, that have not been followed to their rays, in words."""
     followed = set(state_records.ray_frame(runs)["run"])
-    return ", ".join(name for name in NETWORKS if name not in followed) or "none"
+    names = dict.fromkeys(run.name for run in runs if run.config["leaky"]) if leaky else NETWORKS
+    return ", ".join(name for name in names if name not in followed) or "none"
 
 
 def at_rest(runs: Sequence[Run]) -> str:
-    """In which networks directions come to rest: share of images per run that has been followed to its rays."""
-    frame = state_records.ray_frame(runs)
+    """In which networks directions come to rest: share of images per run that has been followed to its rays.
+
+    Without the leaky ones, whose states do not grow and whose clock is another.
+    """
+    frame = state_records.ray_frame([run for run in runs if not run.config["leaky"]])
     if not len(frame):
         return "No network's states have been followed to their end yet."
     shares: dict[str, list[str]] = {}
@@ -92,7 +97,7 @@ def shared(runs: Sequence[Run], short: bool = False) -> str:
             said.append(f"In {', '.join(nearly)} the images that are on a {place} by then, some of every class, are on a single one, too.")
     if said and not short:
         said.append("What tells the classes apart there at a finite time is the way to it; as t grows without bound, every image "
-                    "followed gets the same answer from these networks.")
+                    "that is on that ray gets the same answer.")
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
@@ -120,17 +125,20 @@ def leaky(runs: Sequence[Run], short: bool = False) -> str:
         if clean := _clean(run, end):
             parts.append(f"the head is right for {100 * clean['accuracy']:.1f} % of {clean['n']:,} images at its own end time "
                          f"t = {end:g}")
-        if attacked := _under_attack(run):
-            parts.append(f"PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
-                         f"t = {attacked['t1']:g}")
+        if attacked := _under_attack(run, end):
+            parts.append(f"PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} there"
+                         + ("" if short else _moving(run, end)))
         if not short and end != 10 and (late := _clean(run, 10.0)):
             parts.append(f"at t = 10 the head is right for {100 * late['accuracy']:.1f} %")
+        if last := state_records.look_up(run, "state_accuracy", t1=1000.0, statistic="mean"):
+            parts.append(f"at t = 1000 for {100 * last['value']:.1f} % of {last['n']}")
         for row in state_records.ray_frame([run]).itertuples():
-            parts.append(f"{100 * row.on_a_ray:.0f} % of images end at an equilibrium")
+            parts.append(f"{100 * row.on_a_ray:.0f} % of {row.n} images end at an equilibrium")
             kind, found = "repels" if row.eigenvalue > 1 else "attracts", (
                 f"(residual {row.residual:.1g}, largest real part there {row.eigenvalue:.2f})")
-            if not short and row.most > 0:
-                parts.append(f"{row.single} of the ten classes end at an attracting one that no other class shares")
+            if row.most > 0:
+                parts.append(f"{row.distinct:.0f} distinct equilibri{'um' if row.distinct == 1 else 'a'} in all, and {row.single} of "
+                             f"the ten classes with an attracting one that no other class shares")
             elif not short and row.residual <= RESIDUAL:
                 parts.append(f"a solve from the mean state finds one that {kind} {found}")
             elif not short:
@@ -138,6 +146,57 @@ def leaky(runs: Sequence[Run], short: bool = False) -> str:
         if parts:
             said.append(f"In {run.name} (seed {run.seed}) {'; '.join(parts)}.")
     return " ".join(said) or "No leaky control is measured yet."
+
+
+def leaky_training(run: RunConfig, plain: RunConfig) -> str:
+    """How an adversarially trained leaky network was trained beside the one it is compared with, and what its clock means."""
+    def schedule(config: RunConfig) -> str:
+        attack = config.adversarial
+        steps = " then ".join(f"{count} of {size:g}" for count, size in dict.fromkeys((*attack.curriculum, (attack.steps, attack.step_size))))
+        return f"{config.epochs} epochs against steps of PGD ({steps})"
+
+    same = schedule(run) == schedule(plain)
+    return (f"{run.name} is trained for {schedule(run)}, {plain.name} for {'as many against the same' if same else schedule(plain)}"
+            f"{'' if same else ', so that the two differ in more than the leak'}. The end time t = {run.t1[1]:g} of a leaky network is "
+            f"{math.expm1(run.t1[1]):.2f} of the plain clock.")
+
+
+def far(runs: Sequence[Run]) -> str:
+    """What following images further shows, where they were not on a ray by the end of the shorter flow; may be empty."""
+    frame = state_records.far_frame(runs)
+    said = []
+    for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
+        first, last = part.iloc[0], part.iloc[-1]
+        if first["share"] >= 1:
+            continue
+        place = "at an equilibrium" if last["leaky"] else "on a ray"
+        label = _label(name, seed, state_records.ray_frame(runs))
+        if last["share"] == 0:
+            said.append(f"in {label} none of {last['n']} images is {place}")
+        else:
+            many = "a single one" if last["rays"] == 1 else f"{last['rays']:.0f} of them"
+            said.append(f"in {label} {100 * last['share']:.0f} % of {last['n']} images are {place}, on {many}")
+    if not said:
+        return ""
+    return f"After {frame['log_time'].max():g} units of log time (leaky: of time), {'; '.join(said)}."
+
+
+def class_rays(runs: Sequence[Run]) -> str:
+    """How many rays solves from the classes' mean states find, and whether they attract; may be empty."""
+    said, none = [], []
+    for row in state_records.class_ray_frame(runs).itertuples():
+        label = _label(row.run, row.seed, state_records.ray_frame(runs))
+        if not row.solved:
+            none.append(label)
+            continue
+        if row.rays == 1:
+            found = f"one {'equilibrium' if row.leaky else 'ray'}, which {'attracts' if row.attracting else 'repels'}"
+        else:
+            found = (f"{row.rays} {'equilibria' if row.leaky else 'rays'}, of which those of {row.attracting} classes attract")
+        said.append(f"{row.solved} of ten solves succeed in {label} and find {found}")
+    if none:
+        said.append(f"none succeeds in {', '.join(none)}")
+    return f"From the mean state of each class, {'; '.join(said)}." if said else ""
 
 
 def come_to_rest(runs: Sequence[Run]) -> str:
@@ -210,6 +269,11 @@ def _label(name: str, seed: int, frame: pd.DataFrame) -> str:
     return f"{name} (seed {seed})" if (frame["run"] == name).sum() > 1 else name
 
 
+def _place(leaky: bool) -> str:
+    """What a solution of f(w) = w is called, with its article."""
+    return "an equilibrium" if leaky else "a ray"
+
+
 def _one_for_all(run: Run) -> bool:
     """Whether all ten classes end on one and the same ray."""
     return state_records.value(run, "distinct_attractors", statistic="count") == 1 and _least_share(run) >= SAME_CLASS
@@ -227,9 +291,10 @@ def _least_share(run: Run) -> float:
 
 def _moving(run: Run, t1: float) -> str:
     """A clause on how far from rest the median state is at an end time; empty where it is at rest, or not measured."""
-    pace = t1 * state_records.value(run, "relative_speed", t1=t1)
-    return (f", where the median state still moves by {100 * pace:.1f} % of its size per unit of log time, so that it was not "
-            f"attacked at rest" if pace > REST else "")
+    leaky = run.config["leaky"]  # its time is log time already
+    pace = (1 if leaky else t1) * state_records.value(run, "relative_speed", t1=t1)
+    return (f", where the median state still moves by {100 * pace:.1f} % of its size per unit of {'' if leaky else 'log '}time, so "
+            f"that it was not attacked at rest" if pace > REST else "")
 
 
 def _clean(run: Run, t1: float) -> dict | None:
@@ -237,7 +302,7 @@ def _clean(run: Run, t1: float) -> dict | None:
     return max((r for r in run.metrics if matches(r, t1=float(t1), **CLEAN)), key=lambda r: r["n"], default=None)
 
 
-def _under_attack(run: Run) -> dict | None:
-    """PGD-10 with the exact gradient at the latest end time at which it is measured."""
-    found = [r for r in run.metrics if r["id"].startswith("pgd10-exact-t")]
+def _under_attack(run: Run, t1: float | None = None) -> dict | None:
+    """PGD-10 with the exact gradient at an end time, or at the latest at which it is measured."""
+    found = [r for r in run.metrics if r["id"].startswith("pgd10-exact-t") and t1 in (None, r["t1"])]
     return max(found, key=lambda r: r["t1"], default=None)

@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
 from nodelib.artifacts import Run
-from nodelib.claims.statistics import SIGNIFICANCE
-from nodelib.configs import ROWS
+from nodelib.attacks.strong import library_warnings, require
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
 from nodelib.pair_text import span
 
 if TYPE_CHECKING:
     import pandas as pd
+    from torch import Tensor
+
+CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5")
+CHANCE = 0.1  # accuracy of a guess among ten classes
 
 
 def answer(runs: Sequence[Run]) -> str:
@@ -100,9 +105,61 @@ def by_gradient(frame: pd.DataFrame, epsilon: float = EPSILON) -> str:
                 f"They differ by up to {max(apart)} images, where at least {needed}, all one way, are needed to rank two of them."))
 
 
+def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:
+    """Of what AutoAttack's library warns before it attacks each run at its own end time; None where it is not installed."""
+    try:
+        require("pyautoattack")
+    except ImportError:
+        return None
+    return {run.path.name: library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
+            for run in runs if run.config["architecture"] == "odenet"}
+
+
+def heeded(warnings: Mapping[str, Sequence[str]] | None) -> str:
+    """The warnings of `warnings_of` as a sentence."""
+    if warnings is None:
+        return "the library is not installed here, so that it was not asked."
+    if not warnings:
+        return "no network was asked."
+    heard = [f"{name}: {'; '.join(lines)}" for name, lines in warnings.items() if lines]
+    return (f"it warns of {len(heard)} of {len(warnings)} networks ({', '.join(heard)})." if heard else
+            f"it has no warning for any of {len(warnings)} networks.")
+
+
+def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
+    """Which changes of the attack leave fewer images than PGD-10 does, and which more, by McNemar's test on the same images.
+
+    Only changes of the attack are judged: not those that change the network or what is allowed.
+    """
+    fewer, more, judged = [], [], 0
+    for epsilon in epsilons:
+        for run, t1, suffix in diagnosis.masked(runs, epsilon):
+            plain = diagnosis.find(run, f"mask-plain{suffix}")
+            if not plain["correct"]:
+                continue
+            judged += 1
+            for name in CHANGES_OF_THE_ATTACK:
+                record = diagnosis.find(run, f"mask-{name}{suffix}")
+                if record is None:
+                    continue
+                before, after = run.outcomes(plain["id"]), run.outcomes(record["id"])
+                n = min(len(before), len(after))
+                if mcnemar(before[:n], after[:n]) < SIGNIFICANCE:
+                    said = (f"{diagnosis.MASKING[name]} in {run.path.name} at t = {t1:g}, epsilon {epsilon:g} "
+                            f"({100 * after[:n].mean():.1f} against {100 * before[:n].mean():.1f} %)")
+                    (fewer if after[:n].sum() < before[:n].sum() else more).append(said)
+    if not judged:
+        return "In no column does the plain attack leave anything that another could take."
+    parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
+             for word, said in (("less", fewer), ("more", more)) if said]
+    where = f"Of the {judged} column{'s' if judged != 1 else ''} in which the plain attack leaves something, "
+    return where + (f"what leaves {'; and '.join(parts)}." if parts else
+                    f"in none does a change of the attack leave significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
+
+
 def masks(runs: Sequence[Run]) -> str:
     """In how many columns of `nodelib.diagnosis.masking_table` the plain attack leaves nothing that a mask could explain."""
-    plain = [r for run in runs for r in run.metrics if r["id"].startswith("mask-plain-")]
+    plain = [diagnosis.find(run, f"mask-plain{suffix}") for run, _, suffix in diagnosis.masked(runs)]
     none = sum(r["correct"] == 0 for r in plain)
     if not plain:
         return "Nothing of this is measured yet."
@@ -127,6 +184,17 @@ def black_box(bounds: Sequence[tuple[Run, dict]]) -> str:
         return said + ". The attacks by gradients leave none at all, so that a black box could not be ahead of them."
     return said + (", and breaks none that attacks by gradients leave: no black box is ahead, which would be a sign of masked "
                    "gradients.")
+
+
+def contrast(runs: Sequence[Run]) -> str:
+    """What the whole set leaves of the t = 1 pair, one of which was trained against attack; says so where it is not measured."""
+    bounds = diagnosis.strong_bounds([run for run in runs if run.name in PAIR])
+    said = [f"{run.name} keeps {diagnosis.interval(record['correct'], record['n'])} % of {record['n']:,} images" for run, record in bounds]
+    resists = any(run.config["adversarial"] and record["low"] > CHANCE for run, record in bounds)
+    if not said:
+        return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
+    return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
+            + (": an ODE-net can resist these attacks, if it is trained to." if resists else "."))
 
 
 def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:

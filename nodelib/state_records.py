@@ -15,6 +15,7 @@ import pandas as pd
 from nodelib.artifacts import Run
 from nodelib.claims.evidence import matches
 from nodelib.claims.states import NEVER, RAY_FACTS, own_steady_state
+from nodelib.dynamics.measure import SOLVED
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}
@@ -107,7 +108,8 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Columns run, seed, n; on_a_ray, share of images; fewest and most, distinct rays per class; single, number of the ten
     classes that end on one attracting ray of their own by the rule of claim C18; residual and eigenvalue, the largest
-    over classes; exponent, the largest Lyapunov exponent, and its standard_error.
+    over classes; exponent, the largest Lyapunov exponent, and its standard_error; distinct, attracting or not, the rays of
+    all classes together; leaky; later, the longest flow in log time, and on_later, the share of images on a ray then.
     """
     rows = []
     for run in runs:
@@ -118,14 +120,46 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
         counts = [p["attractors"] for p in per]
         own = [own_steady_state(*p.values()) for p in per]
         lyapunov = look_up(run, "lyapunov_exponent")
+        later = max((r for r in run.measurements if r["name"] == "on_a_ray_later"), key=lambda r: r["settings"]["log_time"],
+                    default=None)
         rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"], "fewest": min(counts),
                      "most": max(counts),
                      "single": sum(own),
                      "residual": max(p["ray_residual"] for p in per), "eigenvalue": max(p["ray_eigenvalue"] for p in per),
                      "exponent": lyapunov["value"] if lyapunov else math.nan,
-                     "standard_error": lyapunov["settings"].get("standard_error", math.nan) if lyapunov else math.nan})
+                     "standard_error": lyapunov["settings"].get("standard_error", math.nan) if lyapunov else math.nan,
+                     "distinct": value(run, "distinct_attractors"), "leaky": run.config["leaky"],
+                     "later": later["settings"]["log_time"] if later else math.nan,
+                     "on_later": later["value"] if later else math.nan})
     return pd.DataFrame(rows, columns=["run", "seed", "n", "on_a_ray", "fewest", "most", "single", "residual", "eigenvalue",
-                                       "exponent", "standard_error"])
+                                       "exponent", "standard_error", "distinct", "leaky", "later", "on_later"])
+
+
+def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays."""
+    rows = [{"run": run.name, "seed": run.seed, "n": r["n"], "leaky": run.config["leaky"], "log_time": r["settings"]["log_time"],
+             "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"])}
+            for run in runs for r in run.measurements if r["name"] == "on_a_ray_later"]
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays"])
+
+
+def class_ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Rays (leaky: equilibria) that solves from the classes' mean states find: one row per run.
+
+    Columns run, seed, leaky; solved, number of classes whose solve succeeds; rays, distinct ones among them; attracting, number
+    of the solved classes whose ray attracts; residual, the largest; lowest and highest, of the leading real parts of the solved.
+    """
+    rows = []
+    for run in runs:
+        total = look_up(run, "class_rays")
+        if total is None:
+            continue
+        both = [(value(run, "class_ray_residual", label=str(d)), value(run, "class_ray_eigenvalue", label=str(d))) for d in range(10)]
+        solved = [eigenvalue for residual, eigenvalue in both if residual <= SOLVED]
+        rows.append({"run": run.name, "seed": run.seed, "leaky": run.config["leaky"], "solved": len(solved), "rays": int(total["value"]),
+                     "attracting": sum(eigenvalue < 1 for eigenvalue in solved), "residual": max(residual for residual, _ in both),
+                     "lowest": min(solved, default=math.nan), "highest": max(solved, default=math.nan)})
+    return pd.DataFrame(rows, columns=["run", "seed", "leaky", "solved", "rays", "attracting", "residual", "lowest", "highest"])
 
 
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from nodelib.pair_text import KINDS, span
 
 STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and
 EQUAL = 1.1  # up to which it calls them equal
+LAST = 1000.0  # the last end time measured
 NETWORKS = (*ROWS, STANDARD, ADVERSARIAL)  # of the post: its table's rows and its pair
 
 UNMEASURED = "The states of the post's pair, trained to t = 1, are not measured yet."
@@ -41,7 +42,8 @@ def directions(frame: pd.DataFrame) -> str:
     found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
     settled = sorted((name for name in found if not math.isinf(max(found[name]))), key=lambda name: max(found[name]))
     moving = ", ".join(name for name in found if name not in settled)
-    said = ", ".join(f"{name} (at t = {times(found[name])})" for name in settled)
+    said = ", ".join(f"{name} ({'only ' if max(found[name]) >= LAST else ''}at t = {times(found[name])}"
+                     f"{', the last time measured' if max(found[name]) >= LAST else ''})" for name in settled)
     if moving:
         said += f" and not in {moving}" if settled else f"none of {moving}"
     return (f"The direction of the median image, without the drift that all images share, settles by t = 1000 in {said} "
@@ -103,11 +105,12 @@ def readable(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
     """In which networks directions still tell the classes apart where the head fails; None if in none."""
     said = []
     for run in state_records.plain(runs):
-        near, head = (state_records.value(run, name, t1=t1, statistic="mean") for name in ("nearest_class", "state_accuracy"))
-        if near >= SAME_CLASS and near - head >= CLASS_GAP:
-            said.append(f"for {100 * near:.1f} % and the head for {100 * head:.1f} % of images in {run.name} (seed {run.seed})")
-    return (f"Directions can still tell the classes apart where the head fails: at t = {t1:g} the nearest class is right "
-            f"{', '.join(said)}.") if said else None
+        near, head = (state_records.look_up(run, name, t1=t1, statistic="mean") for name in ("nearest_class", "state_accuracy"))
+        if near and head and near["value"] >= SAME_CLASS and near["value"] - head["value"] >= CLASS_GAP:
+            said.append(f"for {100 * near['value']:.1f} % of {near['n']} images and the head for {100 * head['value']:.1f} % of "
+                        f"{head['n']} in {run.name} (seed {run.seed})")
+    return (f"Directions can still tell the classes apart where the head has lost part of them: at t = {t1:g} the nearest class is "
+            f"right {', '.join(said)}.") if said else None
 
 
 def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
@@ -123,7 +126,7 @@ def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
     if not (early["relative"].isna().any() or late["relative"].isna().any()):
         said += (f" In units of the angle between the mean states of a 6 and a 4, drift included, that is from "
                  f"{span(early['relative'], 2)} to {span(late['relative'], 2)}")
-        said += (": measured by how far the classes are apart, attacked images move away from the clean ones."
+        said += (": measured by how far these two means are apart, attacked images move away from the clean ones."
                  if min(late["relative"]) > max(early["relative"]) else ".")
     return said
 

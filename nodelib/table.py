@@ -7,6 +7,7 @@ from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json
 from nodelib.configs import CONTROLS, ROWS, TABLE_T1, get
+from nodelib.measurement import wilson
 from nodelib.paths import data_dir
 
 COLUMNS = {
@@ -58,6 +59,14 @@ def per_cent(records: list[dict]) -> str:
         f"{values[0]:.1f} to {values[-1]:.1f}")
 
 
+def with_interval(records: list[dict]) -> str:
+    """`per_cent`, with one seed followed by the 95 % interval over its images: "2.8 (1.9 to 4.0)"."""
+    if len(records) != 1:
+        return per_cent(records)
+    low, high = _spread(records)
+    return f"{per_cent(records)} ({low:.1f} to {high:.1f})"
+
+
 def _counts(values: list[int]) -> str:
     return " / ".join(map(str, values)) or BLANK
 
@@ -74,9 +83,9 @@ def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
             "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
             "clean, fixed pooling": per_cent(cell.records["clean"]),
             "FGSM, post": f"{cell.seed_adversarial:.2f}",
-            "FGSM, post's protocol": per_cent(cell.records["fgsm_seed"]),
-            "FGSM, exact": per_cent(cell.records["fgsm_exact"]),
-            "PGD-10, exact": per_cent(cell.records["pgd10_exact"]),
+            "FGSM, post's protocol": with_interval(cell.records["fgsm_seed"]),
+            "FGSM, exact": with_interval(cell.records["fgsm_exact"]),
+            "PGD-10, exact": with_interval(cell.records["pgd10_exact"]),
             "clean images": _counts(clean), "attacked images": _counts(used),
         })
     return result
@@ -118,6 +127,7 @@ class Comparison:
     theirs: float
     ours: float
     reproduced: bool
+    spread: tuple[float, float]  # with one seed the 95 % interval over images, with several their range
 
 
 def compare(table_cells: list[Cell]) -> list[Comparison]:
@@ -133,8 +143,17 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
             if values:
                 ours = sum(values) / len(values)
                 allowed = max(TOLERANCE, max(values) - min(values))
-                result.append(Comparison(cell.run, cell.t1, figure, theirs, ours, abs(ours - theirs) <= allowed))
+                result.append(Comparison(cell.run, cell.t1, figure, theirs, ours, abs(ours - theirs) <= allowed,
+                                         _spread(cell.records[column])))
     return result
+
+
+def _spread(records: list[dict]) -> tuple[float, float]:
+    values = [100 * record["accuracy"] for record in records]
+    if len(records) > 1:
+        return min(values), max(values)
+    low, high = wilson(round(records[0]["accuracy"] * records[0]["n"]), records[0]["n"])
+    return 100 * low, 100 * high
 
 
 def differs_in(control: str) -> str:
@@ -159,8 +178,9 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
         if found["clean"]:
             attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact") for r in found[column]})
             clean = sorted({r["n"] for column in ("clean", "clean_random") for r in found[column]})
-            result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}", "clean, random pooling": per_cent(found["clean_random"]),
-                           "clean, fixed pooling": per_cent(found["clean"]), "FGSM, post's protocol": per_cent(found["fgsm_seed"]),
-                           "FGSM, exact": per_cent(found["fgsm_exact"]), "PGD-10, exact": per_cent(found["pgd10_exact"]),
+            result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}",
+                           "clean, random pooling": per_cent(found["clean_random"]), "clean, fixed pooling": per_cent(found["clean"]),
+                           "FGSM, post's protocol": with_interval(found["fgsm_seed"]),
+                           "FGSM, exact": with_interval(found["fgsm_exact"]), "PGD-10, exact": with_interval(found["pgd10_exact"]),
                            "clean images": _counts(clean), "attacked images": _counts(attacked)})
     return result

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from nodelib.artifacts import Run
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
 from nodelib.configs import ROWS, TABLE_T1, RunConfig, get
-from nodelib.table import COLUMNS, TOLERANCE, Cell, Comparison, per_cent
+from nodelib.table import COLUMNS, TOLERANCE, Cell, Comparison, per_cent, with_interval
 
 LITTLE = 1.0  # per cent; below it the post's attack leaves nothing that could reproduce or not
 
@@ -59,7 +59,7 @@ def row_sentences(table_cells: list[Cell]) -> list[str]:
             continue
         text = (f"**{cell.run}** at its own end time {cell.t1:g}: {per_cent(r['clean_random'])} % clean "
                 f"(post {cell.seed_standard:.2f} %)")
-        attacks = [f"{per_cent(r[column])} % {words}" for column, words in (
+        attacks = [f"{with_interval(r[column])} % {words}" for column, words in (
             ("fgsm_seed", f"under the post's attack (post {cell.seed_adversarial:.2f} %)"),
             ("fgsm_exact", "after one step with the exact gradient"), ("pgd10_exact", "after ten")) if r[column]]
         result.append(f"{text}{'; ' + ', '.join(attacks) if attacks else ''}.")

@@ -74,11 +74,25 @@ def test_a_black_box_is_ahead_where_it_breaks_what_gradients_leave(run):
 
 def test_the_other_tables_name_what_they_compare(run):
     assert "| margin loss | 25.0 |" in diagnosis.masking_table([run])
+    assert diagnosis.masking_table([run], 0.1) == ""
     assert "| *clean, fixed pooling* | 100.0 |" in diagnosis.masking_table([run])  # on the four images of the attack
     own = dataclasses.replace(run, config={**run.config, "test_t1": 1.0})
+    assert diagnosis.randomised_table([run]) == ""
+    drawn = [{**next(r for r in run.metrics if r["id"] == "fgsm-exact-t1"), "id": f"random-{name}-t1"} for name in ("apgd-ce", "apgd-dlr")]
+    kept = {"random-apgd-ce-t1": [1, 1, 0, 0], "random-apgd-dlr-t1": [0, 1, 1, 0]}
+
+    class Drawn(type(run)):
+        def outcomes(self, record_id):
+            return np.asarray(kept[record_id], dtype=bool) if record_id in kept else run.outcomes(record_id)
+
+    both = Drawn(**{f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
+                 | {"metrics": [*run.metrics, *drawn], "config": {**run.config, "test_t1": 1.0}})
+    assert "| small-10-seed0 | 1 | 4 | – | 50.0 (15.0 to 85.0) | 50.0 (15.0 to 85.0) | 25.0 (" in diagnosis.randomised_table([both])
     assert "| small-10-seed0 | 100.0 | 75.0 | 4 |" in diagnosis.transfer_table([own])
     assert "| small-10-seed0 | – | 75.0 | 4 |" in diagnosis.transfer_table(
         [dataclasses.replace(run, config={**run.config, "test_t1": 7.0})])
+    more = {**next(r for r in own.metrics if r["attack"] == "transfer"), "id": "transfer-more", "source": "other-seed0", "n": 8}
+    assert "| small-10-seed0 | – | 75.0 (n = 4) | 75.0 | 8 |" in diagnosis.transfer_table([dataclasses.replace(own, metrics=[*own.metrics, more])])
     assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
 
 

@@ -25,7 +25,8 @@ def records(tiny_run):
     return [*measure.trajectories(model, images, labels), *measure.six_and_four(model, images, labels),
             *measure.complexity(model, images[:16]),
             *measure.attacked(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
-            *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0)]
+            *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
+            *measure.far(model, images[:2], (0.5,)), *measure.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -152,3 +153,23 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v
+    later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in measure.far(model, images[:4], (1.0, 2.0))]
+    assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0), ("rays_later", 2.0, 1.0)]
+    solved = measure.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
+    assert {r["value"] for r in solved if r["name"] == "class_rays"} == {1.0}
+    assert all(r["value"] < 1e-6 for r in solved if r["name"] == "class_ray_residual")
+
+
+def test_images_on_no_ray_are_counted_so_however_late():
+    from nodelib.models import ODENet
+
+    torch.manual_seed(0)
+    model = ODENet(16, 7).eval()
+    images, labels = test_subset(40)
+    later = measure.far(model, images[:3], (0.5,))
+    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0)]
+    solved = measure.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)
+    assert [r["value"] for r in solved if r["name"] == "class_rays"] == [0.0]  # one small step solves nothing
+    assert len([r for r in solved if r["name"] == "class_ray_residual"]) == 10
+    with pytest.raises(ValueError, match="no image of the classes"):
+        measure.class_rays(model, images[:3], labels[:3])

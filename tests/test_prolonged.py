@@ -48,12 +48,13 @@ def test_the_verdicts_that_hang_on_it_are_named():
     rows = [SimpleNamespace(id=claim, verdict=verdict) for claim, verdict in (("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"))]
     stored = [{"runs": ["a", "b"], "epochs": [1, 1], "commit": "", "verdicts": {"C2": "in part", "C10": "in part", "C12": "reproduced"}},
               {"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "reproduced", "C10": "undecided", "C12": "artefact"}}]
-    said = prolonged.in_words(stored, rows)
-    assert "With a, b after 1 epoch, and everything else as it is, the rules give C10 in part instead of reproduced, " in said
-    assert "With c after 3 epochs" in said and said.endswith("So C2, C10, C12 hang on where training was stopped.")
-    assert "not stored" in prolonged.in_words([], rows)
-    same = prolonged.in_words([{"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "in part"}}], rows)
-    assert same.endswith("the rules give the same verdicts.")
+    said = prolonged.as_markdown(stored, rows).split("\n")
+    assert said[0] == "- a, b after 1 epoch: C10 in part instead of reproduced, C12 reproduced instead of artefact"
+    assert said[1] == "- c after 3 epochs: C2 reproduced instead of in part"
+    assert said[-1] == "So C2, C10, C12 hang on where training was stopped."
+    assert "not stored" in prolonged.as_markdown([], rows)
+    same = prolonged.as_markdown([{"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "in part"}}], rows)
+    assert same == "- c after 3 epochs: the same verdicts"
 
 
 @pytest.mark.parametrize("first, last, ten, says", [

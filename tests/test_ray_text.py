@@ -25,10 +25,65 @@ def test_leaky_controls_are_described_one_by_one(tiny_run):
     assert ray_text.leaky([]) == "No leaky control is measured yet."
     said = ray_text.leaky([run, run_of(tiny_run, "small-10", measured)])
     assert said.startswith("In small-100-leaky (seed 0) the head is right for 98.5 % of 100 images at its own end time t = 4.6; "
-                           "PGD of ten steps leaves 0.0 % of 100 at t = 4.6; at t = 10 the head is right for 18.0 %; "
-                           "50 % of images end at an equilibrium")
+                           "PGD of ten steps leaves 0.0 % of 100 there; at t = 10 the head is right for 18.0 %; "
+                           "50 % of 20 images end at an equilibrium")
     assert "small-10 " not in said
     assert "t = 10 " not in ray_text.leaky([run], short=True)
+    late = [*measured, record("state_accuracy", 0.5, n=20, t1=1000.0, statistic="mean"),
+            record("relative_speed", 0.2, n=20, t1=4.6), record("distinct_attractors", 3.0, n=20, t1=100.0, statistic="count"),
+            *(record("attractors", 1.0, n=2, t1=100.0, label=str(digit), statistic="count") for digit in range(10))]
+    said = ray_text.leaky([dataclasses.replace(run, measurements=late)])
+    assert "there, where the median state still moves by 20.0 % of its size per unit of time, so that it was not attacked at rest" in said
+    assert "at t = 1000 for 50.0 % of 20; 50 % of 20 images end at an equilibrium; 3 distinct equilibria in all, and 0 of the ten" in said
+    later = dict(id="pgd10-exact-t500", t1=500.0, accuracy=0.9, n=100)  # not at the end time of training: of no interest here
+    assert "90.0 %" not in ray_text.leaky([dataclasses.replace(run, metrics=[*run.metrics, later])])
+
+
+def test_what_comes_later_is_told_of_networks_that_were_not_at_rest(tiny_run):
+    def run(name, *shares, rays=1.0, **config):
+        return run_of(tiny_run, name, [record("on_a_ray", shares[0], n=20, t1=1000.0, statistic="mean"),
+                                       *(record(what, v, n=20, t1=1000.0, statistic=statistic, log_time=s)
+                                         for s, share in zip((10.0, 80.0), shares)
+                                         for what, v, statistic in (("on_a_ray_later", share, "mean"), ("rays_later", rays, "count")))],
+                      **config)
+
+    runs = [run("wide-standard", 0.0, 0.98), run("small-10", 0.0, 0.0), run("small-random", 1.0, 1.0),
+            run("small-100-leaky", 0.2, 0.5, rays=4.0, leaky=True)]
+    assert ray_text.far(runs) == (
+        "After 80 units of log time (leaky: of time), in wide-standard 98 % of 20 images are on a ray, on a single one; "
+        "in small-10 none of 20 images is on a ray; in small-100-leaky 50 % of 20 images are at an equilibrium, on 4 of them.")
+    assert ray_text.far(runs[2:3]) == "" and ray_text.far([]) == ""
+    frame = state_records.far_frame(runs)
+    assert list(frame["share"])[:2] == [0.0, 0.98] and list(frame["log_time"])[:2] == [10.0, 80.0]
+    assert "on their way" not in ray_text.from_the_mean(state_records.ray_frame(runs))
+
+
+def test_rays_from_the_class_means_are_counted_and_told_stable_from_unstable(tiny_run):
+    def run(name, rays, residuals, eigenvalues, **config):
+        return run_of(tiny_run, name, [record("class_rays", rays, n=20, t1=1000.0, statistic="count"),
+                                       *(record(what, v, n=2, t1=1000.0, label=str(digit), statistic="max")
+                                         for digit, both in enumerate(zip(residuals, eigenvalues))
+                                         for what, v in zip(("class_ray_residual", "class_ray_eigenvalue"), both))], **config)
+
+    runs = [run("wide-standard", 1, [1e-9] * 10, [0.8] * 10), run("wide-adversarial", 2, [1e-9] * 9 + [0.1], [1.5] * 4 + [0.5] * 6),
+            run("small-10", 0, [0.3] * 10, [2.0] * 10)]
+    assert ray_text.class_rays(runs) == (
+        "From the mean state of each class, 10 of ten solves succeed in wide-standard and find one ray, which attracts; 9 of ten solves "
+        "succeed in wide-adversarial and find 2 rays, of which those of 5 classes attract; none succeeds in small-10.")
+    assert ray_text.class_rays([]) == ""
+    frame = state_records.class_ray_frame(runs)
+    assert list(frame["solved"]) == [10, 9, 0] and list(frame["attracting"]) == [10, 5, 0]
+
+
+def test_how_the_leaky_pair_was_trained_is_read_from_the_configurations():
+    from nodelib import configs
+
+    leaky, plain = configs.get("wide-adversarial-leaky"), configs.get("wide-adversarial")
+    said = ray_text.leaky_training(leaky, plain)
+    assert f"wide-adversarial-leaky is trained for {leaky.epochs} epochs against steps of PGD (3 of 0.15), wide-adversarial for" in said
+    assert f"{plain.epochs} epochs against steps of PGD (3 of 0.15 then 5 of 0.1)" in said and "differ in more than the leak" in said
+    assert said.endswith("The end time t = 1 of a leaky network is 1.72 of the plain clock.")
+    assert "differ" not in ray_text.leaky_training(leaky, dataclasses.replace(leaky, name="x"))
 
 
 def test_a_ray_attracts_unless_an_eigenvalue_lies_right_of_one():
@@ -103,7 +158,7 @@ def test_one_ray_for_all_classes_is_told_from_one_ray_per_class(tiny_run):
     assert ray_text.shared([one, each]).startswith("In small-random all ten classes end on one and the same ray")
     assert "small-100" not in ray_text.shared([one, each])
     assert ray_text.shared([each, run_of(tiny_run, "small-10", [])]).startswith("In no network")
-    assert ray_text.shared([one]).endswith("every image followed gets the same answer from these networks.")
+    assert ray_text.shared([one]).endswith("every image that is on that ray gets the same answer.")
     assert "(at least 90 % of every class): a steady state" in ray_text.shared([one])
     nearly = run("large-10", 1, share=0.7)
     assert "In large-10 the images that are on a ray by then, some of every class, are on a single one, too." in ray_text.shared([one, nearly])

@@ -83,6 +83,24 @@ def test_a_mask_is_looked_for_only_where_something_is_left(tiny_run):
     assert robustness_text.masks(runs[2:]) == "In none of 1 columns does the plain attack leave nothing."
 
 
+def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run):
+    def told(plain, margin, adjoint, **kind):
+        return robustness_text.unmasked([run_of(tiny_run, "small-100", pgd(plain, label="mask-plain"), pgd(margin, label="mask-margin"),
+                                                pgd(adjoint, label="mask-adjoint"))], (0.3, 0.1))
+
+    assert told(0, 0, 0) == "In no column does the plain attack leave anything that another could take."
+    assert told(20, 19, 21).startswith("Of the 1 column in which the plain attack leaves something, in none does a change")
+    said = told(20, 5, 40)
+    assert "what leaves significantly less than the plain attack (McNemar's p below 0.01): margin loss in small-10-seed0" in said
+    assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
+
+
+def test_the_librarys_warnings_are_told_network_by_network():
+    assert robustness_text.heeded(None).startswith("the library is not installed")
+    assert robustness_text.heeded({"a": [], "b": []}) == "it has no warning for any of 2 networks."
+    assert robustness_text.heeded({"a": ["there are 2 points"], "b": []}) == "it warns of 1 of 2 networks (a: there are 2 points)."
+
+
 def test_a_black_box_is_compared_with_the_gradients(tiny_run):
     box = (Measurement(100.0, 50, "hop-skip-jump", 0.3, steps=1000), 20)
     def told(left: int, worst: int = 0) -> str:
@@ -92,6 +110,20 @@ def test_a_black_box_is_compared_with_the_gradients(tiny_run):
     assert told(0).endswith("The attacks by gradients leave none at all, so that a black box could not be ahead of them.")
     assert "on 1 it breaks images that attacks by gradients leave" in told(30)
     assert "has not been measured" in robustness_text.black_box([])
+
+
+def test_the_pair_shows_whether_a_network_can_resist(tiny_run):
+    def told(standard: int, adversarial: int) -> str:
+        runs = [run_of(tiny_run, f"wide-{kind}", (Measurement(100.0, 50, "worst", 0.3), left))
+                for kind, left in (("standard", standard), ("adversarial", adversarial))]
+        runs[1].config["adversarial"] = {"steps": 1}
+        return robustness_text.contrast(runs)
+
+    assert "has not been through the whole set yet" in robustness_text.contrast([run_of(tiny_run, "small-100", (Measurement(100.0, 50, "worst", 0.3), 9))])
+    said = told(0, 40)
+    assert "wide-standard keeps 0.0 (0.0 to 7.1) % of 50 images and wide-adversarial keeps 80.0 (67.0 to 88.8) %" in said
+    assert said.endswith(": an ODE-net can resist these attacks, if it is trained to.")
+    assert "can resist" not in told(0, 5) and "can resist" not in told(40, 0)
 
 
 def test_what_not_knowing_the_end_time_costs_has_a_sign():

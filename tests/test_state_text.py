@@ -75,7 +75,7 @@ def test_classes_that_the_head_no_longer_tells_apart_are_named(tiny_run):
 
     said = state_text.readable([run("large-100", 0.96, 0.46), run("small-10", 0.96, 0.95),
                                 run("small-100-leaky", 0.96, 0.1, leaky=True)])
-    assert said.endswith("the nearest class is right for 96.0 % and the head for 46.0 % of images in large-100 (seed 0).")
+    assert said.endswith("the nearest class is right for 96.0 % of 5 images and the head for 46.0 % of 5 in large-100 (seed 0).")
     assert state_text.readable([run("small-10", 0.5, 0.1), run_of(tiny_run, "small-100", [])]) is None
 
 

@@ -8,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from nodelib.attacks import AttackError, apgd_ce, apgd_t, common, fab_t, fgsm, hop_skip_jump, pgd, square
+from nodelib.attacks import AttackError, apgd_ce, apgd_dlr, apgd_t, common, fab_t, fgsm, hop_skip_jump, library_warnings, pgd, square
 from nodelib.attacks import strong as strong_module
 
 CALLS = {
     "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}), "apgd-t": lambda *a, **k: apgd_t(*a, **{"steps": 2, **k}),
+    "apgd-dlr": lambda *a, **k: apgd_dlr(*a, **{"steps": 5, **k}),
     "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}), "square": lambda *a, **k: square(*a, **{"steps": 20, **k}),
     "hop-skip-jump": lambda *a, **k: hop_skip_jump(*a, **{"queries": 60, **k}),
 }
@@ -177,3 +178,33 @@ def test_the_label_only_attack_spends_no_more_queries_than_allowed(foolbox, trai
     hop_skip_jump(trained, test_images[0][:1], label, 1e-4, queries=37)
     hook.remove()
     assert len(calls) == 37
+
+
+def test_the_librarys_warnings_are_heard(test_images):
+    pytest.importorskip("pyautoattack", reason="pyautoattack is missing: pip install 'nodelib[attacks]'")
+    images, labels = test_images[0][:8], test_images[1][:8]
+    model = Smooth().eval()
+    assert library_warnings(model, images, labels) == []
+
+    class Saturated(Smooth):
+        def forward(self, images):
+            return 1e6 * super().forward(images)
+
+    class Probabilities(Smooth):
+        def forward(self, images):
+            return super().forward(images).softmax(1)
+
+    said = library_warnings(Saturated().eval(), images, labels)
+    assert len(said) == 1 and "points with zero gradient" in said[0]
+    assert any("probability distribution" in line for line in library_warnings(Probabilities().eval(), images, labels))
+
+
+def test_a_random_forward_pass_is_warned_of(trained, test_images):
+    pytest.importorskip("pyautoattack", reason="pyautoattack is missing: pip install 'nodelib[attacks]'")
+    images, labels = test_images[0][:8], test_images[1][:8]
+    assert not any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0))
+    trained.pooling = "random"
+    try:
+        assert any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True))
+    finally:
+        trained.pooling = "fixed"

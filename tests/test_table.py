@@ -27,7 +27,7 @@ def test_our_figures_stand_in_their_own_cell():
     rows = table.rows([stored("small-10", 0, none_random_t10=0.985, fgsm_seed_t10=0.1)])
     filled = [row for row in rows if row["clean, ours"] != table.BLANK]
     assert [(row["network"], row["t"], row["clean, ours"], row["FGSM, post's protocol"]) for row in filled] == [
-        ("small-10", "10", "98.5", "10.0")]
+        ("small-10", "10", "98.5", "10.0 (8.3 to 12.0)")]
 
 
 def test_several_seeds_give_their_range():
@@ -66,4 +66,4 @@ def test_controls_stand_at_their_own_end_time():
     run = stored("small-10-tight", 0, none_t10=0.98, none_t100=0.3, pgd10_exact_t10=0.01)
     assert [(row["network"], row["clean, fixed pooling"], row["PGD-10, exact"], row["FGSM, exact"])
             for row in table.control_rows([run, stored("small-10", 0, none_t10=0.5)])] == [
-                ("small-10-tight", "98.0", "1.0", table.BLANK)]
+                ("small-10-tight", "98.0", "1.0 (0.5 to 1.8)", table.BLANK)]

@@ -25,8 +25,8 @@ def test_entries_where_more_steps_leave_more_are_named_as_a_failing_attack():
 
 def test_the_answer_counts_what_was_compared_and_what_there_was_to_reproduce():
     assert table_text.in_words([]).startswith("None of the 48 can be compared")
-    entry = table.Comparison("small-10", 10.0, "clean", 98.64, 98.5, True)
-    attacked = table.Comparison("small-10", 1.0, "FGSM", 0.0, 0.0, True)
+    entry = table.Comparison("small-10", 10.0, "clean", 98.64, 98.5, True, (98.2, 98.7))
+    attacked = table.Comparison("small-10", 1.0, "FGSM", 0.0, 0.0, True, (0.0, 0.2))
     text = table_text.in_words([entry, dataclasses.replace(entry, t1=1.0, reproduced=False), attacked])
     assert "1 of 2 clean" in text and "1 of 1 attacked" in text and "3 of the 48" in text and "1 of 6 networks" in text
     assert "Most telling" not in text  # the post's attack leaves nothing there
@@ -45,7 +45,7 @@ def test_the_rows_are_told_in_words_from_their_records():
     records = dict(none_random_t10=0.985, fgsm_seed_t10=0.02, fgsm_exact_t10=0.01, pgd10_exact_t10=0.0)
     cells = table.cells([stored("small-10", 0, **records)])
     (sentence,) = table_text.row_sentences(cells)
-    assert "small-10" in sentence and "98.5 % clean (post 98.64 %)" in sentence and "2.0 % under" in sentence
+    assert "small-10" in sentence and "98.5 % clean (post 98.64 %)" in sentence and "2.0 (1.3 to 3.1) % under" in sentence
     assert table_text.strongest(cells) == "At their own end times, ten steps with the exact gradient leave 0.0 % of small-10."
     assert table_text.row_sentences(table.cells([])) == [] and "No network" in table_text.strongest(table.cells([]))
 

@@ -1,8 +1,10 @@
-"""Strong attacks of the library pyautoattack: APGD-CE, targeted APGD, targeted FAB and Square.
+"""Strong attacks of the library pyautoattack: APGD-CE, targeted APGD, targeted FAB and Square; and the library's own warnings.
 
 These four are the standard set of Croce and Hein, Reliable evaluation of adversarial robustness with an
 ensemble of diverse parameter-free attacks, ICML 2020: two gradient attacks that choose their step size
-themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all.
+themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all. The set for
+networks whose forward pass is random is APGD on the cross-entropy and on the difference of logits ratio, both with the mean
+gradient of twenty draws.
 Optional: `pip install 'nodelib[attacks]'`.
 """
 
@@ -19,6 +21,8 @@ from nodelib.attacks.common import (
 )
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
+RANDOMISED = ("apgd-ce", "apgd-dlr")
+LIBRARY_ATTACKS = tuple(dict.fromkeys((*STRONG, *RANDOMISED)))
 OTHER_CLASSES = 9
 
 
@@ -37,8 +41,8 @@ def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, see
     from pyautoattack.square import SquareAttack
 
     common = dict(norm="Linf", eps=epsilon, seed=seed, n_restarts=restarts, verbose=False, device=device)
-    if name == "apgd-ce":
-        return APGDAttack(model, n_iter=steps, eot_iter=draws, rho=0.75, loss="ce", **common).perturb
+    if name in ("apgd-ce", "apgd-dlr"):
+        return APGDAttack(model, n_iter=steps, eot_iter=draws, rho=0.75, loss=name.removeprefix("apgd-"), **common).perturb
     if name == "apgd-t":
         return APGDAttack_targeted(model, n_iter=steps, eot_iter=draws, rho=0.75, n_target_classes=OTHER_CLASSES,
                                    **common).perturb
@@ -57,7 +61,7 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     result anew in the batches the clean images were scored in: that score counts, not the attack's own.
 
     Args:
-        name: one of `STRONG`.
+        name: one of `LIBRARY_ATTACKS`.
         model, images, labels, epsilon, t1, gradient, allow_random_forward: as in `fgsm`.
         steps: gradient steps per restart and target class; for "square" queries per image.
         restarts: independent starts, at least 1.
@@ -74,8 +78,8 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         AttackError: the library returned images outside the ball or the box.
     """
     require("pyautoattack")
-    if name not in STRONG:
-        raise ValueError(f"unknown attack {name!r}; the strong attacks are {', '.join(STRONG)}")
+    if name not in LIBRARY_ATTACKS:
+        raise ValueError(f"unknown attack {name!r}; the strong attacks are {', '.join(LIBRARY_ATTACKS)}")
     epsilon = check_epsilon(epsilon)
     check_images(images)
     check_labels(labels, len(images))
@@ -93,7 +97,49 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     return check_result(adversarial.detach().to(images.dtype), images, epsilon, clip, name)
 
 
+class _Collector:
+    """What the library would log, as a list."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def warning(self, line: str) -> None:
+        self.lines.append(line.split(" See ")[0])
+
+
+def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: float | None = None,
+                     gradient: str | None = None, allow_random_forward: bool = False) -> list[str]:
+    """What AutoAttack warns of before it attacks this network: the checks of its library, on these images.
+
+    They look for a forward pass that is random or computes gradients itself, for outputs that are probabilities, and for input
+    gradients of the cross-entropy that are exactly zero.
+
+    Args:
+        model, images, labels, t1, gradient, allow_random_forward: as in `fgsm`.
+
+    Returns:
+        the library's warnings in its own words; empty where it has none.
+    """
+    require("pyautoattack")
+    from pyautoattack import checks
+
+    check_images(images)
+    check_labels(labels, len(images))
+    check_model(model, allow_random_forward)
+    heard, seen = _Collector(), lambda x: forward(model, x, t1)
+    with attacking(model, gradient):
+        checks.check_randomized(seen, images, labels, logger=heard)
+        checks.check_range_output(seen, images, logger=heard)
+        checks.check_dynamic(seen, images, logger=heard)
+        with torch.enable_grad():
+            point = images.detach().clone().requires_grad_(True)
+            slope, = torch.autograd.grad(nn.functional.cross_entropy(seen(point), labels, reduction="sum"), point)
+        checks.check_zero_gradients(slope, logger=heard)
+    return heard.lines
+
+
 apgd_ce = partial(strong, "apgd-ce", steps=100)
+apgd_dlr = partial(strong, "apgd-dlr", steps=100)
 apgd_t = partial(strong, "apgd-t", steps=100)
 fab_t = partial(strong, "fab-t", steps=100)
 square = partial(strong, "square", steps=5000)

@@ -43,6 +43,13 @@ STATE_MEASUREMENTS: dict[str, str] = {
                       "directions; below 1 attracts; statistic 'max'",
     "on_a_ray": "share of images with |f(w) - w| / |w| below 1e-3 after a further flow in log time; statistic 'mean'; "
                 "shown, not judged",
+    "on_a_ray_later": "the same share after the longer flow in settings.log_time; statistic 'mean'; shown, not judged",
+    "rays_later": "number of distinct rays on which those images are; statistic 'count'; shown, not judged",
+    "class_rays": "number of distinct rays that solves of f(w) = w from the mean states of the ten classes find (residual at "
+                  "most 1e-6); statistic 'count'; shown, not judged",
+    "class_ray_residual": "|f(w) - w| / |w| where the solve from the label's class stops; statistic 'max'; shown, not judged",
+    "class_ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f there; statistic 'max'; shown, not "
+                            "judged",
     "lyapunov_exponent": "largest Lyapunov exponent of dw/ds = f(w) - w per unit of log time; statistic 'mean'; shown, "
                          "not judged",
     "attacked_angle": "angle in degrees between the centred directions of an attacked image's state and its clean "

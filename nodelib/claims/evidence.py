@@ -110,26 +110,24 @@ class Evidence:
 
     def measured(self, name: str, what: str, **conditions: Any) -> list[float]:
         """One measurement per seed of the run that has one; see `nodelib.claims.contract`."""
-        values = []
+        return [float(record["value"]) for record in self._measurements(name, what, **conditions)]
+
+    def measured_share(self, name: str, what: str, **conditions: Any) -> Shares:
+        """A share of images as `measured`, with how many there were."""
+        records = self._measurements(name, what, **conditions)
+        return Shares([float(record["value"]) for record in records], [record["n"] for record in records])
+
+    def _measurements(self, name: str, what: str, **conditions: Any) -> list[dict]:
+        """The records behind `measured`: the latest that fits of each seed; Missing if no seed has one."""
+        records = []
         for run in self.named(name):
             fitting = [m for m in run.measurements if m["name"] == what and matches(m, **conditions)]
             if fitting:
-                values.append(float(fitting[-1]["value"]))
+                records.append(fitting[-1])
                 self.used.append(f"{run.name}-seed{run.seed}: {what}")
-        if not values:
+        if not records:
             raise Missing([f"{name}: measurement {what} ({describe(conditions)})"])
-        return values
-
-    def measured_share(self, name: str, what: str, **conditions: Any) -> tuple[list[float], str]:
-        """A share of images as `measured`, and over how many: with one seed its 95 % interval, in words, in per cent."""
-        values = self.measured(name, what, **conditions)
-        counts = [int(fitting[-1]["n"]) for run in self.named(name)
-                  if (fitting := [m for m in run.measurements if m["name"] == what and matches(m, **conditions)])]
-        percent = f"{100 * sum(values) / len(values):.1f} %"
-        if len(values) > 1 or not counts[0]:
-            return values, percent
-        low, high = wilson(round(values[0] * counts[0]), counts[0])
-        return values, f"{percent} (95 % interval {100 * low:.1f} to {100 * high:.1f}, {counts[0]:,} images)"
+        return records
 
     def chapter(self, claim: str, *names: str) -> list[Any]:
         """Values a chapter recorded for a claim, in the order of `names`."""
@@ -160,6 +158,31 @@ class Evidence:
         if missing:
             raise Missing(missing)
         return answers
+
+
+@dataclass(frozen=True)
+class Shares:
+    """A share of images in every seed: `values` from 0 to 1, of `counts` images."""
+
+    values: list[float]
+    counts: list[int]
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Per cent: with one seed the 95 % interval over images, with several their range."""
+        if len(self.values) == 1:
+            low, high = wilson(round(self.values[0] * self.counts[0]), self.counts[0])
+            return 100 * low, 100 * high
+        return 100 * min(self.values), 100 * max(self.values)
+
+    def __str__(self) -> str:
+        percent, (low, high) = f"{100 * sum(self.values) / len(self.values):.1f} %", self.interval
+        return f"{percent} (95 % interval {low:.1f} to {high:.1f}, {self.counts[0]:,} images)" if len(self.values) == 1 else percent
+
+    def figure(self, label: str) -> Figure:
+        """As a figure of the ledger, in per cent."""
+        spread = f"95 % over {self.counts[0]} images" if len(self.values) == 1 else f"range over {len(self.values)} seeds"
+        return Figure(label, 100 * sum(self.values) / len(self.values), *self.interval, "%", spread)
 
 
 def matches(record: dict, **conditions: Any) -> bool:

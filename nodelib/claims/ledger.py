@@ -92,6 +92,9 @@ def changes_as_markdown() -> str:
         "- none")
 
 
+BAR = "\\|"  # a bar inside a cell of a Markdown table
+
+
 def _ours(row: Row, limit: int) -> str:
     if row.verdict == UNDECIDED:
         return f"missing: {_shorten(row.missing, limit)}"
@@ -116,11 +119,15 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """The verdicts in short, as Markdown: how many of each, then every claim with the post's figure and its verdict."""
+    """The verdicts in short, as Markdown: how many of each, then every claim with the post's figure, ours and its verdict.
+
+    Links lead to the text halves of the chapters, from the top of the repository.
+    """
     found = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items() if number)
-    return "\n".join([f"Of {len(rows)} claims: {found}.", "", "| | the post's claim | the post | verdict |",
-                      "| --- | --- | --- | --- |",
-                      *(f"| {row.id} | {row.statement} | {row.post} | {row.verdict} |" for row in rows)])
+    return "\n".join([f"Of {len(rows)} claims: {found}.", "", "| | the post's claim | the post | ours | verdict |",
+                      "| --- | --- | --- | --- | --- |",
+                      *(f"| [{row.id}](book/{row.page}.md) | {row.statement} | {row.post} | "
+                        f"{_ours(row, 2).replace('|', BAR)} | {row.verdict} |" for row in rows)])
 
 
 def as_details(rows: Sequence[Row], limit: int = 6) -> str:

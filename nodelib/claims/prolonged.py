@@ -19,10 +19,10 @@ from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json, write_json
 from nodelib.claims.ledger import Row, ledger
+from nodelib.claims.verdict import UNDECIDED
 from nodelib.configs import ROWS, RunConfig
 from nodelib.paths import data_dir
 
-UNDECIDED = "undecided"
 ATTACKS = ("fgsm-seed", "fgsm-exact", "pgd10-exact")
 
 
@@ -83,21 +83,19 @@ def differences(stored: Sequence[dict], rows: Sequence[Row]) -> list[dict]:
         if UNDECIDED not in (verdict, today[claim]) and verdict != today[claim]]} for one in stored]
 
 
-def in_words(stored: Sequence[dict], rows: Sequence[Row]) -> str:
-    """Which verdicts would differ had training stopped earlier, as one sentence per stage."""
+def as_markdown(stored: Sequence[dict], rows: Sequence[Row]) -> str:
+    """Which verdicts would differ had training stopped earlier: a list of the stages, and the claims that hang on it."""
     said, ever = [], set()
     for one in differences(stored, rows):
         ever |= {claim for claim, *_ in one["changes"]}
         trained = ", ".join(dict.fromkeys(one["runs"]))
         epochs = " or ".join(str(count) for count in dict.fromkeys(one["epochs"]))
         changes = ", ".join(f"{claim} {before} instead of {now}" for claim, before, now in one["changes"])
-        said.append(f"With {trained} after {epochs} epoch{'' if epochs == '1' else 's'}, and everything else as it is, the rules give "
-                    f"{changes or 'the same verdicts'}.")
+        said.append(f"- {trained} after {epochs} epoch{'' if epochs == '1' else 's'}: {changes or 'the same verdicts'}")
     if not said:
         return "What the rules would have given before is not stored."
-    if ever:
-        said.append(f"So {', '.join(sorted(ever, key=lambda claim: int(claim[1:])))} hang on where training was stopped.")
-    return " ".join(said)
+    hang = ", ".join(sorted(ever, key=lambda claim: int(claim[1:])))
+    return "\n".join(said) + (f"\n\nSo {hang} hang on where training was stopped." if ever else "")
 
 
 def with_training(stored: Sequence[dict], runs: Sequence[Run]) -> str:

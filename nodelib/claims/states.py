@@ -7,11 +7,12 @@ find everything aligned.
 
 from __future__ import annotations
 
+import math
 import statistics
 from itertools import product
 
 from nodelib.claims.evidence import CLEAN, Evidence, Missing, value_figure
-from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Verdict)
+from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict)
 
 STANDARD, ADVERSARIAL = "wide-standard", "wide-adversarial"
 PERSISTENT = ("small-random", "large-random", "large-100")
@@ -82,8 +83,6 @@ def state_settles(evidence: Evidence) -> Verdict:
 
 
 def steady_not_equilibrium(evidence: Evidence) -> Verdict:
-    import math
-
     early, late, whole, centred = evidence.all(
         lambda: _measure(evidence, ADVERSARIAL, "norm", t1=100.0),
         lambda: _measure(evidence, ADVERSARIAL, "norm", t1=1000.0),
@@ -108,10 +107,11 @@ def six_and_four(evidence: Evidence) -> Verdict:
           for n in names),
         *(lambda n=n: evidence.measured(n, "class_mean_angle", t1=1000.0, label="6-4") for n in names),
         lambda: _measure(evidence, ADVERSARIAL, "turning", t1=1000.0, part="centred"))
-    told, said = ({name: pair[k] for name, pair in zip(names, found[:2])} for k in (0, 1))
+    shares = dict(zip(names, found[:2]))
+    told, said = ({name: show(share) for name, share in shares.items()} for show in (lambda share: share.values, str))
     angle, turning = dict(zip(names, found[2:4])), found[4]
     steady = max(turning) <= TURNING_SETTLED
-    figures = (*(value_figure(f"{n}: share of 6 and 4 told apart", v) for n, v in told.items()),
+    figures = (*(share.figure(f"{n}: share of 6 and 4 told apart") for n, share in shares.items()),
                *(value_figure(f"{n}: angle between the mean states of 6 and 4", v, "degrees")
                  for n, v in angle.items()),
                value_figure(f"turning at t1 = 1000, {ADVERSARIAL}", turning, "radians per unit of log time"))
@@ -148,19 +148,19 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
         lambda: nearest(ADVERSARIAL), lambda: nearest(STANDARD),
         *(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=d, statistic=s)
           for d in digits for w, s in RAY_FACTS))
-    (adversarial, said_adversarial), (standard, said_standard), rays = found[0], found[1], found[2:]
+    shares, rays = found[:2], found[2:]
+    adversarial, standard = (share.values for share in shares)
     single = sum(all(map(own_steady_state, *facts)) for facts in zip(*(rays[k::len(RAY_FACTS)] for k in range(len(RAY_FACTS)))))
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
-    figures = [value_figure("share nearest to its own class, adversarial", adversarial),
-               value_figure("same, standard", standard)]
+    figures = [shares[0].figure("share nearest to its own class, adversarial"), shares[1].figure("same, standard")]
     for leaky in ("wide-standard-leaky", "wide-adversarial-leaky"):
         try:
-            figures.append(value_figure(f"same, {leaky}", nearest(leaky)[0]))
+            figures.append(nearest(leaky).figure(f"same, {leaky}"))
         except Missing:  # shown where it exists, not judged
             continue
-    reason = (f"of the directions at t1 = 1000, {said_adversarial} are nearest to their own class after adversarial and "
-              f"{said_standard} after standard training; in {single} of 10 "
+    reason = (f"of the directions at t1 = 1000, {shares[0]} are nearest to their own class after adversarial and "
+              f"{shares[1]} after standard training; in {single} of 10 "
               f"classes the images end on one attracting ray of their own")
     if apart and attracts and not gap:
         return Verdict(ARTEFACT, f"{reason}; standard training comes within {100 * CLASS_GAP:g} points, so the attack is not "
@@ -178,9 +178,10 @@ def settles_faster(evidence: Evidence) -> Verdict:
     clear = CLEARLY_FASTER * max(turning[0]) <= min(turning[1])
     agrees = max(speed[0]) <= GRID_STEP * min(speed[1])
     saturates = max(turning[1]) < NEVER
-    figures = tuple(value_figure(f"{label}, {name}", v) for label, both in
+    figures = tuple(value_figure(f"{label}, {name}", v) if max(v) < NEVER else
+                    Figure(f"{label}, {name}", math.inf, words="not by t1 = 1000") for label, both in
                     (("direction settled at", turning), ("relative speed settled at", speed))
-                    for name, v in zip(("adversarial", "standard"), both) if max(v) < NEVER)
+                    for name, v in zip(("adversarial", "standard"), both))
     say = lambda v: "not by t1 = 1000" if max(v) >= NEVER else f"{statistics.fmean(v):.3g}"  # noqa: E731
     reason = (f"median end time at which the centred direction has settled: {say(turning[0])} (adversarial), "
               f"{say(turning[1])} (standard); relative speed: {say(speed[0])} and {say(speed[1])}")
@@ -194,15 +195,13 @@ def attacked_are_pulled(evidence: Evidence) -> Verdict:
         *(lambda t1=t1: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t1, label="all", images="pgd", statistic="mean")
           for t1 in (1.0, 1000.0)),
         *(lambda t1=t1: _measure(evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd") for t1 in (1.0, 1000.0)))
-    (early, said_early), (late, said_late) = early, late
-    rises, arrive, closer = min(late) > max(early), min(late) >= PULLED, max(after) < min(before)
-    figures = (value_figure("attacked images nearest to their own class at t1 = 1", early),
-               value_figure("same at t1 = 1000", late),
+    rises, arrive, closer = min(late.values) > max(early.values), min(late.values) >= PULLED, max(after) < min(before)
+    figures = (early.figure("attacked images nearest to their own class at t1 = 1"), late.figure("same at t1 = 1000"),
                value_figure("angle to the clean image's state at t1 = 1", before, "degrees"),
                value_figure("same at t1 = 1000", after, "degrees"))
     verdict = NOT_REPRODUCED if not (rises and closer) else REPRODUCED if arrive else IN_PART
     return Verdict(verdict, f"the share of attacked images nearest to their own class goes from "
-                            f"{said_early} to {said_late}, the angle to the "
+                            f"{early} to {late}, the angle to the "
                             f"clean image's state from {statistics.fmean(before):.1f} to {statistics.fmean(after):.1f} degrees, "
                             f"t1 = 1 to 1000", figures)
 
@@ -221,11 +220,13 @@ def nfe_means_complexity(evidence: Evidence) -> Verdict:
     if higher is None:
         return Verdict(NOT_REPRODUCED, "neither network has the higher NFE in every pair of seeds", figures)
     complex_ = [min(both[higher]) > max(both[1 - higher]) for both in (jacobian, turning)]
-    lower = [max(both[higher]) < min(both[1 - higher]) for both in (jacobian, turning)]
-    word = ["more" if more else "less" if less else "not consistently more" for more, less in zip(complex_, lower)]
+    def told(both: tuple[list[float], list[float]], more: str, less: str) -> str:
+        here, there = both[higher], both[1 - higher]
+        return more if min(here) > max(there) else less if max(here) < min(there) else f"{more} in some pairs of seeds only"
+
     pairs = len(turning[0]) * len(turning[1])
     reason = (f"the {('adversarial', 'standard')[higher]} network has the higher NFE; its Jacobian's norm is "
-              f"{word[0].replace('more', 'higher').replace('less', 'lower')}, its velocity turns {word[1]} "
+              f"{told(jacobian, 'higher', 'lower')}, its velocity turns {told(turning, 'more', 'less')} "
               f"({'one pair' if pairs == 1 else f'{pairs} pairs'} of seeds)")
     return Verdict(REPRODUCED if all(complex_) else IN_PART if any(complex_) else ARTEFACT, reason, figures)
 
@@ -247,7 +248,8 @@ CLAIMS = (
                  "standard training.", "seen in GIFs",
           "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the directions: 90 % or more "
           "(adversarial; below, not reproduced) and 60 % or less (standard), and the adversarial network's direction turns by at "
-          "most 0.1 per unit of log time there (in part if not). Artefact if the standard network's states look closer together but are told apart just as well.",
+          "most 0.1 per unit of log time there (in part if not). Artefact if the standard network's states look closer together "
+          "but are told apart just as well.",
           "08-watching-the-state", six_and_four, WITH_ARTEFACT),
     Claim("C18", "Adversarial training makes one steady state per class.", "conjectured",
           "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) one ray f(w) = w, "

@@ -27,6 +27,7 @@ class Figure:
         low, high: with one seed the 95 % interval over images where there is one, with several seeds
             their range; None where the number has neither.
         spread: what low and high are, in words, such as "95 % over 1000 images" or "range over 3 seeds".
+        words: shown instead of the number, for one that was not reached.
     """
 
     label: str
@@ -35,8 +36,11 @@ class Figure:
     high: float | None = None
     unit: str = ""
     spread: str = ""
+    words: str = ""
 
     def __str__(self) -> str:
+        if self.words:
+            return f"{self.label}: {self.words}"
         unit = f" {self.unit}" if self.unit else ""
         text = f"{self.label}: {_number(self.value)}"
         if self.low is not None and self.high is not None:

@@ -39,8 +39,11 @@ SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 PAIR = (6, 4)  # the digits that the post's films compare
 THRESHOLDS = {"turning": 0.1, "relative_speed": 0.01}  # those of the rule for C20
 SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
+SOLVED = 1e-6  # the same of a ray that a solve of f(w) = w has found
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
+FAR = (10.0, 20.0, 40.0, 80.0)  # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
+FAR_IMAGES = 50
 CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
 ATTACKED = 200  # of them attacked, by default
@@ -198,6 +201,52 @@ def _late(model: ODENet, images: Tensor) -> tuple[ODEFunc, float, Tensor]:
     return func, end, w if func.leaky else w / end
 
 
+def _rays_reached(func: ODEFunc, w: Tensor) -> Tensor:
+    """Number of the ray on which each scaled state lies, -1 where it is on none: int64, shape (N,)."""
+    with torch.no_grad():
+        settled = norm(normalised_field(func)(w) - w) / norm(w) <= SETTLED
+    groups = torch.full((len(w),), -1)
+    if settled.any():
+        groups[settled] = cluster(remove_drift(func, w[settled]))
+    return groups
+
+
+def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR) -> list[dict]:
+    """How many images are on a ray ever later in log time, and on how many rays. `model` is converted to float64."""
+    func, end, w = _late(model, images)
+    passed, records = 0.0, []
+    for log_time in log_times:
+        w = flow_in_log_time(func, w, log_time - passed, 1e-5, 1e-5)
+        passed, groups = log_time, _rays_reached(func, w)
+        records += [record("on_a_ray_later", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean",
+                           log_time=log_time),
+                    record("rays_later", groups.max() + 1, t1=end, n=len(w), statistic="count", log_time=log_time)]
+    return records
+
+
+def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
+    """The ray that a solve from the mean state of each class finds, and how many of these are distinct.
+
+    `model` is converted to float64. `effort` goes to `solve_ray`. Rays that only repel are found so, too, which no image
+    shows.
+    """
+    if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
+        raise ValueError(f"no image of the classes {absent}; {len(labels)} images are too few, every class needs one")
+    func, end, w = _late(model, images)
+    w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
+    records, found = [], []
+    for digit in range(CLASSES):
+        mine = w[labels == digit]
+        ray = solve_ray(func, mine.mean(0), **effort)
+        common = dict(label=str(digit), n=len(mine), t1=end, statistic="max")
+        records += [record("class_ray_residual", ray.residual, **common),
+                    record("class_ray_eigenvalue", leading_eigenvalue(func, ray.w)[0].real, **common)]
+        if ray.residual <= SOLVED:
+            found.append(ray.w)
+    distinct = int(cluster(remove_drift(func, torch.stack(found))).max()) + 1 if found else 0
+    return [*records, record("class_rays", distinct, n=len(w), t1=end, statistic="count", log_time=log_time)]
+
+
 def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
     """Where images end: rays per class, those that no other class shares, their residual and stability.
 
@@ -206,19 +255,15 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     """
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
-    with torch.no_grad():
-        settled = norm(normalised_field(func)(w) - w) / norm(w) <= SETTLED
-    records = [record("on_a_ray", settled.double().mean(), t1=end, n=len(w), statistic="mean", log_time=log_time)]
-    groups = torch.full((len(w),), -1)
-    if settled.any():
-        groups[settled] = cluster(remove_drift(func, w[settled]))
+    groups = _rays_reached(func, w)
+    records = [record("on_a_ray", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean", log_time=log_time)]
     solved: dict[int, tuple[float, float]] = {}
 
     def solve(group: int) -> tuple[float, float]:
         if group not in solved:
             start = w[groups == group][0] if group >= 0 else w.mean(0)
             ray = solve_ray(func, start, smoothing=0.0 if group >= 0 else 1.0, **effort)
-            if ray.residual > 1e-6:
+            if ray.residual > SOLVED:
                 ray = solve_ray(func, start, **effort)
             solved[group] = (ray.residual, leading_eigenvalue(func, ray.w)[0].real)
         return solved[group]
@@ -279,6 +324,9 @@ PARTS: dict[str, Part] = {
     "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share", "ray_residual",
                   "ray_eigenvalue")),
+    "far": Part(lambda model, images, labels, rays: far(model, images[:FAR_IMAGES]), ("on_a_ray_later", "rays_later")),
+    "class rays": Part(lambda model, images, labels, rays: class_rays(model, images[:rays], labels[:rays]),
+                       ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
 }
 
 
@@ -289,7 +337,7 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
     log time, which states follow that grow for ever, or leaky ones: those without the last normalisation do not.
     """
     return tuple(part for part in PARTS if (part != "attacked" or run.name.startswith("wide"))
-                 and (part not in ("rays", "exponents") or run.config["last_norm"]))
+                 and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"]))
 
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:
