@@ -34,7 +34,11 @@ def test_leaky_controls_are_described_one_by_one(tiny_run):
             *(record("attractors", 1.0, n=2, t1=100.0, label=str(digit), statistic="count") for digit in range(10))]
     said = ray_text.leaky([dataclasses.replace(run, measurements=late)])
     assert "there, where the median state still moves by 20.0 % of its size per unit of time, so that it was not attacked at rest" in said
-    assert "at t = 1000 for 50.0 % of 20; 50 % of 20 images end at an equilibrium; 3 distinct equilibria in all, and 0 of the ten" in said
+    assert "at t = 1000 the head is right for 50.0 % of 20; 50 % of 20 images end at an equilibrium; 3 distinct equilibria in all, and 0 of the ten" in said
+    assert "of 0.001 and not tightly" not in said  # not known how fast they are at t = 1000
+    late.append(record("relative_speed", 0.3, n=20, t1=1000.0))
+    assert "tolerance of 0.001 and not tightly, as for that count, they do not rest: at t = 1000 the median state still moves by 30 %" in \
+        ray_text.leaky([dataclasses.replace(run, measurements=late)])
     later = dict(id="pgd10-exact-t500", t1=500.0, accuracy=0.9, n=100)  # not at the end time of training: of no interest here
     assert "90.0 %" not in ray_text.leaky([dataclasses.replace(run, metrics=[*run.metrics, later])])
 
@@ -73,6 +77,23 @@ def test_rays_from_the_class_means_are_counted_and_told_stable_from_unstable(tin
     assert ray_text.class_rays([]) == ""
     frame = state_records.class_ray_frame(runs)
     assert list(frame["solved"]) == [10, 9, 0] and list(frame["attracting"]) == [10, 5, 0]
+
+
+def test_the_leaky_pair_says_whether_training_makes_an_equilibrium_per_class(tiny_run):
+    def told(own):
+        facts = (("attractors", 1.0, "count"), ("own_attractors", 1.0, "count"), ("ray_share", 1.0, "mean"),
+                 ("ray_residual", 1e-9, "max"), ("ray_eigenvalue", 0.5, "max"))
+        runs = [run_of(tiny_run, name, [record("on_a_ray", 1.0, n=20, t1=100.0, statistic="mean"),
+                                        *(record(what, v if digit < count else 0.0, n=2, t1=100.0, label=str(digit), statistic=statistic)
+                                          for digit in range(10) for what, v, statistic in facts)], leaky=True)
+                for name, count in zip(("wide-adversarial-leaky", "wide-standard-leaky"), (own, 0))]
+        assert ray_text.leaky_pair(runs[:1]) == ""
+        return ray_text.leaky_pair(runs)
+
+    assert told(10) == ("So where equilibria exist by construction, adversarial training makes one per class: 10 of the ten classes end at an "
+                        "attracting one of their own after adversarial training and 0 of the ten classes end at an attracting one of "
+                        "their own after standard training.")
+    assert "does not make one per class: 2 of the ten" in told(2)
 
 
 def test_how_the_leaky_pair_was_trained_is_read_from_the_configurations():
