@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nodelib.configs import PAIR
 from nodelib.figures import GREY, MARKERS, colour, panels, style
 from nodelib.pair import COMPLEXITY
 
@@ -88,7 +89,7 @@ def complexity(data: pd.DataFrame) -> Figure:
             part = data[data["measure"] == measure]
             for name, points in part.groupby("run", sort=False):
                 axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name, markersize=6,
-                          fillstyle="full" if name.startswith("wide") else "none")
+                          fillstyle="full" if name in PAIR else "none")
             axis.set(xlabel="NFE to $t_1 = 1$", title=label)
             if len(part):
                 axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))

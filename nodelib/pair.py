@@ -119,7 +119,7 @@ def describe_attack(record: dict) -> str:
 def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSILON) -> pd.DataFrame:
     """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
 
-    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; "none" first, then by what they leave, the
+    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier attacks had left it nothing; "none" first, then by what they leave, the
     most first, and the worst case per image last, whatever number of images the others ran on.
     """
     rows = []
@@ -129,8 +129,9 @@ def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSI
             if clean or (r["attack"] != "none" and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
                 rows.append({"network": kind(run), "seed": run.seed, "attack": "none" if clean else describe_attack(r),
                              "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
+                             "idle": ((r["settings"] or {}).get("dropped") or 0) >= r["n"],
                              "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
-    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "order"])
+    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle", "order"])
     frame = frame.drop_duplicates(["network", "seed", "attack", "n"])
     keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
     return frame.loc[keys].drop(columns="order").reset_index(drop=True)

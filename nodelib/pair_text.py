@@ -128,17 +128,19 @@ def _late_images(runs: Sequence[Run]) -> list[int]:
 
 
 def robustness(runs: Sequence[Run]) -> str | None:
-    """What the strongest attack so far leaves of each network at t1 = 1; None unless both were attacked."""
+    """What all attacks so far leave of each network at t1 = 1; None unless both were attacked."""
     frame = pair.robustness_frame(runs)
-    last = frame[frame["attack"] != "none"].groupby(["network", "seed"], sort=False).last().reset_index()
+    busy = frame[(frame["attack"] != "none") & ~frame["idle"].astype(bool)]
+    lowest = busy.sort_values(["accuracy", "n"], ascending=[True, False], kind="stable")
+    last = lowest.groupby(["network", "seed"], sort=False).first().reset_index()
     said = []
     for kind in KINDS:
         part = last[last["network"] == kind]
         if not len(part):
             return None
         certain = f" (95 % interval {part['low'].iloc[0]:.1f} to {part['high'].iloc[0]:.1f}, one seed)" if len(part) == 1 else ""
-        said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} under the strongest "
-                    f"attack on it so far ({'; '.join(dict.fromkeys(part['attack']))})")
+        said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} after the attacks so "
+                    f"far, the last that broke any being {'; '.join(dict.fromkeys(part['attack']))}")
     return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}."
 
 
@@ -147,8 +149,8 @@ def strongest_missing(runs: Sequence[Run]) -> str:
     tried = {r["attack"] for run in runs if pair.kind(run) == "adversarial" for r in run.metrics if r["t1"] == 1.0}
     absent = [name for attack, name in (("apgd-ce", "APGD"), ("fab-t", "FAB"), ("square", "Square"), ("hop-skip-jump", "HopSkipJump"))
               if attack not in tried]
-    return (f"On our network {', '.join(absent)} {'has' if len(absent) == 1 else 'have'} not been run: its figure compares with "
-            f"the first two." if absent and len(absent) > 1 else f"{absent[0]} has not been run on ours." if absent else "")
+    return (f"On our adversarial network {' and '.join(absent)} {'has' if len(absent) == 1 else 'have'} not been run, so that what is left "
+            f"of it bounds from above what all of them would leave." if absent else "")
 
 
 def complexity(runs: Sequence[Run]) -> str | None:

@@ -62,7 +62,7 @@ def headline(runs: Sequence[Run], name: str = "large-100") -> str:
         ("the changes of one thing at a time", any(r["id"].startswith("mask-") for r in run.metrics)),
         ("HopSkipJump", any(r["attack"] == "hop-skip-jump" for r in run.metrics)),
         ("images from other networks", any(r["attack"] == "transfer" for r in run.metrics))) if not there]
-    return said + (f" It has not been tried with {', '.join(absent)}; the other networks stand in for it below." if absent else "")
+    return said + (f" It has not been tried with {', '.join(absent)}; small networks stand in for it below." if absent else "")
 
 
 def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
@@ -152,9 +152,12 @@ def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
         return "In no column does the plain attack leave anything that another could take."
     parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
              for word, said in (("less", fewer), ("more", more)) if said]
-    where = f"Of the {judged} column{'s' if judged != 1 else ''} in which the plain attack leaves something, "
+    where = ("In the only column in which the plain attack leaves something, " if judged == 1 else
+             f"Of the {judged} columns in which the plain attack leaves something, ")
+    none = "no" if judged == 1 else "in none does a"
+    tail = "leaves" if judged == 1 else "leave"
     return where + (f"what leaves {'; and '.join(parts)}." if parts else
-                    f"in none does a change of the attack leave significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
+                    f"{none} change of the attack {tail} significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
 
 
 def masks(runs: Sequence[Run]) -> str:
@@ -193,8 +196,10 @@ def contrast(runs: Sequence[Run]) -> str:
     resists = any(run.config["adversarial"] and record["low"] > CHANCE for run, record in bounds)
     if not said:
         return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
+    absent = [run.name for run in runs if run.name in PAIR and run.name not in {bound.name for bound, _ in bounds}]
     return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
-            + (": an ODE-net can resist these attacks, if it is trained to." if resists else "."))
+            + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".")
+            + (f" {', '.join(dict.fromkeys(absent))} has not been through all of it; the next chapter gives what is left so far." if absent else ""))
 
 
 def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:

@@ -89,7 +89,7 @@ def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run
                                                 pgd(adjoint, label="mask-adjoint"))], (0.3, 0.1))
 
     assert told(0, 0, 0) == "In no column does the plain attack leave anything that another could take."
-    assert told(20, 19, 21).startswith("Of the 1 column in which the plain attack leaves something, in none does a change")
+    assert told(20, 19, 21).startswith("In the only column in which the plain attack leaves something, no change of the attack leaves")
     said = told(20, 5, 40)
     assert "what leaves significantly less than the plain attack (McNemar's p below 0.01): margin loss in small-10-seed0" in said
     assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
