@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
@@ -83,26 +84,30 @@ def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
     return "; ".join(part if k == 0 else part[0].lower() + part[1:] for k, part in enumerate(parts)) or "No signs are measured yet"
 
 
-def by_gradient(frame: pd.DataFrame, epsilon: float = EPSILON) -> str:
-    """How many images one step leaves by adjoint, exact and reference gradient, and whether so many can rank the three."""
-    here, said, apart = frame[(frame["epsilon"] - epsilon).abs() < 1e-9], [], []
-    methods = ("adjoint", "exact-1e-3", "reference")
-    for title, part in here.groupby("title", sort=False):
-        rows = {method: part[part["method"] == method] for method in methods}
-        if not all(len(row) for row in rows.values()) or part["n"].nunique() > 1:
-            continue
-        n = int(part["n"].iloc[0])
-        left = {method: round(row["accuracy"].iloc[0] * n / 100) for method, row in rows.items()}
-        said.append(f"{', '.join(str(count) for count in left.values())} on {title}")
-        apart.append(max(left.values()) - min(left.values()))
+def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
+    """How many images one step leaves by adjoint, exact and reference gradient, and which of the three McNemar's test tells apart.
+
+    On the images that all three saw.
+    """
+    methods = {"adjoint": "the adjoint", "exact-1e-3": "the exact gradient", "reference": "the reference"}
+    said, ranked = [], []
+    for run in runs:
+        for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("fgsm-by-reference-")}):
+            ids = {method: f"fgsm-by-{method}-eps{epsilon:g}-t{t1:g}" for method in methods}
+            if not all(diagnosis.find(run, record) for record in ids.values()):
+                continue
+            kept = {method: run.outcomes(record) for method, record in ids.items()}
+            n = min(map(len, kept.values()))
+            place = f"{run.path.name} at t = {t1:g}"
+            said.append(f"{', '.join(str(int(bits[:n].sum())) for bits in kept.values())} of {n} images of {place}")
+            for one, other in combinations(methods, 2):
+                if (p := mcnemar(kept[one][:n], kept[other][:n])) < SIGNIFICANCE:
+                    ranked.append(f"{methods[one]} and {methods[other]} on {place} (p = {p:.1g})")
     if not said:
         return "No network has been attacked along all three gradients yet."
-    needed = next(k for k in range(1, 100) if 2 / 2**k < SIGNIFICANCE)  # images that differ, all one way, for McNemar's test
-    return (f"Of {span(here['n'])} images, one step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the "
-            f"reference leaves {'; '.join(said)}. " + (
-                f"They differ by at most {max(apart)} image{'s' if max(apart) > 1 else ''}, and it would take {needed} to rank them."
-                if max(apart) < needed else
-                f"They differ by up to {max(apart)} images, where at least {needed}, all one way, are needed to rank two of them."))
+    tried = f"Of {3 * len(said)} pairs of gradients McNemar's test tells apart, at a p below {SIGNIFICANCE:g},"
+    return (f"One step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the reference leaves "
+            f"{'; '.join(said)}. {tried} {'; '.join(ranked) or 'none'}.")
 
 
 def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:

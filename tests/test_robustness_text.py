@@ -65,15 +65,19 @@ def test_signs_are_told_at_the_own_end_time_and_at_the_last():
     assert "at t = 500" not in robustness_text.signs(health, {"a-seed0": 500.0})
 
 
-@pytest.mark.parametrize("left, said", [((1, 2, 0), "They differ by at most 2 images, and it would take 8 to rank them."),
-                                        ((1, 2, 20), "They differ by up to 19 images, where at least 8, all one way, are needed to rank two of them.")])
-def test_gradients_are_ranked_only_where_enough_images_differ(left, said):
-    frame = pd.DataFrame([("a, t = 10", method, 0.3, 100 * count / 64, 64)
-                          for method, count in zip(("adjoint", "exact-1e-3", "reference"), left)],
-                         columns=["title", "method", "epsilon", "accuracy", "n"])
-    words = robustness_text.by_gradient(frame)
-    assert words.endswith(said) and f"leaves {left[0]}, {left[1]}, {left[2]} on a, t = 10" in words
-    assert "not" not in words and "No network" in robustness_text.by_gradient(frame[:2])
+@pytest.mark.parametrize("left, said", [
+    ((1, 2, 0), "Of 3 pairs of gradients McNemar's test tells apart, at a p below 0.01, none."),
+    ((1, 2, 20), "below 0.01, the adjoint and the reference on small-10-seed0 at t = 100 (p = 4e-06); the exact gradient and the reference on")])
+def test_gradients_are_ranked_by_mcnemar_on_the_images_that_all_saw(tiny_run, left, said):
+    def step(method, count, n):
+        return Measurement(100.0, n, "fgsm", 0.3, label=f"fgsm-by-{method}-eps0.3"), count
+
+    run = run_of(tiny_run, "a", *(step(method, count, n) for method, count, n in
+                                  zip(("adjoint", "exact-1e-3", "reference"), left, (64, 64, 32))))
+    words = robustness_text.by_gradient([run])
+    assert said in words and f"leaves {left[0]}, {left[1]}, {left[2]} of 32 images of small-10-seed0 at t = 100" in words
+    bare = run_of(tiny_run, "a", step("adjoint", 1, 64), step("reference", 1, 32))
+    assert "No network" in robustness_text.by_gradient([bare])
 
 
 def test_a_mask_is_looked_for_only_where_something_is_left(tiny_run):

@@ -119,7 +119,7 @@ def with_training(stored: Sequence[dict], runs: Sequence[Run]) -> str:
         rising.append(series == sorted(series) and series[0] < series[-1])
     if not said:
         return ""
-    return (f"What one step by the post's protocol leaves depends on how long a network was trained: {'; '.join(said)}. "
+    return (f"What one step by the post's protocol leaves as training goes on: {'; '.join(said)}. "
             + ("It grows with training in each of them" if all(rising) else "It has no common direction")
             + f"; ten exact steps leave {'nothing' if max(ten) == 0 else f'at most {max(ten):.1f} %'} at any of these times.")
 
