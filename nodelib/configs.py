@@ -198,7 +198,7 @@ _ATTACKED = dict(adversarial=AttackConfig(epsilon=0.3, steps=3, step_size=0.15, 
 _PROLONGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, random_start=True, shared_pooling=True,
                                            curriculum=((3, 0.15), (5, 0.1))), epochs=4, cycles=(2, 1, 1))
 _SHORT = dict(train_images=30000, epochs=1)
-_QUARTER = dict(train_images=15000, epochs=1, cycles=())
+_EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
 _NAMED: dict[str, dict] = {
     "small-10": {**_SMALL, **_T10},
@@ -212,8 +212,8 @@ _NAMED: dict[str, dict] = {
     # a step by the adjoint costs ten of the exact gradient, so both see fewer images
     "small-100-adjoint": {**_SMALL, **_T100, **_SHORT, "gradient": "adjoint"},
     "small-100-short": {**_SMALL, **_T100, **_SHORT},
-    "large-100-adjoint": {**_LARGE, **_T100, **_QUARTER, "gradient": "adjoint"},
-    "large-100-short": {**_LARGE, **_T100, **_QUARTER},
+    "large-100-adjoint": {**_LARGE, **_T100, **_EIGHTH, "gradient": "adjoint"},
+    "large-100-short": {**_LARGE, **_T100, **_EIGHTH},
     "small-10-tight": {**_SMALL, **_T10, "rtol": 1e-5, "atol": 1e-5},
     # ordinary time of a leaky state is log time of the other: 4.6 = log 100. Its state does not grow, so the head is not
     # scaled; over t = 100 the gradient of its untrained, chaotic flow overflows in the first step
