@@ -9,7 +9,7 @@ import numpy as np
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
-from nodelib.claims.statistics import mcnemar
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
 from nodelib.configs import AttackConfig, RunConfig
 from nodelib.measurement import wilson
 from nodelib.protocols import SWEEP_T1
@@ -65,8 +65,8 @@ def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
         low, high = wilson(int(correct.sum()), len(correct))
         said[name] = f"{100 * correct.mean():.1f} % [{100 * low:.1f} to {100 * high:.1f}]"
     p = mcnemar(found["anew"], found["once"])
-    verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < 0.01 \
-        else f"{len(found['anew'])} images are too few to tell the two apart"
+    verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < SIGNIFICANCE \
+        else f"at the level of {SIGNIFICANCE:g} {len(found['anew'])} images are too few to tell the two apart"
     return (f"PGD with {attack.steps} steps of {attack.step_size:g} leaves {said['anew']} of {len(found['anew'])} test images with "
             f"regions drawn anew in every pass and {said['once']} with one draw for all passes: {verdict} (McNemar's p = {p:.2g})")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from nodelib.artifacts import Run
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
@@ -45,9 +45,12 @@ def recipe(runs: list[Run]) -> str:
         return " or ".join(sorted({str(value) for value in values}))
     epochs = " and ".join(f"the {size} ones {spread(c.epochs for c in of)}" for size, of in sizes.items() if of)
     every = configs.values()
+    again = "; ".join(f"in the {size} ones the rate rises and falls {spread(len(c.cycles) for c in of)} times"
+                      for size, of in sizes.items() if any(c.cycles for c in of))
     return (f"Ours were trained by Adam with a rate that rises to {spread(f'{c.learning_rate:g}' for c in every)} and falls again, in "
             f"batches of {spread(c.batch_size for c in every)}, along the gradient that is "
-            f"{spread(c.gradient for c in every)} for the computed solution, for few epochs: {epochs}.")
+            f"{spread(c.gradient for c in every)} for the computed solution, for few epochs: {epochs}"
+            + (f" ({again})." if again else "."))
 
 
 def row_sentences(table_cells: list[Cell]) -> list[str]:
@@ -136,14 +139,27 @@ def strongest(table_cells: list[Cell]) -> str:
             + ", ".join(f"{per_cent(records)} % of {name}" for name, records in left.items()) + ".")
 
 
-def inverted(table_cells: list[Cell]) -> str:
-    """Where ten exact steps leave more than one, mean over seeds, in words: there the attack fails."""
+def inverted(table_cells: list[Cell], runs: Sequence[Run] = ()) -> str:
+    """Where ten exact steps leave more than one, mean over seeds, in words: there the attack fails.
+
+    runs: where they are given, what forty steps leave there is said too, of the first that has such a record.
+    """
     found = []
     for cell in table_cells:
         one, ten = cell.records["fgsm_exact"], cell.records["pgd10_exact"]
         if one and ten and _mean(ten) > _mean(one):
-            clean = f", clean {_mean(cell.records['clean']):.1f} %" if cell.records["clean"] else ""
-            found.append(f"{cell.run} at {cell.t1:g} ({_mean(ten):.1f} against {_mean(one):.1f} %{clean})")
+            words = f"ten steps leave {_mean(ten):.1f} % and one {_mean(one):.1f} %"
+            if len(one) == len(ten) > 1:
+                inverted_in = sum(many["accuracy"] > few["accuracy"] for few, many in zip(one, ten))
+                words += f", means of {len(ten)} seeds, {inverted_in} of which show it"
+            forty = next(((run, r) for run in runs if run.name == cell.run for r in run.metrics
+                          if r["id"] == f"pgd40-exact-t{cell.t1:g}"), None)
+            if forty:
+                run, record = forty
+                n = record["n"]
+                words += (f"; forty steps leave {per_cent([record])} % of {n:,} images of {run.path.name}, which classifies "
+                          f"{100 * run.outcomes(f'none-t{cell.t1:g}')[:n].mean():.1f} % of them")
+            found.append(f"{cell.run} at {cell.t1:g} ({words})")
     if not found:
         return "In no entry do ten steps leave more than one."
     return f"More steps that leave more are a symptom of a failing attack and not of strength; so it is with {', '.join(found)}."

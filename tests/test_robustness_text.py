@@ -99,6 +99,29 @@ def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run
     assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
 
 
+def test_what_changes_the_network_is_told_apart_from_what_changes_the_attack(tiny_run):
+    def at(label: str, left: int, epsilon: float = 0.1) -> tuple[Measurement, int]:
+        return Measurement(100.0, 50, "pgd", epsilon, steps=10, step_size=epsilon / 4, label=label), left
+
+    drawn = [at("mask-plain-eps0.1", 10), at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 25)]
+    solver = [at("mask-plain", 20, 0.3), at("mask-tolerance-1e-6", 2, 0.3)]
+    said = robustness_text.beyond_the_attack([run_of(tiny_run, "small-100", *drawn, *solver)], 0.1)
+    assert "keeps 60 % against the gradient of one draw and 50 % against that of ten, where fixed pooling keeps 20 %: the draws" in said
+    assert "keeps 4.0 % at epsilon 0.3 in place of 40.0 % (p = 8e-06)" in said
+    nothing = run_of(tiny_run, "small-100", drawn[0], at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 9), solver[0],
+                     at("mask-tolerance-1e-6", 19, 0.3))
+    assert robustness_text.beyond_the_attack([nothing], 0.1).endswith("where fixed pooling keeps 20 %.")
+    assert robustness_text.beyond_the_attack([], 0.1) == ""
+
+
+def test_transferred_images_are_counted_over_all_pairs_and_for_the_headlines_network(tiny_run):
+    assert robustness_text.transferred([]) == "no pair has been measured yet"
+    def attacked(name: str, left: int):
+        return run_of(tiny_run, name, (Measurement(100.0, 50, "transfer", 0.3, source="x-seed0"), left), pgd(1))
+    said = robustness_text.transferred([attacked("small-10", 5), attacked("large-100", 20)])
+    assert said == "over 2 pairs they leave 10 to 40 %, and of large-100 40 %, where ten steps along its own gradient leave 2.0 %"
+
+
 def test_the_librarys_warnings_are_told_network_by_network():
     assert robustness_text.heeded(None).startswith("the library is not installed")
     assert robustness_text.heeded({"a": [], "b": []}) == "it has no warning for any of 2 networks."

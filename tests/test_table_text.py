@@ -18,7 +18,9 @@ def stored(name: str, seed: int, **accuracies: float) -> Run:
 
 def test_entries_where_more_steps_leave_more_are_named_as_a_failing_attack():
     failing = stored("small-10", 0, none_t10=0.125, fgsm_exact_t10=0.137, pgd10_exact_t10=0.17)
-    assert "small-10 at 10 (17.0 against 13.7 %, clean 12.5 %)" in table_text.inverted(table.cells([failing]))
+    assert "small-10 at 10 (ten steps leave 17.0 % and one 13.7 %)" in table_text.inverted(table.cells([failing]))
+    other = stored("small-10", 1, none_t10=0.125, fgsm_exact_t10=0.137, pgd10_exact_t10=0.12)
+    assert "means of 2 seeds, 1 of which show it" in table_text.inverted(table.cells([failing, other]))
     sound = stored("small-10", 0, fgsm_exact_t10=0.137, pgd10_exact_t10=0.137)
     assert table_text.inverted(table.cells([sound])) == "In no entry do ten steps leave more than one."
 
@@ -38,7 +40,8 @@ def test_the_recipe_is_told_from_the_stored_configs():
     assert table_text.recipe([]) == "No row is stored yet."
     runs = [dataclasses.replace(stored(name, 0), config=configs.get(name).to_dict()) for name in ("small-10", "large-100")]
     small, large = (configs.get(name).epochs for name in ("small-10", "large-100"))
-    assert "rises to 0.005" in table_text.recipe(runs) and f"the small ones {small} and the large ones {large}." in table_text.recipe(runs)
+    assert "rises to 0.005" in table_text.recipe(runs) and f"the small ones {small} and the large ones {large}" in table_text.recipe(runs)
+    assert f"in the large ones the rate rises and falls {len(configs.get('large-100').cycles)} times" in table_text.recipe(runs)
 
 
 def test_the_rows_are_told_in_words_from_their_records():
