@@ -153,8 +153,11 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v
-    later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in measure.far(model, images[:4], (1.0, 2.0))]
+    *far, reached = measure.far(model, images[:4], (1.0, 2.0), krylov=10, max_steps=3)
+    later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in far]
     assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0), ("rays_later", 2.0, 1.0)]
+    assert reached["name"] == "rays_later_attracting" and reached["value"] == 1.0 and reached["settings"]["on_each"] == [4]
+    assert reached["settings"]["residuals"][0] < 1e-6 and reached["settings"]["eigenvalues"][0] < 1e-3
     solved = measure.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
     assert {r["value"] for r in solved if r["name"] == "class_rays"} == {1.0}
     assert all(r["value"] < 1e-6 for r in solved if r["name"] == "class_ray_residual")
@@ -167,7 +170,8 @@ def test_images_on_no_ray_are_counted_so_however_late():
     model = ODENet(16, 7).eval()
     images, labels = test_subset(40)
     later = measure.far(model, images[:3], (0.5,))
-    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0)]
+    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0), ("rays_later_attracting", 0.0)]
+    assert later[-1]["settings"]["eigenvalues"] == []
     solved = measure.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)
     assert [r["value"] for r in solved if r["name"] == "class_rays"] == [0.0]  # one small step solves nothing
     assert len([r for r in solved if r["name"] == "class_ray_residual"]) == 10

@@ -211,8 +211,12 @@ def _rays_reached(func: ODEFunc, w: Tensor) -> Tensor:
     return groups
 
 
-def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR) -> list[dict]:
-    """How many images are on a ray ever later in log time, and on how many rays. `model` is converted to float64."""
+def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR, **effort: Any) -> list[dict]:
+    """How many images are on a ray ever later in log time, on how many rays, and which of the last ones attract.
+
+    `model` is converted to float64. `effort` goes to `solve_ray`. What an image is on is no ray that only repels, so the
+    rays reached are solved for from the images on them.
+    """
     func, end, w = _late(model, images)
     passed, records = 0.0, []
     for log_time in log_times:
@@ -221,7 +225,19 @@ def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR) -> list
         records += [record("on_a_ray_later", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean",
                            log_time=log_time),
                     record("rays_later", groups.max() + 1, t1=end, n=len(w), statistic="count", log_time=log_time)]
-    return records
+    reached = [_solve_from(func, w[groups == g][0], near=True, **effort) for g in range(int(groups.max()) + 1)]
+    found = [eigenvalue for residual, eigenvalue in reached if residual <= SOLVED]
+    return [*records, record("rays_later_attracting", sum(e < 1 for e in found), t1=end, n=len(w), statistic="count",
+                             log_time=passed, eigenvalues=[e for _, e in reached], residuals=[r for r, _ in reached],
+                             on_each=[int((groups == g).sum()) for g in range(len(reached))])]
+
+
+def _solve_from(func: ODEFunc, start: Tensor, near: bool, **effort: Any) -> tuple[float, float]:
+    """Residual and leading real part of the ray that a solve from a scaled state finds; `near`: the start is almost one."""
+    ray = solve_ray(func, start, smoothing=0.0 if near else 1.0, **effort)
+    if ray.residual > SOLVED:
+        ray = solve_ray(func, start, **effort)
+    return float(ray.residual), float(leading_eigenvalue(func, ray.w)[0].real)
 
 
 def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
@@ -262,10 +278,7 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     def solve(group: int) -> tuple[float, float]:
         if group not in solved:
             start = w[groups == group][0] if group >= 0 else w.mean(0)
-            ray = solve_ray(func, start, smoothing=0.0 if group >= 0 else 1.0, **effort)
-            if ray.residual > SOLVED:
-                ray = solve_ray(func, start, **effort)
-            solved[group] = (ray.residual, leading_eigenvalue(func, ray.w)[0].real)
+            solved[group] = _solve_from(func, start, near=group >= 0, **effort)
         return solved[group]
 
     ends: list[set[int]] = []
@@ -324,7 +337,7 @@ PARTS: dict[str, Part] = {
     "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share", "ray_residual",
                   "ray_eigenvalue")),
-    "far": Part(lambda model, images, labels, rays: far(model, images[:FAR_IMAGES]), ("on_a_ray_later", "rays_later")),
+    "far": Part(lambda model, images, labels, rays: far(model, images[:FAR_IMAGES]), ("on_a_ray_later", "rays_later", "rays_later_attracting")),
     "class rays": Part(lambda model, images, labels, rays: class_rays(model, images[:rays], labels[:rays]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
 }
