@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from nodelib import state_records
 from nodelib.artifacts import Run
-from nodelib.claims.evidence import CLEAN, matches
 from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
+from nodelib.claims.statistics import mcnemar
 from nodelib.configs import RunConfig
 from nodelib.dynamics.measure import LOG_TIME
 from nodelib.pair_text import KINDS, span
@@ -20,6 +20,7 @@ from nodelib.state_text import NETWORKS
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
 ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
 LEAKY_PAIR = ("wide-adversarial-leaky", "wide-standard-leaky")
+LEAKY_OF = {"wide-adversarial-leaky": "wide-adversarial", "wide-standard-leaky": "wide-standard", "small-100-leaky": "small-100"}
 MOST_OF = 0.5  # share of images at an equilibrium from which the prose asks why a loose solve shows none
 REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit of log time, below which it is at rest
 
@@ -35,25 +36,31 @@ def rays(frame: pd.DataFrame, short: bool = False) -> str | None:
             said.append(f"after {kind} training this is not measured yet")
             continue
         own = f", and {span(part['single'])} of the ten classes on an attracting one that no other class shares"
-        said.append(f"after {kind} training {span(100 * part['on_a_ray'])} % of images end on a ray{'' if short else own}")
-    return f"In the post's pair, {'; '.join(said)}."
+        many = _images(part["on_a_ray"].iloc[0], part["n"].iloc[0]) if len(part) == 1 else f"{span(100 * part['on_a_ray'])} % of images"
+        said.append(f"after {kind} training {many} are on a ray{'' if short else own}")
+    return f"In the post's pair, {LOG_TIME:g} units of log time after t = 1000, {'; '.join(said)}."
 
 
-def from_the_mean(frame: pd.DataFrame) -> str:
-    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty."""
+def from_the_mean(frame: pd.DataFrame, short: bool = False) -> str:
+    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty.
+
+    short: without residuals and eigenvalues, for a reader who has not met them yet.
+    """
     said, failed = [], []
     for row in frame[frame["most"] == 0].itertuples():
         name = f"{row.run} (seed {row.seed})"
         if row.residual <= RESIDUAL:
-            found = (f"In {name} the solve from the mean state finds {_place(row.leaky)} (residual {row.residual:.0e}), and it "
-                     f"{'repels' if row.eigenvalue > 1 else 'attracts'} (largest real part {row.eigenvalue:.2f} by Arnoldi's iteration)")
+            kind = "repels" if row.eigenvalue > 1 else "attracts"
+            found = (f"In {name} the solve from the mean state finds {_place(row.leaky)}, and it {kind}" if short else
+                     f"In {name} the solve from the mean state finds {_place(row.leaky)} (residual {row.residual:.0e}), and it "
+                     f"{kind} (largest real part {row.eigenvalue:.2f} by Arnoldi's iteration)")
             tenfold = math.log(10) / (1 - row.eigenvalue) if row.eigenvalue < 1 else 0.0
-            if tenfold > LOG_TIME / 3 and math.isnan(row.later):  # to be within 0.001 takes about three powers of ten
+            if tenfold > LOG_TIME / 3 and math.isnan(row.later) and not short:  # to be within 0.001 takes about three powers of ten
                 found += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of {'' if row.leaky else 'log '}time, and the images were followed for "
                           f"{LOG_TIME:g}, so that they may be on their way")
             said.append(f"{found}.")
         else:
-            failed.append(f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
+            failed.append(row.run if short else f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
     if failed:
         said.append(f"It finds none in {', '.join(failed)}." if said else
                     f"The solve from the mean state finds no ray in {', '.join(failed)}.")
@@ -78,10 +85,11 @@ def at_rest(runs: Sequence[Run]) -> str:
     shares: dict[str, list[str]] = {}
     for row in frame.sort_values("on_a_ray", ascending=False, kind="stable").itertuples():
         shares.setdefault(f"{100 * row.on_a_ray:.0f} %", []).append(_label(row.run, row.seed, frame))
+    images = span(frame["n"])
     said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
     absent = not_followed(runs)
     return (f"Followed from t = 1000 on for a further factor of {float(f'{math.exp(LOG_TIME):.2g}'):,.0f} in time, the direction of "
-            f"this share of the images comes to rest: {said}{'' if absent == 'none' else f'; not followed: {absent}'}.")
+            f"this share of {images} images comes to rest: {said}{'' if absent == 'none' else f'; not followed: {absent}'}.")
 
 
 def shared(runs: Sequence[Run], short: bool = False) -> str:
@@ -104,54 +112,89 @@ def shared(runs: Sequence[Run], short: bool = False) -> str:
 
 
 def exponents(runs: Sequence[Run]) -> str:
-    """The measured Lyapunov exponent against the one that theory gives where all images end on one ray; may be empty."""
-    said, off = [], False
-    for row in state_records.ray_frame([run for run in runs if _one_for_all(run)]).itertuples():
-        if row.on_a_ray < 1 or math.isnan(row.exponent) or math.isnan(row.standard_error):
+    """The measured Lyapunov exponent against the one that theory gives where all images end on one ray; may be empty.
+
+    How far the estimates are off there bounds what a small exponent elsewhere can mean.
+    """
+    said, errors, sure = [], [], True
+    frame = state_records.ray_frame(runs)
+    known = {(run.name, run.seed) for run in runs if _one_for_all(run)}
+    for row in frame.itertuples():
+        if (row.run, row.seed) not in known or row.on_a_ray < 1 or math.isnan(row.exponent) or math.isnan(row.standard_error):
             continue
         expected = row.eigenvalue - 1
-        off |= abs(row.exponent - expected) > 2 * row.standard_error
+        errors.append(row.exponent - expected)
+        sure &= abs(errors[-1]) <= 2 * row.standard_error
         said.append(f"{expected:.2f} in {row.run} (seed {row.seed}), where the estimate is {row.exponent:.2f} ± "
                     f"{2 * row.standard_error:.1g}")
-    return said and ("Where every image ends on one ray, the exponent must be the largest real part there less 1: "
-                     f"{'; '.join(said)}" + (". So ± is not the whole error." if off else ".")) or ""
+    if not said:
+        return ""
+    text = f"Where every image ends on one ray, the exponent must be the largest real part there less 1: {'; '.join(said)}."
+    if sure:
+        return text
+    sizes = span([abs(error) for error in errors], 1)
+    text += (f" All {len(errors)} estimates are low, by {sizes}" if len(errors) > 1 and max(errors) < 0 else
+             f" So ± is not the whole error: the estimate{'s are' if len(errors) > 1 else ' is'} off by {sizes}")
+    text += ": an average over a finite time is off by more than ± says." if len(errors) > 1 and max(errors) < 0 else "."
+    small = [f"{row.exponent:.2f} ± {2 * row.standard_error:.2f} of {row.run}" for row in frame.itertuples()
+             if abs(row.exponent) <= 2 * row.standard_error + max(map(abs, errors))]
+    return text + (f" So the sign of {' and '.join(small)} cannot be read from this: slow settling, a cycle and weak chaos are all "
+                   f"possible." if small else "")
 
 
-def leaky(runs: Sequence[Run], short: bool = False) -> str:
-    """The leaky controls, as far as they are measured: accuracy at their own end time, under attack, later; equilibria."""
+def leaky(runs: Sequence[Run]) -> str:
+    """How many images of the leaky controls end at an equilibrium, in one sentence."""
+    said = []
+    for row in state_records.ray_frame([run for run in runs if run.config["leaky"]]).itertuples():
+        where = "" if row.on_a_ray == 0 else f", {'all at the same one' if row.distinct == 1 else f'at {row.distinct:.0f} of them'}"
+        said.append(f"{_images(row.on_a_ray, row.n)} in {row.run}{where}")
+    return f"In the leaky controls so many images end at an equilibrium: {'; '.join(said)}." if said else "No leaky control is measured yet."
+
+
+def leaky_notes(runs: Sequence[Run]) -> str:
+    """What a table of the leaky controls does not show: solves from the mean state, and states that a loose solve keeps moving."""
     said = []
     for run in runs:
         if not run.config["leaky"]:
             continue
-        end, parts = run.config["t1"][1], []
-        if clean := _clean(run, end):
-            parts.append(f"the head is right for {100 * clean['accuracy']:.1f} % of {clean['n']:,} images at its own end time "
-                         f"t = {end:g}")
-        if attacked := _under_attack(run, end):
-            parts.append(f"PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} there"
-                         + ("" if short else _moving(run, end)))
-        if not short and end != 10 and (late := _clean(run, 10.0)):
-            parts.append(f"at t = 10 the head is right for {100 * late['accuracy']:.1f} %")
-        if last := state_records.look_up(run, "state_accuracy", t1=1000.0, statistic="mean"):
-            parts.append(f"at t = 1000 the head is right for {100 * last['value']:.1f} % of {last['n']}")
         for row in state_records.ray_frame([run]).itertuples():
-            parts.append(f"{100 * row.on_a_ray:.0f} % of {row.n} images end at an equilibrium")
             kind, found = "repels" if row.eigenvalue > 1 else "attracts", (
                 f"(residual {row.residual:.1g}, largest real part there {row.eigenvalue:.2f})")
-            if row.most > 0:
-                parts.append(f"{row.distinct:.0f} distinct equilibri{'um' if row.distinct == 1 else 'a'} in all, and {row.single} of "
-                             f"the ten classes with an attracting one that no other class shares")
-            elif not short and row.residual <= RESIDUAL:
-                parts.append(f"a solve from the mean state finds one that {kind} {found}")
-            elif not short:
-                parts.append(f"a solve from the mean state finds none {found}")
+            if row.most == 0:
+                said.append(f"In {run.name} a solve from the mean state finds one that {kind} {found}." if row.residual <= RESIDUAL else
+                            f"In {run.name} a solve from the mean state finds none {found}.")
             pace = state_records.value(run, "relative_speed", t1=1000.0)
             if row.on_a_ray >= MOST_OF and pace > REST:
-                parts.append(f"solved at the network's own tolerance of {run.config['rtol']:g} and not tightly, as for that count, they do "
-                             f"not rest: at t = 1000 the median state still moves by {100 * pace:.0f} % of its size per unit of time")
-        if parts:
-            said.append(f"In {run.name} (seed {run.seed}) {'; '.join(parts)}.")
-    return " ".join(said) or "No leaky control is measured yet."
+                said.append(f"Solved at the network's own tolerance of {run.config['rtol']:g}, and not tightly as for that count, the states "
+                            f"of {run.name} do not rest: at t = 1000 the median one still moves by {100 * pace:.0f} % of its size per unit "
+                            f"of time, so that what its other figures say of late times, accuracy included, is the solver's doing as well.")
+    return " ".join(said)
+
+
+def leaky_against_plain(runs: Sequence[Run], plain: Mapping[str, str] = LEAKY_OF) -> str:
+    """What ten steps of PGD leave with the leak and without, each at its own end time, on the same images; may be empty.
+
+    plain: of a leaky network's name, the one it is compared with.
+    """
+    said, most = [], 0.0
+    named = {run.name: run for run in runs if run.seed == 0}
+    for leaky_name, plain_name in plain.items():
+        pair = [named.get(name) for name in (leaky_name, plain_name)]
+        found = [run and _under_attack(run, run.config["test_t1"]) for run in pair]
+        if not all(found):
+            continue
+        bits = [run.outcomes(record["id"]) for run, record in zip(pair, found)]
+        n = min(map(len, bits))
+        kept = [int(each[:n].sum()) for each in bits]
+        p = mcnemar(*(each[:n] for each in bits))
+        said.append(f"{100 * kept[0] / n:.1f} % of {n:,} images in {leaky_name} and {100 * kept[1] / n:.1f} % in {plain_name}"
+                    + (f" (McNemar's p = {p:.1g})" if max(kept) else ""))
+        most = max(most, (kept[0] - kept[1]) / n)
+    if not said:
+        return ""
+    return (f"Ten steps of PGD, each at the network's own end time, leave {'; '.join(said)}: "
+            + ("in none of them does keeping the state at a finite size help." if most <= 0 else
+               f"keeping the state at a finite size helps by at most {100 * most:.1f} points."))
 
 
 def leaky_pair(runs: Sequence[Run]) -> str:
@@ -162,8 +205,9 @@ def leaky_pair(runs: Sequence[Run]) -> str:
     told = [f"{rows[name].single} of the ten classes end at an attracting one of their own after {kind} training"
             for name, kind in zip(LEAKY_PAIR, ("adversarial", "standard"))]
     makes = rows[LEAKY_PAIR[0]].single >= MOST_CLASSES
-    return (f"So where equilibria exist by construction, adversarial training {'makes' if makes else 'does not make'} one per class: "
-            f"{' and '.join(told)}.")
+    return (f"So where equilibria exist by construction, adversarial training {'makes' if makes else 'did not make'} one per class: "
+            f"{' and '.join(told)}."
+            + ("" if rows[LEAKY_PAIR[0]].on_a_ray else " More the adversarial control cannot say: no image of it reaches an equilibrium."))
 
 
 def leaky_training(run: RunConfig, plain: RunConfig) -> str:
@@ -191,9 +235,13 @@ def far(runs: Sequence[Run]) -> str:
         label = _label(name, seed, state_records.ray_frame(runs))
         if last["share"] == 0:
             said.append(f"in {label} none of {last['n']} images is {place}")
+            continue
+        stable = last["attracting"]
+        if last["rays"] == 1:
+            which = "a single one" + ("" if math.isnan(stable) else f", which {'attracts' if stable else 'repels'}")
         else:
-            many = "a single one" if last["rays"] == 1 else f"{last['rays']:.0f} of them"
-            said.append(f"in {label} {100 * last['share']:.0f} % of {last['n']} images are {place}, on {many}")
+            which = f"{last['rays']:.0f} of them" + ("" if math.isnan(stable) else f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
+        said.append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
     if not said:
         return ""
     return f"After {frame['log_time'].max():g} units of log time (leaky: of time), {'; '.join(said)}."
@@ -224,7 +272,8 @@ def come_to_rest(runs: Sequence[Run]) -> str:
         run = next(run for run in runs if (run.name, run.seed) == (row.run, row.seed))
         attacked = _under_attack(run)
         if row.pace <= REST:
-            said.append(f"Without its last normalisation a network's states do come to rest ({row.run}, seed {row.seed}): "
+            said.append(f"Without its last normalisation a network's states nearly come to rest ({row.run}, seed {row.seed}; at t = 1000 the "
+                        f"median one moves by {_percent(row.pace)} of its size per unit of log time): "
                         f"{100 * row.accuracy_1000:.1f} % of {row.n} images are still classified correctly at t = 1000"
                         + (f", and PGD of ten steps leaves {100 * attacked['accuracy']:.1f} % of {attacked['n']:,} at "
                            f"t = {attacked['t1']:g}{_moving(run, attacked['t1'])}" if attacked else "") + ".")
@@ -287,6 +336,11 @@ def _label(name: str, seed: int, frame: pd.DataFrame) -> str:
     return f"{name} (seed {seed})" if (frame["run"] == name).sum() > 1 else name
 
 
+def _images(share: float, n: float) -> str:
+    """"49 of 50 images", of a share of them."""
+    return f"{share * n:.0f} of {n:.0f} images"
+
+
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share < 1 else f"{100 * share:.0f} %"
 
@@ -317,11 +371,6 @@ def _moving(run: Run, t1: float) -> str:
     pace = (1 if leaky else t1) * state_records.value(run, "relative_speed", t1=t1)
     return (f", where the median state still moves by {_percent(pace)} of its size per unit of {'' if leaky else 'log '}time, so "
             f"that it was not attacked at rest" if pace > REST else "")
-
-
-def _clean(run: Run, t1: float) -> dict | None:
-    """Clean accuracy at an end time, on as many images as there are."""
-    return max((r for r in run.metrics if matches(r, t1=float(t1), **CLEAN)), key=lambda r: r["n"], default=None)
 
 
 def _under_attack(run: Run, t1: float | None = None) -> dict | None:

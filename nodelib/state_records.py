@@ -52,14 +52,18 @@ def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t = 1000."""
+    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t = 1000.
+
+    And turning_1000, how fast the centred direction of the median image turns there, in radians per unit of log time.
+    """
     rows = []
     for run in runs:
         found = {m: look_up(run, "settling_time", measure=m) for m in ("turning", "relative_speed")}
         if all(found.values()):
             rows.append({"run": run.name, "seed": run.seed, "n": found["turning"]["n"],
-                         **{m: math.inf if r["value"] >= NEVER else r["value"] for m, r in found.items()}})
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "turning", "relative_speed"])
+                         **{m: math.inf if r["value"] >= NEVER else r["value"] for m, r in found.items()},
+                         "turning_1000": value(run, "turning", part="centred", t1=1000.0)})
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "turning", "relative_speed", "turning_1000"])
 
 
 def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -136,11 +140,15 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays."""
+    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays, attracting.
+
+    `attracting`: how many of these rays attract, known for the longest flow only.
+    """
     rows = [{"run": run.name, "seed": run.seed, "n": r["n"], "leaky": run.config["leaky"], "log_time": r["settings"]["log_time"],
-             "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"])}
+             "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"]),
+             "attracting": value(run, "rays_later_attracting", log_time=r["settings"]["log_time"])}
             for run in runs for r in run.measurements if r["name"] == "on_a_ray_later"]
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays"])
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays", "attracting"])
 
 
 def class_ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -160,6 +168,31 @@ def class_ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
                      "attracting": sum(eigenvalue < 1 for eigenvalue in solved), "residual": max(residual for residual, _ in both),
                      "lowest": min(solved, default=math.nan), "highest": max(solved, default=math.nan)})
     return pd.DataFrame(rows, columns=["run", "seed", "leaky", "solved", "rays", "attracting", "residual", "lowest", "highest"])
+
+
+def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """The leaky controls: one row per run, NaN where something is not measured.
+
+    Columns run, seed; t1, the end time of training; clean and n_clean, pgd and n_pgd, accuracy there as a share and its images,
+    clean and under ten exact steps; pace, the median share of its size that a state moves there per unit of time; accuracy_10
+    and accuracy_1000; on, n_on and distinct, the share of images that end at an equilibrium, of how many, and at how many of them.
+    """
+    rows = []
+    for run in runs:
+        if not run.config["leaky"]:
+            continue
+        end = run.config["test_t1"]
+        ends = ray_frame([run])
+        clean, attacked = (max((r for r in run.metrics if r["id"] == f"{name}-t{end:g}"), key=lambda r: r["n"], default={})
+                           for name in ("none", "pgd10-exact"))
+        rows.append({"run": run.name, "seed": run.seed, "t1": end, "clean": clean.get("accuracy", math.nan), "n_clean": clean.get("n"),
+                     "pgd": attacked.get("accuracy", math.nan), "n_pgd": attacked.get("n"),
+                     "pace": value(run, "relative_speed", t1=end),
+                     **{f"accuracy_{t1:g}": value(run, "state_accuracy", t1=t1, statistic="mean") for t1 in (10.0, 1000.0)},
+                     **({"on": ends["on_a_ray"].iloc[0], "n_on": ends["n"].iloc[0], "distinct": ends["distinct"].iloc[0]} if len(ends) else
+                        {"on": math.nan, "n_on": None, "distinct": math.nan})})
+    return pd.DataFrame(rows, columns=["run", "seed", "t1", "clean", "n_clean", "pgd", "n_pgd", "pace", "accuracy_10", "accuracy_1000",
+                                       "on", "n_on", "distinct"])
 
 
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -10,12 +10,13 @@ import pandas as pd
 from nodelib import state_records
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import ROWS
-from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, SAME_CLASS, STANDARD, TURNING_SETTLED
+from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, SAME_CLASS, SMALL_ANGLE, STANDARD, TURNING_SETTLED
 from nodelib.measurement import wilson
 from nodelib.pair_text import KINDS, span
 
 STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and
 EQUAL = 1.1  # up to which it calls them equal
+NEARLY = 1.5  # factor of the threshold up to which a turning nearly counts as settled
 LAST = 1000.0  # the last end time measured
 NETWORKS = (*ROWS, STANDARD, ADVERSARIAL)  # of the post: its table's rows and its pair
 
@@ -42,8 +43,8 @@ def directions(frame: pd.DataFrame) -> str:
     found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
     settled = sorted((name for name in found if not math.isinf(max(found[name]))), key=lambda name: max(found[name]))
     moving = ", ".join(name for name in found if name not in settled)
-    said = ", ".join(f"{name} ({'only ' if max(found[name]) >= LAST else ''}at t = {times(found[name])}"
-                     f"{', the last time measured' if max(found[name]) >= LAST else ''})" for name in settled)
+    said = ", ".join(f"{name} ({'below that rate ' if max(found[name]) >= LAST else ''}at t = {times(found[name])}"
+                     f"{', the last time measured, only' if max(found[name]) >= LAST else ''})" for name in settled)
     if moving:
         said += f" and not in {moving}" if settled else f"none of {moving}"
     return (f"The direction of the median image, without the drift that all images share, settles by t = 1000 in {said} "
@@ -59,7 +60,13 @@ def settling(frame: pd.DataFrame) -> str | None:
     if not all(len(part) for part in found.values()):
         return None
     if all(math.isinf(min(part)) for part in found.values()):
-        return "In the post's pair the direction of the median image does not settle by t = 1000, after either training."
+        late = {kind: frame[frame["run"] == f"wide-{kind}"]["turning_1000"].dropna() for kind in KINDS}
+        near = (f"; it turns there by {span(late['adversarial'])} radians per unit of log time after adversarial and by "
+                f"{span(late['standard'])} after standard training, where {TURNING_SETTLED:g} would count as settled"
+                if all(map(len, late.values())) else "")
+        close = near and max(max(part) for part in late.values()) <= NEARLY * TURNING_SETTLED
+        return ("In the post's pair the direction of the median image does not settle by t = 1000, after either training"
+                f"{near}{', so that the answer hangs on where we stop' if close else ''}.")
     said = " and ".join(f"{'' if math.isinf(min(part)) else 'at t = '}{times(part)} after {kind} training"
                         for kind, part in found.items())
     return f"In the post's pair the direction of the median image settles {said}."
@@ -74,9 +81,15 @@ def window(runs: Sequence[Run]) -> str | None:
         return None
     listed = [f"by {', '.join(map(span, turning[kind][:-1]))} and {span(turning[kind][-1])} after {kind} training"
               for kind in KINDS]
+    sure = {kind: "" for kind in KINDS}
+    for kind in KINDS:
+        stored = [r for run in runs if run.name == f"wide-{kind}" and (r := state_records.look_up(run, "state_accuracy", t1=10.0))]
+        if len(stored) == 1:
+            low, high = wilson(round(stored[0]["value"] * stored[0]["n"]), stored[0]["n"])
+            sure[kind] = f" [{100 * low:.1f}, {100 * high:.1f}] of {stored[0]['n']} images"
     said = (f"At t = 1, 10, 100 and 1000 the centred direction turns {' and '.join(listed)}, in radians per unit of log time. At "
             f"t = 10, where the post's first films end, the head is right for "
-            f"{' and '.join(f'{100 * min(right[kind]):.1f} %' for kind in KINDS)} of the images.")
+            f"{' and '.join(f'{100 * min(right[kind]):.1f} %{sure[kind]}' for kind in KINDS)} (adversarial and standard).")
     (_, early, later, _), (_, other, then, _) = turning["adversarial"], turning["standard"]
     if STEADIER * max(early) <= min(other):
         said += " What the post saw holds there: the adversarially trained state turns less"
@@ -113,6 +126,22 @@ def readable(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
             f"right {', '.join(said)}.") if said else None
 
 
+def constant(frame: pd.DataFrame, judged: str = ADVERSARIAL) -> str:
+    """Where the norm grows linearly and the velocity keeps its direction, from `nodelib.state_records.late_frame`; may be empty.
+
+    By the thresholds of claim C16, which judges one network only.
+    """
+    here = frame[frame["exponent"].between(*LINEAR) & (frame["velocity_angle"] <= SMALL_ANGLE)
+                 & (frame["velocity_angle_centred"] <= SMALL_ANGLE)]
+    names = list(dict.fromkeys(here["run"]))
+    if not names:
+        return ""
+    listed = names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    said = (f"In {listed} the norm grows in proportion to time and the velocity keeps its direction within {SMALL_ANGLE:g} degrees, with the "
+            f"drift and without: that is what claim C16 describes")
+    return said + ("." if judged in names else f", though not in {judged}, of which the post says it." if judged in set(frame["run"]) else ".")
+
+
 def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
     """Where attacked images of a run end, from `nodelib.state_records.attacked_frame`; None where not measured."""
     rows = {t1: frame[(frame["run"] == name) & (frame["t1"] == t1)] for t1 in (1.0, 1000.0)}
@@ -124,10 +153,8 @@ def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
             f"{span(100 * late['clean'])} %; the angle to the clean image's direction goes from "
             f"{span(early['angle'])} to {span(late['angle'])} degrees.")
     if not (early["relative"].isna().any() or late["relative"].isna().any()):
-        said += (f" In units of the angle between the mean states of a 6 and a 4, drift included, that is from "
-                 f"{span(early['relative'], 2)} to {span(late['relative'], 2)}")
-        said += (": measured by how far these two means are apart, attacked images move away from the clean ones."
-                 if min(late["relative"]) > max(early["relative"]) else ".")
+        said += (f" The angle between the mean states of a 6 and a 4, drift included, shrinks by "
+                 f"{'more' if min(late['relative']) > max(early['relative']) else 'less'} meanwhile: all directions draw together.")
     return said
 
 

@@ -45,7 +45,9 @@ def test_a_class_counts_as_single_only_on_one_solved_attracting_ray(tiny_run):
 def test_settling_that_never_came_is_infinite(tiny_run):
     measured = [record("settling_time", v, n=5, measure=m, threshold=0.1) for m, v in (("turning", 1e9), ("relative_speed", 7.0))]
     frame = state_records.settling_frame([run_of(tiny_run, measured), run_of(tiny_run, measured[:1])])
-    assert frame.values.tolist() == [["wide-adversarial", 0, 5, math.inf, 7.0]]
+    assert frame.values.tolist()[0][:-1] == ["wide-adversarial", 0, 5, math.inf, 7.0] and len(frame) == 1
+    measured.append(record("turning", 0.12, n=5, t1=1000.0, part="centred"))
+    assert state_records.settling_frame([run_of(tiny_run, measured)])["turning_1000"].tolist() == [0.12]
 
 
 def test_separation_is_the_mean_over_seeds(tiny_run):
