@@ -1,4 +1,4 @@
-# The book and its checks, from a machine with git, make, a C compiler and Python 3.10 or newer.
+# The book and its checks, from a machine with git, make, a C compiler and Python 3.10 to 3.13.
 #   make book [FORCE=1]   make test [TESTS=tests/test_render.py]   make runs [RUNS="small-10 small-100"]
 
 SHELL := /bin/bash
