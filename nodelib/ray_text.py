@@ -88,8 +88,8 @@ def at_rest(runs: Sequence[Run]) -> str:
     images = span(frame["n"])
     said = "; ".join(f"{share} in {', '.join(names)}" for share, names in shares.items())
     absent = not_followed(runs)
-    return (f"Followed from t = 1000 on for a further factor of {float(f'{math.exp(LOG_TIME):.2g}'):,.0f} in time, the direction of "
-            f"this share of {images} images comes to rest: {said}{'' if absent == 'none' else f'; not followed: {absent}'}.")
+    return (f"Followed from t = 1000 on for a further factor of {float(f'{math.exp(LOG_TIME):.2g}'):,.0f} in time ({LOG_TIME:g} units of log time), the direction "
+            f"of this share of {images} images comes to rest: {said}{'' if absent == 'none' else f'; not followed: {absent}'}.")
 
 
 def shared(runs: Sequence[Run], short: bool = False) -> str:
@@ -244,7 +244,8 @@ def far(runs: Sequence[Run]) -> str:
         said.append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
     if not said:
         return ""
-    return f"After {frame['log_time'].max():g} units of log time (leaky: of time), {'; '.join(said)}."
+    leaky = " (leaky: of time)" if frame["leaky"].any() else ""
+    return f"After {frame['log_time'].max():g} units of log time{leaky}, {'; '.join(said)}."
 
 
 def class_rays(runs: Sequence[Run]) -> str:

@@ -107,7 +107,21 @@ def test_reach_and_nfe_are_none_until_enough_is_recorded(tiny_run):
     assert pair.reach(run) is None and pair.test_nfe(run) == 26.0 and pair.test_nfe(run, 7.0) is None
     times = [*np.geomspace(0.1, 0.9, 30), 1.0, *np.geomspace(2.0, 1000.0, 12)]
     curve = [scored(Measurement(float(t), 100, label=f"s{t}"), 90 if t < 50 else 20) for t in times]
-    assert pair.reach(run_of(tiny_run, "wide-standard", metrics=curve)) == max(t for t in times if t < 50)
+
+    class Known(type(tiny_run)):
+        def outcomes(self, record_id):
+            record = self.metric(record_id)
+            return np.arange(record["n"]) < record["correct"]
+
+    def known(metrics):
+        bare = run_of(tiny_run, "wide-standard", metrics=metrics)
+        return Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
+
+    assert pair.reach(known(curve)) == max(t for t in times if t < 50)
+    # of 200 images at t1 = 1 the first 100 are all right: 90 of 100 later are 10 points less, 89 too few
+    larger = [scored(Measurement(1.0, 200, label="large"), 150)]
+    lower = [scored(Measurement(float(t), 100, label=f"s{t}"), 90 if t < 20 else 89) for t in times if t != 1.0]
+    assert pair.reach(known(larger + lower)) == max(t for t in times if t < 20)
 
 
 def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):

@@ -184,7 +184,7 @@ def test_where_directions_come_to_rest_is_listed_by_share(tiny_run):
     runs = [run_of(tiny_run, name, [record("on_a_ray", share, n=20, t1=1000.0, statistic="mean")])
             for name, share in (("small-10", 0.0), ("small-random", 1.0), ("small-100", 0.0))]
     assert ray_text.at_rest(runs) == (
-        "Followed from t = 1000 on for a further factor of 22,000 in time, the direction of this share of 20 images comes to rest: "
+        "Followed from t = 1000 on for a further factor of 22,000 in time (10 units of log time), the direction of this share of 20 images comes to rest: "
         "100 % in small-random; 0 % in small-10, small-100; not followed: large-10, large-random, large-100, wide-standard, wide-adversarial.")
     again = dataclasses.replace(runs[1], seed=1)
     assert "100 % in small-random (seed 0), small-random (seed 1);" in ray_text.at_rest([*runs, again])
