@@ -88,8 +88,8 @@ def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, krylov: int = 1
         max_steps: Newton steps at most for each width.
 
     Returns:
-        the best Ray met; look at its residual, which may be above the tolerance: not every path reaches
-        zero width. Many starts can lead to one ray, because a wide smoothing has few.
+        where the last solve, that on f itself, stopped; look at its residual, which may be above the tolerance: not every
+        path reaches zero width, and one that does may end far from `w`. Many starts can lead to one ray, because a wide smoothing has few.
 
     Raises:
         ValueError: w is not float64, whose rounding the residuals below 1e-6 need.
