@@ -255,7 +255,9 @@ def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
     box = find(run, f"hop-skip-jump-t{t1:g}")
     if box is None:
         return None
-    white = [r for r in run.metrics if r["attack"] not in ("square", "hop-skip-jump")]
+    blind = ("square", "hop-skip-jump", "transfer")  # what a record without them in it owes to gradients alone
+    white = [r for r in run.metrics if r["attack"] not in blind
+             and not any(used.startswith(blind) for used in r.get("combines") or ())]
     alive, _ = survivors(white, run.outcomes, Measurement(t1, box["n"], "worst", EPSILON))
     return int((alive & ~run.outcomes(box["id"])).sum()), box["n"]
 

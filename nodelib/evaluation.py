@@ -42,7 +42,9 @@ test_order.__test__ = False  # not a test, whatever pytest thinks of the name
 
 
 def test_subset(n: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the first n of `test_order()`."""
+    """Images and labels of the first n of `test_order()`; ValueError unless n is from 1 to 10,000."""
+    if not 1 <= n <= TEST_IMAGES or int(n) != n:
+        raise ValueError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the test set")
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]
@@ -119,7 +121,7 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
 def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
                 directions: Directions) -> Tensor:
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
-    key = (m.t1, m.gradient, m.rtol, m.attack_tolerance, m.loss, m.logit_scale, m.batch, start, len(images))
+    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.batch, start, len(images))
     if key not in directions:
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
         directions[key] = (attack(model, images, labels, unit) - images).sign()
@@ -154,7 +156,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     check_labels(labels, len(images))
     m, correct, nfe = measurement, [], 0.0
     batches = range(0, len(images), m.batch)
-    again = directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None
+    again = directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None and m.attack_batch is None
     apart = alive is not None or m.attack_batch is not None  # the attack has batches of its own
     todo = torch.arange(len(images)) if alive is None else torch.from_numpy(np.flatnonzero(alive))
     parts = todo.split(m.attack_batch or m.batch) if apart else ()
@@ -210,6 +212,8 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         model, directions, sources = run.load_model(device), {}, {}
         images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
     for m in pending:
+        if next((r["n"] for r in run.metrics if r["id"] == m.id), 0) >= m.n:
+            continue  # asked for twice, and measured meanwhile on as many images
         if budget is not None and time.monotonic() - began > budget:
             break
         if m.source is not None and m.source not in sources:
@@ -229,9 +233,11 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
 
 
 def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -> artifacts.Run:
-    correct, combines = survivors(run.metrics, run.outcomes, m)
     stored = next((r for r in run.metrics if r["id"] == m.id), None)
-    if not combines or (stored is not None and stored["n"] > m.n):
+    if stored is not None and stored["n"] > m.n:
+        m = dataclasses.replace(m, n=stored["n"])
+    correct, combines = survivors(run.metrics, run.outcomes, m)
+    if not combines:
         return run
     if stored is not None and stored["combines"] == combines and np.array_equal(run.outcomes(m.id), correct):
         return run

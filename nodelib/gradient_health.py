@@ -147,8 +147,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
     options = parser.parse_args(arguments)
     found = [run for run in artifacts.find_runs(options.root) if run.name in options.run]
-    if not found:
-        parser.error(f"no finished run of {', '.join(options.run)}; train it first with `python -m nodelib train`")
+    if absent := sorted(set(options.run) - {run.name for run in found}):
+        parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
         print(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
     return 0

@@ -105,6 +105,16 @@ class Measurement:
             raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(ATTACK_NAMES)}")
         if not 1 <= self.n <= TEST_IMAGES:
             raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
+        if self.attack == "none" and self.epsilon:
+            raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
+        whole = {"n": self.n, "batch": self.batch, "steps": self.steps, "restarts": self.restarts}
+        for name, value in (whole if self.attack_batch is None else {**whole, "attack_batch": self.attack_batch}).items():
+            if value < 1 or int(value) != value:
+                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+        sizes = {"rtol": self.rtol, "atol": self.atol}
+        for name, value in (sizes if self.attack_tolerance is None else {**sizes, "attack_tolerance": self.attack_tolerance}).items():
+            if not value > 0:
+                raise ValueError(f"{name} is {value}; it must be above 0")
         if self.gradient not in (*GRADIENTS, REFERENCE):
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join((*GRADIENTS, REFERENCE))}")
         if self.gradient == REFERENCE and self.attack != "fgsm":

@@ -232,7 +232,7 @@ PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:
-    """The measurements of a protocol, or of all of them.
+    """The measurements of a protocol, or of all of them; of two under one id, the one on more images.
 
     Args:
         name: one of `PROTOCOLS`, or "all".
@@ -246,4 +246,8 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int |
     result = []
     for each in PROTOCOLS if name == "all" else (name,):
         result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)
-    return result if images is None else [dataclasses.replace(m, n=min(m.n, images)) for m in result]
+    largest: dict[str, Measurement] = {}
+    for m in result:  # the sweep asks for some of the table's end times again, on fewer images
+        if m.id not in largest or m.n > largest[m.id].n:
+            largest[m.id] = m
+    return list(largest.values()) if images is None else [dataclasses.replace(m, n=min(m.n, images)) for m in largest.values()]

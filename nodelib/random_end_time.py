@@ -47,7 +47,7 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
         epsilons: radii of the l-infinity ball, at least 0; pixels are clipped.
         draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over, and at each of
             which the one who knows the end time in use attacks and is scored.
-        uses: end times drawn to score with, the same for every attack.
+        uses: end times drawn to score with, the same for the two attackers who do not know them.
         seed: of the draws and of the attack's start.
 
     Returns:

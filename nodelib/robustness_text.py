@@ -39,7 +39,9 @@ def answer(runs: Sequence[Run]) -> str:
                f"The one that keeps most, {best[0].name}, keeps {diagnosis.interval(best[1]['correct'], best[1]['n'])} % of "
                f"{best[1]['n']:,} images at epsilon {EPSILON:g} (95 % interval in parentheses).")]
     if all(diagnosis.untouched(run, record) for run, record in bounds):
-        said.append("Ten steps of PGD had broken every image, so that APGD, FAB and Square had none left to try.")
+        ten = [diagnosis.find(run, f"pgd10-exact-t{record['t1']:g}") for run, record in bounds]
+        broken = "Ten steps of PGD had" if all(r is not None and r["correct"] == 0 for r in ten) else "FGSM and ten steps of PGD had"
+        said.append(f"{broken} broken every image, so that APGD, FAB and Square had none left to try.")
     others = {run.name: record for run in runs if run.name in ROWS and run.name not in names
               and (record := diagnosis.find(run, f"pgd10-exact-t{run.config['test_t1']:g}")) is not None}
     if others:

@@ -156,9 +156,10 @@ def inverted(table_cells: list[Cell], runs: Sequence[Run] = ()) -> str:
                           if r["id"] == f"pgd40-exact-t{cell.t1:g}"), None)
             if forty:
                 run, record = forty
-                n = record["n"]
-                words += (f"; forty steps leave {per_cent([record])} % of {n:,} images of {run.path.name}, which classifies "
-                          f"{100 * run.outcomes(f'none-t{cell.t1:g}')[:n].mean():.1f} % of them")
+                n, tried = record["n"], record["n"] - (record["settings"].get("dropped") or 0)
+                words += (f"; of {n:,} images of {run.path.name}, of which it classifies "
+                          f"{100 * run.outcomes(f'none-t{cell.t1:g}')[:n].mean():.1f} % when clean, all attacks up to forty steps together leave "
+                          f"{per_cent([record])} %, the forty steps breaking {tried - record['correct']} of the {tried} images left to them")
             found.append(f"{cell.run} at {cell.t1:g} ({words})")
     if not found:
         return "In no entry do ten steps leave more than one."

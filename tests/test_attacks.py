@@ -181,7 +181,8 @@ def test_the_gradient_over_draws_and_end_times_is_the_mean(small, test_images):
 def test_a_loss_a_scale_or_draws_out_of_range_are_refused(attack, small, test_images):
     images, labels = test_images[0][:1], test_images[1][:1]
     for change, message in ((dict(loss="hinge"), "unknown loss 'hinge'; the known losses are cross-entropy, margin, dlr"),
-                            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0")):
+                            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0"),
+                            (dict(gradient="symbolic"), "gradient is 'symbolic'; it must be one of ")):
         with pytest.raises(ValueError, match=message):
             attack(small, images, labels, **change)
 
@@ -189,6 +190,8 @@ def test_a_loss_a_scale_or_draws_out_of_range_are_refused(attack, small, test_im
 def test_restarts_over_several_end_times_are_refused(small, test_images):
     with pytest.raises(ValueError, match="restarts is 2 with 2 end times"):
         CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], restarts=2, t1=[1.0, 2.0])
+    with pytest.raises(ValueError, match="t1 is an empty list of end times"):
+        CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], t1=[])
 
 
 @pytest.mark.parametrize("change, message", [

@@ -293,6 +293,17 @@ def test_tolerance_trades_accuracy_for_speed(tight, usual, expected):
     assert verdict("C5", runs).verdict == expected
 
 
+def test_tolerances_are_compared_on_the_seeds_that_have_them_all():
+    runs = []
+    for name in ("small-10-tight", "small-10"):
+        runs.append(StubRun(name))
+        for k in range(1, 7):
+            runs[-1].clean(98, 10, rtol=10.0**-k, nfe=20 * k)
+    alone = StubRun("small-10", seed=1).clean(50, 10, rtol=1e-6, nfe=500)  # this seed has one tolerance only
+    assert verdict("C5", [*runs, alone]).reason == verdict("C5", runs).reason
+    assert verdict("C5", [runs[0], alone]).verdict == UNDECIDED
+
+
 def table_runs(offset_standard=0.0, offset_adversarial=0.0):
     runs = [StubRun(name) for name in configs.ROWS]
     for run, t1 in product(runs, configs.TABLE_T1):

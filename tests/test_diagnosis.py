@@ -70,6 +70,10 @@ def test_a_black_box_is_ahead_where_it_breaks_what_gradients_leave(run):
     without = dataclasses.replace(run, metrics=[r for r in run.metrics if r["id"] in few])
     assert diagnosis.black_box_ahead(without, 1.0) == (1, 2)
     assert diagnosis.black_box_ahead(run, 10.0) is None
+    # what a later attack by gradients dropped because the black box had broken it is not its own doing
+    fgsm = next(r for r in without.metrics if r["id"] == "fgsm-exact-t1")
+    dropped = {**fgsm, "combines": ["hop-skip-jump-t1"]}
+    assert diagnosis.black_box_ahead(dataclasses.replace(without, metrics=[dropped if r is fgsm else r for r in without.metrics]), 1.0) == (1, 2)
 
 
 def test_the_other_tables_name_what_they_compare(run):

@@ -75,10 +75,51 @@ def test_images_cap_every_measurement_and_bad_names_are_refused():
         protocols.get("table", config, (), 0)
 
 
+@pytest.mark.parametrize("name", ["small-10", "large-100", "wide-standard"])
+def test_all_protocols_together_ask_for_every_record_once_on_most_images(name):
+    config = configs.get(name)
+    every = protocols.get("all", config, ("small-100-seed0",))
+    assert len({m.id for m in every}) == len(every)
+    wanted = {m.id: m.n for m in protocols.sweep_protocol(config)}
+    clean = next(m for m in every if m.id == "none-t10")
+    assert clean.n == 10_000 > wanted["none-t10"]
+
+
+def test_a_record_asked_for_twice_is_measured_once_where_the_first_is_larger(folder):
+    twice = [Measurement(3.0, 8, label="twice"), Measurement(3.0, 4, label="twice")]
+    evaluation.evaluate_run(folder, twice, progress=False)
+    assert artifacts.load_run(folder).metric("twice-t3")["n"] == 8
+
+
+def test_fgsm_in_batches_of_its_own_moves_no_pixel_twice(folder):
+    images, labels = evaluation.test_subset(4)
+    m = Measurement(1.0, 4, "fgsm", 0.05, batch=4, attack_batch=2)
+    model = artifacts.load_run(folder).load_model()
+    again, _ = evaluation.evaluate(model, images, labels, m, directions={})
+    once, _ = evaluation.evaluate(model, images, labels, m)
+    assert np.array_equal(again, once)
+
+
+def test_a_larger_worst_case_is_kept_up_to_date_too(folder):
+    evaluation.evaluate_run(folder, [Measurement(4.0, 8, "fgsm", 0.3), Measurement(4.0, 8, "worst", 0.3)], progress=False)
+    later = [Measurement(4.0, 4, "fgsm", 0.2, label="later"), Measurement(4.0, 4, "worst", 0.3)]
+    evaluation.evaluate_run(folder, later, progress=False)
+    worst = artifacts.load_run(folder).metric("worst-t4")
+    assert worst["n"] == 8 and "later-t4" in worst["combines"]
+
+
+@pytest.mark.parametrize("n", [0, -5, 20_000, 2.5])
+def test_a_subset_has_as_many_images_as_the_test_set_can_give(n):
+    with pytest.raises(ValueError, match="it must be a whole number from 1 to 10000"):
+        evaluation.test_subset(n)
+
+
 @pytest.mark.parametrize("change, message", [
     (dict(gradient="reference", attack="pgd"), "too slow"), (dict(loss="hinge"), "loss is 'hinge'"),
     (dict(attack="transfer"), "source is None"), (dict(source="small-10-seed0"), "a transfer attack, and no other"),
-    (dict(draws=0), "draws is 0"), (dict(logit_scale=-1), "logit_scale is -1"),
+    (dict(draws=0), "draws is 0"), (dict(logit_scale=-1), "logit_scale is -1"), (dict(batch=0), "batch is 0"),
+    (dict(steps=0), "steps is 0"), (dict(rtol=-1.0), "rtol is -1"), (dict(attack_batch=0), "attack_batch is 0"),
+    (dict(attack_tolerance=0.0), "attack_tolerance is 0"), (dict(n=5.5), "n is 5.5"), (dict(attack="none"), "clean images have epsilon 0"),
 ])
 def test_a_measurement_refuses_what_contradicts_itself(change, message):
     with pytest.raises(ValueError, match=message):

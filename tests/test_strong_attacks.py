@@ -208,3 +208,9 @@ def test_a_random_forward_pass_is_warned_of(trained, test_images):
         assert any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True))
     finally:
         trained.pooling = "fixed"
+
+
+def test_draws_are_refused_where_nothing_averages_them(small, test_images):
+    pytest.importorskip("pyautoattack", reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    with pytest.raises(ValueError, match="draws is 2 with square; only the gradients of APGD are averaged"):
+        strong_module.strong("square", small, test_images[0][:1], test_images[1][:1], 0.3, steps=1, draws=2)

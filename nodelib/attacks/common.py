@@ -92,12 +92,23 @@ def check_model(model: nn.Module, allow_random_forward: bool) -> None:
                          "does not expect; set model.pooling = 'fixed', or pass allow_random_forward=True")
 
 
-def check_gradient_options(logit_scale: float | str, draws: int) -> None:
-    """ValueError unless the factor of the logits is above 0 or "gap", and draws a whole number from 1 on."""
+def check_gradient_options(logit_scale: float | str, draws: int, loss: Loss | str = F.cross_entropy,
+                           gradient: str | None = None) -> None:
+    """ValueError unless the factor of the logits is above 0 or "gap", draws a whole number from 1 on, and the names known."""
+    resolve_loss(loss)
+    check_gradient(gradient)
     if logit_scale != "gap" and not (isinstance(logit_scale, (int, float)) and 0 < logit_scale < math.inf):
         raise ValueError(f"logit_scale is {logit_scale!r}; it must be a number above 0, or 'gap'")
     if draws < 1 or int(draws) != draws:
         raise ValueError(f"draws is {draws}; it must be a whole number of at least 1")
+
+
+def check_gradient(gradient: str | None) -> None:
+    """ValueError unless the gradient method is one of `nodelib.odeint.GRADIENTS`, or None."""
+    from nodelib.odeint import GRADIENTS
+
+    if gradient is not None and gradient not in GRADIENTS:
+        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
 
 
 @contextlib.contextmanager
@@ -107,11 +118,8 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
     before = block.gradient if block is not None else None
     required = [p.requires_grad for p in model.parameters()]
     try:
+        check_gradient(gradient)
         if gradient is not None and block is not None:
-            from nodelib.odeint import GRADIENTS
-
-            if gradient not in GRADIENTS:
-                raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
             block.gradient = gradient
         for p in model.parameters():
             p.requires_grad_(False)

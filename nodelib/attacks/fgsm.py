@@ -45,7 +45,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1
     check_images(images)
     check_labels(labels, len(images))
     check_model(model, allow_random_forward)
-    check_gradient_options(logit_scale, draws)
+    check_gradient_options(logit_scale, draws, loss, gradient)
     if epsilon == 0 or len(images) == 0:
         return images.detach().clone()
     with attacking(model, gradient):

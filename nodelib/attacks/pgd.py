@@ -52,7 +52,9 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     for name, value in (("steps", steps), ("restarts", restarts)):
         if value < 1 or int(value) != value:
             raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
-    check_gradient_options(logit_scale, draws)
+    check_gradient_options(logit_scale, draws, loss, gradient)
+    if isinstance(t1, Sequence) and not len(t1):
+        raise ValueError("t1 is an empty list of end times; give at least one, or None for the model's own")
     if restarts > 1 and isinstance(t1, Sequence):
         raise ValueError(f"restarts is {restarts} with {len(t1)} end times: no single forward pass says whether an image "
                          f"is broken; use restarts=1")

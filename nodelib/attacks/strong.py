@@ -89,6 +89,8 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     for what, value in (("steps", steps), ("restarts", restarts), ("draws", draws)):
         if value < 1 or int(value) != value:
             raise ValueError(f"{what} is {value}; it must be a whole number of at least 1")
+    if draws > 1 and not name.startswith("apgd"):
+        raise ValueError(f"draws is {draws} with {name}; only the gradients of APGD are averaged, use draws=1")
     if epsilon == 0 or len(images) == 0:
         return images.detach().clone()
     attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, images.device)

@@ -67,7 +67,8 @@ GRADIENT_MEASUREMENTS: dict[str, str] = {
     "zero_gradient": "share of images whose input gradient is exactly zero in every pixel; settings: gradient, rtol, loss, "
                      "logit_scale, batch; statistic 'mean'",
     "sign_agreement": "share of pixels in which the sign of the input gradient is that of the float64 reference at "
-                      "tolerance 1e-7 (a guess: one half); settings: gradient, rtol; statistic 'mean'",
+                      "tolerance 1e-7, pixels of gradient zero included (a guess: a half, and more where pooling passes "
+                      "pixels over); settings: gradient, rtol; statistic 'mean'",
     "gradient_cosine": "cosine of the input gradient and the reference; settings: gradient, rtol",
     "finite_difference": "relative difference of the reference's derivative along its own sign and a central difference "
                          "of the loss, float64; settings: noise added to the pixels, which breaks ties in the max pooling",

@@ -401,7 +401,7 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
         the parts measured now.
     """
     began, run, done = time.monotonic(), artifacts.load_run(folder), []
-    images, labels = test_subset(count or (LEAKY_IMAGES if run.config["leaky"] else IMAGES))
+    images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
     for part in parts_of(run) if again else pending(run):
         started = time.monotonic()
         if budget is not None and started - began > budget:
