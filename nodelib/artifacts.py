@@ -165,6 +165,20 @@ def load_run(path: str | Path) -> Run:
     )
 
 
+def still_current(run: Run) -> dict[str, list[dict]]:
+    """The records that a run's folder holds by now, "metrics" and "measurements", for adding others to them.
+
+    Raises:
+        ArtifactError: its weights are no longer those that were loaded, because it was trained further or again meanwhile;
+            what was measured on the old ones must not pose as the new ones' result.
+    """
+    stored = read_json(run.path / "config.json")["provenance"]["weights_sha256"]
+    if stored != run.provenance["weights_sha256"]:
+        raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being measured "
+                            f"({run.provenance['weights_sha256'][:12]}…); nothing was stored, measure it again")
+    return {name: read_json(path) if (path := run.path / f"{name}.json").exists() else [] for name in ("metrics", "measurements")}
+
+
 def find_runs(root: str | Path | None = None) -> list[Run]:
     """All finished runs below `root` (default: `data/runs`), sorted by name and seed."""
     root = Path(root) if root is not None else runs_dir()

@@ -245,8 +245,8 @@ def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -
 
 
 def _store(run: artifacts.Run, m: Measurement, correct: np.ndarray, new: dict) -> artifacts.Run:
-    """Add the record, in place of one with the same id; the run as it then is."""
-    records = [r for r in run.metrics if r["id"] != m.id] + [new]
+    """Add the record to what the folder holds by now, in place of one with the same id; the run as it then is."""
+    records = [r for r in artifacts.still_current(run)["metrics"] if r["id"] != m.id] + [new]
     # outcomes first: a record is never without them
     artifacts.save_outcomes(run.path / "outcomes.safetensors", m.id, correct)
     artifacts.write_json(run.path / "metrics.json", records)

@@ -91,6 +91,20 @@ def test_a_record_asked_for_twice_is_measured_once_where_the_first_is_larger(fol
     assert artifacts.load_run(folder).metric("twice-t3")["n"] == 8
 
 
+def test_an_evaluation_keeps_what_another_stored_meanwhile_and_refuses_other_weights(folder):
+    run = artifacts.load_run(folder)
+    evaluation.evaluate_run(folder, [Measurement(6.0, 4, label="meanwhile")], progress=False)
+    m = Measurement(6.0, 4, label="mine")
+    correct = np.ones(4, dtype=bool)
+    evaluation._store(run, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+    assert {"meanwhile-t6", "mine-t6"} <= {r["id"] for r in artifacts.load_run(folder).metrics}
+    before = (folder / "metrics.json").read_bytes()
+    other = dataclasses.replace(run, provenance={**run.provenance, "weights_sha256": 64 * "0"})
+    with pytest.raises(artifacts.ArtifactError, match="has other weights by now .* nothing was stored, measure it again"):
+        evaluation._store(other, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+    assert (folder / "metrics.json").read_bytes() == before
+
+
 def test_fgsm_in_batches_of_its_own_moves_no_pixel_twice(folder):
     images, labels = evaluation.test_subset(4)
     m = Measurement(1.0, 4, "fgsm", 0.05, batch=4, attack_batch=2)

@@ -413,7 +413,7 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
             measured = test_subset(TEST_IMAGES)
         records = PARTS[part].measure(run.load_model(), *measured, ray_images)
         # read again: another measurement may have been stored meanwhile
-        others = [r for r in artifacts.load_run(folder).measurements if key(r) not in keys]
+        others = [r for r in artifacts.still_current(run)["measurements"] if key(r) not in keys]
         artifacts.write_json(Path(folder) / "measurements.json", others + records)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
