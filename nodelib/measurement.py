@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,24 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     # exact at both ends, where rounding would leave a residue
     return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+    """Distribution-free 95 % interval of a median, from the order statistics (Conover, Practical Nonparametric Statistics, 3.2).
+
+    Args:
+        values: a sample of any order.
+
+    Returns:
+        the k-th smallest and the k-th largest value, with the largest k for which at least 95 % of samples have the
+        median between the two; None below six values, of which no two reach that.
+    """
+    ordered, n = sorted(map(float, values)), len(values)
+    k, below = 0, 1  # 2^n times the probability that at most k values lie below the median
+    while 40 * below <= 2**n:
+        k += 1
+        below += math.comb(n, k)
+    return (ordered[k - 1], ordered[n - k]) if k else None
 
 
 def describe_gradient(gradient: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ import pytest
 from nodelib import claims, configs
 from nodelib.artifacts import read_json
 from nodelib.claims import end_time, part_one, robustness, states
-from nodelib.claims.evidence import Accuracy, Evidence, Missing, ordered, same_images
+from nodelib.claims.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
 from nodelib.claims.ledger import CLAIMS
 from nodelib.claims.verdict import UNDECIDED, judge
 from nodelib.paths import data_dir
@@ -530,3 +530,16 @@ def test_a_share_of_images_comes_with_its_interval():
     assert values == [0.909] and said == "90.9 % (95 % interval 89.0 to 92.6, 970 images)"
     runs.append(StubRun("wide-adversarial", 1).measure("nearest_class", 0.707, t1=1.0, statistic="mean"))
     assert str(evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0, statistic="mean")) == "80.8 %"
+
+
+def test_a_stored_interval_of_a_median_is_shown_with_one_seed_only():
+    def run(seed, value):
+        found = StubRun("wide-adversarial", seed=seed)
+        found.measurements.append({"name": "turning", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": value,
+                                   "n": 500, "settings": {"low": value - 1, "high": value + 2}})
+        return found
+
+    def shown(*runs):
+        return value_figure("turning", Evidence(list(runs), SEED).measured("wide-adversarial", "turning", t1=1.0))
+    assert str(shown(run(0, 3.0))) == "turning: 3 [2, 5]" and shown(run(0, 3.0)).spread == "95 % over 500 images"
+    assert str(shown(run(0, 3.0), run(1, 4.0))) == "turning: 3.5 [3, 4]" and shown(run(0, 3.0), run(1, 4.0)).spread == "range over 2 seeds"

@@ -177,3 +177,17 @@ def test_images_on_no_ray_are_counted_so_however_late():
     assert len([r for r in solved if r["name"] == "class_ray_residual"]) == 10
     with pytest.raises(ValueError, match="no image of the classes"):
         measure.class_rays(model, images[:3], labels[:3])
+
+
+def test_only_the_parts_asked_for_are_measured_again(tmp_path, tiny_run):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    assert measure.measure_run(folder, 40, parts=("complexity",)) == ["complexity"]
+    first = {r["name"]: r for r in artifacts.load_run(folder).measurements}["jacobian_norm"]
+    assert first["settings"]["low"] <= first["value"] <= first["settings"]["high"] and first["n"] == 40
+    assert measure.measure_run(folder, 30, parts=("complexity",)) == ["complexity"]
+    assert {r["name"]: r["n"] for r in artifacts.load_run(folder).measurements}["jacobian_norm"] == 30
+    with pytest.raises(ValueError, match="unknown part 'speed'; the parts are trajectories"):
+        measure.measure_run(folder, parts=("speed",))
+    with pytest.raises(ValueError, match="part 'attacked' makes no sense for"):
+        measure.measure_run(folder, parts=("attacked",))

@@ -296,3 +296,15 @@ def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
     before = len(artifacts.load_run(folder).metrics)
     after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=-1)
     assert [r["id"] for r in after[before:]] == ["worst-t1"]
+
+
+@pytest.mark.parametrize("n, k", [(6, 1), (9, 2), (100, 40), (500, 228)])
+def test_a_medians_interval_is_that_of_the_order_statistics(n, k):
+    from nodelib.measurement import median_interval
+
+    values = np.random.default_rng(0).permutation(n) + 1.0
+    assert median_interval(values) == (k, n + 1 - k)  # as tabulated, for instance by Conover
+    assert median_interval(values[:5]) is None
+    draws = np.random.default_rng(1).normal(size=(2000, 25))
+    covered = np.mean([low <= 0 <= high for low, high in map(median_interval, draws)])
+    assert 0.94 < covered < 0.975

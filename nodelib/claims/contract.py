@@ -5,7 +5,9 @@ Measurements live in a run's `measurements.json`, records
 "median" (over images), `label` is "all" (or a class, "0" to "9", or a pair of classes, "6-4") and `images`
 is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon 0.3, clipped). `part` in
 the settings is "whole" for the state as it is, "centred" for the state with the common drift of every group
-removed (`nodelib.dynamics.remove_drift`), the part of it that can carry information.
+removed (`nodelib.dynamics.remove_drift`), the part of it that can carry information. A median over six images
+and more has its 95 % interval in the settings, `low` and `high` (`nodelib.measurement.median_interval`); older records
+have none.
 
 Chapter values live in `data/claims/<id>.json`, written by `nodelib.claims.record_chapter`.
 """

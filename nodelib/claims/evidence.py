@@ -108,9 +108,12 @@ class Evidence:
         self.used += [a.source for a in found]
         return found
 
-    def measured(self, name: str, what: str, **conditions: Any) -> list[float]:
+    def measured(self, name: str, what: str, **conditions: Any) -> Values:
         """One measurement per seed of the run that has one; see `nodelib.claims.contract`."""
-        return [float(record["value"]) for record in self._measurements(name, what, **conditions)]
+        records = self._measurements(name, what, **conditions)
+        alone = records[0]["settings"] if len(records) == 1 else {}
+        return Values([float(record["value"]) for record in records],
+                      (alone["low"], alone["high"]) if {"low", "high"} <= set(alone) else None, records[0]["n"])
 
     def measured_share(self, name: str, what: str, **conditions: Any) -> Shares:
         """A share of images as `measured`, with how many there were."""
@@ -158,6 +161,14 @@ class Evidence:
         if missing:
             raise Missing(missing)
         return answers
+
+
+class Values(list):
+    """One number per seed; `interval`, with one seed, the 95 % interval of its median over `n` images, where that is stored."""
+
+    def __init__(self, values: Iterable[float], interval: tuple[float, float] | None, n: int) -> None:
+        super().__init__(values)
+        self.interval, self.n = interval, n
 
 
 @dataclass(frozen=True)
@@ -247,7 +258,9 @@ def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
 
 
 def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
-    """Mean over seeds with their range."""
+    """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it."""
     if len(values) == 1:
-        return Figure(label, values[0], unit=unit)
+        interval = getattr(values, "interval", None)
+        return (Figure(label, values[0], unit=unit) if interval is None else
+                Figure(label, values[0], *interval, unit, f"95 % over {values.n} images"))
     return Figure(label, sum(values) / len(values), min(values), max(values), unit, f"range over {len(values)} seeds")

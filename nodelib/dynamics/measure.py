@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
 from nodelib.evaluation import test_subset
-from nodelib.measurement import TEST_IMAGES
+from nodelib.measurement import TEST_IMAGES, median_interval
 from nodelib.models import ODEFunc, ODENet
 from nodelib.odeint import odeint
 
@@ -58,6 +58,14 @@ def record(name: str, value: float, *, n: int, t1: float | None = None, label: s
             "n": n, "settings": settings}
 
 
+def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
+    """A record of the median over images, with its 95 % interval in the settings, where there are images enough."""
+    values = np.asarray(values, dtype=float)
+    interval = median_interval(values)
+    known = {} if interval is None else {"low": interval[0], "high": interval[1]}
+    return record(name, np.median(values), n=len(values), **where, **known)
+
+
 def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
     """All that one solve to t = 1000 shows: motion, settling, change from t = 100 on, class separation, accuracy."""
     func, times, late = model.block.func, list(times), (100.0, 500.0, 1000.0)
@@ -77,7 +85,7 @@ def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[
     paths = follow(model, images, labels, times, rtol=model.block.rtol, atol=model.block.atol, visit=visit)
     whole = torch.cat(snapshots, 1)
     return [*motion(paths),
-            *(record(name, torch.cat(values).median(), t1=t1, n=len(images), since=100,
+            *(median(name, torch.cat(values), t1=t1, since=100,
                      **({} if part is None else {"part": part})) for (name, t1, part), values in changed.items()),
             *separation(func, whole, labels)]
 
@@ -87,16 +95,15 @@ def motion(paths: Paths) -> list[dict]:
     n, records = len(paths.labels), []
     for t1 in SNAPSHOTS:
         k = list(paths.times).index(t1)
-        middle = {name: float(np.median(values[k])) for name, values in paths.values.items()}
-        records += [record("norm", middle["norm"], t1=t1, n=n),
-                    record("relative_speed", middle["relative_speed"], t1=t1, n=n),
+        at = {name: values[k] for name, values in paths.values.items()}
+        records += [median("norm", at["norm"], t1=t1),
+                    median("relative_speed", at["relative_speed"], t1=t1),
                     record("state_accuracy", paths.accuracy[k], t1=t1, n=n, statistic="mean")]
         for part, suffix in (("whole", ""), ("centred", "_centred")):
-            records += [record(name, middle[name + suffix], t1=t1, n=n, part=part)
+            records += [median(name, at[name + suffix], t1=t1, part=part)
                         for name in ("turning", "state_velocity_angle", "ray_distance")]
     for measure, threshold in THRESHOLDS.items():
-        records.append(record("settling_time", settled_at(paths, measure).median(), n=n, measure=measure,
-                              threshold=threshold))
+        records.append(median("settling_time", settled_at(paths, measure), measure=measure, threshold=threshold))
     return records
 
 
@@ -142,7 +149,7 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1
         nearest = class_directions(reference[k], labels[:half]).nearest(fooled[k])
         records += [record("nearest_class", (nearest == labels[some]).double().mean(), t1=t1, n=n, images="pgd",
                            statistic="mean"),
-                    record("attacked_angle", angle(fooled[k], clean[k]).median(), t1=t1, n=n, images="pgd")]
+                    median("attacked_angle", angle(fooled[k], clean[k]), t1=t1, images="pgd")]
     return records
 
 
@@ -168,15 +175,15 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
 
 def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
     """How complex the dynamics are from 0 to t1: Jacobian, turning of the velocity, steps."""
-    func, n = model.block.func, len(images)
+    func = model.block.func
     times = np.linspace(0, t1, 41).tolist()
     states = states_at(model, images, times, model.block.rtol, model.block.atol)
     jacobian = torch.stack([jacobian_norm(func, y) for y in states[::10]]).mean(0)
     with torch.no_grad():
         steps = [odeint(func, y[None], [0.0, t1], params=()).accepted for y in states[0][:16]]
-    return [record("jacobian_norm", jacobian.median(), t1=t1, n=n),
-            record("path_turning", path_turning(velocities(func, states)).median(), t1=t1, n=n),
-            record("accepted_steps", float(np.median(steps)), t1=t1, n=len(steps))]
+    return [median("jacobian_norm", jacobian, t1=t1),
+            median("path_turning", path_turning(velocities(func, states)), t1=t1),
+            median("accepted_steps", np.asarray(steps, dtype=float), t1=t1)]
 
 
 def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:
@@ -385,7 +392,7 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
 
 
 def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 100, *, again: bool = False,
-                budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
+                parts: Sequence[str] = (), budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
     """Measure a stored run on the first test images; each part is stored in `measurements.json` when it is done.
 
     Args:
@@ -394,15 +401,20 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
             times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not leaky, all 10,000.
         ray_images: how many of them are followed to their rays.
         again: measure also what is stored already.
+        parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
         budget: seconds after which no further part is begun.
         report: called with a line per part.
 
     Returns:
         the parts measured now.
     """
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise ValueError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     began, run, done = time.monotonic(), artifacts.load_run(folder), []
+    if unfit := sorted(set(parts) - set(parts_of(run))):
+        raise ValueError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
-    for part in parts_of(run) if again else pending(run):
+    for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
         if budget is not None and started - began > budget:
             report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")
@@ -429,6 +441,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further part after so long")
     parser.add_argument("--again", action="store_true", help="measure also what is stored already")
+    parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
+                        help="measure only this part, stored already or not; may be given several times")
     options = parser.parse_args(arguments)
     began = time.monotonic()
     found = [run for run in artifacts.find_runs() if run.name in options.run]
@@ -436,7 +450,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
         left = None if options.budget is None else options.budget - (time.monotonic() - began)
-        measure_run(run.path, options.images, options.ray_images, again=options.again, budget=left,
+        measure_run(run.path, options.images, options.ray_images, again=options.again, parts=options.part, budget=left,
                     report=lambda line: print(line, flush=True))
     return 0
 
