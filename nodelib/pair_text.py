@@ -141,7 +141,19 @@ def robustness(runs: Sequence[Run]) -> str | None:
         certain = f" (95 % interval {part['low'].iloc[0]:.1f} to {part['high'].iloc[0]:.1f}, one seed)" if len(part) == 1 else ""
         said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} after the attacks so "
                     f"far, the last that broke any being {'; '.join(dict.fromkeys(part['attack']))}")
-    return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}."
+    return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}.{blind_ahead(runs)}"
+
+
+def blind_ahead(runs: Sequence[Run]) -> str:
+    """Where Square, which uses no gradient, broke images at t1 = 1 that all attacks along gradients had left; may be empty."""
+    said = ""
+    for run in runs:
+        square = next((r for r in run.metrics if r["id"] == "square-t1"), None)
+        left = square and square["n"] - ((square["settings"] or {}).get("dropped") or 0)
+        if left and left > square["correct"]:
+            said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that all attacks along gradients "
+                     f"had left of {run.name}: its gradients mislead an attacker, and what PGD leaves of it is no measure of its robustness.")
+    return said
 
 
 def strongest_missing(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from nodelib.attacks.strong import library_warnings, require
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
-from nodelib.pair_text import span
+from nodelib.pair_text import blind_ahead, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -259,7 +259,7 @@ def contrast(runs: Sequence[Run]) -> str:
         return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
     absent = [run.name for run in runs if run.name in PAIR and run.name not in {bound.name for bound, _ in bounds}]
     return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
-            + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".")
+            + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".") + blind_ahead([run for run, _ in bounds])
             + (f" {', '.join(dict.fromkeys(absent))} has not been through all of it; the next chapter gives what is left so far." if absent else ""))
 
 

@@ -224,3 +224,12 @@ def test_whether_draws_blunt_the_attack_is_told_from_a_paired_test(anew, once, s
     found = {name: np.arange(200) < count for name, count in (("anew", anew), ("once", once))}
     words = pair_text.blunted(found, AttackConfig(epsilon=0.3, steps=5, step_size=0.1))
     assert said in words and f"{anew / 2:.1f} % [" in words and f"{once / 2:.1f} % [" in words and "5 steps of 0.1" in words
+
+
+def test_a_blind_attack_that_gets_further_is_a_sign_of_masked_gradients(tiny_run):
+    def attacked(correct, dropped):
+        square = scored(Measurement(1.0, 100, "square", 0.3), correct)
+        return run_of(tiny_run, "wide-adversarial", metrics=[{**square, "settings": {**square["settings"], "dropped": dropped}}])
+    assert "Square, which uses no gradient, broke 30 of the 80 images that all attacks along gradients had left of wide-adversarial" in \
+        pair_text.blind_ahead([attacked(50, 20)])
+    assert pair_text.blind_ahead([attacked(80, 20)]) == pair_text.blind_ahead([attacked(0, 100)]) == pair_text.blind_ahead([]) == ""
