@@ -136,7 +136,7 @@ def gradient_health(data: pd.DataFrame) -> Figure:
     """
     views = (("sign_agreement", "pixels with the right sign (%)", 100), ("gradient_cosine", "cosine with the reference", 1))
     with style():
-        figure, axes = panels(3, height=2.9)
+        figure, axes = panels(3, height=3.4)
         for axis, (name, label, factor) in zip(axes, views):
             for method, (text, shade, dash, marker) in _GRADIENTS.items():
                 part = data[(data["name"] == name) & (data["method"] == method)]
@@ -150,6 +150,6 @@ def gradient_health(data: pd.DataFrame) -> Figure:
         for run, one in data[data["name"] == "logit_gap"].groupby("run", sort=False):
             axes[2].plot(one["t1"], one["value"], "-o", markersize=4, color=colour(run.rpartition("-seed")[0]), label=run)
         axes[2].set(xscale="log", yscale="log", xlabel="end time $t_1$", ylabel="gap of the two largest logits")
-        axes[2].legend(fontsize=7)
         figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
     return figure

@@ -41,30 +41,23 @@ def rays(frame: pd.DataFrame, short: bool = False) -> str | None:
     return f"In the post's pair, {LOG_TIME:g} units of log time after t = 1000, {'; '.join(said)}."
 
 
-def from_the_mean(frame: pd.DataFrame, short: bool = False) -> str:
-    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty.
-
-    short: without residuals and eigenvalues, for a reader who has not met them yet.
-    """
-    said, failed = [], []
+def from_the_mean(frame: pd.DataFrame) -> str:
+    """What a solve from the mean state finds where no image ends on a ray, from `state_records.ray_frame`; may be empty."""
+    found: dict[str, list[str]] = {"repels": [], "attracts": [], "none": []}
     for row in frame[frame["most"] == 0].itertuples():
-        name = f"{row.run} (seed {row.seed})"
-        if row.residual <= RESIDUAL:
-            kind = "repels" if row.eigenvalue > 1 else "attracts"
-            found = (f"In {name} the solve from the mean state finds {_place(row.leaky)}, and it {kind}" if short else
-                     f"In {name} the solve from the mean state finds {_place(row.leaky)} (residual {row.residual:.0e}), and it "
-                     f"{kind} (largest real part {row.eigenvalue:.2f} by Arnoldi's iteration)")
-            tenfold = math.log(10) / (1 - row.eigenvalue) if row.eigenvalue < 1 else 0.0
-            if tenfold > LOG_TIME / 3 and math.isnan(row.later) and not short:  # to be within 0.001 takes about three powers of ten
-                found += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of {'' if row.leaky else 'log '}time, and the images were followed for "
-                          f"{LOG_TIME:g}, so that they may be on their way")
-            said.append(f"{found}.")
-        else:
-            failed.append(row.run if short else f"{row.run} (seed {row.seed}, residual {row.residual:.2g})")
-    if failed:
-        said.append(f"It finds none in {', '.join(failed)}." if said else
-                    f"The solve from the mean state finds no ray in {', '.join(failed)}.")
-    return " ".join(said)
+        label = _label(row.run, row.seed, frame)
+        if row.residual > RESIDUAL:
+            found["none"].append(f"{label} (residual {row.residual:.2g})")
+            continue
+        said = f"{label} ({'an equilibrium, ' if row.leaky else ''}residual {row.residual:.0e}, largest real part {row.eigenvalue:.2f}"
+        tenfold = math.log(10) / (1 - row.eigenvalue) if row.eigenvalue < 1 else 0.0
+        if tenfold > LOG_TIME / 3 and math.isnan(row.later):  # to be within 0.001 takes about three powers of ten
+            said += (f"; a deviation shrinks tenfold in {tenfold:.0f} units of {'' if row.leaky else 'log '}time, and the images were followed for "
+                     f"{LOG_TIME:g}, so that they may be on their way")
+        found["repels" if row.eigenvalue > 1 else "attracts"].append(f"{said})")
+    parts = [f"{words} {', '.join(names)}" for words, names in (
+        ("one that repels in", found["repels"]), ("one that attracts in", found["attracts"]), ("none in", found["none"])) if names]
+    return f"Where no image ends on a ray, a solve from the mean state finds {'; '.join(parts)}." if parts else ""
 
 
 def not_followed(runs: Sequence[Run], leaky: bool = False) -> str:
@@ -226,22 +219,23 @@ def leaky_training(run: RunConfig, plain: RunConfig) -> str:
 def far(runs: Sequence[Run]) -> str:
     """What following images further shows, where they were not on a ray by the end of the shorter flow; may be empty."""
     frame = state_records.far_frame(runs)
-    said = []
+    said, none = [], []
     for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
         first, last = part.iloc[0], part.iloc[-1]
         if first["share"] >= 1:
             continue
-        place = "at an equilibrium" if last["leaky"] else "on a ray"
         label = _label(name, seed, state_records.ray_frame(runs))
         if last["share"] == 0:
-            said.append(f"in {label} none of {last['n']} images is {place}")
+            none.append(label)
             continue
-        stable = last["attracting"]
+        place, stable = "at an equilibrium" if last["leaky"] else "on a ray", last["attracting"]
         if last["rays"] == 1:
             which = "a single one" + ("" if math.isnan(stable) else f", which {'attracts' if stable else 'repels'}")
         else:
             which = f"{last['rays']:.0f} of them" + ("" if math.isnan(stable) else f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
         said.append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
+    if none:
+        said.append(f"none of {span(frame['n'])} images is on one in {', '.join(none)}")
     if not said:
         return ""
     leaky = " (leaky: of time)" if frame["leaky"].any() else ""
@@ -250,20 +244,19 @@ def far(runs: Sequence[Run]) -> str:
 
 def class_rays(runs: Sequence[Run]) -> str:
     """How many rays solves from the classes' mean states find, and whether they attract; may be empty."""
-    said, none = [], []
+    found: dict[str, list[str]] = {}
     for row in state_records.class_ray_frame(runs).itertuples():
         label = _label(row.run, row.seed, state_records.ray_frame(runs))
+        solved = "" if row.solved == 10 else f" ({row.solved} of ten solves)"
         if not row.solved:
-            none.append(label)
-            continue
-        if row.rays == 1:
-            found = f"one {'equilibrium' if row.leaky else 'ray'}, which {'attracts' if row.attracting else 'repels'}"
+            kind, solved = "no ray", ""
+        elif row.rays == 1:
+            kind = f"one and the same ray, which {'attracts' if row.attracting else 'repels'}"
         else:
-            found = (f"{row.rays} {'equilibria' if row.leaky else 'rays'}, of which those of {row.attracting} classes attract")
-        said.append(f"{row.solved} of ten solves succeed in {label} and find {found}")
-    if none:
-        said.append(f"none succeeds in {', '.join(none)}")
-    return f"From the mean state of each class, {'; '.join(said)}." if said else ""
+            kind = f"{row.rays} rays, of which those of {row.attracting} classes attract"
+        found.setdefault(kind, []).append(f"{label}{solved}")
+    said = "; ".join(f"{kind}, in {', '.join(names)}" for kind, names in sorted(found.items(), key=lambda one: one[0] == "no ray"))
+    return f"Solves from the mean state of each class find {said}." if said else ""
 
 
 def come_to_rest(runs: Sequence[Run]) -> str:

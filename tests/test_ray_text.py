@@ -73,10 +73,10 @@ def test_what_comes_later_is_told_of_networks_that_were_not_at_rest(tiny_run):
             run("small-100-leaky", 0.2, 0.5, rays=4.0, leaky=True)]
     assert ray_text.far(runs) == (
         "After 80 units of log time (leaky: of time), in wide-standard 19 of 20 images are on a ray, on a single one; "
-        "in small-10 none of 20 images is on a ray; in small-100-leaky 10 of 20 images are at an equilibrium, on 4 of them.")
+        "in small-100-leaky 10 of 20 images are at an equilibrium, on 4 of them; none of 20 images is on one in small-10.")
     stable = lambda count: record("rays_later_attracting", count, n=20, t1=1000.0, statistic="count", log_time=80.0)  # noqa: E731
     known = [dataclasses.replace(run_, measurements=[*run_.measurements, stable(count)]) for run_, count in zip(runs, (1, 0, 1, 3))]
-    assert "on a single one, which attracts; " in ray_text.far(known) and ray_text.far(known).endswith("on 4 of them, of which 3 attract.")
+    assert "on a single one, which attracts; " in ray_text.far(known) and "on 4 of them, of which 3 attract; none of 20" in ray_text.far(known)
     assert ray_text.far(runs[2:3]) == "" and ray_text.far([]) == ""
     frame = state_records.far_frame(runs)
     assert list(frame["share"])[:2] == [0.0, 0.95] and list(frame["log_time"])[:2] == [10.0, 80.0]
@@ -93,8 +93,8 @@ def test_rays_from_the_class_means_are_counted_and_told_stable_from_unstable(tin
     runs = [run("wide-standard", 1, [1e-9] * 10, [0.8] * 10), run("wide-adversarial", 2, [1e-9] * 9 + [0.1], [1.5] * 4 + [0.5] * 6),
             run("small-10", 0, [0.3] * 10, [2.0] * 10)]
     assert ray_text.class_rays(runs) == (
-        "From the mean state of each class, 10 of ten solves succeed in wide-standard and find one ray, which attracts; 9 of ten solves "
-        "succeed in wide-adversarial and find 2 rays, of which those of 5 classes attract; none succeeds in small-10.")
+        "Solves from the mean state of each class find one and the same ray, which attracts, in wide-standard; 2 rays, of which those of "
+        "5 classes attract, in wide-adversarial (9 of ten solves); no ray, in small-10.")
     assert ray_text.class_rays([]) == ""
     frame = state_records.class_ray_frame(runs)
     assert list(frame["solved"]) == [10, 9, 0] and list(frame["attracting"]) == [10, 5, 0]
@@ -169,14 +169,12 @@ def test_a_ray_from_the_mean_state_is_told_from_a_failed_solve(tiny_run):
     frame = state_records.ray_frame([run("small-10", 0, 0.27, 2.8), run("wide-adversarial", 0, 8e-12, 1.54),
                                      run("small-random", 1, 1e-9, 0.2)])
     assert ray_text.from_the_mean(frame) == (
-        "In wide-adversarial (seed 0) the solve from the mean state finds a ray (residual 8e-12), and it repels (largest real "
-        "part 1.54 by Arnoldi's iteration). It finds none in small-10 (seed 0, residual 0.27).")
-    assert ray_text.from_the_mean(frame, short=True) == (
-        "In wide-adversarial (seed 0) the solve from the mean state finds a ray, and it repels. It finds none in small-10.")
-    assert ray_text.from_the_mean(frame[:1]).startswith("The solve from the mean state finds no ray in small-10")
+        "Where no image ends on a ray, a solve from the mean state finds one that repels in wide-adversarial (residual 8e-12, largest real "
+        "part 1.54); none in small-10 (residual 0.27).")
+    assert ray_text.from_the_mean(frame[:1]).endswith("finds none in small-10 (residual 0.27).")
     assert ray_text.from_the_mean(frame[2:]) == ""
     slow = ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.84)]))
-    assert "it attracts (largest real part 0.84 by Arnoldi's iteration); a deviation shrinks tenfold in 14 units of log time" in slow
+    assert "one that attracts in wide-standard (residual 8e-12, largest real part 0.84; a deviation shrinks tenfold in 14 units" in slow
     assert "on their way" not in ray_text.from_the_mean(state_records.ray_frame([run("wide-standard", 0, 8e-12, 0.2)]))
 
 
