@@ -24,6 +24,7 @@ from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.evaluation import at_tolerance, test_subset
+from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.models import ODENet
 from nodelib.progress import Progress
@@ -61,7 +62,7 @@ def zero_share(gradient: Tensor) -> float:
 def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
     """Share of pixels with the reference's sign, and the median cosine with it (0 where a gradient is zero)."""
     signs = (gradient.double().sign() == reference.sign()).double().mean().item()
-    return signs, F.cosine_similarity(gradient.double().flatten(1), reference.flatten(1)).median().item()
+    return signs, cosines(gradient.flatten(1), reference.flatten(1)).median().item()
 
 
 def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float) -> float:

@@ -87,9 +87,19 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / expected.norm())
 
 
+def cosines(found: Tensor, expected: Tensor) -> Tensor:
+    """Cosine of the angle between vectors, row by row, in float64, shape (N,) for shapes (N, D); 0 where either is zero.
+
+    Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to which
+    torch.nn.functional.cosine_similarity pads lengths.
+    """
+    scaled = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) for x in (found, expected))
+    return F.cosine_similarity(*scaled)
+
+
 def cosine(found: Tensor, expected: Tensor) -> float:
     """Cosine of the angle between two gradients, over all elements."""
-    return float(F.cosine_similarity(found.double().flatten(), expected.flatten(), dim=0))
+    return float(cosines(found.flatten()[None], expected.flatten()[None]))
 
 
 def sign_disagreement(found: Tensor, expected: Tensor) -> float:

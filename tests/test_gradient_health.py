@@ -57,6 +57,7 @@ def test_agreement_counts_signs_and_angles():
     assert gradient_health.agreement(reference.float(), reference) == pytest.approx((1.0, 1.0))
     assert gradient_health.agreement(-reference, reference) == pytest.approx((0.0, -1.0))
     assert gradient_health.agreement(torch.zeros(1, 4), reference) == (0.0, 0.0)
+    assert gradient_health.agreement(1e-30 * reference.float(), 1e-22 * reference) == pytest.approx((1.0, 1.0))  # a saturated softmax
     assert gradient_health.zero_share(torch.tensor([[0.0, 0.0], [0.0, 1e-30]])) == 0.5
 
 
