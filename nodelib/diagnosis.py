@@ -31,6 +31,7 @@ MASKING = {
     "one-by-one": "one image per solve", "rescored": "scored one by one at tolerance 1e-5",
     "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
     "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
+    "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
     "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
 
@@ -109,12 +110,14 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
         row = [words]
         for run, t1, suffix in columns:
             record = find(run, f"mask-{name}{suffix}")
-            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}")
-        rows.append(row)
+            fewer = "" if record is None or record["n"] >= find(run, f"mask-plain{suffix}")["n"] else f" (n = {record['n']})"
+            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}{fewer}")
+        if any(cell != DASH for cell in row[1:]):
+            rows.append(row)
     sizes = [str(find(run, f"mask-plain{suffix}")["n"]) for run, _, suffix in columns]
     clean = [DASH if (r := find(run, f"none-t{t1:g}")) is None or r["n"] < int(n) else
              f"{100 * run.outcomes(r['id'])[:int(n)].mean():.1f}" for (run, t1, _), n in zip(columns, sizes)]
-    rows.insert(sum(not name.startswith("clean") for name in MASKING), ["*clean, fixed pooling*", *clean])
+    rows.insert(sum(not row[0].startswith("*clean") for row in rows), ["*clean, fixed pooling*", *clean])
     return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1, _ in columns)],
                     [*rows, ["*images*", *sizes]])
 

@@ -15,6 +15,7 @@ from nodelib.tolerance import measurements as tolerance_measurements
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
 MASKED_EPSILON = 0.1  # of the second yardstick of the masking protocol: the first often leaves nothing that could fall
+SQUARE_IMAGES = 64  # of the masks: 5,000 queries take a quarter of a minute for each on a processor core
 DRAWS = 20  # forward passes per gradient in AutoAttack's version for random forward passes
 ATTACK_T1 = 100.0  # where every run is attacked besides its own end time
 GRADIENT_METHODS: dict[str, dict] = {
@@ -171,7 +172,8 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
     PGD-10 at epsilon 0.3, and again at 0.1, as the yardstick, then the same with one thing changed: the margin loss; rescaled
     logits; random pooling, with the gradient of one draw and of ten; one image per solve; scored at a
     tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the anchored and
-    a tighter gradient.
+    a tighter gradient. Of a network trained against attack also Square, which needs no gradient, and its images scored one by
+    one at a tight tolerance: what no gradient finds may be the network's or the solver's.
     """
     n, result = diagnostic_images(config), []
     for t1 in attacked_times(config):
@@ -190,6 +192,11 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
         for name, change in changes.items():
             mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
             result += [mask, at_epsilon(mask, MASKED_EPSILON)]
+        if config.adversarial is not None and t1 == config.test_t1:
+            square = Measurement(t1, min(n, SQUARE_IMAGES), "square", EPSILON, steps=5000, label="mask-square")
+            result.append(square)
+            if config.architecture == "odenet":
+                result.append(dataclasses.replace(square, **changes["rescored"], label="mask-square-rescored"))
         for name, change in (("clean-random", dict(pooling="random")), ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
                              ("clean-one-by-one", dict(batch=1))):
             if config.architecture == "odenet" or name == "clean-random":
