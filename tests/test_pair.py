@@ -233,3 +233,24 @@ def test_a_blind_attack_that_gets_further_is_a_sign_of_masked_gradients(tiny_run
     assert "Square, which uses no gradient, broke 30 of the 80 images that all attacks along gradients had left of wide-adversarial" in \
         pair_text.blind_ahead([attacked(50, 20)])
     assert pair_text.blind_ahead([attacked(80, 20)]) == pair_text.blind_ahead([attacked(0, 100)]) == pair_text.blind_ahead([]) == ""
+
+
+def test_why_a_blind_attack_gets_further_is_told_by_what_changes_nothing(tiny_run):
+    def told(tight, margin):
+        shares = {"plain": 80, "margin": margin, "rescaled": 82, "square": 50, "square-rescored": tight}
+        records = [scored(Measurement(1.0, 100, "pgd" if name in ("plain", "margin", "rescaled") else "square", 0.3, label=f"mask-{name}"), left)
+                   for name, left in shares.items()]
+
+        class Known(type(tiny_run)):
+            def outcomes(self, record_id):
+                return np.arange(100) < self.metric(record_id)["correct"]
+        bare = run_of(tiny_run, "wide-adversarial", metrics=records)
+        return pair_text.why_blind([Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})])
+
+    assert pair_text.why_blind([]) == "Why is not measured yet."
+    said = told(52, 79)
+    assert "Square leaves 50.0 %, and 52.0 % when its images are scored one by one at tolerance 1e-5: they fool the network" in said
+    assert "Ten steps of PGD leave 80.0 % of 100 images, and 79.0 to 82.0 % with another loss" in said and "none of them takes" in said
+    assert "So it is the loss that misleads" in said
+    assert "a part of them fools the solver" in told(70, 79) and "significantly less with margin" in told(52, 50)
+    assert "misleads" not in told(52, 50) and "misleads" not in told(78, 79)
