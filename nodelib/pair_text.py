@@ -9,7 +9,7 @@ import numpy as np
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import AttackConfig, RunConfig
 from nodelib.measurement import wilson
 from nodelib.protocols import SWEEP_T1
@@ -174,7 +174,7 @@ def why_blind(runs: Sequence[Run]) -> str:
         said.append(f"The gradient is not wrong: {signs[-1]:.0f} % of its signs are the flow's.")
     changes = [name for name in ("margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6") if name in found]
     low, high = (f"{100 * f(found[name]['accuracy'] for name in changes):.1f}" for f in (min, max))
-    better = [name for name in changes if _paired(run, found[name], plain) < SIGNIFICANCE and found[name]["accuracy"] < plain["accuracy"]]
+    better = [name for name in changes if mcnemar(*on_common(*(run.outcomes(r["id"]) for r in (found[name], plain)))) < SIGNIFICANCE and found[name]["accuracy"] < plain["accuracy"]]
     said.append(f"Ten steps of PGD leave {100 * plain['accuracy']:.1f} % of {plain['n']} images, and {low} to {high} % with another loss, scale, "
                 f"gradient or tolerance; " + (f"significantly less with {', '.join(better)}." if better else
                                               "none of them takes significantly more (McNemar's test)."))
@@ -182,13 +182,6 @@ def why_blind(runs: Sequence[Run]) -> str:
         said.append("So it is the loss that misleads: its gradient does not lead to where Square finds it high. Training against attacks "
                     "of a few steps can teach a network to stop such attacks without resisting others.")
     return " ".join(said)
-
-
-def _paired(run: Run, one: dict, other: dict) -> float:
-    """McNemar's p on the images that both records hold."""
-    first, second = (run.outcomes(record["id"]) for record in (one, other))
-    n = min(len(first), len(second))
-    return mcnemar(first[:n], second[:n])
 
 
 def strongest_missing(runs: Sequence[Run]) -> str:

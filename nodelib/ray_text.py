@@ -11,7 +11,7 @@ import pandas as pd
 from nodelib import state_records
 from nodelib.artifacts import Run
 from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
-from nodelib.claims.statistics import mcnemar
+from nodelib.claims.statistics import mcnemar, on_common
 from nodelib.configs import RunConfig
 from nodelib.dynamics.measure import LOG_TIME
 from nodelib.pair_text import KINDS, span
@@ -176,10 +176,8 @@ def leaky_against_plain(runs: Sequence[Run], plain: Mapping[str, str] = LEAKY_OF
         found = [run and _under_attack(run, run.config["test_t1"]) for run in pair]
         if not all(found):
             continue
-        bits = [run.outcomes(record["id"]) for run, record in zip(pair, found)]
-        n = min(map(len, bits))
-        kept = [int(each[:n].sum()) for each in bits]
-        p = mcnemar(*(each[:n] for each in bits))
+        bits = on_common(*(run.outcomes(record["id"]) for run, record in zip(pair, found)))
+        n, kept, p = len(bits[0]), [int(each.sum()) for each in bits], mcnemar(*bits)
         said.append(f"{100 * kept[0] / n:.1f} % of {n:,} images in {leaky_name} and {100 * kept[1] / n:.1f} % in {plain_name}"
                     + (f" (McNemar's p = {p:.1g})" if max(kept) else ""))
         most = max(most, (kept[0] - kept[1]) / n)

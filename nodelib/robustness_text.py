@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nodelib import diagnosis
 from nodelib.artifacts import Run
 from nodelib.attacks.strong import library_warnings, require
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
 from nodelib.pair_text import blind_ahead, span
@@ -110,12 +110,12 @@ def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
             ids = {method: f"fgsm-by-{method}-eps{epsilon:g}-t{t1:g}" for method in methods}
             if not all(diagnosis.find(run, record) for record in ids.values()):
                 continue
-            kept = {method: run.outcomes(record) for method, record in ids.items()}
-            n = min(map(len, kept.values()))
+            kept = dict(zip(ids, on_common(*(run.outcomes(record) for record in ids.values()))))
+            n = len(next(iter(kept.values())))
             place = f"{run.path.name} at t = {t1:g}"
-            said.append(f"{', '.join(str(int(bits[:n].sum())) for bits in kept.values())} of {n} images of {place}")
+            said.append(f"{', '.join(str(int(bits.sum())) for bits in kept.values())} of {n} images of {place}")
             for one, other in combinations(methods, 2):
-                if (p := mcnemar(kept[one][:n], kept[other][:n])) < SIGNIFICANCE:
+                if (p := mcnemar(kept[one], kept[other])) < SIGNIFICANCE:
                     ranked.append(f"{methods[one]} and {methods[other]} on {place} (p = {p:.1g})")
     if not said:
         return "No network has been attacked along all three gradients yet."
@@ -161,12 +161,11 @@ def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
                 record = diagnosis.find(run, f"mask-{name}{suffix}")
                 if record is None:
                     continue
-                before, after = run.outcomes(plain["id"]), run.outcomes(record["id"])
-                n = min(len(before), len(after))
-                if mcnemar(before[:n], after[:n]) < SIGNIFICANCE:
+                before, after = on_common(run.outcomes(plain["id"]), run.outcomes(record["id"]))
+                if mcnemar(before, after) < SIGNIFICANCE:
                     said = (f"{diagnosis.MASKING[name]} in {run.path.name} at t = {t1:g}, epsilon {epsilon:g} "
-                            f"({100 * after[:n].mean():.1f} against {100 * before[:n].mean():.1f} %)")
-                    (fewer if after[:n].sum() < before[:n].sum() else more).append(said)
+                            f"({100 * after.mean():.1f} against {100 * before.mean():.1f} %)")
+                    (fewer if after.sum() < before.sum() else more).append(said)
     if not judged:
         return "In no column does the plain attack leave anything that another could take."
     parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
@@ -198,11 +197,10 @@ def beyond_the_attack(runs: Sequence[Run], epsilon: float) -> str:
         plain, tight = (diagnosis.find(run, f"mask-{name}{suffix}") for name in ("plain", "tolerance-1e-6"))
         if tight is None or not plain["correct"]:
             continue
-        before, after = run.outcomes(plain["id"]), run.outcomes(tight["id"])
-        n = min(len(before), len(after))
-        if (p := mcnemar(before[:n], after[:n])) < SIGNIFICANCE:
-            said.append(f"Solved at tolerance 1e-6, {run.path.name} at t = {t1:g} keeps {100 * after[:n].mean():.1f} % at epsilon "
-                        f"{EPSILON:g} in place of {100 * before[:n].mean():.1f} % (p = {p:.1g}): what is left there is due to the solver.")
+        before, after = on_common(run.outcomes(plain["id"]), run.outcomes(tight["id"]))
+        if (p := mcnemar(before, after)) < SIGNIFICANCE:
+            said.append(f"Solved at tolerance 1e-6, {run.path.name} at t = {t1:g} keeps {100 * after.mean():.1f} % at epsilon "
+                        f"{EPSILON:g} in place of {100 * before.mean():.1f} % (p = {p:.1g}): what is left there is due to the solver.")
     return " ".join(said)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nodelib.artifacts import Run
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import ROWS, TABLE_T1, RunConfig, get
 from nodelib.table import COLUMNS, TOLERANCE, Cell, Comparison, per_cent, with_interval
 
@@ -109,7 +109,7 @@ def training_gradient(runs: list[Run], adjoint: str = "small-100-adjoint", exact
                f"Over the same steps the adjoint {'costs' if learnt < 0 else 'gains'} {abs(learnt):.1f} points of clean accuracy")
     apart = {column: _mean(found[adjoint][column]) - _mean(found[exact][column]) for column in columns if column != "clean"}
     differs = {column: p for column in apart
-               if (p := _paired(named[adjoint][0], named[exact][0], ids[column])) < SIGNIFICANCE}
+               if (p := mcnemar(*on_common(*(named[name][0].outcomes(ids[column]) for name in (adjoint, exact))))) < SIGNIFICANCE}
     verdict += (". On the same attacked images the two cannot be told apart (McNemar's test)" if not differs else
                 ". On the same attacked images the adjoint's keeps " + " and ".join(
                     f"{abs(apart[column]):.1f} points {'more' if apart[column] > 0 else 'less'} under {columns[column]} "
@@ -120,13 +120,6 @@ def training_gradient(runs: list[Run], adjoint: str = "small-100-adjoint", exact
              for name, of in named.items()}
     return (f"{said[0]}; {said[1]}. {verdict}. A training step by the adjoint took {spend[adjoint]:.2f} s and one by the exact "
             f"gradient {spend[exact]:.2f} s.")
-
-
-def _paired(first: Run, second: Run, record: str) -> float:
-    """McNemar's p on the images that a record of both runs holds."""
-    one, other = first.outcomes(record), second.outcomes(record)
-    n = min(len(one), len(other))
-    return mcnemar(one[:n], other[:n])
 
 
 def strongest(table_cells: list[Cell]) -> str:

@@ -45,6 +45,12 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     return min(1.0, 2 * tail / 2**n)
 
 
+def on_common(*outcomes: np.ndarray) -> list[np.ndarray]:
+    """Outcomes of records of any sizes on the images that all of them hold, the leading ones of the test order."""
+    n = min(map(len, outcomes))
+    return [each[:n] for each in outcomes]
+
+
 def within_tolerance(ours: Sequence[float], theirs: float) -> bool:
     """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, range over our seeds).
 
