@@ -174,7 +174,8 @@ def why_blind(runs: Sequence[Run]) -> str:
         said.append(f"The gradient is not wrong: {signs[-1]:.0f} % of its signs are the flow's.")
     changes = [name for name in ("margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6") if name in found]
     low, high = (f"{100 * f(found[name]['accuracy'] for name in changes):.1f}" for f in (min, max))
-    better = [name for name in changes if mcnemar(*on_common(*(run.outcomes(r["id"]) for r in (found[name], plain)))) < SIGNIFICANCE and found[name]["accuracy"] < plain["accuracy"]]
+    better = [name for name in changes if found[name]["accuracy"] < plain["accuracy"]
+              and mcnemar(*on_common(*(run.outcomes(r["id"]) for r in (found[name], plain)))) < SIGNIFICANCE]
     said.append(f"Ten steps of PGD leave {100 * plain['accuracy']:.1f} % of {plain['n']} images, and {low} to {high} % with another loss, scale, "
                 f"gradient or tolerance; " + (f"significantly less with {', '.join(better)}." if better else
                                               "none of them takes significantly more (McNemar's test)."))
