@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodelib.attacks.common import check_epsilon, check_gradient_options
+from nodelib.attacks.common import check_epsilon, check_gradient_options, check_noise
 from nodelib.attacks.losses import LOSSES
 from nodelib.attacks.strong import LIBRARY_ATTACKS
 from nodelib.models import POOLINGS, check_end_time
@@ -82,7 +82,7 @@ class Measurement:
         pooling_seed: of the random regions.
         steps: gradient steps of PGD, APGD and FAB; queries of "square" and "hop-skip-jump".
         step_size, restarts, seed: of PGD (the others have restarts and seed too).
-        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`.
+        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`; noise: of PGD.
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
@@ -107,6 +107,7 @@ class Measurement:
     loss: str = "cross-entropy"
     logit_scale: float | str = 1.0
     draws: int = 1
+    noise: float = 0.0
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -120,6 +121,9 @@ class Measurement:
         check_end_time(self.t1)
         check_epsilon(self.epsilon)
         check_gradient_options(self.logit_scale, self.draws)
+        check_noise(self.noise)
+        if self.noise and self.attack not in ("pgd", "transfer"):
+            raise ValueError(f"noise is {self.noise:g} with attack {self.attack!r}; only the gradients of PGD are smoothed by it")
         if self.attack not in ATTACK_NAMES:
             raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(ATTACK_NAMES)}")
         if not 1 <= self.n <= TEST_IMAGES:
@@ -168,6 +172,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
                 "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
                 "library": library or describe_gradient(m.gradient)[1]}
+    settings |= {"noise": m.noise} if m.noise else {}
     return settings if dropped is None else {**settings, "dropped": dropped}
 
 

@@ -159,7 +159,7 @@ def blind_ahead(runs: Sequence[Run]) -> str:
 def why_blind(runs: Sequence[Run]) -> str:
     """Whether the gradient, the loss or the solver is why Square gets further on the adversarial network; says so where not measured."""
     run = next((run for run in runs if pair.kind(run) == "adversarial" and run.metrics), None)
-    found = {name: record for name in ("plain", "margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6", "square", "square-rescored")
+    found = {name: record for name in ("plain", "margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6", "smoothed", "square", "square-rescored")
              if run and (record := next((r for r in run.metrics if r["id"] == f"mask-{name}-t1"), None))}
     if not {"plain", "margin", "rescaled", "square", "square-rescored"} <= set(found):
         return "Why is not measured yet."
@@ -179,9 +179,16 @@ def why_blind(runs: Sequence[Run]) -> str:
     said.append(f"Ten steps of PGD leave {100 * plain['accuracy']:.1f} % of {plain['n']} images, and {low} to {high} % with another loss, scale, "
                 f"gradient or tolerance; " + (f"significantly less with {', '.join(better)}." if better else
                                               "none of them takes significantly more (McNemar's test)."))
+    smooth = found.get("smoothed")
+    helps = smooth is not None and smooth["accuracy"] < plain["accuracy"] and mcnemar(
+        *on_common(run.outcomes(smooth["id"]), run.outcomes(plain["id"]))) < SIGNIFICANCE
+    if smooth is not None:
+        said.append(f"Along the gradient averaged over ten copies with noise of {smooth['settings'].get('noise', 0):g} it leaves "
+                    f"{100 * smooth['accuracy']:.1f} %" + (": what points further is the loss around an image, and not at it." if helps else "."))
     if not better and tight["accuracy"] < plain["accuracy"] - 0.1:
-        said.append("So it is the loss that misleads: its gradient does not lead to where Square finds it high. Training against attacks "
-                    "of a few steps can teach a network to stop such attacks without resisting others.")
+        said.append("So it is the loss that misleads: its gradient at a point is right and does not lead to where Square finds it high. Its "
+                    "max pooling passes a gradient to one pixel of each region, and training against attacks of a few steps can teach a "
+                    "network to stop such attacks without resisting others.")
     return " ".join(said)
 
 

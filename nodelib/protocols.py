@@ -172,7 +172,7 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
     PGD-10 at epsilon 0.3, and again at 0.1, as the yardstick, then the same with one thing changed: the margin loss; rescaled
     logits; random pooling, with the gradient of one draw and of ten; one image per solve; scored at a
     tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the anchored and
-    a tighter gradient. Of a network trained against attack also Square, which needs no gradient, and its images scored one by
+    a tighter gradient; the gradient averaged over noise of half the ball's radius. Of a network trained against attack also Square, which needs no gradient, and its images scored one by
     one at a tight tolerance: what no gradient finds may be the network's or the solver's.
     """
     n, result = diagnostic_images(config), []
@@ -185,10 +185,11 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             "tolerance-1e-6": dict(rtol=1e-6, atol=1e-6), "unclipped": dict(clip=False),
             "adjoint": dict(gradient="adjoint"), "anchored": dict(gradient="anchored"),
             "exact-1e-5": dict(attack_tolerance=1e-5),
+            "smoothed": dict(loss="margin", draws=10, noise=EPSILON / 2),
         }
         if config.architecture != "odenet":
             changes = {name: changes[name] for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
-                                                        "unclipped")}
+                                                        "unclipped", "smoothed")}
         for name, change in changes.items():
             mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
             result += [mask, at_epsilon(mask, MASKED_EPSILON)]

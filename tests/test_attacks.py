@@ -213,3 +213,15 @@ def test_projection_lands_in_ball_and_box():
     far = torch.tensor([-5.0, 5.0]).view(1, 1, 1, 2)
     assert torch.allclose(common.project(far, images, 0.3, clip=True).flatten(), torch.tensor([0.0, 1.0]))
     assert torch.allclose(common.project(far, images, 0.3, clip=False).flatten(), torch.tensor([-0.2, 1.2]))
+
+
+def test_noise_smooths_the_gradient_of_pgd(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    plain, smooth, again = (pgd(small, images, labels, 0.1, step_size=0.05, steps=2, draws=2, noise=noise, seed=3) for noise in (0.0, 0.2, 0.2))
+    assert torch.equal(smooth, again) and not torch.equal(plain, smooth)
+    assert (smooth - images).abs().max() <= 0.1 + 1e-6 and smooth.min() >= 0 and smooth.max() <= 1
+    mean, _ = common.input_gradient(small, images, labels, None, draws=200, noise=1e-4, generator=torch.Generator().manual_seed(0))
+    point, _ = common.input_gradient(small, images, labels, None)
+    assert torch.nn.functional.cosine_similarity(mean.flatten(), point.flatten(), 0) > 0.5  # a little noise changes little but at kinks
+    with pytest.raises(ValueError, match="noise is 2; it must be from 0 to 1"):
+        pgd(small, images, labels, 0.1, step_size=0.05, steps=2, noise=2)

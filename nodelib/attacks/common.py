@@ -103,6 +103,12 @@ def check_gradient_options(logit_scale: float | str, draws: int, loss: Loss | st
         raise ValueError(f"draws is {draws}; it must be a whole number of at least 1")
 
 
+def check_noise(noise: float) -> None:
+    """ValueError unless a radius of noise lies from 0 to 1."""
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise is {noise}; it must be from 0 to 1, a radius in pixel units")
+
+
 def check_gradient(gradient: str | None) -> None:
     """ValueError unless the gradient method is one of `nodelib.odeint.GRADIENTS`, or None."""
     from nodelib.odeint import GRADIENTS
@@ -141,7 +147,7 @@ def forward(model: nn.Module, images: Tensor, t1: float | None) -> Tensor:
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float | Sequence[float] | None,
                    loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0,
-                   draws: int = 1) -> tuple[Tensor, Tensor]:
+                   draws: int = 1, noise: float = 0.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
     """Gradient of the loss with respect to the images, shape of images, and the detached logits of the last draw.
 
     The mean loss is what the post used. The exact gradient does not depend on the loss's scale, the
@@ -153,7 +159,10 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
         logit_scale: factor on the logits before the loss; "gap" divides every image's logits by the
             distance of its two largest, so that no softmax is saturated.
         draws: forward passes to average the gradient over (expectation over transformation: Athalye,
-            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass only.
+            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with noise.
+        noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]: the gradient of
+            the loss averaged over a neighbourhood, which a loss full of kinks does not show at a point.
+        generator: of the noise, on the processor.
     """
     loss = resolve_loss(loss)
     times = t1 if isinstance(t1, Sequence) else [t1]
@@ -161,12 +170,19 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
     total = None
     for time in times:
         for _ in range(draws):
+            at = images if not noise else _shaken(images, noise, generator)
             with torch.enable_grad():
-                logits = forward(model, images, time)
+                logits = forward(model, at, time)
                 scaled = logits / logit_gap(logits.detach())[:, None] if logit_scale == "gap" else logit_scale * logits
-                (gradient,) = torch.autograd.grad(loss(scaled, labels), images)
+                (gradient,) = torch.autograd.grad(loss(scaled, labels), at)
             total = gradient if total is None else total + gradient
     return total / (len(times) * draws), logits.detach()
+
+
+def _shaken(images: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
+    """The images with uniform noise of that radius, in [0, 1], as a leaf to differentiate by."""
+    move = noise * (2 * torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device) - 1)
+    return (images.detach() + move).clamp(0, 1).requires_grad_(True)
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool) -> Tensor:

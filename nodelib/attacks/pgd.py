@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_result,
+    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_noise, check_result,
     forward, input_gradient, project,
 )
 from nodelib.attacks.losses import Loss
@@ -19,7 +19,8 @@ from nodelib.attacks.losses import Loss
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, step_size: float, steps: int,
         random_start: bool = True, restarts: int = 1, t1: float | Sequence[float] | None = None,
         clip: bool = True, gradient: str | None = None, seed: int = 0, allow_random_forward: bool = False,
-        loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1) -> Tensor:
+        loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1,
+        noise: float = 0.0) -> Tensor:
     """Repeated sign steps, each projected back onto the l-infinity ball; the last iterate of the best restart.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
@@ -35,7 +36,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         random_start: start uniformly inside the ball instead of at the image.
         restarts: independent starts, at least 1; more than one needs random_start.
         seed: of the random starts; the same seed gives the same starts on every device.
-        draws: forward passes every gradient is averaged over, at least 1; for random pooling.
+        draws: forward passes every gradient is averaged over, at least 1; for random pooling, or with noise.
+        noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -53,6 +55,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         if value < 1 or int(value) != value:
             raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
     check_gradient_options(logit_scale, draws, loss, gradient)
+    check_noise(noise)
     if isinstance(t1, Sequence) and not len(t1):
         raise ValueError("t1 is an empty list of end times; give at least one, or None for the model's own")
     if restarts > 1 and isinstance(t1, Sequence):
@@ -66,7 +69,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     generator = torch.Generator().manual_seed(seed)
     result = images.detach().clone()
     alive = torch.arange(len(images), device=images.device)  # images that no restart has broken yet
-    slope = partial(input_gradient, model, t1=t1, loss=loss, logit_scale=logit_scale, draws=draws)
+    slope = partial(input_gradient, model, t1=t1, loss=loss, logit_scale=logit_scale, draws=draws,
+                    noise=noise, generator=generator)
     with attacking(model, gradient):
         for restart in range(restarts):
             adversarial = images[alive]
