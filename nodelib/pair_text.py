@@ -139,8 +139,10 @@ def robustness(runs: Sequence[Run]) -> str | None:
         if not len(part):
             return None
         certain = f" (95 % interval {part['low'].iloc[0]:.1f} to {part['high'].iloc[0]:.1f}, one seed)" if len(part) == 1 else ""
+        together = part["attack"].str.startswith("worst").any()
+        last_one = "" if together else f", the last that broke any being {'; '.join(dict.fromkeys(part['attack']))}"
         said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} after the attacks so "
-                    f"far, the last that broke any being {'; '.join(dict.fromkeys(part['attack']))}")
+                    f"far{' together' if together else ''}{last_one}")
     return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}.{blind_ahead(runs)}"
 
 
@@ -151,8 +153,8 @@ def blind_ahead(runs: Sequence[Run]) -> str:
         square = next((r for r in run.metrics if r["id"] == "square-t1"), None)
         left = square and square["n"] - ((square["settings"] or {}).get("dropped") or 0)
         if left and left > square["correct"]:
-            said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that all attacks along gradients "
-                     f"had left of {run.name}: its gradients mislead an attacker, and what PGD leaves of it is no measure of its robustness.")
+            said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that the set's attacks along "
+                     f"gradients had left of {run.name}: its gradients mislead an attacker, and what PGD leaves of it is no measure of its robustness.")
     return said
 
 

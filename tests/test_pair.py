@@ -230,7 +230,7 @@ def test_a_blind_attack_that_gets_further_is_a_sign_of_masked_gradients(tiny_run
     def attacked(correct, dropped):
         square = scored(Measurement(1.0, 100, "square", 0.3), correct)
         return run_of(tiny_run, "wide-adversarial", metrics=[{**square, "settings": {**square["settings"], "dropped": dropped}}])
-    assert "Square, which uses no gradient, broke 30 of the 80 images that all attacks along gradients had left of wide-adversarial" in \
+    assert "Square, which uses no gradient, broke 30 of the 80 images that the set's attacks along gradients had left of wide-adversarial" in \
         pair_text.blind_ahead([attacked(50, 20)])
     assert pair_text.blind_ahead([attacked(80, 20)]) == pair_text.blind_ahead([attacked(0, 100)]) == pair_text.blind_ahead([]) == ""
 
