@@ -108,7 +108,7 @@ def describe_attack(record: dict) -> str:
     if scale != 1.0:
         words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
     if (settings.get("draws") or 1) > 1:
-        words.append(f"{settings['draws']} draws")
+        words.append(f"{settings['draws']} draws" + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
     if record.get("gradient") not in ("exact", "none", None):
         words.append(f"{record['gradient']} gradient")
     if record.get("source") not in ("white-box", None):
@@ -120,7 +120,7 @@ def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSI
     """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
 
     Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier attacks had left it nothing; "none" first, then by what they leave, the
-    most first, and the worst case per image last, whatever number of images the others ran on.
+    most first, and the worst case per image last, whatever number of images the others ran on. Of one attack, the record on most images.
     """
     rows = []
     for run in runs:
@@ -132,7 +132,8 @@ def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSI
                              "idle": ((r["settings"] or {}).get("dropped") or 0) >= r["n"],
                              "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
     frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle", "order"])
-    frame = frame.drop_duplicates(["network", "seed", "attack", "n"])
+    # an attack on most images only: the diagnoses repeat some on fewer
+    frame = frame.sort_values("n", ascending=False, kind="stable").drop_duplicates(["network", "seed", "attack"])
     keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
     return frame.loc[keys].drop(columns="order").reset_index(drop=True)
 

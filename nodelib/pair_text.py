@@ -154,7 +154,7 @@ def blind_ahead(runs: Sequence[Run]) -> str:
         left = square and square["n"] - ((square["settings"] or {}).get("dropped") or 0)
         if left and left > square["correct"]:
             said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that the set's attacks along "
-                     f"gradients had left of {run.name}: its gradients mislead an attacker, and what PGD leaves of it is no measure of its robustness.")
+                     f"gradients had left of {run.name}: to follow its gradient misleads, and what PGD leaves of it is no measure of its robustness.")
     return said
 
 
