@@ -99,7 +99,7 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     common = dict(t1=m.t1, clip=m.clip, gradient="exact" if m.gradient == REFERENCE else m.gradient,
                   allow_random_forward=m.pooling == "random")
     climb = dict(loss=m.loss, logit_scale=m.logit_scale, draws=m.draws)
-    ascent = dict(noise=m.noise, step_size=m.step_size, steps=m.steps, restarts=m.restarts, seed=m.seed)
+    ascent = dict(noise=m.noise, momentum=m.momentum, step_size=m.step_size, steps=m.steps, restarts=m.restarts, seed=m.seed)
     if m.attack == "transfer":
         return pgd(source, images, labels, m.epsilon, **ascent, **climb, clip=m.clip, gradient=m.gradient)
     tolerance = m.attack_tolerance

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nodelib.attacks.common import check_epsilon, check_gradient_options, check_noise
+from nodelib.attacks.common import check_epsilon, check_gradient_options, check_momentum, check_noise
 from nodelib.attacks.losses import LOSSES
 from nodelib.attacks.strong import LIBRARY_ATTACKS
 from nodelib.models import POOLINGS, check_end_time
@@ -82,7 +82,7 @@ class Measurement:
         pooling_seed: of the random regions.
         steps: gradient steps of PGD, APGD and FAB; queries of "square" and "hop-skip-jump".
         step_size, restarts, seed: of PGD (the others have restarts and seed too).
-        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`; noise: of PGD.
+        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`; noise, momentum: of PGD.
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
@@ -108,6 +108,7 @@ class Measurement:
     logit_scale: float | str = 1.0
     draws: int = 1
     noise: float = 0.0
+    momentum: float = 0.0
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -122,8 +123,11 @@ class Measurement:
         check_epsilon(self.epsilon)
         check_gradient_options(self.logit_scale, self.draws)
         check_noise(self.noise)
+        check_momentum(self.momentum)
         if self.noise and self.attack not in ("pgd", "transfer"):
             raise ValueError(f"noise is {self.noise:g} with attack {self.attack!r}; only the gradients of PGD are smoothed by it")
+        if self.momentum and self.attack not in ("pgd", "transfer"):
+            raise ValueError(f"momentum is {self.momentum:g} with attack {self.attack!r}; only PGD sums its gradients")
         if self.attack not in ATTACK_NAMES:
             raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(ATTACK_NAMES)}")
         if not 1 <= self.n <= TEST_IMAGES:
@@ -172,7 +176,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
                 "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
                 "library": library or describe_gradient(m.gradient)[1]}
-    settings |= {"noise": m.noise} if m.noise else {}
+    settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
     return settings if dropped is None else {**settings, "dropped": dropped}
 
 

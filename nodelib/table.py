@@ -165,6 +165,8 @@ def differs_in(control: str) -> str:
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
              "head_scale": f"head scaled by {config.head_scale:g}", "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
+    if config.adversarial is not None and base.adversarial is not None and config.adversarial.momentum != base.adversarial.momentum:
+        words["adversarial"] = "the last epoch against averaged gradients"
     return f"{base.name}: " + ", ".join(said for field, said in words.items() if getattr(config, field) != getattr(base, field))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib import artifacts, mnist
-from nodelib.configs import AttackConfig, RunConfig
+from nodelib.configs import CONTINUES, AttackConfig, RunConfig
 from nodelib.models import ODENet, ResNet, build, count_parameters
 from nodelib.paths import runs_dir
 from nodelib.progress import Progress
@@ -58,7 +59,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     runs in eval mode. All randomness of a step is drawn from (seed, step), so a run that was
     interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
     A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
-    the longer run is complete.
+    the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its own and stays.
 
     Args:
         config: what to train.
@@ -100,7 +101,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     elif (prefix := stored_prefix(config, folder)) is not None:
         model.load_state_dict(prefix.load_model(device).state_dict())
         start = RunConfig.from_dict(prefix.config).steps
-        rows = artifacts.read_history_rows(folder / "history.csv")[:start]
+        rows = artifacts.read_history_rows(prefix.path / "history.csv")[:start]
         seconds_before = rows[-1]["seconds"]
     elif (folder / "config.json").exists():
         raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
@@ -163,11 +164,18 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
 
 
 def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
-    """The finished run in a folder, if the config prolongs it by further learning-rate cycles; else None."""
+    """The finished run that the config prolongs by further learning-rate cycles: in a folder, or beside it; else None.
+
+    Beside it lies the run of another name that a config of `configs.CONTINUES` begins as.
+    """
+    own = (folder / "config.json").exists()
+    if not own and config.name in CONTINUES:
+        folder = folder.parent / f"{CONTINUES[config.name]}-seed{config.seed}"
     if not (folder / "config.json").exists():
         return None
     stored = artifacts.load_run(folder)
-    return stored if config.extends(RunConfig.from_dict(stored.config)) else None
+    shorter = RunConfig.from_dict(stored.config)
+    return stored if config.extends(shorter if own else dataclasses.replace(shorter, name=config.name)) else None
 
 
 def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
@@ -239,7 +247,7 @@ def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config:
 
     model.eval()
     return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
-               random_start=attack.random_start, t1=t1, seed=int(draw.integers(2**62)),
+               random_start=attack.random_start, noise=attack.noise, momentum=attack.momentum, t1=t1, seed=int(draw.integers(2**62)),
                allow_random_forward=config.pooling == "random")
 
 

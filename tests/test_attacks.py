@@ -225,3 +225,27 @@ def test_noise_smooths_the_gradient_of_pgd(small, test_images):
     assert torch.nn.functional.cosine_similarity(mean.flatten(), point.flatten(), 0) > 0.5  # a little noise changes little but at kinks
     with pytest.raises(ValueError, match="noise is 2; it must be from 0 to 1"):
         pgd(small, images, labels, 0.1, step_size=0.05, steps=2, noise=2)
+
+
+def test_momentum_sums_gradients_of_equal_size(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    step = dict(step_size=0.02, random_start=False)
+    one, also, two, plain = (pgd(small, images, labels, 0.3, steps=steps, momentum=momentum, **step)
+                             for steps, momentum in ((1, 0.0), (1, 0.9), (2, 0.9), (2, 0.0)))
+    assert torch.equal(one, also) and not torch.equal(two, plain)  # the sum of one gradient has its signs
+    first, second = (common.input_gradient(small, at, labels, None)[0] for at in (images, one))
+    summed = 0.9 * first / first.abs().mean((1, 2, 3), keepdim=True) + second / second.abs().mean((1, 2, 3), keepdim=True)
+    expected = (one + 0.02 * summed.sign()).clamp(0, 1)
+    assert (two - expected).abs().gt(1e-6).float().mean() < 0.01  # a sum near 0 may have either sign
+    with pytest.raises(ValueError, match="momentum is 1.5; it must be from 0"):
+        pgd(small, images, labels, 0.1, step_size=0.05, steps=2, momentum=1.5)
+
+
+def test_momentum_leaves_an_image_without_a_gradient_where_it_is(test_images):
+    class Flat(torch.nn.Module):
+        def forward(self, images, t1=None):
+            return torch.tensor([[1.0, 0.0]]).repeat(len(images), 5) + 0 * images.sum()
+
+    images = test_images[0][:2]
+    attacked = pgd(Flat().eval(), images, test_images[1][:2], 0.1, step_size=0.05, steps=2, momentum=0.9, random_start=False)
+    assert torch.equal(attacked, images)

@@ -186,6 +186,35 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
     assert digest(training.train(longer, tmp_path / "parts", progress=False)) == digest(at_once)
 
 
+def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alone(tmp_path, monkeypatch):
+    monkeypatch.setitem(configs.CONTINUES, "small-100", "small-10")
+    longer = dataclasses.replace(tiny_config(**LONGER), name="small-100")
+    at_once = training.train(longer, tmp_path / "once", progress=False)
+    assert training.stored_prefix(longer, tmp_path / "parts" / longer.folder) is None
+    first = training.train(dataclasses.replace(longer.first_cycles(1), name="small-10"), tmp_path / "parts", progress=False)
+    before = digest(first)
+    with pytest.raises(training.OutOfTime):
+        training.train(longer, tmp_path / "parts", budget=0.0, progress=False)
+    continued = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
+    assert digest(continued) == digest(at_once) != before == digest(artifacts.load_run(first.path))
+    assert continued.history["loss"].tolist() == at_once.history["loss"].tolist()
+    assert artifacts.load_run(first.path).name == "small-10" and len(first.history["step"]) == longer.first_cycles(1).steps
+
+
+def test_named_runs_that_continue_another_prolong_it():
+    for name, origin in configs.CONTINUES.items():
+        longer, shorter = configs.get(name), configs.get(origin)
+        assert longer.extends(dataclasses.replace(shorter, name=name)) and longer.to_dict() == configs.RunConfig.from_dict(longer.to_dict()).to_dict()
+
+
+def test_a_curriculum_decides_what_its_cycles_share_and_smooth():
+    attack = AttackConfig(epsilon=0.1, steps=3, step_size=0.05, noise=0.1, momentum=0.9, shared_pooling=True,
+                          curriculum=((1, 0.1), (2, 0.1, True)))
+    assert [(a.steps, a.shared_pooling, a.noise, a.momentum) for a in map(attack.in_cycle, range(3))] == [
+        (1, False, 0.0, 0.0), (2, True, 0.0, 0.0), (3, True, 0.1, 0.9)]
+    assert AttackConfig.from_dict(dataclasses.asdict(attack)) == attack
+
+
 def test_a_run_is_prolonged_by_cycles_only(tmp_path):
     longer = tiny_config(**LONGER)
     assert longer.extends(longer.first_cycles(1)) and not longer.extends(longer)

@@ -109,6 +109,12 @@ def check_noise(noise: float) -> None:
         raise ValueError(f"noise is {noise}; it must be from 0 to 1, a radius in pixel units")
 
 
+def check_momentum(momentum: float) -> None:
+    """ValueError unless a decay of summed gradients lies from 0 to 1."""
+    if not 0 <= momentum <= 1:
+        raise ValueError(f"momentum is {momentum}; it must be from 0 (every gradient alone) to 1 (the sum of all so far)")
+
+
 def check_gradient(gradient: str | None) -> None:
     """ValueError unless the gradient method is one of `nodelib.odeint.GRADIENTS`, or None."""
     from nodelib.odeint import GRADIENTS

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_noise, check_result,
+    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_momentum, check_noise, check_result,
     forward, input_gradient, project,
 )
 from nodelib.attacks.losses import Loss
@@ -20,12 +20,13 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         random_start: bool = True, restarts: int = 1, t1: float | Sequence[float] | None = None,
         clip: bool = True, gradient: str | None = None, seed: int = 0, allow_random_forward: bool = False,
         loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1,
-        noise: float = 0.0) -> Tensor:
+        noise: float = 0.0, momentum: float = 0.0) -> Tensor:
     """Repeated sign steps, each projected back onto the l-infinity ball; the last iterate of the best restart.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
     attacks, ICLR 2018, eq. (3) of section 2.1. With several restarts an image keeps the first restart
-    that is misclassified.
+    that is misclassified. With momentum, the iterative method of Dong, Liao, Pang, Su, Zhu, Hu and Li, Boosting
+    adversarial attacks with momentum, CVPR 2018, eq. (6) and (7).
 
     Args:
         model, images, labels, epsilon, clip, gradient, allow_random_forward, loss, logit_scale: as in `fgsm`.
@@ -38,6 +39,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         seed: of the random starts; the same seed gives the same starts on every device.
         draws: forward passes every gradient is averaged over, at least 1; for random pooling, or with noise.
         noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
+        momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is stepped along. With
+            noise and one draw, a step costs one pass and follows the average over the neighbourhoods of the steps before it.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -56,6 +59,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
             raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
     check_gradient_options(logit_scale, draws, loss, gradient)
     check_noise(noise)
+    check_momentum(momentum)
     if isinstance(t1, Sequence) and not len(t1):
         raise ValueError("t1 is an empty list of end times; give at least one, or None for the model's own")
     if restarts > 1 and isinstance(t1, Sequence):
@@ -77,10 +81,13 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
             if random_start:
                 noise = torch.rand(adversarial.shape, generator=generator, dtype=images.dtype).to(images.device)
                 adversarial = project(adversarial + epsilon * (2 * noise - 1), adversarial, epsilon, clip)
+            velocity = torch.zeros_like(adversarial)
             for _ in range(steps):
-                direction = slope(adversarial, labels[alive])[0].sign()
+                direction = slope(adversarial, labels[alive])[0]
                 with torch.no_grad():
-                    adversarial = project(adversarial + step_size * direction, images[alive], epsilon, clip)
+                    if momentum:
+                        direction = velocity = momentum * velocity + _normalised(direction)
+                    adversarial = project(adversarial + step_size * direction.sign(), images[alive], epsilon, clip)
             result[alive] = adversarial
             if restart + 1 < restarts:
                 with torch.no_grad():
@@ -88,3 +95,9 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
                 if len(alive) == 0:
                     break
     return check_result(result, images, epsilon, clip, "pgd")
+
+
+def _normalised(gradient: Tensor) -> Tensor:
+    """Every image's gradient over its mean magnitude; a gradient of zeros stays zero."""
+    size = gradient.abs().mean(dim=(1, 2, 3), keepdim=True)
+    return gradient / size.clamp_min(torch.finfo(gradient.dtype).tiny)
