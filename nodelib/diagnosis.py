@@ -32,6 +32,7 @@ MASKING = {
     "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
     "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
     "smoothed": "margin loss, gradient averaged over ten noisy copies",
+    "momentum": "margin loss, sum of the gradients at noisy points",
     "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
     "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
