@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
 from nodelib.artifacts import Run
-from nodelib.attacks.strong import library_warnings, require
+from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
@@ -125,13 +125,21 @@ def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
 
 
 def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:
-    """Of what AutoAttack's library warns before it attacks each run at its own end time; None where it is not installed."""
+    """Of what AutoAttack's library warns before and after it attacks each run at its own end time; None where it is not installed.
+
+    Before: on these images. After: of its four attacks as they are stored, where all four are.
+    """
     try:
         require("pyautoattack")
     except ImportError:
         return None
-    return {run.path.name: library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
-            for run in runs if run.config["architecture"] == "odenet"}
+    heard = {}
+    for run in runs:
+        if run.config["architecture"] == "odenet":
+            left = {name: r["accuracy"] for name in STRONG if (r := diagnosis.find(run, f"{name}-t{run.config['test_t1']:g}"))}
+            heard[run.path.name] = (library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
+                                    + (library_afterthoughts(left) if len(left) == len(STRONG) else []))
+    return heard
 
 
 def heeded(warnings: Mapping[str, Sequence[str]] | None) -> str:
