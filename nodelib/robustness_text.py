@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
+UNRESOLVED = 36.7  # minus the logarithm of the relative rounding of a double: a larger gap of logits leaves no loss to difference
 CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum", "square")
 HEADLINE = "large-100"  # the post's 92.62 %
 CHANCE = 0.1  # accuracy of a guess among ten classes
@@ -95,6 +96,24 @@ def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
     if len(mine):
         said += (f". For {HEADLINE}, the network of the headline, the adjoint has {span(100 * mine['value'])} % right at its own end "
                  f"time, on {mine['n'].max()} images")
+    return said
+
+
+def differenced(health: pd.DataFrame) -> str:
+    """How far the reference is from central differences off the kinks, over all networks and end times of `diagnosis.health_frame`."""
+    off = health[(health["name"] == "finite_difference") & (health["noise"] > 0)]
+    gaps = health[health["name"] == "logit_gap"].set_index(["run", "t1"])["value"]
+    lost = [row.value > 0.5 and gaps.get((row.run, row.t1), 0.0) > UNRESOLVED for row in off.itertuples()]
+    seen, unseen = off[[not one for one in lost]], off[list(lost)]
+    if not len(seen):
+        return "Elsewhere it has not been checked."
+    worst = seen.loc[seen["value"].idxmax()]
+    said = (f"Over {off['run'].nunique()} networks and their end times, {len(seen)} in all, the difference lies between "
+            f"{100 * seen['value'].min():.2g} and {100 * worst['value']:.2g} % (most at {worst['run']}, t = {worst['t1']:g}).")
+    if len(unseen):
+        places = " and ".join(f"{row.run} at t = {row.t1:g}" for row in unseen.itertuples())
+        said += (f" At {places} it checks nothing: the two largest logits lie {span(unseen.apply(lambda r: gaps[r['run'], r['t1']], axis=1))} "
+                 f"apart, so that the loss of a right answer is below the rounding of a double.")
     return said
 
 

@@ -170,3 +170,17 @@ def test_what_not_knowing_the_end_time_costs_has_a_sign():
 def test_published_networks_lose_points_to_autoattack():
     said = robustness_text.anchors(read_json(data_dir() / "seed.json"))
     assert "the 4 that were trained against attacks lose 0.04 to 5.8 points, and 2.92 to 15.6 from clean" in said
+
+
+def test_differences_are_judged_only_where_a_double_resolves_the_loss():
+    rows = [dict(run=run, t1=t1, name="finite_difference", noise=0.001, value=value)
+            for run, t1, value in (("a", 1.0, 0.002), ("a", 10.0, 0.03), ("b", 1.0, 0.01), ("b", 10.0, 1.0))]
+    rows += [dict(run=run, t1=t1, name="logit_gap", noise=float("nan"), value=gap)
+             for run, t1, gap in (("a", 1.0, 5.0), ("a", 10.0, 90.0), ("b", 1.0, 8.0), ("b", 10.0, 50.0))]
+    frame = pd.DataFrame(rows)
+    said = robustness_text.differenced(frame)
+    assert "Over 2 networks and their end times, 3 in all, the difference lies between 0.2 and 3 % (most at a, t = 10)." in said
+    assert "At b at t = 10 it checks nothing: the two largest logits lie 50 apart" in said
+    resolved = robustness_text.differenced(frame.replace({"value": {50.0: 20.0}}))
+    assert "between 0.2 and 1e+02 % (most at b, t = 10)" in resolved and "checks nothing" not in resolved
+    assert robustness_text.differenced(frame[frame["name"] == "logit_gap"]) == "Elsewhere it has not been checked."
