@@ -55,6 +55,15 @@ def interval(correct: int, n: int) -> str:
     return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
+def widest(sizes: Sequence[int]) -> str:
+    """How far the 95 % intervals of accuracies on so many images reach at most: one half of them right, the widest case."""
+    if not sizes:
+        return ""
+    reach = [f"{50 * (wilson(n // 2, n)[1] - wilson(n // 2, n)[0]):.0f} points on {n:,} images" for n in sorted(set(sizes), reverse=True)]
+    listed = reach[0] if len(reach) == 1 else f"{', '.join(reach[:-1])} and {reach[-1]}"
+    return f"A 95 % interval reaches at most {listed} to either side."
+
+
 def attack_times(run: Run) -> list[float]:
     """The end times at which a run has a worst case at epsilon 0.3: its own first, then the others."""
     own = run.config["test_t1"]

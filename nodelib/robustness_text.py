@@ -143,6 +143,26 @@ def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
             f"{'; '.join(said)}. {tried} {'; '.join(ranked) or 'none'}.")
 
 
+def against_epsilon(runs: Sequence[Run]) -> str:
+    """How often one attack leaves more at the next larger epsilon, which a sound one does not; says so where not measured."""
+    pairs = more = 0
+    significant = []
+    for run in runs:
+        for kind, words in (("sweep-fgsm", "FGSM"), ("sweep-pgd40", "PGD")):
+            for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith(f"{kind}-eps")}):
+                found = sorted((r for r in run.metrics if r["id"].startswith(f"{kind}-eps") and r["t1"] == t1), key=lambda r: r["epsilon"])
+                for one, other in zip(found, found[1:]):
+                    small, large = on_common(run.outcomes(one["id"]), run.outcomes(other["id"]))
+                    pairs += 1
+                    more += int(large.sum() > small.sum())
+                    if large.sum() > small.sum() and mcnemar(small, large) < SIGNIFICANCE:
+                        significant.append(f"{words} on {run.path.name} at t = {t1:g} from {one['epsilon']:g} to {other['epsilon']:g}")
+    if not pairs:
+        return "No sweep is stored yet."
+    return (f"From one epsilon to the next larger one an attack leaves more images in {more} of {pairs} cases, significantly (McNemar's p below "
+            f"{SIGNIFICANCE:g}) in {len(significant) or 'none'}{': ' + '; '.join(significant) if significant else ''}.")
+
+
 def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:
     """Of what AutoAttack's library warns before and after it attacks each run at its own end time; None where it is not installed.
 

@@ -184,3 +184,22 @@ def test_differences_are_judged_only_where_a_double_resolves_the_loss():
     resolved = robustness_text.differenced(frame.replace({"value": {50.0: 20.0}}))
     assert "between 0.2 and 1e+02 % (most at b, t = 10)" in resolved and "checks nothing" not in resolved
     assert robustness_text.differenced(frame[frame["name"] == "logit_gap"]) == "Elsewhere it has not been checked."
+
+
+def test_an_attack_that_leaves_more_at_a_larger_epsilon_is_counted(tiny_run):
+    def swept(*left):
+        bits = {f"sweep-fgsm-eps{e:g}-t1": np.arange(100) < n for e, n in zip((0.1, 0.2, 0.3), left)}
+        records = [{**record(Measurement(1.0, 100, "fgsm", e, label=f"sweep-fgsm-eps{e:g}"), bits[f"sweep-fgsm-eps{e:g}-t1"], 1, 1, "", None)}
+                   for e in (0.1, 0.2, 0.3)]
+
+        class Known(type(tiny_run)):
+            def outcomes(self, record_id):
+                return bits[record_id]
+        bare = dataclasses.replace(tiny_run, metrics=records)
+        return Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
+
+    assert "in 0 of 2 cases, significantly (McNemar's p below 0.01) in none." in robustness_text.against_epsilon([swept(50, 40, 30)])
+    assert "in 1 of 2 cases" in robustness_text.against_epsilon([swept(50, 30, 32)])
+    said = robustness_text.against_epsilon([swept(50, 30, 60)])
+    assert "in 1: FGSM on small-10-seed0 at t = 1 from 0.2 to 0.3." in said
+    assert robustness_text.against_epsilon([]) == "No sweep is stored yet."
