@@ -158,6 +158,19 @@ def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
     return said
 
 
+def fooled(frame: pd.DataFrame) -> str:
+    """Whether images that fooled a network are pulled back to their own class, from `nodelib.state_records.fooled_frame`."""
+    said = []
+    for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
+        early, late = part.iloc[0], part.iloc[-1]
+        own = [int(round(row["own"] * row["n"])) for row in (early, late)]
+        low, high = (100 * bound for bound in wilson(own[1], int(late["n"])))
+        said.append(f"of {late['n']:.0f} images that fooled {name}, {100 * early['own']:.0f} % are nearest to their own class at t = {early['t1']:g} and "
+                    f"{100 * late['own']:.0f} % [{low:.0f} to {high:.0f}] at t = {late['t1']:g}, to the class that they were taken for "
+                    f"{100 * early['said']:.0f} and {100 * late['said']:.0f} %")
+    return f"Only where the attack succeeded: {'; '.join(said)}." if said else "Images that fooled the network have not been followed alone."
+
+
 def _pair(runs: Sequence[Run], kind: str, name: str, **conditions: object) -> list[float]:
     """A measurement of all seeds of one of the pair that have it."""
     found = (state_records.value(run, name, **conditions) for run in runs if run.name == f"wide-{kind}")
