@@ -128,6 +128,16 @@ def random_end_times(evidence: Evidence) -> Verdict:
     reason = (f"{lead('small-random', small_random, 'small-100', small_100)}; "
               f"{lead('large-100', large_100, 'large-random', large_random)} (the rule asks for every pair); small-random's state "
               f"turns {'more slowly' if settles else 'no more slowly'} than that of small-100")
+    shown = []
+    for name, label in product(("large-random", "large-100", "small-10", "large-10"), ("turning", "ray_distance")):
+        try:  # shown where it exists, not judged
+            shown.append((name, label, evidence.measured(name, label, t1=100.0, part="centred", label="all", statistic="median")))
+        except Missing:
+            continue
+    figures += tuple(value_figure(f"{label.replace('_', ' ')}, {name}", values) for name, label, values in shown)
+    of = {name: values for name, label, values in shown if label == "turning"}
+    if {"large-random", "large-100"} <= set(of):
+        reason += (f", large-random's {'more slowly' if max(of['large-random']) < min(of['large-100']) else 'no more slowly'} than that of large-100")
     if helps_small and hurts_large:
         return Verdict(REPRODUCED if settles else ARTEFACT, reason, figures)
     return Verdict(IN_PART if helps_small or hurts_large else NOT_REPRODUCED, reason, figures)
