@@ -11,11 +11,13 @@ from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import AttackConfig, RunConfig
-from nodelib.measurement import wilson
+from nodelib.measurement import Measurement, wilson
 from nodelib.protocols import SWEEP_T1
+from nodelib.worst_case import survivors
 
 KINDS = ("adversarial", "standard")
 AVERAGED = "wide-adversarial-averaged"
+GAP = 5.0  # points by which one attack may leave more than all before it is called misleading
 LAST = SWEEP_T1[-1]
 STAGES = 6  # evaluations of a step of dopri5
 POST_RECIPE = (40, 0.01)  # attack steps and step size of the post's code
@@ -67,7 +69,7 @@ def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
         said[name] = f"{100 * correct.mean():.1f} % [{100 * low:.1f} to {100 * high:.1f}]"
     p = mcnemar(found["anew"], found["once"])
     verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < SIGNIFICANCE \
-        else f"at the level of {SIGNIFICANCE:g} {len(found['anew'])} images are too few to tell the two apart"
+        else "no significant difference"
     return (f"PGD with {attack.steps} steps of {attack.step_size:g} leaves {said['anew']} of {len(found['anew'])} test images with "
             f"regions drawn anew in every pass and {said['once']} with one draw for all passes: {verdict} (McNemar's p = {p:.2g})")
 
@@ -107,7 +109,7 @@ def cost_elsewhere(runs: Sequence[Run], chosen: Sequence[float] = (10.0, 1000.0)
     said += [f"on images under {test} at t = 1, {both(mean.loc[test].loc[1.0])}" for test in attacked]
     text = "; ".join(said)
     steps = abs(clean.loc[1.0, "adversarial"] - clean.loc[1.0, "standard"]) / STAGES
-    few = " So the comparison at end time 1 hangs on a step or two of the solver, and says little by itself." if steps <= 2 else ""
+    few = f" So the comparison at end time 1 hangs on {'one step' if steps <= 1 else 'two steps'} of the solver, and says little by itself." if steps <= 2 else ""
     return f"{text[0].upper()}{text[1:]}.{few}"
 
 
@@ -174,7 +176,8 @@ def why_blind(runs: Sequence[Run]) -> str:
     signs = [100 * r["value"] for r in run.measurements if r["name"] == "sign_agreement" and r["t1"] == 1.0
              and (r["settings"]["gradient"], r["settings"]["rtol"]) == ("exact", 1e-3)]
     if signs:
-        said.append(f"The gradient is not wrong: {signs[-1]:.0f} % of its signs are the flow's.")
+        said.append(f"At clean images the gradient is not wrong: {signs[-1]:.0f} % of its signs are the flow's (along the attack that has not been "
+                    f"measured).")
     changes = [name for name in ("margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6") if name in found]
     low, high = (f"{100 * f(found[name]['accuracy'] for name in changes):.1f}" for f in (min, max))
     better = [name for name in changes if found[name]["accuracy"] < plain["accuracy"]
@@ -197,9 +200,9 @@ def why_blind(runs: Sequence[Run]) -> str:
         said.append(f"{alone['settings']['steps']} such steps from {alone['settings']['restarts']} starts leave {per_cent_of(alone)}, "
                     f"{usual['settings']['steps']} plain ones {100 * kept / alone['n']:.1f} % of the same images.")
     if not better and tight["accuracy"] < plain["accuracy"] - 0.1:
-        said.append("So it is the loss that misleads: its gradient at a point is right and does not lead to where Square finds it high. Its "
-                    "max pooling passes a gradient to one pixel of each region, and training against attacks of a few steps can teach a "
-                    "network to stop such attacks without resisting others.")
+        said.append("So it is the loss that misleads: its gradient at a point does not lead to where Square finds it high. That training against "
+                    "attacks of a few steps can teach a network to stop such attacks without resisting others is known; which part of this "
+                    "network does it has not been tested.")
     return " ".join(said)
 
 
@@ -213,8 +216,8 @@ def averaged_recipe(config: RunConfig) -> str:
     attack, (_, _, length) = config.adversarial.in_cycle(len(config.cycles) - 1), config.cycle(config.steps - 1)
     epochs = length // config.steps_per_epoch
     return (f"`{config.name}` takes over where `{configs.CONTINUES[config.name]}` ended and is trained for {epochs} more epoch"
-            f"{'s' if epochs > 1 else ''}, against {attack.steps} steps of {attack.step_size:g} along the sum of gradients at points within "
-            f"{attack.noise:g} of the image")
+            f"{'s' if epochs > 1 else ''}, against {attack.steps} steps of {attack.step_size:g} along the sum of gradients, each at a point within "
+            f"{attack.noise:g} of where the attack is")
 
 
 def averaged_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
@@ -241,17 +244,22 @@ def averaged(runs: Sequence[Run]) -> str:
     found = [run and next((r for r in run.metrics if r["id"] == "worst-t1"), None) for run in (before, after)]
     if None in found:
         return "What all attacks together leave of it is not measured yet."
-    a, b = on_common(*(run.outcomes("worst-t1") for run in (before, after)))
+    shared = [name for name in found[0]["combines"] if name in found[1]["combines"]]
+    n = min(record["n"] for record in found)
+    a, b = (survivors([r for r in run.metrics if r["id"] in shared], run.outcomes, Measurement(1.0, n, "worst", pair.EPSILON))[0]
+            for run in (before, after))
     p = mcnemar(a, b)
     change = "no significant difference" if p >= SIGNIFICANCE else "a gain" if b.mean() > a.mean() else "a loss"
-    usual = next((r for r in after.metrics if r["id"] == "pgd40-exact-t1"), None)
-    said = (f"On the same {len(a)} images all attacks together leave {100 * a.mean():.1f} % before and {100 * b.mean():.1f} % after: {change} "
-            f"(McNemar's p = {p:.2g}).")
+    usual = next((r for r in after.metrics if r["id"] == "pgd10-exact-t1"), None)
+    said = (f"On the same {n} images the attacks that both were tried with, together, leave {100 * a.mean():.1f} % before and "
+            f"{100 * b.mean():.1f} % after: {change} (McNemar's p = {p:.2g}). Summed gradients are what it was trained against, so that "
+            f"Square, which uses none, is the independent test; and how much of the change is due to one more epoch, of any attack, has not "
+            f"been told apart.")
     if usual is not None:
         kept, left = on_common(after.outcomes(usual["id"]), after.outcomes("worst-t1"))
-        gap = 100 * (kept.mean() - left.mean())
-        said += (f" What plain PGD leaves of it still overstates what is there, by {gap:.1f} points." if gap > 5 else
-                 f" And what plain PGD leaves of it is now close to what is there: {gap:.1f} points lie between them.")
+        gap, words = 100 * (kept.mean() - left.mean()), f"ten steps of plain PGD leave {100 * kept.mean():.1f} %"
+        said += (f" {words.capitalize()} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
+                 f" {words.capitalize()} of it, {gap:.1f} points more than all attacks together.")
     return said
 
 

@@ -138,13 +138,13 @@ def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
                     ranked.append(f"{methods[one]} and {methods[other]} on {place} (p = {p:.1g})")
     if not said:
         return "No network has been attacked along all three gradients yet."
-    tried = f"Of {3 * len(said)} pairs of gradients McNemar's test tells apart, at a p below {SIGNIFICANCE:g},"
+    tried = f"McNemar's test (p below {SIGNIFICANCE:g}) separates {len(ranked)} of {3 * len(said)} pairs of gradients"
     return (f"One step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the reference leaves "
-            f"{'; '.join(said)}. {tried} {'; '.join(ranked) or 'none'}.")
+            f"{'; '.join(said)}. {tried}{': ' + '; '.join(ranked) if ranked else ''}.")
 
 
 def against_epsilon(runs: Sequence[Run]) -> str:
-    """How often one attack leaves more at the next larger epsilon, which a sound one does not; says so where not measured."""
+    """How often one attack leaves more at the next larger epsilon, as a poor one may; says so where not measured."""
     pairs = more = 0
     significant = []
     for run in runs:
@@ -215,13 +215,13 @@ def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
                     (fewer if after.sum() < before.sum() else more).append(said)
     if not judged:
         return "In no column does the plain attack leave anything that another could take."
-    parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
+    parts = [f"significantly {word} (McNemar's p below {SIGNIFICANCE:g}) is left by: {'; '.join(said)}"
              for word, said in (("less", fewer), ("more", more)) if said]
     where = ("In the only column in which the plain attack leaves something, " if judged == 1 else
              f"Of the {judged} columns in which the plain attack leaves something, ")
     none = "no" if judged == 1 else "in none does a"
     tail = "leaves" if judged == 1 else "leave"
-    return where + (f"what leaves {'; and '.join(parts)}." if parts else
+    return where + (f"{'; '.join(parts)}." if parts else
                     f"{none} change of the attack {tail} significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
 
 
@@ -239,7 +239,7 @@ def beyond_the_attack(runs: Sequence[Run], epsilon: float) -> str:
         hides = min(drawn["expectation"]) > max(drawn["plain"])
         said.append(f"At epsilon {epsilon:g} pooling that is drawn anew keeps {span(drawn['random-pooling'])} % against the gradient of one "
                     f"draw and {span(drawn['expectation'])} % against that of ten, where fixed pooling keeps {span(drawn['plain'])} %"
-                    + (": the draws do protect there, and less than one draw's gradient makes believe." if hides else "."))
+                    + (": one draw's gradient makes the draws look stronger than ten steps along that of ten show, and more draws or steps may leave still less." if hides else "."))
     for run, t1, suffix in diagnosis.masked(runs):
         plain, tight = (diagnosis.find(run, f"mask-{name}{suffix}") for name in ("plain", "tolerance-1e-6"))
         if tight is None or not plain["correct"]:
@@ -303,7 +303,7 @@ def contrast(runs: Sequence[Run]) -> str:
     if not said:
         return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
     absent = [run.name for run in runs if run.name in PAIR and run.name not in {bound.name for bound, _ in bounds}]
-    return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
+    return (f"Of the pair of the next chapter, through the same set and the diagnoses of masks above, {' and '.join(said)} (95 % interval in parentheses)"
             + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".") + blind_ahead([run for run, _ in bounds])
             + (f" {', '.join(dict.fromkeys(absent))} has not been through all of it; the next chapter gives what is left so far." if absent else ""))
 

@@ -66,8 +66,8 @@ def test_signs_are_told_at_the_own_end_time_and_at_the_last():
 
 
 @pytest.mark.parametrize("left, said", [
-    ((1, 2, 0), "Of 3 pairs of gradients McNemar's test tells apart, at a p below 0.01, none."),
-    ((1, 2, 20), "below 0.01, the adjoint and the reference on small-10-seed0 at t = 100 (p = 4e-06); the exact gradient and the reference on")])
+    ((1, 2, 0), "McNemar's test (p below 0.01) separates 0 of 3 pairs of gradients."),
+    ((1, 2, 20), "separates 2 of 3 pairs of gradients: the adjoint and the reference on small-10-seed0 at t = 100 (p = 4e-06); the exact gradient and the reference on")])
 def test_gradients_are_ranked_by_mcnemar_on_the_images_that_all_saw(tiny_run, left, said):
     def step(method, count, n):
         return Measurement(100.0, n, "fgsm", 0.3, label=f"fgsm-by-{method}-eps0.3"), count
@@ -95,8 +95,8 @@ def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run
     assert told(0, 0, 0) == "In no column does the plain attack leave anything that another could take."
     assert told(20, 19, 21).startswith("In the only column in which the plain attack leaves something, no change of the attack leaves")
     said = told(20, 5, 40)
-    assert "what leaves significantly less than the plain attack (McNemar's p below 0.01): margin loss in small-10-seed0" in said
-    assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
+    assert "significantly less (McNemar's p below 0.01) is left by: margin loss in small-10-seed0" in said
+    assert "(10.0 against 40.0 %); significantly more (McNemar" in said and "continuous adjoint" in said
 
 
 def test_what_changes_the_network_is_told_apart_from_what_changes_the_attack(tiny_run):
@@ -106,7 +106,7 @@ def test_what_changes_the_network_is_told_apart_from_what_changes_the_attack(tin
     drawn = [at("mask-plain-eps0.1", 10), at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 25)]
     solver = [at("mask-plain", 20, 0.3), at("mask-tolerance-1e-6", 2, 0.3)]
     said = robustness_text.beyond_the_attack([run_of(tiny_run, "small-100", *drawn, *solver)], 0.1)
-    assert "keeps 60 % against the gradient of one draw and 50 % against that of ten, where fixed pooling keeps 20 %: the draws" in said
+    assert "keeps 60 % against the gradient of one draw and 50 % against that of ten, where fixed pooling keeps 20 %: one draw's gradient makes" in said
     assert "keeps 4.0 % at epsilon 0.3 in place of 40.0 % (p = 8e-06)" in said
     nothing = run_of(tiny_run, "small-100", drawn[0], at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 9), solver[0],
                      at("mask-tolerance-1e-6", 19, 0.3))
