@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from nodelib import state_records
+from nodelib import dynamics, state_records
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import ROWS
-from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, SAME_CLASS, SMALL_ANGLE, STANDARD, TURNING_SETTLED
+from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
 from nodelib.measurement import wilson
 from nodelib.pair_text import KINDS, span
 
@@ -140,6 +140,21 @@ def constant(frame: pd.DataFrame, judged: str = ADVERSARIAL) -> str:
     said = (f"In {listed} the norm grows in proportion to time and the velocity keeps its direction within {SMALL_ANGLE:g} degrees, with the "
             f"drift and without: that is what claim C16 describes")
     return said + ("." if judged in names else f", though not in {judged}, of which the post says it." if judged in set(frame["run"]) else ".")
+
+
+def forced(runs: Sequence[Run]) -> str:
+    """By how much of its norm the common drift alone moves a state from t = 100 to 500, in the networks that C13 judges."""
+    shares = {}
+    for run in runs:
+        size = state_records.value(run, "norm", t1=100.0) if run.name in PERSISTENT else math.nan
+        if not math.isnan(size):
+            drift = dynamics.common_drift(run.load_model().block.func, run.config["size"])
+            shares.setdefault(run.name, []).append(400 * float(dynamics.norm(drift.velocity)) / size)
+    if not shares:
+        return "How far the common drift alone moves their states is not measured yet."
+    least = min(map(min, shares.values()))
+    said = f"The common drift alone moves the median state of {', '.join(shares)} by {span(v for of in shares.values() for v in of)} of its norm in that time"
+    return said + (", so that none of them could meet that, whatever it does besides." if least > SMALL_CHANGE else ".")
 
 
 def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
