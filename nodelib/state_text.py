@@ -43,8 +43,7 @@ def directions(frame: pd.DataFrame) -> str:
     found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
     settled = sorted((name for name in found if not math.isinf(max(found[name]))), key=lambda name: max(found[name]))
     moving = ", ".join(name for name in found if name not in settled)
-    said = ", ".join(f"{name} ({'below that rate ' if max(found[name]) >= LAST else ''}at t = {times(found[name])}"
-                     f"{', the last time measured, only' if max(found[name]) >= LAST else ''})" for name in settled)
+    said = ", ".join(f"{name} ({'only at the last time, ' if max(found[name]) >= LAST else ''}at t = {times(found[name])})" for name in settled)
     if moving:
         said += f" and not in {moving}" if settled else f"none of {moving}"
     return (f"The direction of the median image, without the drift that all images share, settles by t = 1000 in {said} "
