@@ -200,9 +200,8 @@ def why_blind(runs: Sequence[Run]) -> str:
         said.append(f"{alone['settings']['steps']} such steps from {alone['settings']['restarts']} starts leave {per_cent_of(alone)}, "
                     f"{usual['settings']['steps']} plain ones {100 * kept / alone['n']:.1f} % of the same images.")
     if not better and tight["accuracy"] < plain["accuracy"] - 0.1:
-        said.append("So it is the loss that misleads: its gradient at a point does not lead to where Square finds it high. That training against "
-                    "attacks of a few steps can teach a network to stop such attacks without resisting others is known; which part of this "
-                    "network does it has not been tested.")
+        said.append("So it is the loss that misleads: its gradient at a point does not lead to where Square finds it high. Which part of this "
+                    "network does that has not been tested.")
     return " ".join(said)
 
 

@@ -180,8 +180,8 @@ def fooled(frame: pd.DataFrame) -> str:
         own = [int(round(row["own"] * row["n"])) for row in (early, late)]
         low, high = (100 * bound for bound in wilson(own[1], int(late["n"])))
         said.append(f"of {late['n']:.0f} images that fooled {name}, {100 * early['own']:.0f} % are nearest to their own class at t = {early['t1']:g} and "
-                    f"{100 * late['own']:.0f} % [{low:.0f} to {high:.0f}] at t = {late['t1']:g}, to the class that they were taken for "
-                    f"{100 * early['said']:.0f} and {100 * late['said']:.0f} %")
+                    f"{100 * late['own']:.0f} % [{low:.0f} to {high:.0f}] at t = {late['t1']:g}; nearest to the class predicted at "
+                    f"t = {early['t1']:g} are {100 * early['said']:.0f} %, then {100 * late['said']:.0f} %")
     return f"Only where the attack succeeded: {'; '.join(said)}." if said else "Images that fooled the network have not been followed alone."
 
 

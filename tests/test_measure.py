@@ -212,4 +212,4 @@ def test_fooled_images_are_told_with_their_number(tiny_run):
     rows = [dict(run="wide-adversarial", seed=0, t1=t1, n=50, own=own, said=said, angle=1.0) for t1, own, said in ((1.0, 0.1, 0.8), (1000.0, 0.5, 0.2))]
     told = state_text.fooled(pd.DataFrame(rows))
     assert "of 50 images that fooled wide-adversarial, 10 % are nearest to their own class at t = 1 and 50 % [37 to 63] at t = 1000" in told
-    assert told.endswith("80 and 20 %.") and "not been followed" in state_text.fooled(state_records.fooled_frame([]))
+    assert told.endswith("nearest to the class predicted at t = 1 are 80 %, then 20 %.") and "not been followed" in state_text.fooled(state_records.fooled_frame([]))
