@@ -55,9 +55,10 @@ def step_profile(func: Callable, y0: Tensor, t1: float, *, rtol: float = 1e-3, a
         states = odeint(func, y0, (*times, t1), rtol=rtol, atol=atol).y if times else y0[None]
         rows = []
         for t, h, y in zip(times, first.step_sizes, states):
-            f = func(torch.tensor(t), y)
+            at = torch.tensor(t, dtype=y.dtype)  # float32 would round t by more than the difference below at large t
+            f = func(at, y)
             small = 1e-5
-            change = (func(torch.tensor(t + small), y + small * f) - func(torch.tensor(t - small), y - small * f)) / (2 * small)
+            change = (func(at + small, y + small * f) - func(at - small, y - small * f)) / (2 * small)
             rows.append({"t": t, "h": h, "error": local_error(func, t, y, probe),
                          "rate": float(change.norm() / f.norm()), "speed": float(rms_norm(f))})
     return pd.DataFrame(rows)
@@ -76,13 +77,16 @@ def correlations(func: Callable, y0: Tensor, t1: float, tolerances: Sequence[flo
         func: (t, y) -> dy/dt; y0: N initial states, float64, (N, ...); t1: end time; tolerances: rtol = atol.
 
     Returns:
-        one row per state and tolerance: image (its number), t1, tolerance, error, rate, speed.
+        one row per state and tolerance: image (its number), t1, tolerance, error, rate, speed, and late_error, late_rate,
+        late_speed without the first third of the steps, in which the controller grows from a cautious start.
     """
     rows = []
     for tolerance in tolerances:
         for i in range(len(y0)):
             profile = step_profile(func, y0[i : i + 1], t1, rtol=tolerance, atol=tolerance, probe=probe)
-            rows.append({"image": i, "t1": t1, "tolerance": tolerance, **rank_correlations(profile)})
+            late = rank_correlations(profile.iloc[len(profile) // 3:])
+            rows.append({"image": i, "t1": t1, "tolerance": tolerance, **rank_correlations(profile),
+                         **{f"late_{name}": value for name, value in late.items()}})
     return pd.DataFrame(rows)
 
 

@@ -32,6 +32,7 @@ MASKING = {
     "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
     "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
     "smoothed": "margin loss, gradient averaged over ten noisy copies",
+    "momentum": "margin loss, sum of the gradients at noisy points",
     "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
     "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
@@ -52,6 +53,15 @@ def interval(correct: int, n: int) -> str:
     """"12.5 (11.0 to 14.1)": accuracy in per cent with its 95 % interval."""
     low, high = wilson(correct, n)
     return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def widest(sizes: Sequence[int]) -> str:
+    """How far the 95 % intervals of accuracies on so many images reach at most: one half of them right, the widest case."""
+    if not sizes:
+        return ""
+    reach = [f"{50 * (wilson(n // 2, n)[1] - wilson(n // 2, n)[0]):.0f} points on {n:,} images" for n in sorted(set(sizes), reverse=True)]
+    listed = reach[0] if len(reach) == 1 else f"{', '.join(reach[:-1])} and {reach[-1]}"
+    return f"A 95 % interval reaches at most {listed} to either side."
 
 
 def attack_times(run: Run) -> list[float]:

@@ -109,6 +109,10 @@ def describe_attack(record: dict) -> str:
         words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
     if (settings.get("draws") or 1) > 1:
         words.append(f"{settings['draws']} draws" + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
+    elif settings.get("noise"):
+        words.append(f"noise of {settings['noise']:g}")
+    if settings.get("momentum"):
+        words.append(f"momentum {settings['momentum']:g}")
     if record.get("gradient") not in ("exact", "none", None):
         words.append(f"{record['gradient']} gradient")
     if record.get("source") not in ("white-box", None):
@@ -119,7 +123,8 @@ def describe_attack(record: dict) -> str:
 def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSILON) -> pd.DataFrame:
     """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
 
-    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier attacks had left it nothing; "none" first, then by what they leave, the
+    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier attacks had left it nothing; after, whether
+    it tried only what earlier attacks had left; "none" first, then by what they leave, the
     most first, and the worst case per image last, whatever number of images the others ran on. Of one attack, the record on most images.
     """
     rows = []
@@ -129,9 +134,10 @@ def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSI
             if clean or (r["attack"] != "none" and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
                 rows.append({"network": kind(run), "seed": run.seed, "attack": "none" if clean else describe_attack(r),
                              "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
+                             "after": (r["settings"] or {}).get("dropped") is not None,
                              "idle": ((r["settings"] or {}).get("dropped") or 0) >= r["n"],
                              "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
-    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle", "order"])
+    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle", "after", "order"])
     # an attack on most images only: the diagnoses repeat some on fewer
     frame = frame.sort_values("n", ascending=False, kind="stable").drop_duplicates(["network", "seed", "attack"])
     keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))

@@ -141,7 +141,7 @@ def leaky(runs: Sequence[Run]) -> str:
     for row in state_records.ray_frame([run for run in runs if run.config["leaky"]]).itertuples():
         where = "" if row.on_a_ray == 0 else f", {'all at the same one' if row.distinct == 1 else f'at {row.distinct:.0f} of them'}"
         said.append(f"{_images(row.on_a_ray, row.n)} in {row.run}{where}")
-    return f"In the leaky controls so many images end at an equilibrium: {'; '.join(said)}." if said else "No leaky control is measured yet."
+    return f"Of the leaky controls' images these end at an equilibrium: {'; '.join(said)}." if said else "No leaky control is measured yet."
 
 
 def leaky_notes(runs: Sequence[Run]) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
 from nodelib.artifacts import Run
-from nodelib.attacks.strong import library_warnings, require
+from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "square")
+UNRESOLVED = 36.7  # minus the logarithm of the relative rounding of a double: a larger gap of logits leaves no loss to difference
+CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum", "square")
 HEADLINE = "large-100"  # the post's 92.62 %
 CHANCE = 0.1  # accuracy of a guess among ten classes
 
@@ -98,6 +99,24 @@ def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
     return said
 
 
+def differenced(health: pd.DataFrame) -> str:
+    """How far the reference is from central differences off the kinks, over all networks and end times of `diagnosis.health_frame`."""
+    off = health[(health["name"] == "finite_difference") & (health["noise"] > 0)]
+    gaps = health[health["name"] == "logit_gap"].set_index(["run", "t1"])["value"]
+    lost = [row.value > 0.5 and gaps.get((row.run, row.t1), 0.0) > UNRESOLVED for row in off.itertuples()]
+    seen, unseen = off[[not one for one in lost]], off[list(lost)]
+    if not len(seen):
+        return "Elsewhere it has not been checked."
+    worst = seen.loc[seen["value"].idxmax()]
+    said = (f"Over {off['run'].nunique()} networks and their end times, {len(seen)} in all, the difference lies between "
+            f"{100 * seen['value'].min():.2g} and {100 * worst['value']:.2g} % (most at {worst['run']}, t = {worst['t1']:g}).")
+    if len(unseen):
+        places = " and ".join(f"{row.run} at t = {row.t1:g}" for row in unseen.itertuples())
+        said += (f" At {places} it checks nothing: the two largest logits lie {span(unseen.apply(lambda r: gaps[r['run'], r['t1']], axis=1))} "
+                 f"apart, so that the loss of a right answer is below the rounding of a double.")
+    return said
+
+
 def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
     """How many images one step leaves by adjoint, exact and reference gradient, and which of the three McNemar's test tells apart.
 
@@ -119,19 +138,47 @@ def by_gradient(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
                     ranked.append(f"{methods[one]} and {methods[other]} on {place} (p = {p:.1g})")
     if not said:
         return "No network has been attacked along all three gradients yet."
-    tried = f"Of {3 * len(said)} pairs of gradients McNemar's test tells apart, at a p below {SIGNIFICANCE:g},"
+    tried = f"McNemar's test (p below {SIGNIFICANCE:g}) separates {len(ranked)} of {3 * len(said)} pairs of gradients"
     return (f"One step of {epsilon:g} along the signs of the adjoint, of the exact gradient and of the reference leaves "
-            f"{'; '.join(said)}. {tried} {'; '.join(ranked) or 'none'}.")
+            f"{'; '.join(said)}. {tried}{': ' + '; '.join(ranked) if ranked else ''}.")
+
+
+def against_epsilon(runs: Sequence[Run]) -> str:
+    """How often one attack leaves more at the next larger epsilon, as a poor one may; says so where not measured."""
+    pairs = more = 0
+    significant = []
+    for run in runs:
+        for kind, words in (("sweep-fgsm", "FGSM"), ("sweep-pgd40", "PGD")):
+            for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith(f"{kind}-eps")}):
+                found = sorted((r for r in run.metrics if r["id"].startswith(f"{kind}-eps") and r["t1"] == t1), key=lambda r: r["epsilon"])
+                for one, other in zip(found, found[1:]):
+                    small, large = on_common(run.outcomes(one["id"]), run.outcomes(other["id"]))
+                    pairs += 1
+                    more += int(large.sum() > small.sum())
+                    if large.sum() > small.sum() and mcnemar(small, large) < SIGNIFICANCE:
+                        significant.append(f"{words} on {run.path.name} at t = {t1:g} from {one['epsilon']:g} to {other['epsilon']:g}")
+    if not pairs:
+        return "No sweep is stored yet."
+    return (f"From one epsilon to the next larger one an attack leaves more images in {more} of {pairs} cases, significantly (McNemar's p below "
+            f"{SIGNIFICANCE:g}) in {len(significant) or 'none'}{': ' + '; '.join(significant) if significant else ''}.")
 
 
 def warnings_of(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]] | None:
-    """Of what AutoAttack's library warns before it attacks each run at its own end time; None where it is not installed."""
+    """Of what AutoAttack's library warns before and after it attacks each run at its own end time; None where it is not installed.
+
+    Before: on these images. After: of its four attacks as they are stored, where all four are.
+    """
     try:
         require("pyautoattack")
     except ImportError:
         return None
-    return {run.path.name: library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
-            for run in runs if run.config["architecture"] == "odenet"}
+    heard = {}
+    for run in runs:
+        if run.config["architecture"] == "odenet":
+            left = {name: r["accuracy"] for name in STRONG if (r := diagnosis.find(run, f"{name}-t{run.config['test_t1']:g}"))}
+            heard[run.path.name] = (library_warnings(run.load_model(), images, labels, t1=run.config["test_t1"])
+                                    + (library_afterthoughts(left) if len(left) == len(STRONG) else []))
+    return heard
 
 
 def heeded(warnings: Mapping[str, Sequence[str]] | None) -> str:
@@ -168,13 +215,13 @@ def unmasked(runs: Sequence[Run], epsilons: Sequence[float]) -> str:
                     (fewer if after.sum() < before.sum() else more).append(said)
     if not judged:
         return "In no column does the plain attack leave anything that another could take."
-    parts = [f"significantly {word} than the plain attack (McNemar's p below {SIGNIFICANCE:g}): {'; '.join(said)}"
+    parts = [f"significantly {word} (McNemar's p below {SIGNIFICANCE:g}) is left by: {'; '.join(said)}"
              for word, said in (("less", fewer), ("more", more)) if said]
     where = ("In the only column in which the plain attack leaves something, " if judged == 1 else
              f"Of the {judged} columns in which the plain attack leaves something, ")
     none = "no" if judged == 1 else "in none does a"
     tail = "leaves" if judged == 1 else "leave"
-    return where + (f"what leaves {'; and '.join(parts)}." if parts else
+    return where + (f"{'; '.join(parts)}." if parts else
                     f"{none} change of the attack {tail} significantly less or more (McNemar's p below {SIGNIFICANCE:g}).")
 
 
@@ -192,7 +239,7 @@ def beyond_the_attack(runs: Sequence[Run], epsilon: float) -> str:
         hides = min(drawn["expectation"]) > max(drawn["plain"])
         said.append(f"At epsilon {epsilon:g} pooling that is drawn anew keeps {span(drawn['random-pooling'])} % against the gradient of one "
                     f"draw and {span(drawn['expectation'])} % against that of ten, where fixed pooling keeps {span(drawn['plain'])} %"
-                    + (": the draws do protect there, and less than one draw's gradient makes believe." if hides else "."))
+                    + (": one draw's gradient makes the draws look stronger than ten steps along that of ten show, and more draws or steps may leave still less." if hides else "."))
     for run, t1, suffix in diagnosis.masked(runs):
         plain, tight = (diagnosis.find(run, f"mask-{name}{suffix}") for name in ("plain", "tolerance-1e-6"))
         if tight is None or not plain["correct"]:
@@ -256,7 +303,7 @@ def contrast(runs: Sequence[Run]) -> str:
     if not said:
         return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
     absent = [run.name for run in runs if run.name in PAIR and run.name not in {bound.name for bound, _ in bounds}]
-    return (f"Of the pair of the next chapter, through the same set, {' and '.join(said)} (95 % interval in parentheses)"
+    return (f"Of the pair of the next chapter, through the same set and the diagnoses of masks above, {' and '.join(said)} (95 % interval in parentheses)"
             + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".") + blind_ahead([run for run, _ in bounds])
             + (f" {', '.join(dict.fromkeys(absent))} has not been through all of it; the next chapter gives what is left so far." if absent else ""))
 

@@ -195,6 +195,17 @@ def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
                                        "on", "n_on", "distinct"])
 
 
+def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Where images go that fooled the network: columns run, seed, t1, n, own, said (shares nearest to their own class and to
+    the class they are taken for), angle (median in degrees between their centred direction and their clean image's)."""
+    rows = [{"run": run.name, "seed": run.seed, "t1": t1, "n": found["n"], "own": found["value"],
+             "said": value(run, "nearest_said", images="fooled", t1=t1, statistic="mean"),
+             "angle": value(run, "attacked_angle", images="fooled", t1=t1)}
+            for run in runs for t1 in SNAPSHOTS
+            if (found := look_up(run, "nearest_class", images="fooled", t1=t1, statistic="mean")) is not None]
+    return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "own", "said", "angle"])
+
+
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Where attacked images go: columns run, seed, t1, n, clean, attacked, angle, relative.
 

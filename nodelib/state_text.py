@@ -7,10 +7,10 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from nodelib import state_records
+from nodelib import dynamics, state_records
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import ROWS
-from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, SAME_CLASS, SMALL_ANGLE, STANDARD, TURNING_SETTLED
+from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
 from nodelib.measurement import wilson
 from nodelib.pair_text import KINDS, span
 
@@ -43,8 +43,7 @@ def directions(frame: pd.DataFrame) -> str:
     found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
     settled = sorted((name for name in found if not math.isinf(max(found[name]))), key=lambda name: max(found[name]))
     moving = ", ".join(name for name in found if name not in settled)
-    said = ", ".join(f"{name} ({'below that rate ' if max(found[name]) >= LAST else ''}at t = {times(found[name])}"
-                     f"{', the last time measured, only' if max(found[name]) >= LAST else ''})" for name in settled)
+    said = ", ".join(f"{name} ({'only at the last time, ' if max(found[name]) >= LAST else ''}at t = {times(found[name])})" for name in settled)
     if moving:
         said += f" and not in {moving}" if settled else f"none of {moving}"
     return (f"The direction of the median image, without the drift that all images share, settles by t = 1000 in {said} "
@@ -142,6 +141,21 @@ def constant(frame: pd.DataFrame, judged: str = ADVERSARIAL) -> str:
     return said + ("." if judged in names else f", though not in {judged}, of which the post says it." if judged in set(frame["run"]) else ".")
 
 
+def forced(runs: Sequence[Run]) -> str:
+    """By how much of its norm the common drift alone moves a state from t = 100 to 500, in the networks that C13 judges."""
+    shares = {}
+    for run in runs:
+        size = state_records.value(run, "norm", t1=100.0) if run.name in PERSISTENT else math.nan
+        if not math.isnan(size):
+            drift = dynamics.common_drift(run.load_model().block.func, run.config["size"])
+            shares.setdefault(run.name, []).append(400 * float(dynamics.norm(drift.velocity)) / size)
+    if not shares:
+        return "How far the common drift alone moves their states is not measured yet."
+    least = min(map(min, shares.values()))
+    said = f"The common drift alone moves the median state of {', '.join(shares)} by {span(v for of in shares.values() for v in of)} of its norm in that time"
+    return said + (", so that none of them could meet that, whatever it does besides." if least > SMALL_CHANGE else ".")
+
+
 def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
     """Where attacked images of a run end, from `nodelib.state_records.attacked_frame`; None where not measured."""
     rows = {t1: frame[(frame["run"] == name) & (frame["t1"] == t1)] for t1 in (1.0, 1000.0)}
@@ -156,6 +170,19 @@ def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
         said += (f" The angle between the mean states of a 6 and a 4, drift included, shrinks by "
                  f"{'more' if min(late['relative']) > max(early['relative']) else 'less'} meanwhile: all directions draw together.")
     return said
+
+
+def fooled(frame: pd.DataFrame) -> str:
+    """Whether images that fooled a network are pulled back to their own class, from `nodelib.state_records.fooled_frame`."""
+    said = []
+    for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
+        early, late = part.iloc[0], part.iloc[-1]
+        own = [int(round(row["own"] * row["n"])) for row in (early, late)]
+        low, high = (100 * bound for bound in wilson(own[1], int(late["n"])))
+        said.append(f"of {late['n']:.0f} images that fooled {name}, {100 * early['own']:.0f} % are nearest to their own class at t = {early['t1']:g} and "
+                    f"{100 * late['own']:.0f} % [{low:.0f} to {high:.0f}] at t = {late['t1']:g}; nearest to the class predicted at "
+                    f"t = {early['t1']:g} are {100 * early['said']:.0f} %, then {100 * late['said']:.0f} %")
+    return f"Only where the attack succeeded: {'; '.join(said)}." if said else "Images that fooled the network have not been followed alone."
 
 
 def _pair(runs: Sequence[Run], kind: str, name: str, **conditions: object) -> list[float]:

@@ -165,8 +165,11 @@ def differs_in(control: str) -> str:
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
              "head_scale": f"head scaled by {config.head_scale:g}", "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
-    if config.adversarial is not None and base.adversarial is not None and config.adversarial.momentum != base.adversarial.momentum:
-        words["adversarial"] = "the last epoch against averaged gradients"
+    if config.adversarial is not None and base.adversarial is not None:
+        mine, theirs = ([config_.adversarial.in_cycle(k) for k in range(max(1, len(config_.cycles)))] for config_ in (config, base))
+        weaker = max(a.steps for a in mine) < max(a.steps for a in theirs)
+        words["adversarial"] = ("the last epoch against averaged gradients" if mine[-1].momentum != theirs[-1].momentum else
+                                f"trained against {'fewer' if weaker else 'other'} attack steps")
     return f"{base.name}: " + ", ".join(said for field, said in words.items() if getattr(config, field) != getattr(base, field))
 
 

@@ -27,11 +27,17 @@ def in_words(comparison: list[Comparison]) -> str:
     own = [entry for entry in left if entry.t1 == get(entry.run).test_t1]
     if left:
         said += (f" Most telling are the attacked figures of {LITTLE:g} % and more, where there was something left to reproduce: "
-                 f"{count(left)} do" + (f", and {count(own)} at a network's own end time" if own else "") + ".")
+                 f"{count(left)} do{_named(left)}" + (f", and {count(own)} at a network's own end time" if own else "") + ".")
     if len(comparison) < total:
         said += (f" {len(comparison)} of the {total} figures, from {len({entry.run for entry in comparison})} of {len(ROWS)} "
                  f"networks, have a counterpart so far.")
     return said
+
+
+def _named(entries: list[Comparison]) -> str:
+    """The reproduced ones of some entries, in parentheses; empty where there are none or many."""
+    found = [f"{entry.run} at {entry.t1:g}" for entry in entries if entry.reproduced]
+    return f" ({', '.join(found)})" if 0 < len(found) <= 4 else ""
 
 
 def recipe(runs: list[Run]) -> str:
@@ -149,10 +155,9 @@ def inverted(table_cells: list[Cell], runs: Sequence[Run] = ()) -> str:
                           if r["id"] == f"pgd40-exact-t{cell.t1:g}"), None)
             if forty:
                 run, record = forty
-                n, tried = record["n"], record["n"] - (record["settings"].get("dropped") or 0)
-                words += (f"; of {n:,} images of {run.path.name}, of which it classifies "
-                          f"{100 * run.outcomes(f'none-t{cell.t1:g}')[:n].mean():.1f} % when clean, all attacks up to forty steps together leave "
-                          f"{per_cent([record])} %, the forty steps breaking {tried - record['correct']} of the {tried} images left to them")
+                n = record["n"]
+                words += (f"; of {n:,} images of {run.path.name}, {100 * run.outcomes(f'none-t{cell.t1:g}')[:n].mean():.1f} % of them right when clean, all "
+                          f"attacks up to forty steps together leave {per_cent([record])} %")
             found.append(f"{cell.run} at {cell.t1:g} ({words})")
     if not found:
         return "In no entry do ten steps leave more than one."

@@ -333,6 +333,13 @@ def test_capacity_is_an_artefact_when_the_order_is_gone_under_the_strongest_atta
     # ahead, but with nearly nothing left: not robustness
     assert verdict("C9", strong(table_runs(), lambda n: 10 if "large" in n else 0)).verdict == "artefact"
     assert verdict("C9", strong(table_runs(), lambda n: 60 if n == "large-100" else 0)).verdict == "in part"
+    for left, expected in ((0, "not reproduced"), (60, "in part")):  # half the orderings by the protocol are worth no more than all
+        half = strong(table_runs(), lambda n: left if n == "large-100" else 0)
+        for run in half:
+            for record in run.metrics:
+                if run.name == "small-10" and record["attack"] == "fgsm":
+                    run.bits[record["id"]][:] = True
+        assert verdict("C9", half).verdict == expected
     flat = strong(table_runs(), lambda n: 0)
     for run in flat:
         for record in run.metrics:
@@ -345,6 +352,13 @@ def test_longer_training_end_times_are_judged_by_both_attacks():
     assert verdict("C10", strong(table_runs(), lambda n: 30 if n.endswith("-10") else 60)).verdict == "reproduced"
     assert verdict("C10", strong(table_runs(), lambda n: 0)).verdict == "artefact"
     assert verdict("C10", strong(table_runs(), lambda n: 60 if n == "large-100" else 0)).verdict == "in part"
+    for left, expected in ((0, "not reproduced"), (60, "in part")):
+        half = strong(table_runs(), lambda n: left if n == "large-100" else 0)
+        for run in half:
+            for record in run.metrics:
+                if run.name == "small-10" and record["attack"] == "fgsm":
+                    run.bits[record["id"]][:] = True
+        assert verdict("C10", half).verdict == expected
     flat = [StubRun(name).fgsm_post(50, t1) for name in configs.ROWS for t1 in (10, 100)]
     merged = {}
     for run in flat:

@@ -134,3 +134,8 @@ def test_measuring_now_adds_records_without_storing_them(tiny_run):
     added = diagnosis.measured_now(tiny_run, [Measurement(1.0, 4, "fgsm", 0.1, label="sweep-fgsm-eps0.1")])
     assert len(diagnosis.epsilon_frame([added])) == 1
     assert (tiny_run.path / "metrics.json").read_bytes() == before
+
+
+def test_the_widest_interval_of_a_size_is_that_of_one_half():
+    assert diagnosis.widest([100, 256, 100]) == "A 95 % interval reaches at most 6 points on 256 images and 10 points on 100 images to either side."
+    assert diagnosis.widest([]) == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 
@@ -24,7 +25,7 @@ def records(tiny_run):
     model = tiny_run.load_model()
     return [*measure.trajectories(model, images, labels), *measure.six_and_four(model, images, labels),
             *measure.complexity(model, images[:16]),
-            *measure.attacked(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
+            *measure.attacked(model, images, labels), *measure.fooled(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
             *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
             *measure.far(model, images[:2], (0.5,)), *measure.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
 
@@ -191,3 +192,24 @@ def test_only_the_parts_asked_for_are_measured_again(tmp_path, tiny_run):
         measure.measure_run(folder, parts=("speed",))
     with pytest.raises(ValueError, match="part 'attacked' makes no sense for"):
         measure.measure_run(folder, parts=("attacked",))
+
+
+def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
+    images, labels = test_subset(60)
+    model = tiny_run.load_model()
+    with torch.no_grad():
+        said = model(images[30:], 1.0).argmax(1)
+    monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: x)  # changes nothing: what is wrong already fools
+    found = measure.fooled(model, images, labels, count=50)
+    wrong = int((said != labels[30:]).sum())
+    assert wrong and {r["n"] for r in found} == {wrong} and {r["images"] for r in found} == {"fooled"}
+    assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
+    assert measure.fooled(model, images, torch.cat([labels[:30], said]), count=50) == []
+
+
+def test_fooled_images_are_told_with_their_number(tiny_run):
+    from nodelib import state_records, state_text
+    rows = [dict(run="wide-adversarial", seed=0, t1=t1, n=50, own=own, said=said, angle=1.0) for t1, own, said in ((1.0, 0.1, 0.8), (1000.0, 0.5, 0.2))]
+    told = state_text.fooled(pd.DataFrame(rows))
+    assert "of 50 images that fooled wide-adversarial, 10 % are nearest to their own class at t = 1 and 50 % [37 to 63] at t = 1000" in told
+    assert told.endswith("nearest to the class predicted at t = 1 are 80 %, then 20 %.") and "not been followed" in state_text.fooled(state_records.fooled_frame([]))

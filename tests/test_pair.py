@@ -219,7 +219,7 @@ def test_random_pooling_is_held_for_attack_and_answer_or_drawn_anew(tiny_run):
 
 
 @pytest.mark.parametrize("anew, once, said", [(190, 150, "the draws blunt the attack"), (150, 190, "the draws sharpen it"),
-                                              (150, 149, "200 images are too few")])
+                                              (150, 149, "no significant difference")])
 def test_whether_draws_blunt_the_attack_is_told_from_a_paired_test(anew, once, said):
     found = {name: np.arange(200) < count for name, count in (("anew", anew), ("once", once))}
     words = pair_text.blunted(found, AttackConfig(epsilon=0.3, steps=5, step_size=0.1))
@@ -256,3 +256,38 @@ def test_why_a_blind_attack_gets_further_is_told_by_what_changes_nothing(tiny_ru
     assert "copies with noise of 0 it leaves 60.0 %: what points further is the loss around" in told(52, 79, smoothed=60)
     assert "it leaves 79.0 %." in told(52, 79, smoothed=79)
     assert "misleads" not in told(52, 50) and "misleads" not in told(78, 79)
+    assert "costs no more passes than plain PGD and leaves 66.0 %" in told(52, 79, momentum=66)
+
+
+def measured(tiny_run, name, **correct):
+    """A run of a name whose records at t = 1 left the first so many of 100 images."""
+    records = [scored(Measurement(1.0, 100, "none" if label == "none" else "worst" if label == "worst" else "pgd",
+                                  0.0 if label == "none" else 0.3, label=label.replace("_", "-")), left)
+               for label, left in correct.items()]
+
+    class Known(type(tiny_run)):
+        def outcomes(self, record_id):
+            return np.arange(100) < self.metric(record_id)["correct"]
+    bare = run_of(tiny_run, name, metrics=records)
+    return Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
+
+
+@pytest.mark.parametrize("after, plain, said", [(80, 82, "a gain (McNemar"), (51, 82, "no significant difference"), (20, 40, "a loss")])
+def test_the_continued_network_is_compared_with_the_one_it_continues(tiny_run, after, plain, said):
+    before = measured(tiny_run, "wide-adversarial", none=98, pgd10_exact=85, mask_momentum=50, fgsm_exact=10, worst=10)
+    then = measured(tiny_run, "wide-adversarial-averaged", none=97, pgd10_exact=plain, mask_momentum=after, worst=after)
+    before.metric("worst-t1")["combines"] = ["pgd10-exact-t1", "mask-momentum-t1", "fgsm-exact-t1"]
+    then.metric("worst-t1")["combines"] = ["pgd10-exact-t1", "mask-momentum-t1"]
+    words = pair_text.averaged([before, then])  # the attack that only one was tried with does not count
+    assert said in words and f"50.0 % before and {after}.0 % after" in words
+    assert ("still overstate what is left" in words) == (plain - after > 5)
+    rows = pair_text.averaged_rows([before, then])
+    assert [row[0] for row in rows] == ["clean", "PGD, 10 steps", "PGD, 10 steps, summed gradients", "all together"] and rows[0][2].startswith("97.0 % [")
+    assert pair_text.averaged([before]) == pair_text.averaged([]) == "What all attacks together leave of it is not measured yet."
+    assert pair_text.averaged_rows([before]) == []
+
+
+def test_how_the_continued_network_was_trained_is_read_from_its_config():
+    said = pair_text.averaged_recipe(configs.get(pair_text.AVERAGED))
+    assert "takes over where `wide-adversarial` ended and is trained for 1 more epoch, against 6 steps of 0.2" in said
+    assert "each at a point within 0.15 of where the attack is" in said

@@ -63,6 +63,8 @@ def test_the_strong_set_is_autoattacks_and_a_label_only_attack_at_two_end_times(
         assert attacks == ["pgd", "pgd", "apgd-ce", "apgd-t", "fab-t", "square", "hop-skip-jump", "worst"]
     assert {m.n for m in strong if m.attack in ("apgd-ce", "apgd-t", "fab-t", "square", "worst")} == {1000}
     assert all(m.drop for m in strong if m.attack not in ("hop-skip-jump", "worst"))
+    attacked = [m.label or m.attack for m in protocols.strong_protocol(configs.get("wide-adversarial")) if m.t1 == 1.0]
+    assert attacked[-5:] == ["fab-t", "pgd40-averaged", "square", "hop-skip-jump", "worst"]
     assert {m.t1 for m in strong if m.label == "pgd40-exact"} == {1.0, 10.0, 100.0, 500.0}
 
 

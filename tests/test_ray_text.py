@@ -28,7 +28,7 @@ def test_leaky_controls_are_counted_and_tabulated(tiny_run):
     run = dataclasses.replace(run, measurements=late)
     other = run_of(tiny_run, "wide-standard-leaky", [record("on_a_ray", 0.0, n=20, t1=100.0, statistic="mean")], leaky=True)
     assert ray_text.leaky([run, other, run_of(tiny_run, "small-10", measured)]) == (
-        "In the leaky controls so many images end at an equilibrium: 10 of 20 images in small-100-leaky, all at the same one; 0 of 20 "
+        "Of the leaky controls' images these end at an equilibrium: 10 of 20 images in small-100-leaky, all at the same one; 0 of 20 "
         "images in wide-standard-leaky.")
     (row,) = state_records.leaky_frame([run, run_of(tiny_run, "small-10", measured)]).itertuples()
     assert (row.t1, row.clean, row.n_clean, row.pgd, row.n_pgd) == (4.6, 0.985, 100, 0.0, 100)

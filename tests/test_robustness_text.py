@@ -66,8 +66,8 @@ def test_signs_are_told_at_the_own_end_time_and_at_the_last():
 
 
 @pytest.mark.parametrize("left, said", [
-    ((1, 2, 0), "Of 3 pairs of gradients McNemar's test tells apart, at a p below 0.01, none."),
-    ((1, 2, 20), "below 0.01, the adjoint and the reference on small-10-seed0 at t = 100 (p = 4e-06); the exact gradient and the reference on")])
+    ((1, 2, 0), "McNemar's test (p below 0.01) separates 0 of 3 pairs of gradients."),
+    ((1, 2, 20), "separates 2 of 3 pairs of gradients: the adjoint and the reference on small-10-seed0 at t = 100 (p = 4e-06); the exact gradient and the reference on")])
 def test_gradients_are_ranked_by_mcnemar_on_the_images_that_all_saw(tiny_run, left, said):
     def step(method, count, n):
         return Measurement(100.0, n, "fgsm", 0.3, label=f"fgsm-by-{method}-eps0.3"), count
@@ -95,8 +95,8 @@ def test_what_a_change_of_the_attack_takes_is_judged_on_the_same_images(tiny_run
     assert told(0, 0, 0) == "In no column does the plain attack leave anything that another could take."
     assert told(20, 19, 21).startswith("In the only column in which the plain attack leaves something, no change of the attack leaves")
     said = told(20, 5, 40)
-    assert "what leaves significantly less than the plain attack (McNemar's p below 0.01): margin loss in small-10-seed0" in said
-    assert "(10.0 against 40.0 %); and significantly more than the plain attack" in said and "continuous adjoint" in said
+    assert "significantly less (McNemar's p below 0.01) is left by: margin loss in small-10-seed0" in said
+    assert "(10.0 against 40.0 %); significantly more (McNemar" in said and "continuous adjoint" in said
 
 
 def test_what_changes_the_network_is_told_apart_from_what_changes_the_attack(tiny_run):
@@ -106,7 +106,7 @@ def test_what_changes_the_network_is_told_apart_from_what_changes_the_attack(tin
     drawn = [at("mask-plain-eps0.1", 10), at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 25)]
     solver = [at("mask-plain", 20, 0.3), at("mask-tolerance-1e-6", 2, 0.3)]
     said = robustness_text.beyond_the_attack([run_of(tiny_run, "small-100", *drawn, *solver)], 0.1)
-    assert "keeps 60 % against the gradient of one draw and 50 % against that of ten, where fixed pooling keeps 20 %: the draws" in said
+    assert "keeps 60 % against the gradient of one draw and 50 % against that of ten, where fixed pooling keeps 20 %: one draw's gradient makes" in said
     assert "keeps 4.0 % at epsilon 0.3 in place of 40.0 % (p = 8e-06)" in said
     nothing = run_of(tiny_run, "small-100", drawn[0], at("mask-random-pooling-eps0.1", 30), at("mask-expectation-eps0.1", 9), solver[0],
                      at("mask-tolerance-1e-6", 19, 0.3))
@@ -170,3 +170,36 @@ def test_what_not_knowing_the_end_time_costs_has_a_sign():
 def test_published_networks_lose_points_to_autoattack():
     said = robustness_text.anchors(read_json(data_dir() / "seed.json"))
     assert "the 4 that were trained against attacks lose 0.04 to 5.8 points, and 2.92 to 15.6 from clean" in said
+
+
+def test_differences_are_judged_only_where_a_double_resolves_the_loss():
+    rows = [dict(run=run, t1=t1, name="finite_difference", noise=0.001, value=value)
+            for run, t1, value in (("a", 1.0, 0.002), ("a", 10.0, 0.03), ("b", 1.0, 0.01), ("b", 10.0, 1.0))]
+    rows += [dict(run=run, t1=t1, name="logit_gap", noise=float("nan"), value=gap)
+             for run, t1, gap in (("a", 1.0, 5.0), ("a", 10.0, 90.0), ("b", 1.0, 8.0), ("b", 10.0, 50.0))]
+    frame = pd.DataFrame(rows)
+    said = robustness_text.differenced(frame)
+    assert "Over 2 networks and their end times, 3 in all, the difference lies between 0.2 and 3 % (most at a, t = 10)." in said
+    assert "At b at t = 10 it checks nothing: the two largest logits lie 50 apart" in said
+    resolved = robustness_text.differenced(frame.replace({"value": {50.0: 20.0}}))
+    assert "between 0.2 and 1e+02 % (most at b, t = 10)" in resolved and "checks nothing" not in resolved
+    assert robustness_text.differenced(frame[frame["name"] == "logit_gap"]) == "Elsewhere it has not been checked."
+
+
+def test_an_attack_that_leaves_more_at_a_larger_epsilon_is_counted(tiny_run):
+    def swept(*left):
+        bits = {f"sweep-fgsm-eps{e:g}-t1": np.arange(100) < n for e, n in zip((0.1, 0.2, 0.3), left)}
+        records = [{**record(Measurement(1.0, 100, "fgsm", e, label=f"sweep-fgsm-eps{e:g}"), bits[f"sweep-fgsm-eps{e:g}-t1"], 1, 1, "", None)}
+                   for e in (0.1, 0.2, 0.3)]
+
+        class Known(type(tiny_run)):
+            def outcomes(self, record_id):
+                return bits[record_id]
+        bare = dataclasses.replace(tiny_run, metrics=records)
+        return Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
+
+    assert "in 0 of 2 cases, significantly (McNemar's p below 0.01) in none." in robustness_text.against_epsilon([swept(50, 40, 30)])
+    assert "in 1 of 2 cases" in robustness_text.against_epsilon([swept(50, 30, 32)])
+    said = robustness_text.against_epsilon([swept(50, 30, 60)])
+    assert "in 1: FGSM on small-10-seed0 at t = 1 from 0.2 to 0.3." in said
+    assert robustness_text.against_epsilon([]) == "No sweep is stored yet."

@@ -105,3 +105,16 @@ def test_attacked_images_are_silent_without_records(tiny_run):
     assert "drift included, shrinks by more meanwhile" in said
     assert "shrinks by less" in state_text.pulled(frame.assign(relative=0.2))
     assert "shrinks" not in state_text.pulled(frame.assign(relative=math.nan))
+
+
+def test_what_the_drift_alone_moves_is_the_bound_of_the_corollary(tiny_run):
+    from nodelib import dynamics
+    drift = dynamics.common_drift(tiny_run.load_model().block.func, tiny_run.config["size"])
+    size = 400 * float(dynamics.norm(drift.velocity)) / 0.5
+    run = dataclasses.replace(tiny_run, name="small-random", measurements=[record("norm", size, n=5, t1=100.0)])
+    said = state_text.forced([run])
+    assert said == ("The common drift alone moves the median state of small-random by 0.5 of its norm in that time, so that none of them could "
+                    "meet that, whatever it does besides.")
+    still = dataclasses.replace(run, measurements=[record("norm", 10 * size, n=5, t1=100.0)])
+    assert state_text.forced([still]).endswith("by 0.05 of its norm in that time.")
+    assert state_text.forced([dataclasses.replace(run, name="small-10")]) == "How far the common drift alone moves their states is not measured yet."

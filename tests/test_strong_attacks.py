@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from nodelib.attacks import AttackError, apgd_ce, apgd_dlr, apgd_t, common, fab_t, fgsm, hop_skip_jump, library_warnings, pgd, square
+from nodelib.attacks import AttackError, apgd_ce, apgd_dlr, apgd_t, common, fab_t, fgsm, hop_skip_jump, library_afterthoughts, library_warnings, pgd, square
 from nodelib.attacks import strong as strong_module
 
 CALLS = {
@@ -197,6 +197,16 @@ def test_the_librarys_warnings_are_heard(test_images):
     said = library_warnings(Saturated().eval(), images, labels)
     assert len(said) == 1 and "points with zero gradient" in said[0]
     assert any("probability distribution" in line for line in library_warnings(Probabilities().eval(), images, labels))
+
+
+def test_the_library_warns_where_square_got_further_than_gradients():
+    pytest.importorskip("pyautoattack", reason="pyautoattack is missing: pip install 'nodelib[attacks]'")
+    left = {"apgd-ce": 0.86, "apgd-t": 0.84, "fab-t": 0.84}
+    said, = library_afterthoughts({**left, "square": 0.54})
+    assert "decreased the robust accuracy of 30.00%" in said and "more iterations and restarts or an adaptive attack" in said
+    assert library_afterthoughts({**left, "square": 0.839}) == library_afterthoughts(left) == []
+    with pytest.raises(ValueError, match="unknown attack 'pgd'; the attacks of the set are apgd-ce"):
+        library_afterthoughts({"pgd": 0.5})
 
 
 def test_a_random_forward_pass_is_warned_of(trained, test_images):

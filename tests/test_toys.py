@@ -87,3 +87,12 @@ def test_correlations_have_one_row_per_state_and_tolerance():
     assert found[["image", "tolerance"]].values.tolist() == [[i, t] for t in (1e-4, 1e-6) for i in range(3)]
     alone = complexity.rank_correlations(complexity.step_profile(func, y0[1:2], 5.0, rtol=1e-6, atol=1e-6, probe=0.1))
     assert found.iloc[4]["rate"] == alone["rate"]
+    profile = complexity.step_profile(func, y0[1:2], 5.0, rtol=1e-6, atol=1e-6, probe=0.1)
+    assert found.iloc[4]["late_rate"] == complexity.rank_correlations(profile.iloc[len(profile) // 3:])["rate"]
+
+
+def test_the_profile_of_a_field_that_depends_on_time_is_exact_at_late_times():
+    def turning(t, y):
+        return torch.stack([torch.cos(30 * t), torch.sin(30 * t)]).view(1, 2).to(y)
+    profile = complexity.step_profile(turning, torch.zeros(1, 2, dtype=torch.float64), 3.0)
+    assert profile["rate"].to_numpy() == pytest.approx(30.0, rel=1e-6)

@@ -10,7 +10,7 @@ Optional: `pip install 'nodelib[attacks]'`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import torch
@@ -137,6 +137,26 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
             point = images.detach().clone().requires_grad_(True)
             slope, = torch.autograd.grad(nn.functional.cross_entropy(seen(point), labels, reduction="sum"), point)
         checks.check_zero_gradients(slope, logger=heard)
+    return heard.lines
+
+
+def library_afterthoughts(accuracies: Mapping[str, float]) -> list[str]:
+    """What AutoAttack warns of after its attacks: that Square got further than the attacks along gradients.
+
+    Args:
+        accuracies: share of images left after each attack, 0 to 1, by its name in `STRONG`.
+
+    Returns:
+        the library's warning in its own words, or nothing.
+    """
+    require("pyautoattack")
+    from pyautoattack import checks
+
+    if unknown := sorted(set(accuracies) - set(STRONG)):
+        raise ValueError(f"unknown attack {unknown[0]!r}; the attacks of the set are {', '.join(STRONG)}")
+    heard = _Collector()
+    # the library's dictionary holds the accuracy before all attacks too, and it asks for three entries
+    checks.check_square_sr({"clean": 1.0, **accuracies}, logger=heard)
     return heard.lines
 
 

@@ -70,6 +70,7 @@ def training_step(settings: Settings) -> dict:
         for name in list(steps):
             # in a process of its own: its memory, and whether it works here at all in reasonable time
             if case.network in hopeless.get(name, ()):  # a longer end time would take longer still
+                omitted[f"{name}; {case.name}"] = "not tried, since a shorter end time took too long"
                 del steps[name]
                 continue
             found = {"bytes": None} if settings.device != "cpu" or settings.quick else measure.in_new_process(

@@ -3,7 +3,8 @@
 Measurements live in a run's `measurements.json`, records
 `{name, t1, label, images, statistic, value, n, settings}`. Unless said otherwise `statistic` is
 "median" (over images), `label` is "all" (or a class, "0" to "9", or a pair of classes, "6-4") and `images`
-is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon 0.3, clipped). `part` in
+is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon 0.3, clipped; or "fooled":
+attacked by PGD-40 with momentum and gradients at noisy points, and misclassified by it). `part` in
 the settings is "whole" for the state as it is, "centred" for the state with the common drift of every group
 removed (`nodelib.dynamics.remove_drift`), the part of it that can carry information. A median over six images
 and more has its 95 % interval in the settings, `low` and `high` (`nodelib.measurement.median_interval`); older records
@@ -59,7 +60,9 @@ STATE_MEASUREMENTS: dict[str, str] = {
     "lyapunov_exponent": "largest Lyapunov exponent of dw/ds = f(w) - w per unit of log time; statistic 'mean'; shown, "
                          "not judged",
     "attacked_angle": "angle in degrees between the centred directions of an attacked image's state and its clean "
-                      "image's, at t1; images 'pgd'",
+                      "image's, at t1; images 'pgd' or 'fooled'",
+    "nearest_said": "share of fooled images nearest to the direction of the class that the network takes them for at the end "
+                    "time of the attack; statistic 'mean'; shown, not judged",
     "jacobian_norm": "largest singular value of df/dz, mean along the path from 0 to t1",
     "path_turning": "total angle in radians by which the velocity f turns along the path from 0 to t1",
     "accepted_steps": "accepted steps of dopri5 at tolerance 1e-3 from 0 to t1, one image per solve",

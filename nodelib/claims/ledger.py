@@ -46,6 +46,11 @@ RULE_CHANGES: list[dict[str, str]] = [
      "reason": "10,000 images at one end time or tolerance were compared with the first 1,000 of them at others, and the end time "
                "that C15 gives wide-adversarial could have hung on that. Everything was known when this was changed, and no "
                "figure and no verdict changed by it"},
+    {"date": "2026-11-25", "claim": "C9, C10",
+     "change": "where only some orderings hold by the post's protocol, the claim counts in part only if an ordering holds under the "
+               "strongest attack as well; before, the protocol alone was enough",
+     "reason": "all orderings by the protocol and none under attack were an artefact, so that losing an ordering bettered the "
+               "verdict. Everything was known when this was changed; C10 was in part and is not reproduced by it"},
 ]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
@@ -158,13 +163,14 @@ def _shorten(items: Sequence[str], limit: int) -> str:
 
 
 def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
-    """The ledger for a terminal: per claim its verdict, statement, the post's figure, ours and the reason."""
+    """The ledger for a terminal: per claim its verdict, statement, test, the post's figure, ours, the reason and the page."""
     blocks = []
     for row in rows:
         head = f"{row.id:<4}{row.verdict.upper()}"
-        body = [row.statement, f"post: {row.post}   ours: {_ours(row, limit)}"]
+        body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, limit)}"]
         if row.verdict != UNDECIDED:
             body.append(f"why:  {row.reason}")
+        body.append(f"page: book/{row.page}.md")
         blocks.append("\n".join([head, *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
                                         for line in body)]))
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items())

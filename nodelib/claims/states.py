@@ -158,7 +158,7 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
     figures = [shares[0].figure("share nearest to its own class, adversarial"), shares[1].figure("same, standard")]
     for leaky in ("wide-standard-leaky", "wide-adversarial-leaky"):
         try:
-            figures.append(nearest(leaky).figure(f"same, {leaky}"))
+            figures.append(nearest(leaky).figure(f"same, {leaky}, at tolerance 1e-3"))
         except Missing:  # shown where it exists, not judged
             continue
     reason = (f"of the directions at t1 = 1000, {shares[0]} are nearest to their own class after adversarial and "

@@ -1,0 +1,64 @@
+"""The front page's answers, each in a sentence or two and in words that a reader knows before the first chapter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import pandas as pd
+
+from nodelib import state_records
+from nodelib.artifacts import Run
+from nodelib.claims.ledger import Row
+from nodelib.claims.robustness import HEADLINE_RUN
+from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
+from nodelib.dynamics.measure import LOG_TIME
+from nodelib.measurement import EPSILON
+
+VERDICT_SAYS = {"reproduced": "Yes.", "in part": "In part.", "artefact": "No.", "not reproduced": "No."}
+
+
+def robustness(row: Row, theirs: float) -> str:
+    """The answer to the headline: the ledger's row of C19 beside the post's figure, in per cent."""
+    if row.verdict not in VERDICT_SAYS:
+        return "That is not decided yet, because networks or attacks that the rule asks for are missing."
+    protocol, strongest = row.ours[:2]
+    return (f"{VERDICT_SAYS[row.verdict]} Attacked as the post did it, {HEADLINE_RUN} still classifies {_interval(protocol)} of the images correctly, "
+            f"where the post has {theirs:.2f} %. Under all our attacks together, each of which may change every pixel by up to {EPSILON:g} of the "
+            f"range from black to white, it is {_interval(strongest)}.")
+
+
+def _interval(figure) -> str:
+    low, high = figure.low, figure.high
+    bounds = "" if low is None or high is None else f" [{low:.1f} to {high:.1f}]"
+    return f"{figure.value:.1f} %{bounds}"
+
+
+def directions(frame: pd.DataFrame) -> str:
+    """How many networks' directions have settled by t = 1000, from `nodelib.state_records.settling_frame`."""
+    if not len(frame):
+        return "That is not measured yet."
+    late = frame.groupby("run", sort=False)["turning"].max()
+    still = [name for name, time in late.items() if math.isinf(time)]
+    count = len(late) - len(still)
+    return (f"By t = 1000 the direction of the median image has stopped turning, or nearly (by less than {TURNING_SETTLED:g} radians while "
+            f"time grows by a factor of e), in {count} of {len(late)} networks. {_listed(still)} still turn{'s' if len(still) == 1 else ''}."
+            if still else f"By t = 1000 it has all but stopped turning in each of {len(late)} networks.")
+
+
+def rest(runs: Sequence[Run]) -> str:
+    """In which networks the directions of nearly all images come to rest when they are followed much further."""
+    frame = state_records.ray_frame([run for run in runs if not run.config["leaky"]])
+    if not len(frame):
+        return "No network's states have been followed to their end yet."
+    least = frame.groupby("run", sort=False)["on_a_ray"].min()
+    come = [name for name, share in least.items() if share >= SAME_CLASS]
+    moving = [name for name, share in least.items() if share < SAME_CLASS]
+    longer = float(f"{math.exp(LOG_TIME):.2g}")
+    said = f"Followed {longer:,.0f} times longer, "
+    said += (f"at least {100 * SAME_CLASS:g} % of the images come to rest on a ray in {_listed(come)}" if come else "they come to rest in no network")
+    return said + (f"; in {_listed(moving)} they do not." if moving and come else ".")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+
+from nodelib import front_text, state_records
+from nodelib.claims.verdict import Figure
+
+
+@pytest.mark.parametrize("verdict, start", [("not reproduced", "No. "), ("reproduced", "Yes. "), ("in part", "In part. ")])
+def test_the_headline_is_answered_with_the_ledgers_figures(verdict, start):
+    row = SimpleNamespace(verdict=verdict, ours=(Figure("post's protocol", 2.8, 1.9, 4.0, "%"), Figure("strongest attack", 0.0, 0.0, 0.4, "%")))
+    said = front_text.robustness(row, 92.62)
+    assert said.startswith(start) and "2.8 % [1.9 to 4.0]" in said and "the post has 92.62 %" in said and "it is 0.0 % [0.0 to 0.4]." in said
+    assert front_text.robustness(SimpleNamespace(verdict="undecided", ours=()), 92.62).startswith("That is not decided yet")
+
+
+def test_settled_and_turning_networks_are_told_apart():
+    frame = pd.DataFrame({"run": ["a", "a", "b", "c"], "turning": [100.0, math.inf, 200.0, math.inf]})
+    said = front_text.directions(frame)
+    assert "in 1 of 3 networks. a and c still turn." in said
+    assert "c still turns." in front_text.directions(frame[2:])
+    assert front_text.directions(frame[2:3]) == "By t = 1000 it has all but stopped turning in each of 1 networks."
+    assert front_text.directions(frame[:0]) == "That is not measured yet."
+
+
+def test_rest_is_told_by_the_worst_seed(monkeypatch):
+    frames = pd.DataFrame({"run": ["a", "a", "b"], "on_a_ray": [1.0, 0.95, 0.1]})
+    monkeypatch.setattr(state_records, "ray_frame", lambda runs: frames)
+    assert "at least 90 % of the images come to rest on a ray in a; in b they do not." in front_text.rest([])
+    frames.loc[1, "on_a_ray"] = 0.2
+    assert front_text.rest([]).endswith("they come to rest in no network.")
+    monkeypatch.setattr(state_records, "ray_frame", lambda runs: frames[:0])
+    assert front_text.rest([]) == "No network's states have been followed to their end yet."
