@@ -256,9 +256,9 @@ def averaged(runs: Sequence[Run]) -> str:
             f"been told apart.")
     if usual is not None:
         kept, left = on_common(after.outcomes(usual["id"]), after.outcomes("worst-t1"))
-        gap, words = 100 * (kept.mean() - left.mean()), f"ten steps of plain PGD leave {100 * kept.mean():.1f} %"
-        said += (f" {words.capitalize()} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
-                 f" {words.capitalize()} of it, {gap:.1f} points more than all attacks together.")
+        gap, words = 100 * (kept.mean() - left.mean()), f"Ten steps of plain PGD leave {100 * kept.mean():.1f} %"
+        said += (f" {words} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
+                 f" {words} of it, {gap:.1f} points more than all attacks together.")
     return said
 
 
