@@ -214,7 +214,7 @@ def averaged_recipe(config: RunConfig) -> str:
     """How the run that continues the adversarial one was trained further."""
     attack, (_, _, length) = config.adversarial.in_cycle(len(config.cycles) - 1), config.cycle(config.steps - 1)
     epochs = length // config.steps_per_epoch
-    return (f"`{config.name}` takes over where `{configs.CONTINUES[config.name]}` ended and is trained for {epochs} more epoch"
+    return (f"{config.name} takes over where {configs.CONTINUES[config.name]} ended and is trained for {epochs} more epoch"
             f"{'s' if epochs > 1 else ''}, against {attack.steps} steps of {attack.step_size:g} along the sum of gradients, each at a point within "
             f"{attack.noise:g} of where the attack is")
 

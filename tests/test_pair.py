@@ -289,5 +289,5 @@ def test_the_continued_network_is_compared_with_the_one_it_continues(tiny_run, a
 
 def test_how_the_continued_network_was_trained_is_read_from_its_config():
     said = pair_text.averaged_recipe(configs.get(pair_text.AVERAGED))
-    assert "takes over where `wide-adversarial` ended and is trained for 1 more epoch, against 6 steps of 0.2" in said
+    assert "takes over where wide-adversarial ended and is trained for 1 more epoch, against 6 steps of 0.2" in said
     assert "each at a point within 0.15 of where the attack is" in said
