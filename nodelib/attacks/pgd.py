@@ -79,8 +79,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         for restart in range(restarts):
             adversarial = images[alive]
             if random_start:
-                noise = torch.rand(adversarial.shape, generator=generator, dtype=images.dtype).to(images.device)
-                adversarial = project(adversarial + epsilon * (2 * noise - 1), adversarial, epsilon, clip)
+                offset = 2 * torch.rand(adversarial.shape, generator=generator, dtype=images.dtype).to(images.device) - 1
+                adversarial = project(adversarial + epsilon * offset, adversarial, epsilon, clip)
             velocity = torch.zeros_like(adversarial)
             for _ in range(steps):
                 direction = slope(adversarial, labels[alive])[0]
