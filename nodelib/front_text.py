@@ -57,7 +57,21 @@ def rest(runs: Sequence[Run]) -> str:
     longer = float(f"{math.exp(LOG_TIME):.2g}")
     said = f"Followed {longer:,.0f} times longer, "
     said += (f"at least {100 * SAME_CLASS:g} % of the images come to rest on a ray in {_listed(come)}" if come else "they come to rest in no network")
-    return said + (f"; in {_listed(moving)} they do not." if moving and come else ".")
+    late = _later(runs, moving)
+    never = [name for name in moving if name not in late]
+    if late and come:
+        said += f"; in {_listed(late)} as many do later still"
+    elif late:
+        said += f" by then, and later still at least {100 * SAME_CLASS:g} % of the images in {_listed(late)}"
+    return said + (f"; in {_listed(never)} they do not." if never and (come or late) else ".")
+
+
+def _later(runs: Sequence[Run], names: Sequence[str]) -> list[str]:
+    """Of some networks those in which nearly all images are on a ray once every one of their seeds has been followed further."""
+    frame = state_records.far_frame(runs)
+    seeds = {name: {run.seed for run in runs if run.name == name} for name in names}
+    last = frame.sort_values("log_time").groupby(["run", "seed"])["share"].last()
+    return [name for name in names if seeds[name] and all(last.get((name, seed), 0.0) >= SAME_CLASS for seed in seeds[name])]
 
 
 def _listed(names: Sequence[str]) -> str:
