@@ -163,7 +163,7 @@ def under_random_pooling(model: ODENet, images: Tensor, labels: Tensor, attack: 
     Args:
         model: in evaluation mode; its mode of pooling is put back afterwards.
         images, labels: shape (N, 1, 28, 28) in [0, 1] and (N,).
-        attack: radius, steps and length of a step.
+        attack: radius, steps and length of a step, noise and momentum of the gradients.
         t1: end time, above 0.
         seed: of the regions and of the attack's start.
 
@@ -178,7 +178,8 @@ def under_random_pooling(model: ODENet, images: Tensor, labels: Tensor, attack: 
             model.pool.generator = torch.Generator().manual_seed(seed)
             with regions():
                 attacked = pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
-                               random_start=attack.random_start, t1=t1, seed=seed, allow_random_forward=True)
+                               random_start=attack.random_start, t1=t1, seed=seed, allow_random_forward=True,
+                               noise=attack.noise, momentum=attack.momentum)
                 with torch.no_grad():
                     found[name] = (model(attacked, t1).argmax(1) == labels).numpy()
     finally:

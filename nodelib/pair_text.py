@@ -16,7 +16,9 @@ from nodelib.protocols import SWEEP_T1
 from nodelib.worst_case import survivors
 
 KINDS = ("adversarial", "standard")
-AVERAGED = "wide-adversarial-averaged"
+ADVERSARIAL = "wide-adversarial"
+PLAIN = configs.CONTINUES[ADVERSARIAL]  # the same network before it was trained against summed gradients
+LONGER = "wide-adversarial-longer"  # and with as long a last epoch against plain PGD
 GAP = 5.0  # points by which one attack may leave more than all before it is called misleading
 LAST = SWEEP_T1[-1]
 STAGES = 6  # evaluations of a step of dopri5
@@ -36,11 +38,13 @@ def recipe(runs: Sequence[Run]) -> str:
             for kind in KINDS}
     attacked = used["adversarial"]
     attacks = [attacked.adversarial.in_cycle(number) for number in range(max(1, len(attacked.cycles)))]
-    epochs: dict[tuple[int, float], int] = {}
+    epochs: dict[tuple[int, float, bool], int] = {}
     for attack, count in zip(attacks, attacked.cycles or (attacked.epochs,)):
-        epochs[attack.steps, attack.step_size] = epochs.get((attack.steps, attack.step_size), 0) + count
-    strength = ", then ".join(f"{steps} steps of {size:g}" + (f" for {count} epoch{'s' if count > 1 else ''}" if len(epochs) > 1 else "")
-                              for (steps, size), count in epochs.items())
+        kind_ = attack.steps, attack.step_size, attack.momentum > 0
+        epochs[kind_] = epochs.get(kind_, 0) + count
+    strength = ", then ".join(f"{steps} steps of {size:g}{' along summed gradients (explained below)' if summed else ''}"
+                              + (f" for {count} epoch{'s' if count > 1 else ''}" if len(epochs) > 1 else "")
+                              for (steps, size, summed), count in epochs.items())
     said = (f"Ours share the optimiser, Adam, with a rate that rises to {attacked.learning_rate:g} and falls again: the "
             f"first sees {used['standard'].epochs} epochs of clean images, the second {attacked.epochs} epochs of every batch twice, "
             f"clean and attacked by PGD with {strength}, from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
@@ -48,9 +52,9 @@ def recipe(runs: Sequence[Run]) -> str:
         said += (f"Its epochs come in {len(attacked.cycles)} cycles; with every new one the rate rises and falls again, to half the "
                  f"height. So schedule and images per step differ as well, and a difference between the two need not be due to the "
                  f"attack alone. ")
-    if any(attack.shared_pooling for attack in attacks):
-        said += ("Each forward pass draws its own pooling regions, except in the last cycle, where a step draws them once, "
-                 "for the attack and the loss alike. ")
+    if shared := sum(attack.shared_pooling for attack in attacks):
+        said += (f"Each forward pass draws its own pooling regions, except in the last {'cycle' if shared == 1 else f'{shared} cycles'}, where a "
+                 f"step draws them once, for the attack and the loss alike. ")
     steps, size = POST_RECIPE
     said += (f"The post's code took {steps} steps of {size:g} and holds them to a box around the image as it already is, not as it was: "
              f"nothing keeps an image within epsilon of the original. From a random start within {attacked.adversarial.epsilon:g}, "
@@ -70,7 +74,7 @@ def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
     p = mcnemar(found["anew"], found["once"])
     verdict = ("the draws blunt the attack" if found["anew"].mean() > found["once"].mean() else "the draws sharpen it") if p < SIGNIFICANCE \
         else "no significant difference"
-    return (f"PGD with {attack.steps} steps of {attack.step_size:g} leaves {said['anew']} of {len(found['anew'])} test images with "
+    return (f"PGD with {attack.steps} steps of {attack.step_size:g}{' along summed gradients' if attack.momentum else ''} leaves {said['anew']} of {len(found['anew'])} test images with "
             f"regions drawn anew in every pass and {said['once']} with one draw for all passes: {verdict} (McNemar's p = {p:.2g})")
 
 
@@ -162,8 +166,8 @@ def blind_ahead(runs: Sequence[Run]) -> str:
 
 
 def why_blind(runs: Sequence[Run]) -> str:
-    """Whether the gradient, the loss or the solver is why Square gets further on the adversarial network; says so where not measured."""
-    run = next((run for run in runs if pair.kind(run) == "adversarial" and run.metrics), None)
+    """Whether the gradient, the loss or the solver is why Square gets further on `PLAIN`; says so where not measured."""
+    run = next((run for run in runs if run.name == PLAIN and run.metrics), None)
     found = {name: record for name in ("plain", "margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6", "smoothed", "momentum", "square", "square-rescored")
              if run and (record := next((r for r in run.metrics if r["id"] == f"mask-{name}-t1"), None))}
     if not {"plain", "margin", "rescaled", "square", "square-rescored"} <= set(found):
@@ -205,9 +209,39 @@ def why_blind(runs: Sequence[Run]) -> str:
     return " ".join(said)
 
 
+def order(runs: Sequence[Run]) -> str:
+    """Whether Square, which uses no gradient, gets further alone on the adversarial network than PGD on the same images."""
+    run = next((run for run in runs if run.name == ADVERSARIAL and run.metrics), None)
+    found = {name: r for name in ("square", "plain", "momentum")
+             if run and (r := next((r for r in run.metrics if r["id"] == f"mask-{name}-t1"), None))}
+    if len(found) < 3:
+        return "On our adversarial network that is not measured yet."
+    blind, plain, summed = on_common(*(run.outcomes(found[name]["id"]) for name in ("square", "plain", "momentum")))
+    p = mcnemar(plain, blind)
+    ahead = p < SIGNIFICANCE and blind.sum() < plain.sum()
+    return (f"On the same {len(blind)} images of {run.name}, Square with {found['square']['settings']['steps']:,} queries leaves "
+            f"{100 * blind.mean():.1f} % alone, {found['plain']['settings']['steps']} steps of plain PGD {100 * plain.mean():.1f} %, and as many "
+            f"along summed gradients {100 * summed.mean():.1f} %: "
+            + ("it gets further, so that the gradient still hides something" if ahead else "it does not get significantly further")
+            + f" (McNemar's p = {p:.2g}).")
+
+
+def usual_bar(runs: Sequence[Run]) -> str:
+    """What PGD with 40 steps from five starts leaves of `PLAIN`, as a clause."""
+    run = next((run for run in runs if run.name == PLAIN), None)
+    found = run and next((r for r in run.metrics if r["id"] == "pgd40-exact-t1"), None)
+    return per_cent_of(found) if found else "(not measured yet)"
+
+
+def per_cent(correct: int, n: int) -> str:
+    """"51.2 % [45.1 to 57.2] of 256": a share with its 95 % interval."""
+    low, high = wilson(correct, n)
+    return f"{100 * correct / n:.1f} % [{100 * low:.1f} to {100 * high:.1f}] of {n:,}"
+
+
 def per_cent_of(record: dict) -> str:
-    """"51.2 % [45.1 to 57.2] of 256": a record's accuracy with its 95 % interval."""
-    return f"{100 * record['accuracy']:.1f} % [{100 * record['low']:.1f} to {100 * record['high']:.1f}] of {record['n']:,}"
+    """`per_cent` of a record."""
+    return per_cent(record["correct"], record["n"])
 
 
 def averaged_recipe(config: RunConfig) -> str:
@@ -219,28 +253,47 @@ def averaged_recipe(config: RunConfig) -> str:
             f"{attack.noise:g} of where the attack is")
 
 
-def averaged_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Attacks on the adversarial network and on the one that continues it, on their own end time: the attack, then a cell for each.
+def _measured(runs: Sequence[Run], name: str) -> Run | None:
+    return next((run for run in runs if run.name == name and run.metrics), None)
 
-    Only attacks that both have been tried with; empty where one of the two is not measured.
+
+def _record(run: Run | None, label: str) -> dict | None:
+    """A run's record of a label at t1 = 1, if there is a run and it has one."""
+    return run and next((r for r in run.metrics if r["id"] == f"{label}-t1"), None)
+
+
+def stages(runs: Sequence[Run]) -> tuple[str, ...]:
+    """The measured networks of one start: before the last epoch, after one against plain PGD, after one against summed gradients."""
+    return tuple(name for name in (PLAIN, LONGER, ADVERSARIAL) if _measured(runs, name))
+
+
+def averaged_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """Attacks on the networks of `stages` at their own end time: the attack, then a cell for each.
+
+    Only attacks that the first and the last have been tried with, on the images that all were tried on; an attack that was given only
+    what those before it had left is marked so. Empty where one of the two is not measured.
     """
-    pair_of = [next((run for run in runs if run.name == name and run.metrics), None) for name in (configs.CONTINUES[AVERAGED], AVERAGED)]
-    if None in pair_of:
+    names = stages(runs)
+    if not {PLAIN, ADVERSARIAL} <= {*names}:
         return []
     rows = []
     for label, words in (("none", "clean"), ("pgd10-exact", "PGD, 10 steps"), ("pgd40-exact", "PGD, 40 steps, 5 restarts"),
                          ("mask-momentum", "PGD, 10 steps, summed gradients"), ("pgd40-averaged", "PGD, 40 steps, 5 restarts, summed gradients"),
                          ("mask-square", "Square alone"), ("worst", "all together")):
-        found = [next((r for r in run.metrics if r["id"] == f"{label}-t1"), None) for run in pair_of]
-        if None not in found:
-            rows.append((words, *map(per_cent_of, found)))
+        found = {name: _record(_measured(runs, name), label) for name in names}
+        if None in (found[PLAIN], found[ADVERSARIAL]):
+            continue
+        n = min(record["n"] for record in found.values() if record)
+        after = any((record["settings"] or {}).get("dropped") is not None for record in found.values() if record)
+        cells = (per_cent(int(_measured(runs, name).outcomes(record["id"])[:n].sum()), n) if record else "-" for name, record in found.items())
+        rows.append((words + (", with all tried before" if after else ""), *cells))
     return rows
 
 
 def averaged(runs: Sequence[Run]) -> str:
     """Whether training against averaged gradients closes the hole that a blind attack found; says so where not measured."""
-    before, after = (next((run for run in runs if run.name == name and run.metrics), None) for name in (configs.CONTINUES[AVERAGED], AVERAGED))
-    found = [run and next((r for r in run.metrics if r["id"] == "worst-t1"), None) for run in (before, after)]
+    before, after = (_measured(runs, name) for name in (PLAIN, ADVERSARIAL))
+    found = [_record(run, "worst") for run in (before, after)]
     if None in found:
         return "What all attacks together leave of it is not measured yet."
     shared = [name for name in found[0]["combines"] if name in found[1]["combines"]]
@@ -249,17 +302,33 @@ def averaged(runs: Sequence[Run]) -> str:
             for run in (before, after))
     p = mcnemar(a, b)
     change = "no significant difference" if p >= SIGNIFICANCE else "a gain" if b.mean() > a.mean() else "a loss"
-    usual = next((r for r in after.metrics if r["id"] == "pgd10-exact-t1"), None)
+    usual = _record(after, "pgd10-exact")
     said = (f"On the same {n} images the attacks that both were tried with, together, leave {100 * a.mean():.1f} % before and "
             f"{100 * b.mean():.1f} % after: {change} (McNemar's p = {p:.2g}). Summed gradients are what it was trained against, so that "
-            f"Square, which uses none, is the independent test; and how much of the change is due to one more epoch, of any attack, has not "
-            f"been told apart.")
+            f"Square, which uses none, is the independent test. {one_more_epoch(runs)}")
     if usual is not None:
         kept, left = on_common(after.outcomes(usual["id"]), after.outcomes("worst-t1"))
         gap, words = 100 * (kept.mean() - left.mean()), f"Ten steps of plain PGD leave {100 * kept.mean():.1f} %"
         said += (f" {words} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
                  f" {words} of it, {gap:.1f} points more than all attacks together.")
     return said
+
+
+def one_more_epoch(runs: Sequence[Run]) -> str:
+    """How much of the gain an epoch against plain PGD of as many steps would have brought; says so where not measured."""
+    longer, after = (_measured(runs, name) for name in (LONGER, ADVERSARIAL))
+    said = []
+    for label, words in (("mask-square", "Square alone"), ("pgd40-averaged", "forty summed steps from five starts")):
+        if _record(longer, label) and _record(after, label):
+            a, b = on_common(*(run.outcomes(f"{label}-t1") for run in (longer, after)))
+            p = mcnemar(a, b)
+            said.append(f"of {len(a)} images {words} {'leave' if words.startswith('forty') else 'leaves'} {100 * a.mean():.1f} % of the one and {100 * b.mean():.1f} % of "
+                        f"the other ({'no significant difference' if p >= SIGNIFICANCE else 'a significant difference'}, p = {p:.2g})")
+    if not said:
+        return "How much of the change is due to one more epoch, of any attack, has not been told apart."
+    attack = RunConfig.from_dict(longer.config).adversarial
+    return (f"Is it the attack or one more epoch? {LONGER} goes on from the same network for as long, against {attack.steps} plain steps of "
+            f"{attack.step_size:g}: {'; '.join(said)}.")
 
 
 def strongest_missing(runs: Sequence[Run]) -> str:

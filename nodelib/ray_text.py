@@ -204,8 +204,9 @@ def leaky_pair(runs: Sequence[Run]) -> str:
 def leaky_training(run: RunConfig, plain: RunConfig) -> str:
     """How an adversarially trained leaky network was trained beside the one it is compared with, and what its clock means."""
     def schedule(config: RunConfig) -> str:
-        attack = config.adversarial
-        steps = " then ".join(f"{count} of {size:g}" for count, size in dict.fromkeys((*attack.curriculum, (attack.steps, attack.step_size))))
+        attacks = [config.adversarial.in_cycle(number) for number in range(max(1, len(config.cycles)))]
+        steps = " then ".join(dict.fromkeys(f"{attack.steps} of {attack.step_size:g}{' along summed gradients' if attack.momentum else ''}"
+                                            for attack in attacks))
         return f"{config.epochs} epochs against steps of PGD ({steps})"
 
     same = schedule(run) == schedule(plain)

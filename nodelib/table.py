@@ -168,7 +168,7 @@ def differs_in(control: str) -> str:
     if config.adversarial is not None and base.adversarial is not None:
         mine, theirs = ([config_.adversarial.in_cycle(k) for k in range(max(1, len(config_.cycles)))] for config_ in (config, base))
         weaker = max(a.steps for a in mine) < max(a.steps for a in theirs)
-        words["adversarial"] = ("the last epoch against averaged gradients" if mine[-1].momentum != theirs[-1].momentum else
+        words["adversarial"] = ("trained against plain PGD alone" if theirs[-1].momentum and not mine[-1].momentum else
                                 f"trained against {'fewer' if weaker else 'other'} attack steps")
     return f"{base.name}: " + ", ".join(said for field, said in words.items() if getattr(config, field) != getattr(base, field))
 

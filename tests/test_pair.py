@@ -198,6 +198,9 @@ def test_the_recipe_tells_how_the_attack_grew(tiny_run):
     assert "3 steps of 0.15 for 2 epochs, then 5 steps of 0.1 for 2 epochs," in pair_text.recipe([longer])
     run = dataclasses.replace(run, config={**run.config, "adversarial": {**attack, "shared_pooling": True}})
     assert "except in the last cycle, where a step draws them once" in pair_text.recipe([run])
+    said = pair_text.recipe([dataclasses.replace(run, config=configs.get("wide-adversarial").to_dict())])
+    assert "5 steps of 0.1 for 2 epochs, then 6 steps of 0.2 along summed gradients (explained below) for 1 epoch, from" in said
+    assert "except in the last 2 cycles, where a step draws them once" in said
 
 
 @pytest.mark.parametrize("values, said", [([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"),
@@ -244,7 +247,7 @@ def test_why_a_blind_attack_gets_further_is_told_by_what_changes_nothing(tiny_ru
         class Known(type(tiny_run)):
             def outcomes(self, record_id):
                 return np.arange(100) < self.metric(record_id)["correct"]
-        bare = run_of(tiny_run, "wide-adversarial", metrics=records)
+        bare = run_of(tiny_run, pair_text.PLAIN, metrics=records)
         return pair_text.why_blind([Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})])
 
     assert pair_text.why_blind([]) == "Why is not measured yet."
@@ -274,8 +277,8 @@ def measured(tiny_run, name, **correct):
 
 @pytest.mark.parametrize("after, plain, said", [(80, 82, "a gain (McNemar"), (51, 82, "no significant difference"), (20, 40, "a loss")])
 def test_the_continued_network_is_compared_with_the_one_it_continues(tiny_run, after, plain, said):
-    before = measured(tiny_run, "wide-adversarial", none=98, pgd10_exact=85, mask_momentum=50, fgsm_exact=10, worst=10)
-    then = measured(tiny_run, "wide-adversarial-averaged", none=97, pgd10_exact=plain, mask_momentum=after, worst=after)
+    before = measured(tiny_run, pair_text.PLAIN, none=98, pgd10_exact=85, mask_momentum=50, fgsm_exact=10, worst=10)
+    then = measured(tiny_run, "wide-adversarial", none=97, pgd10_exact=plain, mask_momentum=after, worst=after)
     before.metric("worst-t1")["combines"] = ["pgd10-exact-t1", "mask-momentum-t1", "fgsm-exact-t1"]
     then.metric("worst-t1")["combines"] = ["pgd10-exact-t1", "mask-momentum-t1"]
     words = pair_text.averaged([before, then])  # the attack that only one was tried with does not count
@@ -288,6 +291,38 @@ def test_the_continued_network_is_compared_with_the_one_it_continues(tiny_run, a
 
 
 def test_how_the_continued_network_was_trained_is_read_from_its_config():
-    said = pair_text.averaged_recipe(configs.get(pair_text.AVERAGED))
-    assert "takes over where wide-adversarial ended and is trained for 1 more epoch, against 6 steps of 0.2" in said
+    said = pair_text.averaged_recipe(configs.get("wide-adversarial"))
+    assert "wide-adversarial takes over where wide-adversarial-plain ended and is trained for 1 more epoch, against 6 steps of 0.2" in said
     assert "each at a point within 0.15 of where the attack is" in said
+
+
+@pytest.mark.parametrize("blind, said", [(50, "it gets further"), (79, "it does not get significantly further"), (95, "it does not")])
+def test_a_blind_attack_is_held_against_gradients_on_the_same_images(tiny_run, blind, said):
+    run = measured(tiny_run, "wide-adversarial", mask_plain=82, mask_momentum=80, mask_square=blind)
+    words = pair_text.order([run])
+    assert said in words and f"leaves {blind}.0 % alone, 1 steps of plain PGD 82.0 %" in words and "summed gradients 80.0 %" in words
+    assert pair_text.order([]) == pair_text.order([measured(tiny_run, "wide-adversarial", mask_plain=82)]) == (
+        "On our adversarial network that is not measured yet.")
+
+
+def test_what_the_usual_attack_leaves_of_the_shorter_trained_network_is_named(tiny_run):
+    assert pair_text.usual_bar([measured(tiny_run, pair_text.PLAIN, pgd40_exact=85)]).startswith("85.0 % [")
+    assert pair_text.usual_bar([measured(tiny_run, "wide-adversarial", pgd40_exact=85)]) == "(not measured yet)"
+
+
+def test_rows_of_attacks_on_what_others_left_say_so(tiny_run):
+    runs = [measured(tiny_run, name, pgd10_exact=85, pgd40_exact=80) for name in (pair_text.PLAIN, "wide-adversarial")]
+    runs[1].metric("pgd40-exact-t1")["settings"]["dropped"] = 5
+    assert [row[0] for row in pair_text.averaged_rows(runs)] == ["PGD, 10 steps", "PGD, 40 steps, 5 restarts, with all tried before"]
+
+
+@pytest.mark.parametrize("longer, said", [(80, "no significant difference"), (40, "a significant difference")])
+def test_the_attack_is_told_apart_from_one_more_epoch(tiny_run, longer, said):
+    other, after = (measured(tiny_run, name, mask_square=left) for name, left in ((pair_text.LONGER, longer), ("wide-adversarial", 82)))
+    other = dataclasses.replace(other, config=configs.get(pair_text.LONGER).to_dict())
+    words = pair_text.one_more_epoch([other, after])
+    assert f"of 100 images Square alone leaves {longer}.0 % of the one and 82.0 % of the other ({said}" in words
+    assert "against 6 plain steps of 0.1" in words and "has not been told apart" in pair_text.one_more_epoch([after])
+    before = measured(tiny_run, pair_text.PLAIN, mask_square=50, mask_momentum=60)
+    after = measured(tiny_run, "wide-adversarial", mask_square=82, mask_momentum=70)
+    assert pair_text.averaged_rows([before, other, after])[0][2] == "-" and pair_text.averaged_rows([before, other, after])[1][2].startswith(f"{longer}.0 % [")

@@ -123,7 +123,7 @@ def test_how_the_leaky_pair_was_trained_is_read_from_the_configurations():
     leaky, plain = configs.get("wide-adversarial-leaky"), configs.get("wide-adversarial")
     said = ray_text.leaky_training(leaky, plain)
     assert f"wide-adversarial-leaky is trained for {leaky.epochs} epochs against steps of PGD (3 of 0.15), wide-adversarial for" in said
-    assert f"{plain.epochs} epochs against steps of PGD (3 of 0.15 then 5 of 0.1)" in said and "differ in more than the leak" in said
+    assert f"{plain.epochs} epochs against steps of PGD (3 of 0.15 then 5 of 0.1 then 6 of 0.2 along summed gradients)" in said and "differ in more than the leak" in said
     assert said.endswith("The end time t = 1 of a leaky network is 1.72 of the plain clock.")
     assert "differ" not in ray_text.leaky_training(leaky, dataclasses.replace(leaky, name="x"))
 
