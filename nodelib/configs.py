@@ -205,8 +205,6 @@ _PLAIN = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, rand
 # the average of gradients at ten (66 %): one cycle more, against steps along their running sum (77 % in six)
 _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True, shared_pooling=True, noise=0.15,
                                           momentum=1.0, curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))), epochs=5, cycles=(2, 1, 1, 1))
-# as many passes in the last cycle, but along the gradient at the point: what that epoch does apart from the noise and the sum
-_LONGER = {**_AVERAGED, "adversarial": dataclasses.replace(_AVERAGED["adversarial"], step_size=0.1, noise=0.0, momentum=0.0)}
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
@@ -235,10 +233,9 @@ _NAMED: dict[str, dict] = {
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "wide-adversarial-plain": {**_WIDE, **_ATTACKED, **_PLAIN},
-    "wide-adversarial-longer": {**_WIDE, **_ATTACKED, **_LONGER},
 }
 # runs whose first learning-rate cycles are another run: where that one is stored, it is not trained again
-CONTINUES = {"wide-adversarial": "wide-adversarial-plain", "wide-adversarial-longer": "wide-adversarial-plain"}
+CONTINUES = {"wide-adversarial": "wide-adversarial-plain"}
 NAMES = tuple(_NAMED)
 ROWS = NAMES[:6]
 PAIR = NAMES[6:8]

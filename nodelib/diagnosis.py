@@ -202,12 +202,12 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, accuracy (per cent), n."""
+    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, n, accuracy and its 95 % interval low, high in per cent."""
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"], "n": r["n"],
-             "accuracy": 100 * r["accuracy"]}
+             **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for method in GRADIENT_METHODS
             if r["id"].startswith(f"fgsm-by-{method}-eps")]
-    return _frame(rows, ["title", "method", "epsilon", "accuracy", "n"], ["title", "method", "epsilon"])
+    return _frame(rows, ["title", "method", "epsilon", "accuracy", "low", "high", "n"], ["title", "method", "epsilon"])
 
 
 def health_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -47,12 +47,12 @@ _CONTROLS = {
     "small-10-tight": ("small-10", (4, 1.5)), "small-100-leaky": ("small-100", (1, 1)),
     "wide-standard-leaky": ("wide-standard", (1, 1)), "wide-adversarial-leaky": ("wide-adversarial", (1, 1)),
     "small-100-nolast": ("small-100", (4, 1, 1, 1)),
-    "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)), "wide-adversarial-longer": ("wide-adversarial", (1, 3)),
+    "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
     "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
-MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^v<><>8hhHpdPX*D"))
+MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^v<><>8hhHpdPX*"))
 
 METHODS: dict[str, str] = {
     "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE, "own tolerance": ORANGE,

@@ -109,7 +109,7 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
 def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
     """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
 
-    Columns title, method (of `nodelib.protocols.GRADIENT_METHODS`), epsilon, accuracy, n. Drawn to the post's 0.3 and a
+    Columns title, method (of `nodelib.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high, n. Drawn to the post's 0.3 and a
     little beyond, where the order of the methods can turn round.
     """
     groups = list(data.groupby("title", sort=False))
@@ -119,6 +119,7 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
             for method, (label, shade, dash, marker) in _GRADIENTS.items():
                 part = group[(group["method"] == method) & (group["epsilon"] <= 0.5)]
                 if len(part):
+                    axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.08, linewidth=0)
                     axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
                               label=f"{label} (n = {part['n'].min()})")
             axis.axvline(0.3, color="#888888", linewidth=0.8, linestyle=":")

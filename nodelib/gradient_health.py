@@ -120,6 +120,16 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
     return records
 
 
+def guess_agreement(model: ODENet, images: Tensor, labels: Tensor, t1: float = 1.0) -> float:
+    """Share of signs that guessing gets right: half of the pixels with a gradient, and all that the pooling passes over.
+
+    Those have gradient zero by every method. Which they are depends on the model's fixed regions and not on the end time, unless
+    the softmax is saturated, so that a short one will do.
+    """
+    seen = gradients(model, images, labels, t1, "exact", 1e-3) != 0
+    return 1 - seen.double().mean().item() / 2
+
+
 def measure_run(folder: str | Path, count: int | None = None, times: Iterable[float] = TABLE_T1,
                 progress: bool | None = None) -> list[dict]:
     """Measure a stored ODE-net on the first images of the test order and write its `measurements.json`.

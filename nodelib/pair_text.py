@@ -18,7 +18,6 @@ from nodelib.worst_case import survivors
 KINDS = ("adversarial", "standard")
 ADVERSARIAL = "wide-adversarial"
 PLAIN = configs.CONTINUES[ADVERSARIAL]  # the same network before it was trained against summed gradients
-LONGER = "wide-adversarial-longer"  # and with as long a last epoch against plain PGD
 GAP = 5.0  # points by which one attack may leave more than all before it is called misleading
 LAST = SWEEP_T1[-1]
 STAGES = 6  # evaluations of a step of dopri5
@@ -262,31 +261,25 @@ def _record(run: Run | None, label: str) -> dict | None:
     return run and next((r for r in run.metrics if r["id"] == f"{label}-t1"), None)
 
 
-def stages(runs: Sequence[Run]) -> tuple[str, ...]:
-    """The measured networks of one start: before the last epoch, after one against plain PGD, after one against summed gradients."""
-    return tuple(name for name in (PLAIN, LONGER, ADVERSARIAL) if _measured(runs, name))
-
-
 def averaged_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
-    """Attacks on the networks of `stages` at their own end time: the attack, then a cell for each.
+    """Attacks on `PLAIN` and on `ADVERSARIAL` at their own end time: the attack, then a cell for each.
 
-    Only attacks that the first and the last have been tried with, on the images that all were tried on; an attack that was given only
-    what those before it had left is marked so. Empty where one of the two is not measured.
+    Only attacks that both have been tried with, on the images that both were tried on; an attack that was given only what those before it
+    had left is marked so. Empty where one of the two is not measured.
     """
-    names = stages(runs)
-    if not {PLAIN, ADVERSARIAL} <= {*names}:
+    both = [_measured(runs, name) for name in (PLAIN, ADVERSARIAL)]
+    if None in both:
         return []
     rows = []
     for label, words in (("none", "clean"), ("pgd10-exact", "PGD, 10 steps"), ("pgd40-exact", "PGD, 40 steps, 5 restarts"),
                          ("mask-momentum", "PGD, 10 steps, summed gradients"), ("pgd40-averaged", "PGD, 40 steps, 5 restarts, summed gradients"),
                          ("mask-square", "Square alone"), ("worst", "all together")):
-        found = {name: _record(_measured(runs, name), label) for name in names}
-        if None in (found[PLAIN], found[ADVERSARIAL]):
-            continue
-        n = min(record["n"] for record in found.values() if record)
-        after = any((record["settings"] or {}).get("dropped") is not None for record in found.values() if record)
-        cells = (per_cent(int(_measured(runs, name).outcomes(record["id"])[:n].sum()), n) if record else "-" for name, record in found.items())
-        rows.append((words + (", with all tried before" if after else ""), *cells))
+        found = [_record(run, label) for run in both]
+        if None not in found:
+            n = min(record["n"] for record in found)
+            after = any((record["settings"] or {}).get("dropped") is not None for record in found)
+            cells = (per_cent(int(run.outcomes(record["id"])[:n].sum()), n) for run, record in zip(both, found))
+            rows.append((words + (", with all tried before" if after else ""), *cells))
     return rows
 
 
@@ -305,30 +298,14 @@ def averaged(runs: Sequence[Run]) -> str:
     usual = _record(after, "pgd10-exact")
     said = (f"On the same {n} images the attacks that both were tried with, together, leave {100 * a.mean():.1f} % before and "
             f"{100 * b.mean():.1f} % after: {change} (McNemar's p = {p:.2g}). Summed gradients are what it was trained against, so that "
-            f"Square, which uses none, is the independent test. {one_more_epoch(runs)}")
+            f"Square, which uses none, is the independent test; and how much of the change is due to one more epoch, of any attack, has not "
+            f"been told apart.")
     if usual is not None:
         kept, left = on_common(after.outcomes(usual["id"]), after.outcomes("worst-t1"))
         gap, words = 100 * (kept.mean() - left.mean()), f"Ten steps of plain PGD leave {100 * kept.mean():.1f} %"
         said += (f" {words} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
                  f" {words} of it, {gap:.1f} points more than all attacks together.")
     return said
-
-
-def one_more_epoch(runs: Sequence[Run]) -> str:
-    """How much of the gain an epoch against plain PGD of as many steps would have brought; says so where not measured."""
-    longer, after = (_measured(runs, name) for name in (LONGER, ADVERSARIAL))
-    said = []
-    for label, words in (("mask-square", "Square alone"), ("pgd40-averaged", "forty summed steps from five starts")):
-        if _record(longer, label) and _record(after, label):
-            a, b = on_common(*(run.outcomes(f"{label}-t1") for run in (longer, after)))
-            p = mcnemar(a, b)
-            said.append(f"of {len(a)} images {words} {'leave' if words.startswith('forty') else 'leaves'} {100 * a.mean():.1f} % of the one and {100 * b.mean():.1f} % of "
-                        f"the other ({'no significant difference' if p >= SIGNIFICANCE else 'a significant difference'}, p = {p:.2g})")
-    if not said:
-        return "How much of the change is due to one more epoch, of any attack, has not been told apart."
-    attack = RunConfig.from_dict(longer.config).adversarial
-    return (f"Is it the attack or one more epoch? {LONGER} goes on from the same network for as long, against {attack.steps} plain steps of "
-            f"{attack.step_size:g}: {'; '.join(said)}.")
 
 
 def strongest_missing(runs: Sequence[Run]) -> str:

@@ -113,7 +113,9 @@ def test_the_frames_are_in_order_of_epsilon_and_are_drawn(run):
     swept, by_gradient = diagnosis.epsilon_frame([run]), diagnosis.gradient_frame([run])
     assert swept[swept["attack"] == "FGSM"]["epsilon"].tolist() == by_gradient["epsilon"].tolist() == [0.1, 0.3]
     assert len(figures_attacks.epsilon_sweep(swept).axes[0].lines) == 2  # FGSM and chance, not a lone worst case
-    assert [text.get_text() for text in figures_attacks.epsilon_by_gradient(by_gradient).axes[0].get_legend().get_texts()] == [
+    axis = figures_attacks.epsilon_by_gradient(by_gradient).axes[0]
+    assert len(axis.collections) == 1 and (by_gradient["low"] < by_gradient["accuracy"]).all()  # a band of 95 % intervals
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
         "continuous adjoint (n = 4)"]
 
 

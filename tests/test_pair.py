@@ -314,15 +314,3 @@ def test_rows_of_attacks_on_what_others_left_say_so(tiny_run):
     runs = [measured(tiny_run, name, pgd10_exact=85, pgd40_exact=80) for name in (pair_text.PLAIN, "wide-adversarial")]
     runs[1].metric("pgd40-exact-t1")["settings"]["dropped"] = 5
     assert [row[0] for row in pair_text.averaged_rows(runs)] == ["PGD, 10 steps", "PGD, 40 steps, 5 restarts, with all tried before"]
-
-
-@pytest.mark.parametrize("longer, said", [(80, "no significant difference"), (40, "a significant difference")])
-def test_the_attack_is_told_apart_from_one_more_epoch(tiny_run, longer, said):
-    other, after = (measured(tiny_run, name, mask_square=left) for name, left in ((pair_text.LONGER, longer), ("wide-adversarial", 82)))
-    other = dataclasses.replace(other, config=configs.get(pair_text.LONGER).to_dict())
-    words = pair_text.one_more_epoch([other, after])
-    assert f"of 100 images Square alone leaves {longer}.0 % of the one and 82.0 % of the other ({said}" in words
-    assert "against 6 plain steps of 0.1" in words and "has not been told apart" in pair_text.one_more_epoch([after])
-    before = measured(tiny_run, pair_text.PLAIN, mask_square=50, mask_momentum=60)
-    after = measured(tiny_run, "wide-adversarial", mask_square=82, mask_momentum=70)
-    assert pair_text.averaged_rows([before, other, after])[0][2] == "-" and pair_text.averaged_rows([before, other, after])[1][2].startswith(f"{longer}.0 % [")
