@@ -53,6 +53,9 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
     evaluations = stepper.nfe
     gradients: list[Tensor | None] = [None] * len(stepper.params)
     used = y_bar.flatten(1).any(1).tolist()
+    powers = stepper.powers(y_bar)
+    if powers is not None:
+        y_bar = y_bar * powers
     state_bar, k_bar, products = None, None, 0
     for step in reversed(tape.steps):
         outputs = [(x, stepper.pack(y_bar[i])) for i, x in step.outputs if used[i]]
@@ -68,6 +71,8 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
     y0_bar = y_bar[0].clone()
     if state_bar is not None:
         y0_bar = y0_bar + stepper.unpack(state_bar)
+    if powers is not None:
+        y0_bar = y0_bar / powers
     gradients = stepper.finish(gradients)
     counts.append(products + stepper.nfe - evaluations)
     return y0_bar, gradients

@@ -265,6 +265,19 @@ class NativeStepper(TorchStepper):
                    self._bars(), self.scratch)
         return (y_start if y_extra is None else y_start.add_(y_extra)), k_start
 
+    def powers(self, y_bar: Tensor) -> Tensor | None:
+        """Powers of two that bring the cotangents of every sample near 1, shape (N, 1, 1, 1): exact, since a reverse is linear.
+
+        Where the softmax is all but saturated the loss's gradient is so small that products fall below the normal range of floats,
+        in which processors compute some ten times as slowly and round coarsely. Not where parameters are asked for: their
+        gradients sum over samples.
+        """
+        if self.params:
+            return None
+        size = y_bar.abs().amax(dim=(0, 2, 3, 4))
+        exponent = torch.where(size.isfinite(), -torch.frexp(size).exponent, 0).clamp(-120, 120)
+        return ((exponent + 127) << 23).view(torch.float32).view(-1, 1, 1, 1)  # exact, which a computed power need not be
+
     def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
         if self.bars is None:
             return gradients

@@ -93,6 +93,10 @@ class TorchStepper:
                 gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
         return found[0]
 
+    def powers(self, y_bar: Tensor) -> Tensor | None:
+        """Factors by which cotangents may be multiplied before a reverse and divided after it, or None."""
+        return None
+
     def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
         """The parameters' gradients in their order, once a whole reverse is done."""
         return gradients

@@ -425,3 +425,32 @@ def test_a_solution_frees_its_steps_at_once():
         assert tape() is None  # no cycle that would wait for the garbage collector
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize("name", DYNAMICS)
+def test_tiny_cotangents_lose_nothing_to_the_end_of_the_float_range(name):
+    # what a softmax that is all but saturated sends back; every sample has a size of its own
+    func, y0 = dynamics(name, samples=3)
+    weights = torch.randn(3, *y0.shape, generator=torch.Generator().manual_seed(1))
+    sizes = torch.tensor([1.0, 2.0**-90, 2.0**-115]).view(1, 3, 1, 1, 1)
+
+    def gradient(w):
+        leaf = y0.clone().requires_grad_()
+        return torch.autograd.grad((odeint(func, leaf, [0.0, 0.5, 4.0], params=()).y * w).sum(), leaf)[0]
+    normal, tiny = gradient(weights), gradient(weights * sizes)
+    scaled = normal * sizes[0]
+    above = scaled.abs() >= torch.finfo(torch.float32).tiny  # the quotient at the end may still fall below
+    assert above[:2].all() and torch.equal(tiny[above], scaled[above])
+
+
+def test_cotangents_without_a_size_go_through_as_they_are():
+    func, y0 = dynamics("small")
+    leaf = y0.requires_grad_()
+    y = odeint(func, leaf, [0.0, 1.0], params=()).y
+    weights = torch.ones_like(y)
+    weights[:, 0] = 0.0
+    (zero,) = torch.autograd.grad((y * weights).sum(), leaf, retain_graph=True)
+    assert not zero[0].any() and zero[1].any()
+    weights[-1, 0, 0, 0, 0] = float("inf")
+    (infinite,) = torch.autograd.grad((y * weights).sum(), leaf)
+    assert not infinite[0].isfinite().all() and torch.equal(infinite[1], zero[1])
