@@ -218,27 +218,33 @@ def leaky_training(run: RunConfig, plain: RunConfig) -> str:
 def far(runs: Sequence[Run]) -> str:
     """What following images further shows, where they were not on a ray by the end of the shorter flow; may be empty."""
     frame = state_records.far_frame(runs)
-    said, none = [], []
+    said: dict[float, list[str]] = {}
+    none: dict[float, list[str]] = {}
     for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
         first, last = part.iloc[0], part.iloc[-1]
         if first["share"] >= 1:
             continue
         label = _label(name, seed, state_records.ray_frame(runs))
+        said.setdefault(last["log_time"], [])
         if last["share"] == 0:
-            none.append(label)
+            none.setdefault(last["log_time"], []).append(label)
             continue
         place, stable = "at an equilibrium" if last["leaky"] else "on a ray", last["attracting"]
         if last["rays"] == 1:
             which = "a single one" + ("" if math.isnan(stable) else f", which {'attracts' if stable else 'repels'}")
         else:
             which = f"{last['rays']:.0f} of them" + ("" if math.isnan(stable) else f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
-        said.append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
-    if none:
-        said.append(f"none of {span(frame['n'])} images is on one in {', '.join(none)}")
-    if not said:
-        return ""
-    leaky = " (leaky: of time)" if frame["leaky"].any() else ""
-    return f"After {frame['log_time'].max():g} units of log time{leaky}, {'; '.join(said)}."
+            if last["mixed"] == last["rays"]:
+                which += " and each holds images of several classes"
+        said[last["log_time"]].append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
+    sentences = []
+    for log_time, parts in sorted(said.items()):
+        these = frame[frame["log_time"] == log_time]
+        if log_time in none:
+            parts.append(f"none of {span(these['n'])} images is on one in {', '.join(none[log_time])}")
+        leaky = " (leaky: of time)" if these["leaky"].any() else ""
+        sentences.append(f"After {log_time:g} units of log time{leaky}, {'; '.join(parts)}.")
+    return " ".join(sentences)
 
 
 def class_rays(runs: Sequence[Run]) -> str:

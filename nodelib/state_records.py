@@ -140,15 +140,23 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays, attracting.
+    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays, attracting, mixed.
 
-    `attracting`: how many of these rays attract, known for the longest flow only.
+    `attracting`: how many of these rays attract; `mixed`: how many of them hold images of several classes. Both known for
+    the longest flow only, NaN elsewhere.
     """
     rows = [{"run": run.name, "seed": run.seed, "n": r["n"], "leaky": run.config["leaky"], "log_time": r["settings"]["log_time"],
              "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"]),
-             "attracting": value(run, "rays_later_attracting", log_time=r["settings"]["log_time"])}
+             "attracting": value(run, "rays_later_attracting", log_time=r["settings"]["log_time"]),
+             "mixed": _mixed(run, r["settings"]["log_time"])}
             for run in runs for r in run.measurements if r["name"] == "on_a_ray_later"]
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays", "attracting"])
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays", "attracting", "mixed"])
+
+
+def _mixed(run: Run, log_time: float) -> float:
+    found = look_up(run, "rays_later_attracting", log_time=log_time)
+    by_class = found and found["settings"].get("by_class")
+    return math.nan if by_class is None else float(sum(sum(count > 0 for count in counts) > 1 for counts in by_class))
 
 
 def class_ray_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -27,7 +27,7 @@ def records(tiny_run):
             *measure.complexity(model, images[:16]),
             *measure.attacked(model, images, labels), *measure.fooled(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
             *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
-            *measure.far(model, images[:2], (0.5,)), *measure.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
+            *measure.far(model, images[:2], labels[:2], (0.5,)), *measure.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -154,14 +154,21 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v
-    *far, reached = measure.far(model, images[:4], (1.0, 2.0), krylov=10, max_steps=3)
+    *far, reached = measure.far(model, images[:4], labels[:4], (1.0, 2.0), krylov=10, max_steps=3)
     later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in far]
     assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0), ("rays_later", 2.0, 1.0)]
     assert reached["name"] == "rays_later_attracting" and reached["value"] == 1.0 and reached["settings"]["on_each"] == [4]
     assert reached["settings"]["residuals"][0] < 1e-6 and reached["settings"]["eigenvalues"][0] < 1e-3
+    assert reached["settings"]["by_class"] == [torch.bincount(labels[:4], minlength=10).tolist()]
     solved = measure.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
     assert {r["value"] for r in solved if r["name"] == "class_rays"} == {1.0}
     assert all(r["value"] < 1e-6 for r in solved if r["name"] == "class_ray_residual")
+
+
+def test_the_times_at_which_a_longer_flow_is_looked_at_double():
+    assert measure.doubling(80) == measure.FAR and measure.doubling(10) == (10.0,) and measure.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
+    with pytest.raises(ValueError, match="log time is 5; images are followed further than 10"):
+        measure.doubling(5)
 
 
 def test_images_on_no_ray_are_counted_so_however_late():
@@ -170,7 +177,7 @@ def test_images_on_no_ray_are_counted_so_however_late():
     torch.manual_seed(0)
     model = ODENet(16, 7).eval()
     images, labels = test_subset(40)
-    later = measure.far(model, images[:3], (0.5,))
+    later = measure.far(model, images[:3], labels[:3], (0.5,))
     assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0), ("rays_later_attracting", 0.0)]
     assert later[-1]["settings"]["eigenvalues"] == []
     solved = measure.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)

@@ -50,8 +50,8 @@ STATE_MEASUREMENTS: dict[str, str] = {
     "rays_later": "number of distinct rays on which those images are; statistic 'count'; shown, not judged",
     "rays_later_attracting": "number of those rays, at the end of the longest flow, that attract: solved for from an image on each "
                              "(residual at most 1e-6, within 5 degrees), leading real part and its Ritz residual together below "
-                             "1, in settings.eigenvalues and ritz_residuals; statistic 'count'; "
-                             "shown, not judged",
+                             "1, in settings.eigenvalues and ritz_residuals; images on each, in settings.on_each, and by digit in "
+                             "settings.by_class; statistic 'count'; shown, not judged",
     "class_rays": "number of distinct rays that solves of f(w) = w from the mean states of the ten classes find (residual at "
                   "most 1e-6); statistic 'count'; shown, not judged",
     "class_ray_residual": "|f(w) - w| / |w| where the solve from the label's class stops; statistic 'max'; shown, not judged",

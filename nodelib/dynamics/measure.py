@@ -249,11 +249,25 @@ def _rays_reached(func: ODEFunc, w: Tensor) -> Tensor:
     return groups
 
 
-def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR, **effort: Any) -> list[dict]:
+def doubling(last: float) -> tuple[float, ...]:
+    """Log times from 10 on, each twice the one before, up to the last: (10, 20, 40, 80) for 80.
+
+    Raises:
+        ValueError: the last is below 10.
+    """
+    if not last >= LOG_TIME:
+        raise ValueError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give more, such as 80")
+    times = [LOG_TIME]
+    while times[-1] < last:
+        times.append(min(2 * times[-1], float(last)))
+    return tuple(times)
+
+
+def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float] = FAR, **effort: Any) -> list[dict]:
     """How many images are on a ray ever later in log time, on how many rays, and which of the last ones attract.
 
     `model` is converted to float64. `effort` goes to `solve_ray`. What an image is on is no ray that only repels, so the
-    rays reached are solved for from the images on them.
+    rays reached are solved for from the images on them. How many images of each class are on each is in the settings.
     """
     func, end, w = _late(model, images)
     passed, records = 0.0, []
@@ -268,7 +282,8 @@ def far(model: ODENet, images: Tensor, log_times: Iterable[float] = FAR, **effor
     return [*records, record("rays_later_attracting", sum(stable), t1=end, n=len(w), statistic="count", log_time=passed,
                              eigenvalues=[ray.eigenvalue for ray in reached], ritz_residuals=[ray.error for ray in reached],
                              residuals=[ray.residual for ray in reached],
-                             on_each=[int((groups == g).sum()) for g in range(len(reached))])]
+                             on_each=[int((groups == g).sum()) for g in range(len(reached))],
+                             by_class=[torch.bincount(labels[groups == g], minlength=CLASSES).tolist() for g in range(len(reached))])]
 
 
 @dataclass(frozen=True)
@@ -362,14 +377,26 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
 
 
 @dataclass(frozen=True)
+class Reach:
+    """How far states are followed.
+
+    rays: images followed to their rays; far: images followed further, to the log time `last`.
+    """
+
+    rays: int = 100
+    far: int = FAR_IMAGES
+    last: float = FAR[-1]
+
+
+@dataclass(frozen=True)
 class Part:
     """What is measured in one go and stored together.
 
-    measure: called with the model, images, labels and the number of images to follow to their rays.
+    measure: called with the model, images, labels and how far to follow them.
     names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are of two digits.
     """
 
-    measure: Callable[[ODENet, Tensor, Tensor, int], list[dict]]
+    measure: Callable[[ODENet, Tensor, Tensor, Reach], list[dict]]
     names: tuple[str, ...]
     images: str = "clean"
     two: bool = False
@@ -386,23 +413,24 @@ def key(record: dict) -> tuple[str, str, bool]:
 
 
 PARTS: dict[str, Part] = {
-    "trajectories": Part(lambda model, images, labels, rays: trajectories(model, images, labels), (
+    "trajectories": Part(lambda model, images, labels, reach: trajectories(model, images, labels), (
         "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance", "settling_time",
         "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette")),
-    "two digits": Part(lambda model, images, labels, rays: six_and_four(model, images, labels),
+    "two digits": Part(lambda model, images, labels, reach: six_and_four(model, images, labels),
                        ("nearest_class", "class_mean_angle"), two=True),
-    "complexity": Part(lambda model, images, labels, rays: complexity(model, images[:64]),
+    "complexity": Part(lambda model, images, labels, reach: complexity(model, images[:64]),
                        ("jacobian_norm", "path_turning", "accepted_steps")),
-    "attacked": Part(lambda model, images, labels, rays: attacked(model, images, labels),
+    "attacked": Part(lambda model, images, labels, reach: attacked(model, images, labels),
                      ("nearest_class", "attacked_angle"), "pgd"),
-    "fooled": Part(lambda model, images, labels, rays: fooled(model, images, labels),
+    "fooled": Part(lambda model, images, labels, reach: fooled(model, images, labels),
                    ("nearest_class", "attacked_angle", "nearest_said"), "fooled"),
-    "exponents": Part(lambda model, images, labels, rays: exponents(model, images), ("lyapunov_exponent",)),
-    "rays": Part(lambda model, images, labels, rays: attractors(model, images[:rays], labels[:rays]),
+    "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
+    "rays": Part(lambda model, images, labels, reach: attractors(model, images[:reach.rays], labels[:reach.rays]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share", "ray_residual",
                   "ray_eigenvalue")),
-    "far": Part(lambda model, images, labels, rays: far(model, images[:FAR_IMAGES]), ("on_a_ray_later", "rays_later", "rays_later_attracting")),
-    "class rays": Part(lambda model, images, labels, rays: class_rays(model, images[:rays], labels[:rays]),
+    "far": Part(lambda model, images, labels, reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
+                ("on_a_ray_later", "rays_later", "rays_later_attracting")),
+    "class rays": Part(lambda model, images, labels, reach: class_rays(model, images[:reach.rays], labels[:reach.rays]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
 }
 
@@ -423,7 +451,7 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
     return tuple(part for part in parts_of(run) if not have >= PARTS[part].keys)
 
 
-def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 100, *, again: bool = False,
+def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *, again: bool = False,
                 parts: Sequence[str] = (), budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
     """Measure a stored run on the first test images; each part is stored in `measurements.json` when it is done.
 
@@ -431,7 +459,7 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
         folder: of the run.
         count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves cost fifty
             times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not leaky, all 10,000.
-        ray_images: how many of them are followed to their rays.
+        reach: how many of them are followed to their rays, and how far.
         again: measure also what is stored already.
         parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
         budget: seconds after which no further part is begun.
@@ -455,7 +483,7 @@ def measure_run(folder: str | Path, count: int | None = None, ray_images: int = 
         measured = (images, labels)
         if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
             measured = test_subset(TEST_IMAGES)
-        records = PARTS[part].measure(run.load_model(), *measured, ray_images)
+        records = PARTS[part].measure(run.load_model(), *measured, reach)
         # read again: another measurement may have been stored meanwhile
         others = [r for r in artifacts.still_current(run)["measurements"] if key(r) not in keys]
         artifacts.write_json(Path(folder) / "measurements.json", others + records)
@@ -471,18 +499,22 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--images", type=int,
                         help=f"test images (default: {IMAGES}, for leaky runs {LEAKY_IMAGES})")
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
+    parser.add_argument("--far-images", type=int, default=FAR_IMAGES, help=f"and followed further (default: {FAR_IMAGES})")
+    parser.add_argument("--log-time", type=float, default=FAR[-1], help=f"so far in log time (default: {FAR[-1]:g})")
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further part after so long")
     parser.add_argument("--again", action="store_true", help="measure also what is stored already")
     parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
                         help="measure only this part, stored already or not; may be given several times")
     options = parser.parse_args(arguments)
+    reach = Reach(options.ray_images, options.far_images, options.log_time)
+    doubling(reach.last)  # raises before any work
     began = time.monotonic()
     found = [run for run in artifacts.find_runs() if run.name in options.run]
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
         left = None if options.budget is None else options.budget - (time.monotonic() - began)
-        measure_run(run.path, options.images, options.ray_images, again=options.again, parts=options.part, budget=left,
+        measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=left,
                     report=lambda line: print(line, flush=True))
     return 0
 
