@@ -101,7 +101,16 @@ def shared(runs: Sequence[Run], short: bool = False) -> str:
     if said and not short:
         said.append("What tells the classes apart there at a finite time is the way to it; as t grows without bound, every image "
                     "that is on that ray gets the same answer.")
+    if not short:
+        said += [_several(row) for row in state_records.far_frame(runs).groupby(["run", "seed"], sort=False).tail(1).itertuples()
+                 if not row.leaky and row.rays > 1 and row.mixed == row.rays]
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
+
+
+def _several(row) -> str:
+    """What the last row of a run in `state_records.far_frame` says of classes, where its rays are several and each holds several."""
+    return (f"In {row.run} {_images(row.share, row.n)} are on a ray after {row.log_time:g} units of log time; these rays are {row.rays:.0f}, and "
+            f"each holds images of several classes: steady states, and again not one per class.")
 
 
 def exponents(runs: Sequence[Run]) -> str:

@@ -84,7 +84,12 @@ def test_what_comes_later_is_told_of_networks_that_were_not_at_rest(tiny_run):
     told = ray_text.far([runs[1], dataclasses.replace(runs[0], measurements=longer)])
     assert told == ("After 80 units of log time, none of 20 images is on one in small-10. After 640 units of log time, in wide-standard 15 of 30 "
                     "images are on a ray, on 3 of them, of which 2 attract and each holds images of several classes.")
+    several = dataclasses.replace(runs[0], measurements=longer)
+    assert ray_text.shared([several]).startswith(
+        "In wide-standard 15 of 30 images are on a ray after 640 units of log time; these rays are 3, and each holds images of several classes")
+    assert ray_text.shared([several], short=True).startswith("In no network")
     longer[-1]["settings"]["by_class"][0] = [3, 0]
+    assert ray_text.shared([several]).startswith("In no network")
     assert ray_text.far([dataclasses.replace(runs[0], measurements=longer)]).endswith("of which 2 attract.")
     frame = state_records.far_frame(runs)
     assert list(frame["share"])[:2] == [0.0, 0.95] and list(frame["log_time"])[:2] == [10.0, 80.0]
