@@ -18,6 +18,7 @@ from nodelib import artifacts
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem
 from nodelib.bench.convolution import convolution
+from nodelib.bench.saturation import saturation
 from nodelib.odeint import Solver
 from nodelib.paths import data_dir
 
@@ -209,7 +210,7 @@ def work_precision(settings: Settings) -> dict:
 
 
 SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size, "work-precision": work_precision,
-          "convolution": convolution}
+          "convolution": convolution, "saturation": saturation}
 
 
 def machine(settings: Settings) -> dict:

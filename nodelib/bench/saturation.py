@@ -1,0 +1,59 @@
+"""What it costs to differentiate a loss that is all but saturated: cotangents at the end of the range of floats."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from nodelib import native
+from nodelib.bench import measure
+from nodelib.bench.cases import Case, Problem
+from nodelib.odeint import odeint
+
+if TYPE_CHECKING:
+    from nodelib.bench.suites import Settings
+
+SIZES = (1.0, 1e-20, 1e-30, 1e-36, 1e-40)  # of dL/dy at the end time; single precision is normal down to 1.2e-38
+WAYS = ("as they are", "balanced")
+T1 = 10.0
+
+
+def saturation(settings: Settings) -> dict:
+    """Seconds of an input gradient by the size of the loss's gradient, with cotangents as they are and balanced.
+
+    Balanced: by `NativeStepper.powers`, as the library does it.
+    """
+    rows = []
+    for network in settings.networks:
+        problem = Problem(Case(network, 2 if settings.quick else 8, T1), "cpu")
+        func = problem.func
+        with torch.no_grad():
+            y = problem.model.stem(problem.images)
+        if native.native_stepper(func, y, native.DOPRI5, (), 1e-3, 1e-3) is None:
+            return {"rows": [], "omitted": "no compiled kernels here"}
+        weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
+        for size in SIZES[-2:] if settings.quick else SIZES:
+            steps = {way: _gradient(func, y, size * weights, way) for way in WAYS}
+            _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
+            rows += [{"network": network, "batch": len(y), "size": size, "way": way, "seconds": measure.spread(times[way]),
+                      "speed_up": measure.ratios(times[way], times[WAYS[0]])} for way in WAYS]
+    return {"rows": rows, "t1": T1}
+
+
+def _gradient(func: torch.nn.Module, y: Tensor, cotangent: Tensor, way: str):
+    """The backward pass alone: the solve before it is the same whatever the loss."""
+    leaf = y.clone().requires_grad_()
+    end = odeint(func, leaf, [0.0, T1], params=()).y[-1]
+
+    def step() -> None:
+        kept = native.NativeStepper.powers
+        if way == WAYS[0]:
+            native.NativeStepper.powers = lambda self, y_bar: None
+        try:
+            torch.autograd.grad(end, leaf, cotangent, retain_graph=True)
+        finally:
+            native.NativeStepper.powers = kept
+
+    return step
