@@ -103,14 +103,14 @@ def shared(runs: Sequence[Run], short: bool = False) -> str:
                     "that is on that ray gets the same answer.")
     if not short:
         said += [_several(row) for row in state_records.far_frame(runs).groupby(["run", "seed"], sort=False).tail(1).itertuples()
-                 if not row.leaky and row.rays > 1 and row.mixed == row.rays]
+                 if not row.leaky and row.rays > 1 and row.mixed]
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
 def _several(row) -> str:
     """What the last row of a run in `state_records.far_frame` says of classes, where its rays are several and each holds several."""
     return (f"In {row.run} {_images(row.share, row.n)} are on a ray after {row.log_time:g} units of log time; these rays are {row.rays:.0f}, and "
-            f"each holds images of several classes: steady states, and again not one per class.")
+            f"each with more than one image holds several classes: steady states, and again not one per class.")
 
 
 def exponents(runs: Sequence[Run]) -> str:
@@ -243,8 +243,8 @@ def far(runs: Sequence[Run]) -> str:
             which = "a single one" + ("" if math.isnan(stable) else f", which {'attracts' if stable else 'repels'}")
         else:
             which = f"{last['rays']:.0f} of them" + ("" if math.isnan(stable) else f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
-            if last["mixed"] == last["rays"]:
-                which += " and each holds images of several classes"
+            if last["mixed"]:
+                which += "; each with more than one image holds several classes"
         said[last["log_time"]].append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
     sentences = []
     for log_time, parts in sorted(said.items()):

@@ -142,8 +142,8 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays, attracting, mixed.
 
-    `attracting`: how many of these rays attract; `mixed`: how many of them hold images of several classes. Both known for
-    the longest flow only, NaN elsewhere.
+    `attracting`: how many of these rays attract; `mixed`: whether each that holds more than one image holds several classes, and
+    there are such rays. Known for the longest flow only: NaN and False elsewhere.
     """
     rows = [{"run": run.name, "seed": run.seed, "n": r["n"], "leaky": run.config["leaky"], "log_time": r["settings"]["log_time"],
              "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"]),
@@ -153,10 +153,10 @@ def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays", "attracting", "mixed"])
 
 
-def _mixed(run: Run, log_time: float) -> float:
+def _mixed(run: Run, log_time: float) -> bool:
     found = look_up(run, "rays_later_attracting", log_time=log_time)
-    by_class = found and found["settings"].get("by_class")
-    return math.nan if by_class is None else float(sum(sum(count > 0 for count in counts) > 1 for counts in by_class))
+    shared = [counts for counts in (found["settings"].get("by_class", []) if found else []) if sum(counts) > 1]
+    return bool(shared) and all(sum(count > 0 for count in counts) > 1 for counts in shared)
 
 
 def class_ray_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -78,15 +78,15 @@ def test_what_comes_later_is_told_of_networks_that_were_not_at_rest(tiny_run):
     known = [dataclasses.replace(run_, measurements=[*run_.measurements, stable(count)]) for run_, count in zip(runs, (1, 0, 1, 3))]
     assert "on a single one, which attracts; " in ray_text.far(known) and "on 4 of them, of which 3 attract; none of 20" in ray_text.far(known)
     assert ray_text.far(runs[2:3]) == "" and ray_text.far([]) == ""
-    longer = [*runs[0].measurements, *(record(what, v, n=30, t1=1000.0, statistic=statistic, log_time=640.0, by_class=[[1, 2], [3, 1], [2, 1]])
+    longer = [*runs[0].measurements, *(record(what, v, n=30, t1=1000.0, statistic=statistic, log_time=640.0, by_class=[[1, 2], [3, 1], [1, 0]])
                                        for what, v, statistic in (("on_a_ray_later", 0.5, "mean"), ("rays_later", 3.0, "count"),
                                                                   ("rays_later_attracting", 2.0, "count")))]
     told = ray_text.far([runs[1], dataclasses.replace(runs[0], measurements=longer)])
     assert told == ("After 80 units of log time, none of 20 images is on one in small-10. After 640 units of log time, in wide-standard 15 of 30 "
-                    "images are on a ray, on 3 of them, of which 2 attract and each holds images of several classes.")
+                    "images are on a ray, on 3 of them, of which 2 attract; each with more than one image holds several classes.")
     several = dataclasses.replace(runs[0], measurements=longer)
     assert ray_text.shared([several]).startswith(
-        "In wide-standard 15 of 30 images are on a ray after 640 units of log time; these rays are 3, and each holds images of several classes")
+        "In wide-standard 15 of 30 images are on a ray after 640 units of log time; these rays are 3, and each with more than one image holds several classes")
     assert ray_text.shared([several], short=True).startswith("In no network")
     longer[-1]["settings"]["by_class"][0] = [3, 0]
     assert ray_text.shared([several]).startswith("In no network")
