@@ -40,8 +40,7 @@ def strip(films: Mapping[str, np.ndarray], times: Sequence[float], shown: Sequen
     return figure
 
 
-def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = ("norm", "relative_speed", "turning",
-                                                                     "state_velocity_angle")) -> Figure:
+def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTITIES)) -> Figure:
     """Quantities against time on a logarithmic axis: the median over images, and the band from 10 to 90 %.
 
     Args:

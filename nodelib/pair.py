@@ -27,7 +27,8 @@ TESTS = {"clean": CLEAN, f"FGSM, epsilon {EPSILON:g}": FGSM_EXACT}
 COMPLEXITY = {"jacobian_norm": "norm of the Jacobian", "path_turning": "turning of the velocity (radians)",
               "accepted_steps": "accepted steps"}
 _SPELT = {"fgsm": "FGSM", "pgd": "PGD", "apgd-ce": "APGD, cross-entropy", "apgd-t": "APGD, targeted", "fab-t": "FAB, targeted",
-          "square": "Square", "worst": "worst case per image"}
+          "square": "Square", "hop-skip-jump": "HopSkipJump", "worst": "worst case per image"}
+_QUERYING = ("square", "hop-skip-jump")
 
 
 def kind(run: Run) -> str:
@@ -99,7 +100,7 @@ def describe_attack(record: dict) -> str:
         attacks = [used for used in record.get("combines") or () if not used.startswith(("none", "clean", "mask-clean"))]
         return f"{words[0]} over {len(attacks)} records of attacks"
     if name != "fgsm" and settings.get("steps"):
-        words.append(f"{settings['steps']:,} steps")
+        words.append(f"{settings['steps']:,} {'queries' if name in _QUERYING else 'steps'}")
     if (settings.get("restarts") or 1) > 1:
         words.append(f"{settings['restarts']} restarts")
     if settings.get("loss", "cross-entropy") != "cross-entropy":

@@ -14,7 +14,7 @@ from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
 from nodelib.claims.statistics import mcnemar, on_common
 from nodelib.configs import RunConfig
 from nodelib.dynamics.measure import LOG_TIME
-from nodelib.pair_text import KINDS, span
+from nodelib.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span
 from nodelib.state_text import NETWORKS
 
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
@@ -195,6 +195,21 @@ def leaky_against_plain(runs: Sequence[Run], plain: Mapping[str, str] = LEAKY_OF
     return (f"Ten steps of PGD, each at the network's own end time, leave {'; '.join(said)}: "
             + ("in none of them does keeping the state at a finite size help." if most <= 0 else
                f"keeping the state at a finite size helps by at most {100 * most:.1f} points."))
+
+
+def leaky_like_for_like(runs: Sequence[Run], stages: Sequence[Mapping], names: tuple[str, str] = (LEAKY_PAIR[0], ADVERSARIAL)) -> str:
+    """What ten steps leave of a leaky network and of its plain one when that had been trained for as long; may be empty.
+
+    stages: of `nodelib.claims.prolonged.stages`, earlier states of the plain network, in which the attack was the same.
+    """
+    leaky = next((run for run in runs if run.name == names[0] and run.seed == 0), None)
+    found = leaky and _under_attack(leaky, leaky.config["test_t1"])
+    for stage in stages if found else ():
+        if (stage["runs"], stage["epochs"]) == ([names[1]], [leaky.config["epochs"]]) and "pgd10-exact" in stage["left"].get(names[1], {}):
+            correct, n = stage["left"][names[1]]["pgd10-exact"]
+            return (f"After as many epochs against the same attack as {names[0]} had, the plain network kept {per_cent(correct, n)} images under ten "
+                    f"steps, the leaky one {per_cent_of(found)}.")
+    return ""
 
 
 def leaky_pair(runs: Sequence[Run]) -> str:

@@ -12,7 +12,7 @@ from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnin
 from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
-from nodelib.pair_text import blind_ahead, span
+from nodelib.pair_text import blind_ahead, per_cent_of, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,8 +60,10 @@ def headline(runs: Sequence[Run], name: str = HEADLINE) -> str:
     for label, words in (("fgsm-seed", "one step by the post's protocol"), ("fgsm-exact", "one clipped step along the exact gradient"),
                          ("pgd10-exact", "ten such steps")):
         if record := diagnosis.find(run, f"{label}-t{t1:g}"):
-            parts.append(f"{words} leaves {100 * record['accuracy']:.1f} % of {record['n']:,} images".replace("steps leaves", "steps leave"))
-    said = f"On the network of the headline, {name}, {', '.join(parts)}." if parts else f"{name} has not been attacked yet."
+            parts.append(f"{words} leaves {per_cent_of(record)} images".replace("steps leaves", "steps leave"))
+    clean = diagnosis.find(run, f"none-t{t1:g}")
+    said = (f"On the network of the headline, {name}{f', clean {per_cent_of(clean)} images' if clean else ''}: {', '.join(parts)}." if parts else
+            f"{name} has not been attacked yet.")
     absent = [words for words, there in (
         ("other gradients", any(r["id"].startswith("fgsm-by-") for r in run.metrics)),
         ("a sweep over epsilon", any(r["id"].startswith("sweep-") for r in run.metrics)),
@@ -303,7 +305,7 @@ def contrast(runs: Sequence[Run]) -> str:
     if not said:
         return "The pair of the next chapter, one of which was trained against attack, has not been through the whole set yet."
     absent = [run.name for run in runs if run.name in PAIR and run.name not in {bound.name for bound, _ in bounds}]
-    return (f"Of the pair of the next chapter, through the same set and the diagnoses of masks above, {' and '.join(said)} (95 % interval in parentheses)"
+    return (f"Of the pair of the next chapter, through the same set and what else was tried within the ball, {' and '.join(said)} (95 % interval in parentheses)"
             + (": an ODE-net can resist these attacks, if it is trained to." if resists else ".") + blind_ahead([run for run, _ in bounds])
             + (f" {', '.join(dict.fromkeys(absent))} has not been through all of it; the next chapter gives what is left so far." if absent else ""))
 

@@ -126,3 +126,30 @@ def test_not_a_number_never_reaches_a_json_file(tmp_path):
 def test_the_folder_of_runs_is_found_sorted(copy):
     found = artifacts.find_runs(copy.parent)
     assert [(run.name, run.seed) for run in found] == [("small-10", 0)]
+
+
+def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
+    from nodelib.evaluation import wilson
+
+    run = artifacts.load_run(copy)
+    config = RunConfig.from_dict(run.config)
+    ids = {r["id"] for r in verification.recomputable(run, config)}
+    assert {"none-t1", "fgsm-exact-t1"} <= ids and any(name.startswith("none") and name != "none-t1" for name in ids)
+    for name in ("fgsm-exact-t1", next(name for name in ids if name.startswith("none") and name != "none-t1")):
+        r = run.metric(name)
+        wrong = r["n"] if r["correct"] < r["n"] / 2 else 0
+        artifacts.save_outcomes(copy / "outcomes.safetensors", name, np.arange(r["n"]) < wrong)
+        low, high = wilson(wrong, r["n"])
+        change(copy / "metrics.json", lambda m: next(x for x in m if x["id"] == name).update(
+            correct=wrong, accuracy=wrong / r["n"], low=low, high=high))
+        assert f"record {name}: states" in faults(copy)
+
+
+@pytest.mark.parametrize("measurement, message", [
+    ({"name": "norm"}, "measurement norm: missing or of the wrong type: t1, label"),
+    ({"name": "speediness", "t1": None, "label": "all", "images": "clean", "statistic": "median", "value": 1.0, "n": 5, "settings": {}},
+     "measurement speediness is none of"),
+])
+def test_a_measurement_outside_the_contract_is_found(copy, measurement, message):
+    artifacts.write_json(copy / "measurements.json", [measurement])
+    assert message in faults(copy)

@@ -128,6 +128,24 @@ def test_a_model_in_training_mode_is_refused(attack, small, test_images):
         attack(small.train(), test_images[0][:2], test_images[1][:2])
 
 
+def test_a_wrapper_hides_neither_a_part_in_training_mode_nor_a_random_pass(attack, small, test_images):
+    class Wrapper(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = small
+
+        def forward(self, x, t1=None):
+            return self.inner(x, t1)
+
+    wrapped = Wrapper().eval()
+    wrapped.inner.train()
+    with pytest.raises(ValueError, match="a part of it, is in training mode"):
+        attack(wrapped, test_images[0][:2], test_images[1][:2])
+    wrapped.inner.eval().pooling = "random"
+    with pytest.raises(ValueError, match="pooling='random'"):
+        attack(wrapped, test_images[0][:2], test_images[1][:2])
+
+
 def test_a_random_forward_pass_must_be_asked_for(attack, small, test_images):
     small.pooling = "random"
     with pytest.raises(ValueError, match="pooling='random'.*allow_random_forward"):

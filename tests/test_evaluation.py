@@ -128,3 +128,20 @@ def test_a_tighter_tolerance_costs_more_evaluations(small, test_images):
     _, loose = evaluate(small, *test_images, measurement)
     _, tight = evaluate(small, *test_images, dataclasses.replace(measurement, rtol=1e-6, atol=1e-6))
     assert tight > loose
+
+
+STORED = [run for run in artifacts.find_runs() if any(r["id"].startswith("sweep-") for r in run.metrics)]
+
+
+@pytest.mark.parametrize("run", STORED, ids=lambda run: run.path.name)
+def test_stored_sweeps_over_epsilon_keep_what_the_protocol_says_must_hold(run):
+    for t1 in {r["t1"] for r in run.metrics if r["id"].startswith("sweep-")}:
+        here = [r for r in run.metrics if r["t1"] == t1]
+        nothing = [run.outcomes(r["id"]) for r in here if r["id"].startswith("sweep-") and r["epsilon"] == 0]
+        assert all((outcomes == nothing[0]).all() for outcomes in nothing)  # epsilon 0 is the clean image, whatever the attack
+        worst = sorted((r for r in here if r["attack"] == "worst"), key=lambda r: r["epsilon"])
+        for small, large in zip(worst, worst[1:]):
+            a, b = (run.outcomes(r["id"])[:min(small["n"], large["n"])] for r in (small, large))
+            assert not (b & ~a).any(), f"{run.path.name}, t = {t1:g}: the worst case rises from {small['id']} to {large['id']}"
+        for r in worst:
+            assert r["epsilon"] < 0.5 or r["low"] <= 0.1, f"{run.path.name}: {r['id']} leaves more than chance"

@@ -89,7 +89,7 @@ def test_attacks_are_put_in_words():
     gap = scored(Measurement(1.0, 10, "pgd", 0.3, steps=10, step_size=0.075, logit_scale="gap"), 1)
     assert pair.describe_attack(gap) == "PGD, 10 steps, rescaled logits"
     assert pair.describe_attack({"attack": "square", "settings": {"steps": 5000}, "source": "black-box"}) == \
-        "Square, 5,000 steps, black-box"
+        "Square, 5,000 queries, black-box"
 
 
 def test_the_robustness_table_begins_with_clean_accuracy_and_ends_with_the_strongest_attack(tiny_run):

@@ -273,3 +273,14 @@ def test_rest_is_told_with_what_it_does_and_does_not_bring(tiny_run):
     attacked_early = dataclasses.replace(run, measurements=[record("relative_speed", 5e-5, n=5, t1=500.0)])
     assert "not attacked at rest" in ray_text.rest(attacked_early, (1e4, 0.97, 0.975, 49.0, 64.0))
     assert "not measured yet" in ray_text.rest(None, None) and "not measured yet" in ray_text.rest(run, None)
+
+
+def test_a_leaky_network_is_held_against_a_plain_one_trained_as_long(tiny_run):
+    attacked = [{"id": "pgd10-exact-t1", "t1": 1.0, "correct": 87, "accuracy": 0.87, "n": 100}]
+    leaky = dataclasses.replace(run_of(tiny_run, "wide-adversarial-leaky", [], epochs=2), metrics=attacked)
+    stages = [{"runs": ["wide-adversarial"], "epochs": [epochs], "left": {"wide-adversarial": {"pgd10-exact": [left, 100]}}}
+              for epochs, left in ((2, 85), (3, 90))]
+    said = ray_text.leaky_like_for_like([leaky], stages)
+    assert said.startswith("After as many epochs against the same attack as wide-adversarial-leaky had, the plain network kept 85.0 % [")
+    assert "the leaky one 87.0 % [" in said
+    assert ray_text.leaky_like_for_like([leaky], stages[1:]) == ray_text.leaky_like_for_like([], stages) == ""

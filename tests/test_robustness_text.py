@@ -48,7 +48,9 @@ def test_the_headline_lists_what_has_and_what_has_not_been_measured(tiny_run):
     assert robustness_text.headline([]) == "The network of the headline, large-100, is not stored yet."
     run = run_of(tiny_run, "large-100", (Measurement(100.0, 50, "fgsm", 0.3, label="fgsm-exact"), 1), pgd(0))
     said = robustness_text.headline([run])
-    assert "one clipped step along the exact gradient leaves 2.0 % of 50 images, ten such steps leave 0.0 %" in said
+    assert "gradient leaves 2.0 % [0.4 to 10.5] of 50 images, ten such steps leave 0.0 % [0.0 to 7.1] of 50 images" in said
+    clean = run_of(tiny_run, "large-100", (Measurement(100.0, 50), 49), pgd(0))
+    assert "large-100, clean 98.0 % [89.5 to 99.6] of 50 images: ten such steps" in robustness_text.headline([clean])
     assert "has not been tried with other gradients, a sweep over epsilon" in said
     full = run_of(tiny_run, "large-100", pgd(0, label="mask-plain"), pgd(0, label="sweep-pgd40-eps0.3"), pgd(0, label="fgsm-by-exact-1e-3"),
                   (Measurement(100.0, 5, "hop-skip-jump", 0.3), 2), (Measurement(100.0, 5, "transfer", 0.3, source="x-seed0"), 2))

@@ -66,11 +66,13 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
             image's, or, if `clip`, outside [0, 1].
     """
     if adversarial.shape != images.shape:
-        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape {tuple(images.shape)}")
+        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape {tuple(images.shape)}; an attack must "
+                          f"return one image for each, in their shape")
     if adversarial.numel() == 0:
         return adversarial
     if not torch.isfinite(adversarial).all():
-        raise AttackError(f"{name} returned pixels that are not finite; do not use its result")
+        raise AttackError(f"{name} returned pixels that are not finite; do not use its result, and check the model's gradients, "
+                          f"whose overflow is the usual cause (a smaller logit_scale or end time avoids it)")
     furthest = (adversarial - images).abs().max().item()
     if furthest > epsilon + BALL_SLACK:
         raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its result onto "
@@ -84,10 +86,11 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
 
 def check_model(model: nn.Module, allow_random_forward: bool) -> None:
     """ValueError for a model in training mode, or with a random forward pass nobody asked for."""
-    if model.training:
-        raise ValueError("the model is in training mode, where batch statistics leak between images; "
+    parts = list(model.modules())  # a wrapper, or a part of the network, may be in another mode than the whole
+    if any(part.training for part in parts):
+        raise ValueError("the model, or a part of it, is in training mode, where batch statistics leak between images; "
                          "call model.eval() first")
-    if getattr(model, "pooling", "fixed") == "random" and not allow_random_forward:
+    if any(getattr(part, "pooling", "fixed") == "random" for part in parts) and not allow_random_forward:
         raise ValueError("the model's forward pass is random (pooling='random'), which a deterministic attack "
                          "does not expect; set model.pooling = 'fixed', or pass allow_random_forward=True")
 
