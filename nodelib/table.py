@@ -73,8 +73,9 @@ def _counts(values: list[int]) -> str:
 
 def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
     """The table as text, one dictionary per network and end time."""
-    result = []
+    runs, result = find_runs() if runs is None else runs, []
     for cell in cells(runs):
+        epochs = sorted({run.config["epochs"] for run in runs if run.name == cell.run})
         used = sorted({record["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
                        for record in cell.records[column]})
         clean = sorted({record["n"] for column in ("clean", "clean_random") for record in cell.records[column]})
@@ -86,7 +87,7 @@ def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
             "FGSM, post's protocol": with_interval(cell.records["fgsm_seed"]),
             "FGSM, exact": with_interval(cell.records["fgsm_exact"]),
             "PGD-10, exact": with_interval(cell.records["pgd10_exact"]),
-            "clean images": _counts(clean), "attacked images": _counts(used),
+            "clean images": _counts(clean), "attacked images": _counts(used), "epochs": _counts(epochs),
         })
     return result
 

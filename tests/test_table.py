@@ -8,7 +8,7 @@ from nodelib.artifacts import Run
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:
     records = [{"id": key.replace("_", "-"), "t1": 10.0, "n": 1000, "accuracy": value} for key, value in accuracies.items()]
-    return Run(name, seed, path=None, config={}, provenance={}, history={}, metrics=records, measurements=[])
+    return Run(name, seed, path=None, config={"epochs": 6}, provenance={}, history={}, metrics=records, measurements=[])
 
 
 def test_all_48_figures_of_the_post_are_there_and_ours_are_blank_without_runs():
@@ -46,7 +46,7 @@ def test_an_entry_is_reproduced_within_three_points_or_the_range_of_our_seeds(ou
 
 def test_every_entry_says_on_how_many_images():
     row = next(r for r in table.rows([stored("small-10", 0, none_random_t10=0.98, fgsm_seed_t10=0.1)]) if r["clean, ours"] != table.BLANK)
-    assert (row["clean images"], row["attacked images"]) == ("1000", "1000")
+    assert (row["clean images"], row["attacked images"], row["epochs"]) == ("1000", "1000", "6")
 
 
 def test_a_control_names_what_it_is_compared_with_and_in_what_it_differs():
