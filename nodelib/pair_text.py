@@ -128,6 +128,22 @@ def reach(runs: Sequence[Run]) -> str | None:
             f"{SWEEP_T1[1] / SWEEP_T1[0]:.2f} apart, on {span(_late_images(runs), 4)} images).")
 
 
+def late_masks(runs: Sequence[Run]) -> str:
+    """Whether a saturated loss is why steps along it leave so much at an end time other than 1; may be empty."""
+    said = []
+    for run in runs:
+        for t1 in sorted({r["t1"] for r in run.metrics if r["t1"] != 1.0 and r["id"] == f"mask-plain-t{r['t1']:g}"}):
+            plain, margin = (next((r for r in run.metrics if r["id"] == f"mask-{name}-t{t1:g}"), None) for name in ("plain", "margin"))
+            if margin is None or mcnemar(*on_common(*(run.outcomes(r["id"]) for r in (plain, margin)))) >= SIGNIFICANCE \
+                    or margin["accuracy"] >= plain["accuracy"]:
+                continue
+            gap = next((m["value"] for m in run.measurements if m["name"] == "logit_gap" and m["t1"] == t1), None)
+            why = f", where the two largest logits of the median image lie {gap:.0f} apart and the cross-entropy has next to no gradient," if gap else ""
+            said.append(f"At t = {t1:g}{why} ten steps of PGD leave {per_cent_of(plain)} images of {run.name} along the cross-entropy and "
+                        f"{per_cent_of(margin)} along the margin loss: what the curve under FGSM shows there is a saturated loss and no robustness.")
+    return " ".join(said)
+
+
 def _late_images(runs: Sequence[Run]) -> list[int]:
     """How many images the pair's clean records after end time 1 hold."""
     return [r["n"] for run in runs for r in run.metrics if r["attack"] == "none" and r["t1"] > 1] or [0]

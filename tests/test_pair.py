@@ -314,3 +314,14 @@ def test_rows_of_attacks_on_what_others_left_say_so(tiny_run):
     runs = [measured(tiny_run, name, pgd10_exact=85, pgd40_exact=80) for name in (pair_text.PLAIN, "wide-adversarial")]
     runs[1].metric("pgd40-exact-t1")["settings"]["dropped"] = 5
     assert [row[0] for row in pair_text.averaged_rows(runs)] == ["PGD, 10 steps", "PGD, 40 steps, 5 restarts, with all tried before"]
+
+
+@pytest.mark.parametrize("margin, told", [(6, True), (54, False), (90, False)])
+def test_a_saturated_loss_at_a_late_end_time_is_told_by_the_margin_loss(tiny_run, margin, told):
+    run = measured(tiny_run, "wide-adversarial", mask_plain=80, mask_margin=10)
+    late = [scored(Measurement(100.0, 100, "pgd", 0.3, label=f"mask-{name}"), left) for name, left in (("plain", 55), ("margin", margin))]
+    gap = {"name": "logit_gap", "t1": 100.0, "value": 171.2}
+    words = pair_text.late_masks([dataclasses.replace(run, metrics=[*run.metrics, *late], measurements=[gap])])
+    assert ("At t = 100, where the two largest logits of the median image lie 171 apart" in words) == told
+    assert ("55.0 % [45.2 to 64.4] of 100 images of wide-adversarial along the cross-entropy" in words) == told
+    assert pair_text.late_masks([run]) == ""  # at its own end time other words speak
