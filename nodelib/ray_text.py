@@ -22,6 +22,7 @@ ONE_STATE = 5.0  # degrees within which two directions count as one state, as fo
 LEAKY_PAIR = ("wide-adversarial-leaky", "wide-standard-leaky")
 LEAKY_OF = {"wide-adversarial-leaky": "wide-adversarial", "wide-standard-leaky": "wide-standard", "small-100-leaky": "small-100"}
 MOST_OF = 0.5  # share of images at an equilibrium from which the prose asks why a loose solve shows none
+HALTED = 0.05  # change of a share of images while log time doubles, below which it seems to have come to its end
 REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit of log time, below which it is at rest
 
 
@@ -102,15 +103,18 @@ def shared(runs: Sequence[Run], short: bool = False) -> str:
         said.append("What tells the classes apart there at a finite time is the way to it; as t grows without bound, every image "
                     "that is on that ray gets the same answer.")
     if not short:
-        said += [_several(row) for row in state_records.far_frame(runs).groupby(["run", "seed"], sort=False).tail(1).itertuples()
-                 if not row.leaky and row.rays > 1 and row.mixed]
+        said += [_several(part) for _, part in state_records.far_frame(runs).groupby(["run", "seed"], sort=False)
+                 if not part.iloc[-1]["leaky"] and part.iloc[-1]["rays"] > 1 and part.iloc[-1]["mixed"]]
     return " ".join(said) or "In no network measured do all ten classes end on one and the same ray."
 
 
-def _several(row) -> str:
-    """What the last row of a run in `state_records.far_frame` says of classes, where its rays are several and each holds several."""
-    return (f"In {row.run} {_images(row.share, row.n)} are on a ray after {row.log_time:g} units of log time; these rays are {row.rays:.0f}, and "
-            f"each with more than one image holds several classes: steady states, and again not one per class.")
+def _several(part: pd.DataFrame) -> str:
+    """What a run's rows of `state_records.far_frame` say of classes, where its rays are several and each holds several."""
+    last, before = part.iloc[-1], part.iloc[-2] if len(part) > 1 else None
+    halted = before is not None and abs(last["share"] - before["share"]) < HALTED and last["share"] < MOST
+    return (f"In {last['run']} {_images(last['share'], last['n'])} are on a ray after {last['log_time']:g} units of log time; these rays are "
+            f"{last['rays']:.0f}, and each with more than one image holds several classes: steady states, and again not one per class."
+            + (f" As many were on one after {before['log_time']:g} units, give or take {100 * HALTED:g} %, so that the others seem to turn for ever." if halted else ""))
 
 
 def exponents(runs: Sequence[Run]) -> str:
@@ -243,7 +247,7 @@ def far(runs: Sequence[Run]) -> str:
     """What following images further shows, where they were not on a ray by the end of the shorter flow; may be empty."""
     frame = state_records.far_frame(runs)
     said: dict[float, list[str]] = {}
-    none: dict[float, list[str]] = {}
+    none: dict[float, list[tuple[str, int]]] = {}
     for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
         first, last = part.iloc[0], part.iloc[-1]
         if first["share"] >= 1:
@@ -251,7 +255,7 @@ def far(runs: Sequence[Run]) -> str:
         label = _label(name, seed, state_records.ray_frame(runs))
         said.setdefault(last["log_time"], [])
         if last["share"] == 0:
-            none.setdefault(last["log_time"], []).append(label)
+            none.setdefault(last["log_time"], []).append((label, last["n"]))
             continue
         place, stable = "at an equilibrium" if last["leaky"] else "on a ray", last["attracting"]
         if last["rays"] == 1:
@@ -263,10 +267,9 @@ def far(runs: Sequence[Run]) -> str:
         said[last["log_time"]].append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
     sentences = []
     for log_time, parts in sorted(said.items()):
-        these = frame[frame["log_time"] == log_time]
         if log_time in none:
-            parts.append(f"none of {span(these['n'])} images is on one in {', '.join(none[log_time])}")
-        leaky = " (leaky: of time)" if these["leaky"].any() else ""
+            parts.append(f"none of {span(n for _, n in none[log_time])} images is on one in {', '.join(label for label, _ in none[log_time])}")
+        leaky = " (leaky: of time)" if frame[frame["log_time"] == log_time]["leaky"].any() else ""
         sentences.append(f"After {log_time:g} units of log time{leaky}, {'; '.join(parts)}.")
     return " ".join(sentences)
 

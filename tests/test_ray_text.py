@@ -87,6 +87,10 @@ def test_what_comes_later_is_told_of_networks_that_were_not_at_rest(tiny_run):
     several = dataclasses.replace(runs[0], measurements=longer)
     assert ray_text.shared([several]).startswith(
         "In wide-standard 15 of 30 images are on a ray after 640 units of log time; these rays are 3, and each with more than one image holds several classes")
+    assert "turn for ever" not in ray_text.shared([several])
+    settled = [*longer[:-3], record("on_a_ray_later", 0.48, n=30, t1=1000.0, statistic="mean", log_time=320.0), *longer[-3:]]
+    assert ray_text.shared([dataclasses.replace(runs[0], measurements=settled)]).endswith(
+        "As many were on one after 320 units, give or take 5 %, so that the others seem to turn for ever.")
     assert ray_text.shared([several], short=True).startswith("In no network")
     longer[-1]["settings"]["by_class"][0] = [3, 0]
     assert ray_text.shared([several]).startswith("In no network")
