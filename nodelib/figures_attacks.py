@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from typing import TYPE_CHECKING
 
 import matplotlib
@@ -48,6 +49,30 @@ def nfe_against_end_time(data: pd.DataFrame) -> Figure:
     with style():
         return lines(data, "t1", "nfe", "run", log="x", xlabel="end time $t_1$", ylabel="NFE of a forward solve",
                      height=2.9)
+
+
+def end_time_sweeps(data: pd.DataFrame) -> Figure:
+    """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one line per seed.
+
+    data: of `nodelib.pair.end_time_frame` with the runs' names as networks, "small-10" and so on. Bands: 95 % intervals over images.
+    """
+    sizes, tests = list(dict.fromkeys(name.split("-")[0] for name in data["network"])), list(dict.fromkeys(data["test"]))
+    with style():
+        figure, axes = panels(max(1, len(sizes) * len(tests)), columns=max(1, len(sizes)), height=2.6, sharex=True, sharey=True)
+        for axis, (test, size) in zip(axes, product(tests, sizes)):
+            for (name, seed), part in data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")].groupby(["network", "seed"], sort=False):
+                axis.fill_between(part["t1"], part["low"], part["high"], color=colour(name), alpha=0.12, linewidth=0)
+                axis.plot(part["t1"], part["accuracy"], color=colour(name), linewidth=1.2, label=name if seed == 0 else None)
+            axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
+            axis.set(xscale="log", ylim=(-3, 103), title=f"{size}, {test}")
+        for axis in axes[::max(1, len(sizes))]:
+            axis.set_ylabel("accuracy (%)")
+        for axis in axes[-max(1, len(sizes)):]:
+            axis.set_xlabel("end time $t_1$")
+        handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+        if handles:
+            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+    return figure
 
 
 def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str], labels: Sequence[Sequence[str]]) -> Figure:

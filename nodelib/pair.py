@@ -6,7 +6,7 @@ Records are selected by their fields, never by their id, so that whatever has be
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -41,10 +41,10 @@ def pair_runs(runs: Sequence[Run]) -> list[Run]:
     return sorted((run for run in runs if run.name in PAIR), key=lambda run: (PAIR.index(run.name), run.seed))
 
 
-def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
+def end_time_frame(runs: Sequence[Run], label: Callable[[Run], str] = kind) -> pd.DataFrame:
     """Accuracy over end times from metric records: one row per run, test and end time.
 
-    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
+    Columns network (what `label` says of the run: "standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
     cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed pooling; where
     several records fit, the one with most images.
     """
@@ -53,7 +53,7 @@ def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
         for test, conditions in TESTS.items():
             for r in sorted((r for r in run.metrics if matches(r, **conditions)), key=lambda r: r["n"]):
                 rows[run.name, run.seed, test, r["t1"]] = {
-                    "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
+                    "network": label(run), "seed": run.seed, "test": test, "t1": r["t1"],
                     **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"], "nfe": r["nfe"]}
     ordered = sorted(rows, key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
     return pd.DataFrame([rows[key] for key in ordered],

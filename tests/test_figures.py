@@ -94,3 +94,16 @@ def test_the_same_figure_is_saved_as_the_same_bytes(seed, tmp_path, monkeypatch)
     for name in ("one.svg", "two.svg"):
         book.save_figure(figures.table_accuracies([], seed), name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
+
+
+def test_sweeps_over_end_times_have_a_panel_for_every_test_and_size():
+    import pandas as pd
+
+    from nodelib.figures_attacks import end_time_sweeps
+
+    rows = [dict(network=name, seed=seed, test=test, t1=t1, accuracy=50.0, low=40.0, high=60.0, n=10)
+            for name, seed in (("small-10", 0), ("small-10", 1), ("large-100", 0)) for test in ("clean", "FGSM") for t1 in (1.0, 10.0)]
+    axes = end_time_sweeps(pd.DataFrame(rows)).axes
+    assert [axis.get_title() for axis in axes] == ["small, clean", "large, clean", "small, FGSM", "large, FGSM"]
+    assert [len(axis.lines) for axis in axes] == [3, 2, 3, 2]  # a line per seed, and chance
+    assert end_time_sweeps(pd.DataFrame(rows)[:0]).axes
