@@ -54,7 +54,7 @@ def nfe_against_end_time(data: pd.DataFrame) -> Figure:
 def end_time_sweeps(data: pd.DataFrame) -> Figure:
     """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one line per seed.
 
-    data: of `nodelib.pair.end_time_frame` with the runs' names as networks, "small-10" and so on. Bands: 95 % intervals over images.
+    data: of `nodelib.pair.sweep_frame`. Bands: 95 % intervals over images.
     """
     sizes, tests = list(dict.fromkeys(name.split("-")[0] for name in data["network"])), list(dict.fromkeys(data["test"]))
     with style():

@@ -6,7 +6,7 @@ Records are selected by their fields, never by their id, so that whatever has be
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ from nodelib.claims.end_time import accuracy_reach
 from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
 from nodelib.configs import PAIR, AttackConfig
 from nodelib.figures import history_frame
+from nodelib.measurement import wilson
 from nodelib.models import ODENet
 
 FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,
@@ -41,10 +42,10 @@ def pair_runs(runs: Sequence[Run]) -> list[Run]:
     return sorted((run for run in runs if run.name in PAIR), key=lambda run: (PAIR.index(run.name), run.seed))
 
 
-def end_time_frame(runs: Sequence[Run], label: Callable[[Run], str] = kind) -> pd.DataFrame:
+def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Accuracy over end times from metric records: one row per run, test and end time.
 
-    Columns network (what `label` says of the run: "standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
+    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
     cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed pooling; where
     several records fit, the one with most images.
     """
@@ -53,11 +54,32 @@ def end_time_frame(runs: Sequence[Run], label: Callable[[Run], str] = kind) -> p
         for test, conditions in TESTS.items():
             for r in sorted((r for r in run.metrics if matches(r, **conditions)), key=lambda r: r["n"]):
                 rows[run.name, run.seed, test, r["t1"]] = {
-                    "network": label(run), "seed": run.seed, "test": test, "t1": r["t1"],
+                    "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
                     **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"], "nfe": r["nfe"]}
     ordered = sorted(rows, key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
     return pd.DataFrame([rows[key] for key in ordered],
                         columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
+
+
+def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
+    """Accuracy over end times of runs that are measured at `least` of them, on the same images at every one: those of the smallest record.
+
+    Columns network (the run's name), seed, test, t1, accuracy and its 95 % interval low and high in per cent, n; tests as in
+    `end_time_frame`.
+    """
+    rows = []
+    for run in runs:
+        for test, conditions in TESTS.items():
+            largest = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"]) if matches(r, **conditions)}
+            if len(largest) < least:
+                continue
+            n = min(r["n"] for r in largest.values())
+            for t1, record in sorted(largest.items()):
+                right = int(run.outcomes(record["id"])[:n].sum())
+                low, high = wilson(right, n)
+                rows.append({"network": run.name, "seed": run.seed, "test": test, "t1": t1, "accuracy": 100 * right / n, "low": 100 * low,
+                             "high": 100 * high, "n": n})
+    return pd.DataFrame(rows, columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n"])
 
 
 def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:

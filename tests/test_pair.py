@@ -325,3 +325,16 @@ def test_a_saturated_loss_at_a_late_end_time_is_told_by_the_margin_loss(tiny_run
     assert ("At t = 100, where the two largest logits of the median image lie 171 apart" in words) == told
     assert ("55.0 % [45.2 to 64.4] of 100 images of wide-adversarial along the cross-entropy" in words) == told
     assert pair_text.late_masks([run]) == ""  # at its own end time other words speak
+
+
+def test_a_sweep_is_on_the_same_images_at_every_end_time(tiny_run):
+    records = [scored(Measurement(t1, n), n // 2) for t1, n in zip((0.5, 1.0, *range(2, 12)), (10, 100, *[20] * 10))]
+
+    class Known(type(tiny_run)):
+        def outcomes(self, record_id):
+            return np.arange(100) < 5
+    bare = run_of(tiny_run, "small-10", metrics=records)
+    run = Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
+    frame = pair.sweep_frame([run])
+    assert len(frame) == 12 and set(frame["n"]) == {10} and set(frame["accuracy"]) == {50.0} and set(frame["test"]) == {"clean"}
+    assert len(pair.sweep_frame([run], least=13)) == 0
