@@ -132,9 +132,11 @@ def describe_attack(record: dict) -> str:
         words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
     if (settings.get("draws") or 1) > 1:
         words.append(f"{settings['draws']} draws" + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
+    elif settings.get("noise") and settings.get("momentum"):
+        words.append(f"along summed gradients (noise {settings['noise']:g}, momentum {settings['momentum']:g})")
     elif settings.get("noise"):
         words.append(f"noise of {settings['noise']:g}")
-    if settings.get("momentum"):
+    elif settings.get("momentum"):
         words.append(f"momentum {settings['momentum']:g}")
     if record.get("gradient") not in ("exact", "none", None):
         words.append(f"{record['gradient']} gradient")

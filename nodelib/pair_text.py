@@ -48,7 +48,7 @@ def recipe(runs: Sequence[Run]) -> str:
             f"first sees {used['standard'].epochs} epochs of clean images, the second {attacked.epochs} epochs of every batch twice, "
             f"clean and attacked by PGD with {strength}, from a random start within epsilon {attacked.adversarial.epsilon:g}. ")
     if attacked.cycles:
-        said += (f"Its epochs come in {len(attacked.cycles)} cycles; with every new one the rate rises and falls again, to half the "
+        said += (f"The second's epochs come in {len(attacked.cycles)} cycles ({', '.join(map(str, attacked.cycles))}); with every new one the rate rises and falls again, to half the "
                  f"height. So schedule and images per step differ as well, and a difference between the two need not be due to the "
                  f"attack alone. ")
     if shared := sum(attack.shared_pooling for attack in attacks):
@@ -59,7 +59,7 @@ def recipe(runs: Sequence[Run]) -> str:
              f"nothing keeps an image within epsilon of the original. From a random start within {attacked.adversarial.epsilon:g}, "
              f"{steps} steps of {size:g} may move a pixel by up to {attacked.adversarial.epsilon + steps * size:g}, as far as its range allows")
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
-    stored = (f"Stored so far: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
+    stored = (f"Stored of this pair: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
     return f"{said}. {stored}"
 
@@ -153,7 +153,7 @@ def robustness(runs: Sequence[Run]) -> str | None:
     """What all attacks so far leave of each network at t1 = 1; None unless both were attacked."""
     frame = pair.robustness_frame(runs)
     busy = frame[(frame["attack"] != "none") & ~frame["idle"].astype(bool)]
-    lowest = busy.sort_values(["accuracy", "n"], ascending=[True, False], kind="stable")
+    lowest = busy.assign(apart=~busy["attack"].str.startswith("worst")).sort_values(["apart", "accuracy", "n"], ascending=[True, True, False], kind="stable")
     last = lowest.groupby(["network", "seed"], sort=False).first().reset_index()
     said = []
     for kind in KINDS:
@@ -162,21 +162,21 @@ def robustness(runs: Sequence[Run]) -> str | None:
             return None
         certain = f" (95 % interval {part['low'].iloc[0]:.1f} to {part['high'].iloc[0]:.1f}, one seed)" if len(part) == 1 else ""
         together = part["attack"].str.startswith("worst").any()
-        last_one = "" if together else f", the last that broke any being {'; '.join(dict.fromkeys(part['attack']))}"
+        last_one = "" if together else f", the lowest row being {'; '.join(dict.fromkeys(part['attack']))}"
         said.append(f"the {kind} network keeps {span(part['accuracy'])} % of {span(part['n'], 4)} images{certain} after the attacks so "
                     f"far{' together' if together else ''}{last_one}")
     return f"At epsilon {pair.EPSILON:g}, {', and '.join(said)}.{blind_ahead(runs)}"
 
 
 def blind_ahead(runs: Sequence[Run]) -> str:
-    """Where Square, which uses no gradient, broke images at t1 = 1 that all attacks along gradients had left; may be empty."""
+    """Where Square, which uses no gradient, broke many images at t1 = 1 (`GAP` points) that the attacks before it had left; may be empty."""
     said = ""
     for run in runs:
         square = next((r for r in run.metrics if r["id"] == "square-t1"), None)
         left = square and square["n"] - ((square["settings"] or {}).get("dropped") or 0)
-        if left and left > square["correct"]:
-            said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that the set's attacks along "
-                     f"gradients had left of {run.name}: to follow its gradient misleads, and what PGD leaves of it is no measure of its robustness.")
+        if left and 100 * (left - square["correct"]) >= GAP * square["n"]:
+            said += (f" Square, which uses no gradient, broke {left - square['correct']} of the {left} images that the attacks "
+                     f"before it had left of {run.name}: to follow its gradient misleads, and what PGD leaves of it is no measure of its robustness.")
     return said
 
 
@@ -188,14 +188,14 @@ def why_blind(runs: Sequence[Run]) -> str:
     if not {"plain", "margin", "rescaled", "square", "square-rescored"} <= set(found):
         return "Why is not measured yet."
     plain, square, tight = (found[name] for name in ("plain", "square", "square-rescored"))
-    said = [f"On {square['n']} images alone Square leaves {100 * square['accuracy']:.1f} %, and {100 * tight['accuracy']:.1f} % when its images "
+    said = [f"Alone, on {square['n']} images, Square leaves {100 * square['accuracy']:.1f} %, and {100 * tight['accuracy']:.1f} % when its images "
             f"are scored one by one at tolerance 1e-5: "
             + ("they fool the network and not its solver." if tight["accuracy"] <= square["accuracy"] + 0.05 else
                "a part of them fools the solver and not the flow.")]
     signs = [100 * r["value"] for r in run.measurements if r["name"] == "sign_agreement" and r["t1"] == 1.0
              and (r["settings"]["gradient"], r["settings"]["rtol"]) == ("exact", 1e-3)]
     if signs:
-        said.append(f"At clean images the gradient is not wrong: {signs[-1]:.0f} % of its signs are the flow's (along the attack that has not been "
+        said.append(f"At clean images the gradient is not wrong: {signs[-1]:.0f} % of its signs are those of the loss solved to tolerance 1e-7 (along the attack that has not been "
                     f"measured).")
     changes = [name for name in ("margin", "rescaled", "exact-1e-5", "adjoint", "tolerance-1e-6") if name in found]
     low, high = (f"{100 * f(found[name]['accuracy'] for name in changes):.1f}" for f in (min, max))
@@ -208,19 +208,20 @@ def why_blind(runs: Sequence[Run]) -> str:
     helps = smooth is not None and smooth["accuracy"] < plain["accuracy"] and mcnemar(
         *on_common(run.outcomes(smooth["id"]), run.outcomes(plain["id"]))) < SIGNIFICANCE
     if smooth is not None:
-        said.append(f"Along the gradient averaged over ten copies with noise of {smooth['settings'].get('noise', 0):g} it leaves "
-                    f"{100 * smooth['accuracy']:.1f} %" + (": what points further is the loss around an image, and not at it." if helps else "."))
+        said.append(f"Along the margin loss and its gradient averaged over ten copies with noise of {smooth['settings'].get('noise', 0):g} ten steps "
+                    f"leave {100 * smooth['accuracy']:.1f} %" + (": the gradient around an image leads further than the one at it." if helps else "."))
     if (summed := found.get("momentum")) is not None:
         said.append(f"The sum of the steps' gradients, one at a noisy point each, costs no more passes than plain PGD and leaves "
                     f"{100 * summed['accuracy']:.1f} %.")
     alone, usual = (next((r for r in run.metrics if r["id"] == f"pgd40-{kind}-t1"), None) for kind in ("averaged", "exact"))
     if alone is not None and usual is not None and usual["n"] >= alone["n"]:
         kept = int(run.outcomes(usual["id"])[:alone["n"]].sum())
-        said.append(f"{alone['settings']['steps']} such steps from {alone['settings']['restarts']} starts leave {per_cent_of(alone)}, "
-                    f"{usual['settings']['steps']} plain ones {100 * kept / alone['n']:.1f} % of the same images.")
+        said.append(f"{alone['settings']['steps']} steps of {alone['settings']['step_size']:g} along a sum that decays by "
+                    f"{alone['settings'].get('momentum', 0):g}, from {alone['settings']['restarts']} starts, leave {per_cent_of(alone)}; FGSM and plain PGD "
+                    f"up to {usual['settings']['steps']} steps, together, {100 * kept / alone['n']:.1f} % of the same images.")
     if not better and tight["accuracy"] < plain["accuracy"] - 0.1:
-        said.append("So it is the loss that misleads: its gradient at a point does not lead to where Square finds it high. Which part of this "
-                    "network does that has not been tested.")
+        said.append("So it is the loss that misleads: its gradient at a point does not lead to where Square finds it high. What in the "
+                    "network causes this has not been tested.")
     return " ".join(said)
 
 
@@ -234,10 +235,14 @@ def order(runs: Sequence[Run]) -> str:
     blind, plain, summed = on_common(*(run.outcomes(found[name]["id"]) for name in ("square", "plain", "momentum")))
     p = mcnemar(plain, blind)
     ahead = p < SIGNIFICANCE and blind.sum() < plain.sum()
+    alone = [int((one & ~other).sum()) for one, other in ((plain, blind), (blind, plain))]
+    few = 0.5 ** (sum(alone) - 1) >= SIGNIFICANCE  # no outcome on so few images could have been significant
     return (f"On the same {len(blind)} images of {run.name}, Square with {found['square']['settings']['steps']:,} queries leaves "
             f"{100 * blind.mean():.1f} % alone, {found['plain']['settings']['steps']} steps of plain PGD {100 * plain.mean():.1f} %, and as many "
             f"along summed gradients {100 * summed.mean():.1f} %: "
-            + ("it gets further, so that the gradient still hides something" if ahead else "it does not get significantly further")
+            + ("it gets further, so that the gradient still hides something" if ahead else "it stays behind" if p < SIGNIFICANCE else
+               f"{alone[0]} fall to Square and not to plain PGD, {alone[1]} the other way round, "
+               + ("too few to tell" if few else "no significant difference"))
             + f" (McNemar's p = {p:.2g}).")
 
 
@@ -280,22 +285,20 @@ def _record(run: Run | None, label: str) -> dict | None:
 def averaged_rows(runs: Sequence[Run]) -> list[tuple[str, ...]]:
     """Attacks on `PLAIN` and on `ADVERSARIAL` at their own end time: the attack, then a cell for each.
 
-    Only attacks that both have been tried with, on the images that both were tried on; an attack that was given only what those before it
-    had left is marked so. Empty where one of the two is not measured.
+    Only attacks that both have been tried with, alone, on the images that both were tried on; and all together. Empty where one of the
+    two is not measured.
     """
     both = [_measured(runs, name) for name in (PLAIN, ADVERSARIAL)]
     if None in both:
         return []
     rows = []
-    for label, words in (("none", "clean"), ("pgd10-exact", "PGD, 10 steps"), ("pgd40-exact", "PGD, 40 steps, 5 restarts"),
-                         ("mask-momentum", "PGD, 10 steps, summed gradients"), ("pgd40-averaged", "PGD, 40 steps, 5 restarts, summed gradients"),
+    for label, words in (("none", "clean"), ("pgd10-exact", "PGD, 10 steps"), ("mask-momentum", "PGD, 10 steps, summed gradients"), ("pgd40-averaged", "PGD, 40 steps, 5 restarts, summed gradients"),
                          ("mask-square", "Square alone"), ("worst", "all together")):
         found = [_record(run, label) for run in both]
         if None not in found:
             n = min(record["n"] for record in found)
-            after = any((record["settings"] or {}).get("dropped") is not None for record in found)
             cells = (per_cent(int(run.outcomes(record["id"])[:n].sum()), n) for run, record in zip(both, found))
-            rows.append((words + (", with all tried before" if after else ""), *cells))
+            rows.append((words, *cells))
     return rows
 
 
@@ -319,7 +322,7 @@ def averaged(runs: Sequence[Run]) -> str:
     if usual is not None:
         kept, left = on_common(after.outcomes(usual["id"]), after.outcomes("worst-t1"))
         gap, words = 100 * (kept.mean() - left.mean()), f"Ten steps of plain PGD leave {100 * kept.mean():.1f} %"
-        said += (f" {words} of it and so still overstate what is left of all, by {gap:.1f} points." if gap > GAP else
+        said += (f" {words} of it and so still overstate what all attacks together leave, by {gap:.1f} points." if gap > GAP else
                  f" {words} of it, {gap:.1f} points more than all attacks together.")
     return said
 

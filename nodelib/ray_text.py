@@ -58,7 +58,7 @@ def from_the_mean(frame: pd.DataFrame) -> str:
         found["repels" if row.eigenvalue > 1 else "attracts"].append(f"{said})")
     parts = [f"{words} {', '.join(names)}" for words, names in (
         ("one that repels in", found["repels"]), ("one that attracts in", found["attracts"]), ("none in", found["none"])) if names]
-    return f"Where no image ends on a ray, a solve from the mean state finds {'; '.join(parts)}." if parts else ""
+    return f"Where no image is on a ray after {LOG_TIME:g} units, a solve from the mean state finds {'; '.join(parts)}." if parts else ""
 
 
 def not_followed(runs: Sequence[Run], leaky: bool = False) -> str:
@@ -114,7 +114,8 @@ def _several(part: pd.DataFrame) -> str:
     halted = before is not None and abs(last["share"] - before["share"]) < HALTED and last["share"] < MOST
     return (f"In {last['run']} {_images(last['share'], last['n'])} are on a ray after {last['log_time']:g} units of log time; these rays are "
             f"{last['rays']:.0f}, and each with more than one image holds several classes: steady states, and again not one per class."
-            + (f" As many were on one after {before['log_time']:g} units, give or take {100 * HALTED:g} %, so that the others seem to turn for ever." if halted else ""))
+            + (f" After {before['log_time']:g} units it was {100 * before['share']:.0f} %; whether the others arrive later, run on a cycle or wander "
+               f"chaotically is not decided." if halted else ""))
 
 
 def exponents(runs: Sequence[Run]) -> str:
@@ -144,8 +145,9 @@ def exponents(runs: Sequence[Run]) -> str:
     text += ": an average over a finite time is off by more than ± says." if len(errors) > 1 and max(errors) < 0 else "."
     small = [f"{row.exponent:.2f} ± {2 * row.standard_error:.2f} of {row.run}" for row in frame.itertuples()
              if abs(row.exponent) <= 2 * row.standard_error + max(map(abs, errors))]
-    return text + (f" So the sign of {' and '.join(small)} cannot be read from this: slow settling, a cycle and weak chaos are all "
-                   f"possible." if small else "")
+    return text + (f" These are errors in networks that settle, and elsewhere they need not have this sign; and every estimate ends after "
+                   f"{2.5 * LOG_TIME:g} units of log time. So {' and '.join(small)} speak of the way and not of where it leads: slow settling, a "
+                   f"cycle and weak chaos are all possible." if small else "")
 
 
 def leaky(runs: Sequence[Run]) -> str:
@@ -197,8 +199,8 @@ def leaky_against_plain(runs: Sequence[Run], plain: Mapping[str, str] = LEAKY_OF
     if not said:
         return ""
     return (f"Ten steps of PGD, each at the network's own end time, leave {'; '.join(said)}: "
-            + ("in none of them does keeping the state at a finite size help." if most <= 0 else
-               f"keeping the state at a finite size helps by at most {100 * most:.1f} points."))
+            + ("in none of these pairs does the leaky network keep more." if most <= 0 else
+               f"the leaky network keeps at most {100 * most:.1f} points more."))
 
 
 def leaky_like_for_like(runs: Sequence[Run], stages: Sequence[Mapping], names: tuple[str, str] = (LEAKY_PAIR[0], ADVERSARIAL)) -> str:
@@ -233,7 +235,7 @@ def leaky_training(run: RunConfig, plain: RunConfig) -> str:
     """How an adversarially trained leaky network was trained beside the one it is compared with, and what its clock means."""
     def schedule(config: RunConfig) -> str:
         attacks = [config.adversarial.in_cycle(number) for number in range(max(1, len(config.cycles)))]
-        steps = " then ".join(dict.fromkeys(f"{attack.steps} of {attack.step_size:g}{' along summed gradients' if attack.momentum else ''}"
+        steps = " then ".join(dict.fromkeys(f"{attack.steps} of {attack.step_size:g}{' along summed gradients (chapter 7)' if attack.momentum else ''}"
                                             for attack in attacks))
         return f"{config.epochs} epochs against steps of PGD ({steps})"
 
@@ -261,9 +263,10 @@ def far(runs: Sequence[Run]) -> str:
         if last["rays"] == 1:
             which = "a single one" + ("" if math.isnan(stable) else f", which {'attracts' if stable else 'repels'}")
         else:
-            which = f"{last['rays']:.0f} of them" + ("" if math.isnan(stable) else f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
+            which = f"{last['rays']:.0f} different ones" + ("" if math.isnan(stable) else ", all of which attract" if stable == last["rays"] else
+                                                     f", of which {stable:.0f} attract{'s' if stable == 1 else ''}")
             if last["mixed"]:
-                which += "; each with more than one image holds several classes"
+                which += " (each with more than one image holds several classes; where the other images end is open)"
         said[last["log_time"]].append(f"in {label} {_images(last['share'], last['n'])} are {place}, on {which}")
     sentences = []
     for log_time, parts in sorted(said.items()):

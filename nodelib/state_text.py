@@ -92,6 +92,8 @@ def window(runs: Sequence[Run]) -> str | None:
     (_, early, later, _), (_, other, then, _) = turning["adversarial"], turning["standard"]
     if STEADIER * max(early) <= min(other):
         said += " What the post saw holds there: the adversarially trained state turns less"
+        if min(later) > max(early):
+            said += f". But it turns faster again later ({span(later)} at t = 100)"
         said += ("; at t = 100 the two turn equally fast." if max(*later, *then) <= EQUAL * min(*later, *then) else ".")
     return said
 

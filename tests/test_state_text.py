@@ -58,7 +58,8 @@ def test_the_window_of_the_films_is_told_from_later_times(tiny_run):
     said = state_text.window([adversarial, standard])
     assert "by 2, 0.1, 0.2 and 0.1 after adversarial training and by 1, 0.3" in said
     assert "98.0 % [56.6, 100.0] of 5 images and 30.0 % [" in said and "(adversarial and standard)" in said
-    assert said.endswith("the adversarially trained state turns less; at t = 100 the two turn equally fast.")
+    assert said.endswith("the adversarially trained state turns less. But it turns faster again later (0.2 at t = 100); at t = 100 the two "
+                         "turn equally fast.")
     assert "holds" not in state_text.window([moving(tiny_run, "wide-adversarial", (1, 0.3, 0.2, 0.1), 0.9), standard])
     assert state_text.window([adversarial]) is None
 
