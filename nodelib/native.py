@@ -269,7 +269,7 @@ class NativeStepper(TorchStepper):
         """Powers of two that bring the cotangents of every sample near 1, shape (N, 1, 1, 1): exact, since a reverse is linear.
 
         Where the softmax is all but saturated the loss's gradient is so small that products fall below the normal range of floats,
-        in which processors compute some ten times as slowly and round coarsely. Not where parameters are asked for: their
+        in which processors compute many times as slowly (`nodelib.bench.saturation`) and round coarsely. Not where parameters are asked for: their
         gradients sum over samples.
         """
         if self.params:
