@@ -92,9 +92,10 @@ def test_trained_networks_take_torchdiffeqs_steps(tiny_run, test_images):
                 solution = odeint(func, y0, [0.0, t1])
             assert abs(solution.accepted - counts["accepted"]) <= 1, name
             assert abs(solution.rejected - counts["rejected"]) <= 1, name
-            # run past its training, a network may be chaotic there, and amplify rounding; a leaky one from the start
+            # run past its training, a network may be chaotic there, and amplify rounding, which differs between processors (0.02 on
+            # one, 0.04 on another; unrelated states are 1.4 apart); a leaky one from the start
             calm = t1 <= trained_to[name] and not func.leaky
-            assert relative_error(solution.y[-1], expected[-1]) < (1e-3 if calm else 2e-2), (name, t1)
+            assert relative_error(solution.y[-1], expected[-1]) < (1e-3 if calm else 0.1), (name, t1)
 
 
 @pytest.mark.parametrize("method, order, counts", [
