@@ -83,7 +83,7 @@ def attack_table(runs: Sequence[Run]) -> str:
             worst = find(run, f"worst-t{t1:g}")
             if worst is None:
                 continue
-            row = [run.path.name, f"{t1:g}", str(worst["n"])]
+            row, left = [run.path.name, f"{t1:g}", str(worst["n"])], True
             for label in COLUMNS.values():
                 record = find(run, f"{label}-t{t1:g}")
                 if record is None or record["n"] < worst["n"]:
@@ -91,7 +91,10 @@ def attack_table(runs: Sequence[Run]) -> str:
                 elif ((record["settings"] or {}).get("dropped") or 0) >= record["n"]:
                     row.append("none left")
                 else:
-                    row.append(f"{100 * run.outcomes(record['id'])[:worst['n']].mean():.1f}")
+                    outcomes = run.outcomes(record["id"])[:worst["n"]]
+                    if (record["settings"] or {}).get("dropped") is not None:  # whatever the order in which they were run
+                        outcomes = left = outcomes & left
+                    row.append(f"{100 * outcomes.mean():.1f}")
             box = find(run, f"hop-skip-jump-t{t1:g}")
             row += [interval(worst["correct"], worst["n"]),
                     DASH if box is None else f"{interval(box['correct'], box['n'])}, n = {box['n']}"]

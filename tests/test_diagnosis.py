@@ -49,6 +49,19 @@ def test_the_attack_table_compares_all_attacks_on_the_worst_cases_images(run):
     assert row[11] == "25.0" and row[12].startswith("25.0 (4.6 to 69.9)") and row[13].startswith("50.0 (") and "n = 2" in row[13]
 
 
+def test_what_is_left_falls_from_column_to_column_whatever_the_order_of_the_attacks(run):
+    bits = {"pgd40-exact-t1": [0, 1, 1, 0], "apgd-t-t1": [1, 1, 0, 0]}  # the later column was measured first
+
+    def outcomes(record_id, known=run.outcomes):
+        return np.asarray(bits[record_id], dtype=bool) if record_id in bits else known(record_id)
+    steps = [record(Measurement(1.0, 4, "pgd" if name.startswith("pgd") else "apgd-t", 0.3, label=name.removesuffix("-t1")), np.asarray(kept, dtype=bool), 0.0,
+                    0.0, "cpu", None, dropped=0) for name, kept in bits.items()]
+    both = dataclasses.replace(run, metrics=[*(r for r in run.metrics if r["id"] not in bits), *steps])
+    object.__setattr__(both, "outcomes", outcomes)
+    row = diagnosis.attack_table([both]).splitlines()[2].split(" | ")
+    assert (row[6], row[9]) == ("50.0", "25.0")
+
+
 def test_an_attack_that_found_no_image_left_says_so(run):
     square = next(r for r in run.metrics if r["id"] == "square-t1")
     square["settings"]["dropped"] = 4
