@@ -15,11 +15,11 @@ from nodelib import claims, configs
 from nodelib.artifacts import read_json
 from nodelib.claims import end_time, part_one, robustness, states
 from nodelib.claims.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
-from nodelib.claims.ledger import CLAIMS
+from nodelib.claims.ledger import CLAIMS, FIRST_ROUND
 from nodelib.claims.verdict import UNDECIDED, judge
 from nodelib.paths import data_dir
 
-CLAIM = {claim.id: claim for claim in CLAIMS}
+CLAIM = {claim.id: claim for claim in FIRST_ROUND}  # test_second_round.py has the rules that replace some of these
 
 
 @dataclass
@@ -59,7 +59,7 @@ class StubRun:
 
     def fgsm_post(self, percent, t1, **more):
         return self.score(percent, t1, attack="fgsm", epsilon=0.3, clip=False, pooling="random", gradient="adjoint",
-                          settings={"library": "torchdiffeq"}, **more)
+                          settings={"library": "torchdiffeq", "loss": "cross-entropy", "logit_scale": 1.0}, **more)
 
     def pgd(self, percent, t1, **more):
         return self.score(percent, t1, attack="pgd", epsilon=0.3, clip=True, gradient="exact",
@@ -135,7 +135,8 @@ def test_two_records_are_compared_on_the_images_that_both_saw():
 
 def test_the_posts_protocol_is_not_confused_with_another_attack():
     run = StubRun("large-100").fgsm_post(90, 100)
-    for change in (dict(clip=True), dict(pooling="fixed"), dict(gradient="exact"), dict(epsilon=0.2)):
+    for change in (dict(clip=True), dict(pooling="fixed"), dict(gradient="exact"), dict(epsilon=0.2),
+                   dict(settings={"loss": "margin", "logit_scale": 1.0}), dict(settings={"loss": "cross-entropy", "logit_scale": 20.0})):
         other = copy.deepcopy(run)
         other.metrics[0].update(change)
         assert verdict("C19", [other.pgd(1, 100)]).verdict == UNDECIDED, change
@@ -144,11 +145,10 @@ def test_the_posts_protocol_is_not_confused_with_another_attack():
 
 # -- the ledger as a whole -------------------------------------------------------------------------
 
-def test_the_ledger_has_the_22_claims_and_without_artifacts_each_says_what_is_missing():
+def test_the_ledger_has_the_22_claims_one_in_two_parts_and_without_artifacts_each_says_what_is_missing():
     rows = claims.ledger([], SEED, {})
-    assert [row.id for row in rows] == [f"C{k}" for k in range(1, 23)]
+    assert [row.id for row in rows] == [f"C{k}" for k in range(1, 19)] + ["C19a", "C19b", "C20", "C21", "C22"]
     assert all(row.verdict == UNDECIDED and row.missing for row in rows)
-    assert claims.counts(rows)[UNDECIDED] == 22
 
 
 def test_every_name_a_rule_asks_for_is_explained_in_the_contract():
@@ -188,14 +188,14 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
     text, markdown = claims.as_text(rows), claims.as_markdown(rows)
     for row in rows:
         assert row.id in text and f"[{row.id}]" in markdown
-    assert "ARTEFACT" in text and "**artefact**" in markdown and "changes of rules" in text
-    assert all(line.count("|") - line.count("\\|") == 6 for line in markdown.splitlines())
+    assert "UNDECIDED: ANOTHER RECIPE (first round: artefact)" in text and "| **undecided: another recipe** | artefact |" in markdown
+    assert "changes of rules" in text and all(line.count("|") - line.count("\\|") == 7 for line in markdown.splitlines())
 
 
 def test_every_change_of_a_rule_names_its_claims_and_its_reason():
     for change in claims.RULE_CHANGES:
         assert set(change) == {"date", "claim", "change", "reason"} and all(change.values())
-        assert all(claim in CLAIM for claim in change["claim"].split(", "))
+        assert {*change["claim"].split(", ")} <= {*CLAIM, *(claim.id for claim in CLAIMS)}
         assert change["reason"] in claims.changes_as_markdown()
 
 

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nodelib.claims import end_time, part_one, robustness, states
+from nodelib.claims import end_time, part_one, post_recipe, robustness, states
 from nodelib.claims.chapters import load_chapters
 from nodelib.claims.evidence import Evidence
-from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge
+from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge, judge_first
 
 if TYPE_CHECKING:
     from nodelib.artifacts import Run
 
+FIRST_ROUND: tuple[Claim, ...] = part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS
+RENEWED: tuple[Claim, ...] = post_recipe.claims(FIRST_ROUND)
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
-    part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS, key=lambda claim: claim.number))
+    (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})), key=lambda claim: claim.order))
 
 RULE_CHANGES: list[dict[str, str]] = [
     {"date": "2026-11-23", "claim": "C8, C9, C10, C11, C19",
@@ -68,13 +70,19 @@ RULE_CHANGES: list[dict[str, str]] = [
      "reason": "an attack without gradients broke half of the images that PGD had left of that network, so that it was not the robust one "
                "that these claims are about. Everything was known when this was changed; the verdicts with the network before it stand "
                "above, among those of shorter trained networks"},
+    {"date": "2026-11-28", "claim": "C8, C9, C10, C11, C12, C14, C19a, C19b",
+     "change": "the second round: these claims are judged on networks trained by the post's own recipe, by the rules of second_round.toml, "
+               "and are undecided until those are there (C12 keeps its first verdict meanwhile). C19 is two claims now, its figure and "
+               "the robustness concluded from it. The first round's verdicts stand beside the new ones",
+     "reason": "the first round's networks were trained otherwise than the post's. Everything of the first round was known, and some "
+               "short trials of the post's recipe, which second_round.toml lists; no network of the second round had been evaluated"},
 ]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the ledger: the claim, the post's figure, ours, the test and the verdict."""
+    """One line of the ledger: the claim, the post's figure, ours, the test, the verdict, and the first round's where it had another rule."""
 
     id: str
     statement: str
@@ -86,6 +94,13 @@ class Row:
     evidence: tuple[str, ...]
     missing: tuple[str, ...]
     page: str
+    note: str = ""
+    first_round: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The verdict, and of an undecided one what it waits for: "undecided: another recipe"."""
+        return f"{self.verdict}: {self.note}" if self.note else self.verdict
 
 
 def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> list[Row]:
@@ -97,14 +112,14 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
         chapters: values that chapters recorded, claim id -> values; default: those in `data/claims`.
 
     Returns:
-        one Row per claim, C1 to C22.
+        one Row per claim, C1 to C22, C19 in its two parts.
     """
     evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
     rows = []
     for claim in CLAIMS:
-        verdict = judge(claim, evidence)
+        verdict, first = judge(claim, evidence), judge_first(claim, evidence)
         rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict, verdict.reason,
-                        verdict.evidence, verdict.missing, claim.page))
+                        verdict.evidence, verdict.missing, claim.page, verdict.note, first and first.verdict))
     return rows
 
 
@@ -138,10 +153,10 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
         link: target of the link to the page that shows the claim; "{page}" is replaced.
         limit: how many of our figures (or missing items) to show per claim.
     """
-    lines = ["| id | claim | the post | ours | verdict |", "| --- | --- | --- | --- | --- |"]
+    lines = ["| id | claim | the post | ours | verdict | first round |", "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         cells = (f"[{row.id}]({link.format(page=row.page)})", row.statement, row.post, _ours(row, limit),
-                 f"**{row.verdict}**")
+                 f"**{row.shown}**", row.first_round or "the same rule")
         lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -155,7 +170,7 @@ def summary(rows: Sequence[Row]) -> str:
     return "\n".join([f"Of {len(rows)} claims: {found}.", "", "| | the post's claim | the post | ours | verdict |",
                       "| --- | --- | --- | --- | --- |",
                       *(f"| [{row.id}](book/{row.page}.md) | {row.statement} | {row.post} | "
-                        f"{_ours(row, 2).replace('|', BAR)} | {row.verdict} |" for row in rows)])
+                        f"{_ours(row, 2).replace('|', BAR)} | {row.shown} |" for row in rows)])
 
 
 def as_details(rows: Sequence[Row], limit: int = 6) -> str:
@@ -163,7 +178,9 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
     blocks = []
     for row in rows:
         lines = [f"**{row.id}. {row.statement}**", "", f"- *Test:* {row.test}",
-                 f"- *Verdict:* **{row.verdict}**; {row.reason}."]
+                 f"- *Verdict:* **{row.shown}**; {row.reason}."]
+        if row.first_round:
+            lines.append(f"- *First round, by its own rule:* {row.first_round}.")
         if row.verdict == UNDECIDED:
             lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")
         else:
@@ -183,7 +200,7 @@ def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
     """The ledger for a terminal: per claim its verdict, statement, test, the post's figure, ours, the reason and the page."""
     blocks = []
     for row in rows:
-        head = f"{row.id:<4}{row.verdict.upper()}"
+        head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round else "")
         body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, limit)}"]
         if row.verdict != UNDECIDED:
             body.append(f"why:  {row.reason}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,6 +65,7 @@ class Verdict:
         ours: our figures.
         evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record.
         missing: runs, records and measurements that were wanted and not there; complete for "undecided".
+        note: of an undecided verdict, what it waits for in two or three words, such as "another recipe".
     """
 
     verdict: str
@@ -71,6 +73,7 @@ class Verdict:
     ours: tuple[Figure, ...] = ()
     evidence: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
+    note: str = ""
 
     def __post_init__(self) -> None:
         if self.verdict not in VERDICTS:
@@ -84,13 +87,15 @@ class Claim:
     """A statement of the post, with the rule that judges it.
 
     Fields:
-        id: "C1" to "C22".
+        id: "C1" to "C22"; of a claim in two parts with a letter, "C19a".
         statement: the claim, in our words.
         post: the figure the post gives for it, or a dash.
         test: the rule in words; the code in `rule` is what counts.
         page: the chapter that shows it, without its ending.
         rule: from evidence to a verdict.
         possible: the verdicts the rule can give besides "undecided".
+        first_round: the rule of the first round, where the second replaced it, shown beside; first_test: in words.
+        keeps_first: the first round's verdict stands until the second's evidence is there.
     """
 
     id: str
@@ -100,10 +105,14 @@ class Claim:
     page: str
     rule: Callable[[Evidence], Verdict]
     possible: tuple[str, ...] = (REPRODUCED, IN_PART, NOT_REPRODUCED)
+    first_round: Callable[[Evidence], Verdict] | None = None
+    first_test: str = ""
+    keeps_first: bool = False
 
     @property
-    def number(self) -> int:
-        return int(self.id[1:])
+    def order(self) -> tuple[int, str]:
+        """Where the claim stands in the ledger: number, then letter."""
+        return int(self.id[1:].rstrip("ab")), self.id
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
@@ -112,16 +121,27 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     The rule runs once to collect everything it asks for, so the list is complete up to the first
     decision that needs a missing number.
     """
+    verdict = _apply(claim.rule, evidence)
+    if verdict.verdict == UNDECIDED and claim.keeps_first and claim.first_round is not None:
+        return _apply(claim.first_round, evidence)
+    return verdict
+
+
+def judge_first(claim: Claim, evidence: Evidence) -> Verdict | None:
+    """The first round's verdict on a claim that the second judges anew; None for the others."""
+    return None if claim.first_round is None else _apply(claim.first_round, evidence)
+
+
+def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     from nodelib.claims.evidence import Missing
 
     asked = evidence.fresh()
     try:
-        verdict = claim.rule(asked)
+        verdict = rule(asked)
     except Missing as missing:
-        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet",
-                       evidence=tuple(asked.used), missing=tuple(dict.fromkeys(missing.what)))
-    return Verdict(verdict.verdict, verdict.reason, verdict.ours, verdict.evidence or tuple(asked.used),
-                   verdict.missing)
+        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet", evidence=tuple(asked.used),
+                       missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
+    return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))
 
 
 def by_share(holds: Sequence[bool], *, all_hold: str = REPRODUCED, half: str = IN_PART,

@@ -1,0 +1,420 @@
+"""The second round's rules for what the table says (C8 to C12, C14, C19), judged on networks trained by the post's recipe.
+
+A rule is undecided, "another recipe", until its networks have snapshots, and names the epochs reached where they have too few. A
+threshold on an effect is judged at half, once and twice its value (`sensitive`). Constants: `second_round.toml`.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from nodelib import snapshot_records as snapshots
+from nodelib.claims.evidence import Evidence, Missing, accuracy_figure, matches
+from nodelib.claims.predictions import BROKEN, KEPT, OWN_T1, POST, ROWS, TABLE_T1, judge_predictions, recorded
+from nodelib.claims.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
+from nodelib.claims.second_round import constants, text
+from nodelib.claims.statistics import holm, paired_bootstrap
+from nodelib.claims.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
+
+SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
+LADDER = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+UNBROKEN = 0.4  # the epsilon counted for an image that the ladder's largest does not break: one rung further
+
+
+class TooShort(Missing):
+    """Networks of the post's recipe are there, but after too few epochs."""
+
+    def __init__(self, name: str, epochs: float, wanted: float) -> None:
+        super().__init__([f"{name}: {epochs:g} of {wanted:g} epochs"], f"{epochs:g} epochs")
+
+
+@dataclass(frozen=True)
+class Band:
+    """What the snapshots of the second half of training say of one entry, in per cent."""
+
+    low: float
+    median: float
+    high: float
+    epochs: float
+    seeds: int
+
+    def figure(self, label: str) -> Figure:
+        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
+        return Figure(
+            label,
+            self.median,
+            self.low,
+            self.high,
+            "%",
+            f"band of the second half of {self.epochs:g} epochs, {seeds}",
+        )
+
+
+def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0) -> Band:
+    """The band of an accuracy of a run by the post's recipe.
+
+    Args:
+        quantity: "clean", "fgsm" or "fgsm-margin"; least: epochs that the shortest seed must have.
+
+    Raises:
+        Missing: no snapshots; TooShort: fewer epochs.
+    """
+    sample, epochs, runs = [], [], recorded(evidence, name)
+    for run in runs:
+        by_epoch = snapshots.values(run.snapshots, quantity, t1)
+        if not by_epoch:
+            raise Missing([f"{name}-seed{run.seed}: snapshots at whole epochs, t1 = {t1:g}"])
+        epochs.append(max(by_epoch))
+        sample += [100 * value for value in snapshots.second_half(by_epoch)]
+    if max(epochs) < least:
+        raise TooShort(name, max(epochs), least)
+    evidence.used += [f"{run.name}-seed{run.seed}: snapshots" for run in runs]
+    low, median, high = (float(x) for x in np.percentile(sample, (5, 50, 95)))
+    return Band(low, median, high, max(epochs), len(runs))
+
+
+def sensitive(rule: Callable[[float], Verdict]) -> Verdict:
+    """A rule judged at half, once and twice its threshold: in part, and said so, where the three verdicts disagree."""
+    factors = constants("all").factors
+    verdicts = [rule(factor) for factor in factors]
+    at = verdicts[factors.index(1)]
+    if len({v.verdict for v in verdicts}) == 1:
+        return at
+    said = ", ".join(f"{v.verdict} at {f:g} times" for f, v in zip(factors, verdicts))
+    return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours)
+
+
+def one_seed(bands: Sequence[Band]) -> str:
+    """ "; one seed" where a band rests on one."""
+    return "; one seed in some rows" if any(b.seeds == 1 for b in bands) else ""
+
+
+def table(evidence: Evidence) -> Verdict:
+    c = constants("C8")
+    keys = [
+        (row, t1, kind, quantity)
+        for row, t1 in product(ROWS, TABLE_T1)
+        for kind, quantity in (("standard", "clean"), ("adversarial", "fgsm"))
+    ]
+    bands = evidence.all(*(lambda k=k: band(evidence, POST[k[0]], k[1], k[3], c.epochs) for k in keys))
+
+    def rule(factor: float) -> Verdict:
+        inside = {kind: [] for kind in ("standard", "adversarial")}
+        for (row, t1, kind, _), b in zip(keys, bands):
+            inside[kind].append(
+                b.low - factor * c.points <= evidence.post(row, t1, kind) <= b.high + factor * c.points
+            )
+        total = sum(map(sum, inside.values()))
+        share = total / len(keys)
+        verdict = REPRODUCED if share >= c.share else IN_PART if share >= 0.5 else NOT_REPRODUCED
+        return Verdict(
+            verdict,
+            f"{total} of {len(keys)} figures of the post lie in the bands of our networks by its recipe, widened by "
+            f"{c.points:g} points{one_seed(bands)}",
+            tuple(
+                Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
+                for kind, v in inside.items()
+            ),
+        )
+
+    return sensitive(rule)
+
+
+def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
+    """Per image the smallest epsilon of the ladder that breaks it, seeds stacked, shape (seeds, images); `UNBROKEN` where none does.
+
+    An image broken at a smaller epsilon counts as broken at a larger one.
+    """
+    found = []
+    for run in evidence.named(name):
+        records = [
+            next(
+                (
+                    r
+                    for r in run.metrics
+                    if matches(r, attack="worst", t1=t1, epsilon=e, clip=True, pooling="fixed")
+                    and str(r["id"]).startswith("ladder")
+                ),
+                None,
+            )
+            for e in LADDER
+        ]
+        if all(records):
+            smallest = np.full(min(r["n"] for r in records), UNBROKEN)
+            for epsilon, record in reversed(list(zip(LADDER, records))):
+                smallest[~run.outcomes(record["id"])[: len(smallest)]] = epsilon
+            found.append(smallest)
+    if not found:
+        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"])
+    n = min(map(len, found))
+    return np.stack([each[:n] for each in found])
+
+
+def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the first of each pair has the larger mean smallest epsilon, on the same images; Holm over the pairs."""
+    answers = evidence.all(
+        *(lambda n=n: minimal_epsilon(evidence, POST[n], OWN_T1[n]) for pair in pairs for n in pair)
+    )
+    differences, ps = [], []
+    for first, second in zip(answers[::2], answers[1::2]):
+        difference, p = paired_bootstrap(first, second)
+        differences.append(difference)
+        ps.append(p)
+    return [d > 0 and ok for d, ok in zip(differences, holm(ps, constants("all").significance))]
+
+
+def in_order(
+    evidence: Evidence, pairs: Sequence[tuple[str, float, str, float]]
+) -> tuple[list[Band], list[bool]]:
+    """Bands of FGSM of each (better row, t1, worse row, t1), and whether each pair's medians are in that order."""
+    bands = evidence.all(
+        *(
+            lambda n=n, t1=t1: band(evidence, POST[n], t1, "fgsm", constants("C8").epochs)
+            for a, s, b, t in pairs
+            for n, t1 in ((a, s), (b, t))
+        )
+    )
+    return bands, [a.median > b.median for a, b in zip(bands[::2], bands[1::2])]
+
+
+def by_robustness(
+    evidence: Evidence,
+    entries: Sequence[tuple[str, float, str, float]],
+    pairs: Sequence[tuple[str, str]],
+    groups: Sequence[Sequence[int]],
+) -> Verdict:
+    """C9 and C10: reproduced if all orders of robustness hold, in part if those of one group do, artefact if only the figures' do."""
+    bands, held = in_order(evidence, entries)
+    robust = more_robust(evidence, pairs)
+    verdict = (
+        REPRODUCED
+        if all(robust)
+        else IN_PART
+        if any(all(robust[i] for i in group) for group in groups)
+        else ARTEFACT
+        if all(held)
+        else NOT_REPRODUCED
+    )
+    return Verdict(
+        verdict,
+        f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of networks by its recipe, "
+        f"robustness does in {sum(robust)} of {len(robust)}{one_seed(bands)}",
+    )
+
+
+def capacity(evidence: Evidence) -> Verdict:
+    points = constants("C9").points
+    entries = [
+        (f"large-{s}", t1, f"small-{s}", t1)
+        for s, t1 in product(SCHEMES, TABLE_T1)
+        if evidence.post(f"large-{s}", t1, "adversarial") - evidence.post(f"small-{s}", t1, "adversarial")
+        > points
+    ]
+    pairs = [(f"large-{s}", f"small-{s}") for s in SCHEMES]
+    return by_robustness(evidence, entries, pairs, [[i] for i in range(len(pairs))])
+
+
+def longer(size: str) -> list[tuple[str, str]]:
+    return [(f"{size}-{scheme}", f"{size}-10") for scheme in ("random", "100")]
+
+
+def longer_training_time(evidence: Evidence) -> Verdict:
+    pairs = [pair for size in SIZES for pair in longer(size)]
+    return by_robustness(evidence, [(a, OWN_T1[a], b, OWN_T1[b]) for a, b in pairs], pairs, [[0, 1], [2, 3]])
+
+
+def random_end_times(evidence: Evidence) -> Verdict:
+    pairs = [("small-random", "small-100"), ("large-100", "large-random")]
+    bands, held = in_order(evidence, [(a, 100.0, b, 100.0) for a, b in pairs])
+    robust = more_robust(evidence, pairs)
+    turning = evidence.all(
+        *(
+            lambda n=n: evidence.measured(
+                POST[n], "turning", t1=100.0, part="centred", label="all", statistic="median"
+            )
+            for n in pairs[0]
+        )
+    )
+    settles = max(turning[0]) < min(turning[1])
+    verdict = (
+        REPRODUCED
+        if all(robust) and settles
+        else IN_PART
+        if any(robust)
+        else ARTEFACT
+        if all(held)
+        else NOT_REPRODUCED
+    )
+    return Verdict(
+        verdict,
+        f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; small-random's state turns "
+        f"{'more slowly' if settles else 'no more slowly'} than that of small-100{one_seed(bands)}",
+        tuple(b.figure(name) for name, b in zip((n for pair in pairs for n in pair), bands)),
+    )
+
+
+def keeps_accuracy(evidence: Evidence) -> Verdict:
+    c = constants("C12")
+    keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
+    found = evidence.all(
+        *(
+            lambda n=n, t1=t1: band(evidence, POST[n], t1, "clean", constants("C8").epochs)
+            for n in keep
+            for t1 in (100.0, 500.0)
+        )
+    )
+    lost = {name: before.median - after.median for name, before, after in zip(keep, found[::2], found[1::2])}
+
+    def rule(factor: float) -> Verdict:
+        holds = [(lost[name] <= factor * c.points) == kept for name, kept in keep.items()]
+        verdict = REPRODUCED if all(holds) else IN_PART if 2 * sum(holds) >= len(holds) else NOT_REPRODUCED
+        return Verdict(
+            verdict,
+            f"points lost from t = 100 to 500: {', '.join(f'{n} {v:.1f}' for n, v in lost.items())}{one_seed(found)}",
+            tuple(b.figure(f"{name} at t = 500") for name, b in zip(keep, found[1::2])),
+        )
+
+    return sensitive(rule)
+
+
+def adversarial_nfe(evidence: Evidence) -> Verdict:
+    c = constants("C14")
+
+    def training(name: str) -> dict[float, float]:
+        """Epoch -> mean evaluations of the training solves of the last quarter before it, seeds averaged."""
+        found: dict[float, list[float]] = {}
+        for run in evidence.named(name):
+            nfe, epoch = (np.asarray(run.history[key], dtype=float) for key in ("nfe_forward", "epoch"))
+            for e in range(int(epoch.max()) + 1 if len(epoch) else 0):
+                own = nfe[epoch == e]
+                found.setdefault(e + 1.0, []).append(float(own[3 * len(own) // 4 :].mean()))
+        if not found:
+            raise Missing([f"{name}: a history"])
+        return {epoch: statistics.fmean(values) for epoch, values in found.items()}
+
+    standard, adversarial = evidence.all(
+        *(lambda n=n: training(n) for n in ("wide-standard-post", "wide-adversarial-post"))
+    )
+    epoch = max(set(standard) & set(adversarial))
+    few, many = standard[epoch], adversarial[epoch]
+
+    def rule(factor: float) -> Verdict:
+        exact = c.few[0] <= few <= c.few[1] and many > factor * c.many
+        verdict = REPRODUCED if exact else IN_PART if many >= c.clear * few else NOT_REPRODUCED
+        return Verdict(
+            verdict,
+            f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} evaluations in standard and {many:.0f} in "
+            f"adversarial training, by the post's recipe; one seed",
+            (Figure("NFE in training, standard", few), Figure("NFE in training, adversarial", many)),
+        )
+
+    return sensitive(rule)
+
+
+def headline_figure(evidence: Evidence) -> Verdict:
+    c = constants("C19a")
+    b = band(evidence, POST[HEADLINE_RUN], HEADLINE_T1, "fgsm")
+    theirs = evidence.post(HEADLINE_RUN, HEADLINE_T1, "adversarial")
+    said = (
+        f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of {b.epochs:g} epochs, where the "
+        f"post has {theirs} %{one_seed([b])}"
+    )
+    figures = (b.figure("post's recipe and protocol"),)
+    if b.high >= theirs:
+        outcome = judge_predictions(evidence)
+        if outcome["P6"].outcome == BROKEN:
+            return Verdict(REPRODUCED, said, figures)
+        if outcome["P2b"].outcome == outcome["P6"].outcome == KEPT:
+            return Verdict(
+                ARTEFACT, f"{said}; what hides there is the loss, and it protects nothing", figures
+            )
+        raise Missing(
+            item for name in ("P2b", "P6") for item in outcome[name].missing or (f"prediction {name}, open",)
+        )
+    if b.epochs >= c.epochs and b.high < c.far:
+        return Verdict(NOT_REPRODUCED, said, figures)
+    raise TooShort(POST[HEADLINE_RUN], b.epochs, c.epochs)
+
+
+def robust_when_long(evidence: Evidence) -> Verdict:
+    c = constants("C19b")
+    strong = strongest(evidence, HEADLINE_RUN, HEADLINE_T1)
+    upper, lower = max(a.interval[1] for a in strong), min(a.interval[0] for a in strong)
+    left = statistics.fmean(a.percent for a in strong)
+    figures = (accuracy_figure("strongest attack", strong),)
+    said = f"the strongest attack at epsilon 0.3 leaves {left:.1f} % of {min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}"
+    try:
+        sizes = [size for size in SIZES if all(more_robust(evidence, longer(size)))]
+        order = f"; longer training end times make networks of {' and '.join(sizes) or 'no size'} more robust at smaller epsilon"
+    except Missing:
+        sizes, order = [], ""
+    if upper < c.chance and not sizes:
+        return Verdict(NOT_REPRODUCED, said + order, figures)
+    if not complete(strong):
+        raise Missing([f"{a.source}: worst case over a set with APGD and Square" for a in strong])
+    return Verdict(REPRODUCED if lower >= c.robust else IN_PART, said + order, figures)
+
+
+WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
+
+
+def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
+    """The claims that the second round judges anew, each with the first round's rule beside the new one."""
+    of = {claim.id: claim for claim in first_round}
+
+    def renewed(
+        name: str,
+        rule: Callable[[Evidence], Verdict],
+        possible: tuple[str, ...] = WITH_ARTEFACT,
+        **more: bool,
+    ) -> Claim:
+        old = of[name]
+        return Claim(
+            name,
+            old.statement,
+            old.post,
+            text(name),
+            old.page,
+            rule,
+            possible,
+            first_round=old.rule,
+            first_test=old.test,
+            **more,
+        )
+
+    old = of["C19"]
+    return (
+        renewed("C8", table, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+        renewed("C9", capacity),
+        renewed("C10", longer_training_time),
+        renewed("C11", random_end_times),
+        renewed("C12", keeps_accuracy, (REPRODUCED, IN_PART, NOT_REPRODUCED), keeps_first=True),
+        renewed("C14", adversarial_nfe, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+        Claim(
+            "C19a",
+            "One step of FGSM leaves 92.62 % of the images of large-100.",
+            old.post,
+            text("C19a"),
+            old.page,
+            headline_figure,
+            WITH_ARTEFACT,
+            first_round=old.rule,
+            first_test=old.test,
+        ),
+        Claim(
+            "C19b",
+            old.statement,
+            "conclusion from 92.62 %",
+            text("C19b"),
+            old.page,
+            robust_when_long,
+            (REPRODUCED, IN_PART, NOT_REPRODUCED),
+            first_round=old.rule,
+            first_test=old.test,
+        ),
+    )

@@ -1,0 +1,339 @@
+"""P1 to P6: what was predicted of the post's recipe before its networks were there, each kept, broken or open.
+
+Rules and constants are those of `second_round.toml`; here is how they are computed from stored records and snapshots.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations, product
+
+import numpy as np
+
+from nodelib import snapshot_records as snapshots
+from nodelib.claims.evidence import EPSILON, Evidence, Missing
+from nodelib.claims.second_round import constants, predictions, text, title
+
+KEPT, BROKEN, OPEN = "kept", "broken", "open"
+OUTCOMES = (KEPT, BROKEN, OPEN)
+ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
+OWN_T1 = {row: 10.0 if row.endswith("-10") else 100.0 for row in ROWS}
+TABLE_T1 = (1.0, 10.0, 100.0, 500.0)
+POST = {row: f"{row}-post" for row in ROWS}
+RESCALED = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random")
+UNSATURATED = ("margin", "log-odds")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a prediction.
+
+    outcome: one of `OUTCOMES`; figures: label -> number behind it; missing: what it still waits for.
+    """
+
+    name: str
+    outcome: str
+    figures: tuple[tuple[str, float], ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return title(self.name)
+
+    @property
+    def rule(self) -> str:
+        return text(self.name)
+
+
+def between(value: float, kept: bool, broken: bool) -> str:
+    """Kept, broken, or open where neither bound is met."""
+    return KEPT if kept else BROKEN if broken else OPEN
+
+
+# -- the stored networks of the first round, their logits rescaled -------------------------------------------------------
+
+
+def curve(
+    evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy", gradient: str = "adjoint"
+) -> dict[float, float]:
+    """Accuracy in per cent left by one step, by the factor on the logits: seed 0 of a stored row, pooling redrawn, unclipped."""
+    run = evidence.named(row)[0]
+    found = {
+        float(r["settings"]["logit_scale"]): 100 * r["correct"] / r["n"]
+        for r in run.metrics
+        if all(r.get(key) == value for key, value in RESCALED.items())
+        and r["gradient"] == gradient
+        and r["settings"].get("loss") == loss
+        and isinstance(r["settings"].get("logit_scale"), (int, float))
+        and abs(r["t1"] - t1) < 1e-9
+        and r["settings"].get("library") == "nodelib"
+        and str(r["id"]).startswith("rescaled")
+    }
+    if len(found) < 2:
+        raise Missing([f"{row}: FGSM on rescaled logits at t1 = {t1:g} ({loss}, {gradient})"])
+    return dict(sorted(found.items()))
+
+
+def at_factor(by_factor: Mapping[float, float], factor: float) -> float:
+    """A curve's value between its factors, linear in the factor's logarithm."""
+    factors = sorted(by_factor)
+    return float(np.interp(np.log(factor), np.log(factors), [by_factor[s] for s in factors]))
+
+
+def dial(by_factor: Mapping[float, float], level: float) -> float:
+    """The smallest factor at which a curve reaches a level, by the same interpolation; its ends where it lies outside."""
+    factors = sorted(by_factor)
+    if by_factor[factors[0]] >= level:
+        return factors[0]
+    for low, high in zip(factors, factors[1:]):
+        a, b = by_factor[low], by_factor[high]
+        if a < level <= b:
+            return float(np.exp(np.log(low) + (level - a) / (b - a) * (np.log(high) - np.log(low))))
+    return max(factors, key=lambda s: by_factor[s])
+
+
+def dial_errors(
+    curves: Mapping[str, Mapping[float, Mapping[float, float]]],
+    post: Callable[[str, float], float],
+    order: Sequence[str] = ROWS,
+) -> list[float]:
+    """Absolute errors of P1's fit, in points: rows' curves (row -> end time -> factor -> accuracy), the figures of the rows in `order`."""
+    errors = []
+    for row, like in zip(ROWS, order):
+        factor = dial(curves[row][OWN_T1[row]], post(like, OWN_T1[like]))
+        others = [t1 for t1 in TABLE_T1 if t1 != OWN_T1[row]], [t1 for t1 in TABLE_T1 if t1 != OWN_T1[like]]
+        errors += [
+            abs(at_factor(curves[row][ours], factor) - post(like, theirs)) for ours, theirs in zip(*others)
+        ]
+    return errors
+
+
+def one_dial(evidence: Evidence) -> Outcome:
+    c = constants("P1")
+    answers = evidence.all(
+        *(lambda row=row, t1=t1: curve(evidence, row, t1) for row, t1 in product(ROWS, TABLE_T1))
+    )
+    found = dict(zip(product(ROWS, TABLE_T1), answers))
+    curves = {row: {t1: found[row, t1] for t1 in TABLE_T1} for row in ROWS}
+    post = lambda row, t1: evidence.post(row, t1, "adversarial")  # noqa: E731
+    error = statistics.median(dial_errors(curves, post))
+    others = [
+        statistics.median(dial_errors(curves, post, order))
+        for order in permutations(ROWS)
+        if all(a != b for a, b in zip(order, ROWS))
+    ]
+    figures = (
+        ("median absolute error, points", error),
+        ("the same with shuffled rows", statistics.median(others)),
+        ("share of shuffles that do as well", sum(e <= error for e in others) / len(others)),
+        *((f"factor of {row}", dial(curves[row][OWN_T1[row]], post(row, OWN_T1[row]))) for row in ROWS),
+    )
+    return Outcome("P1", between(error, error <= c.kept, error > c.broken), figures)
+
+
+def loss_not_network(evidence: Evidence) -> Outcome:
+    c, moved = constants("P2a"), {}
+    keys = list(product(ROWS, UNSATURATED, ("exact", "adjoint")))
+    for (row, loss, gradient), by_factor in zip(
+        keys,
+        evidence.all(
+            *(lambda k=k: curve(evidence, k[0], OWN_T1[k[0]], loss=k[1], gradient=k[2]) for k in keys)
+        ),
+    ):
+        if 1.0 not in by_factor or max(by_factor) < c.largest:
+            raise Missing(
+                [f"{row}: FGSM on the {loss} by the {gradient} gradient for factors from 1 to {c.largest}"]
+            )
+        moved[row, loss, gradient] = max(
+            abs(value - by_factor[1.0]) for s, value in by_factor.items() if s <= c.largest
+        )
+    worst = max(moved.values())
+    return Outcome(
+        "P2a",
+        between(worst, worst <= c.kept, worst > c.broken),
+        tuple(
+            (f"{row}, {loss}, {gradient}: largest change, points", value)
+            for (row, loss, gradient), value in moved.items()
+        ),
+    )
+
+
+# -- the post's recipe ---------------------------------------------------------------------------------------------------
+
+
+def recorded(evidence: Evidence, name: str) -> list:
+    """All seeds of a run that have snapshots; Missing if none has."""
+    found = [run for run in evidence.named(name) if getattr(run, "snapshots", ())]
+    if not found:
+        raise Missing([f"{name}: snapshots"])
+    return found
+
+
+def masked_where_reproduced(evidence: Evidence) -> Outcome:
+    c, worst, seen = constants("P2b"), {}, 0
+    runs = dict(zip(ROWS, evidence.all(*(lambda row=row: recorded(evidence, POST[row]) for row in ROWS))))
+    for row, found in runs.items():
+        t1, figure = OWN_T1[row], evidence.post(row, OWN_T1[row], "adversarial")
+        for run in found:
+            hidden, shown = (snapshots.values(run.snapshots, q, t1) for q in ("fgsm", "fgsm-margin"))
+            there = [100 * shown[e] for e in hidden if e in shown and 100 * hidden[e] >= figure]
+            seen += len(there)
+            if there:
+                worst[f"{run.name}-seed{run.seed}"] = max(there)
+    figures = (
+        ("snapshots at or above the post's figure", float(seen)),
+        *((f"{name}: most left on the margin loss, %", value) for name, value in worst.items()),
+    )
+    if not worst:
+        return Outcome("P2b", OPEN, figures, ("a snapshot at or above the post's figure",))
+    largest = max(worst.values())
+    return Outcome("P2b", between(largest, largest < c.kept, largest > c.broken), figures)
+
+
+def rank_correlation(by_epoch: Mapping[float, float]) -> float:
+    """Spearman's correlation of values with their epochs; ties share their mean rank, a constant correlates with nothing."""
+    from scipy.stats import spearmanr
+
+    if len(by_epoch) < 3 or len(set(by_epoch.values())) == 1:
+        return 0.0
+    return float(spearmanr(list(by_epoch), list(by_epoch.values())).statistic)
+
+
+def grows_with_training(evidence: Evidence) -> Outcome:
+    c, t1 = constants("P3"), OWN_T1["small-10"]
+    runs = [run for run in recorded(evidence, POST["small-10"]) if run.seed in c.seeds]
+    if len(runs) < len(c.seeds):
+        raise Missing([f"{POST['small-10']}: snapshots of seeds {' and '.join(map(str, c.seeds))}"])
+    figure = evidence.post("small-10", t1, "adversarial")
+    correlation = statistics.fmean(rank_correlation(snapshots.masked(run.snapshots, t1)) for run in runs)
+    sample = [
+        100 * v for run in runs for v in snapshots.second_half(snapshots.values(run.snapshots, "fgsm", t1))
+    ]
+    low, high = (float(x) for x in np.percentile(sample, (5, 95)))
+    outside = max(low - figure, figure - high, 0.0)
+    return Outcome(
+        "P3",
+        between(
+            correlation, correlation >= c.kept and outside == 0, correlation < c.broken or outside > c.points
+        ),
+        (
+            ("rank correlation", correlation),
+            ("band from, %", low),
+            ("band to, %", high),
+            ("the post, %", figure),
+        ),
+    )
+
+
+def size_and_end_time(evidence: Evidence) -> Outcome:
+    c = constants("P4")
+    runs = dict(zip(ROWS, evidence.all(*(lambda row=row: recorded(evidence, POST[row])[0] for row in ROWS))))
+    points = {row: snapshots.masked(run.snapshots, OWN_T1[row]) for row, run in runs.items()}
+    common = [epoch for epoch in c.epochs if all(epoch in found for found in points.values())]
+    if not common:
+        raise Missing([f"snapshots of all six rows at {min(c.epochs)} epochs"])
+    at = {row: found[max(common)] for row, found in points.items()}
+    pairs = [
+        ("large-100", "large-random"),
+        ("large-random", "large-10"),
+        *((f"large-{scheme}", f"small-{scheme}") for scheme in ("10", "random", "100")),
+    ]
+    inversions = sum(at[more] <= at[less] for more, less in pairs)
+    figures = (
+        ("epochs", float(max(common))),
+        ("inversions of 5", float(inversions)),
+        *((f"{row}: masked points", value) for row, value in at.items()),
+    )
+    if max(at[row] for row in ROWS if row.startswith("large")) < c.least:
+        return Outcome("P4", OPEN, figures, (f"a large row with {c.least} masked points",))
+    return Outcome("P4", between(inversions, inversions <= c.kept, inversions >= c.broken), figures)
+
+
+CELLS = {
+    "plain head, constant rate": "post",
+    "plain head, falling rate": "post-cosine",
+    "scaled head, constant rate": "post-scaled",
+    "scaled head, falling rate": "post-scaled-cosine",
+}
+CELL_EPOCHS = {"large-100": 2.0, "small-100": 6.0}
+
+
+def cause_in_the_recipe(evidence: Evidence) -> Outcome:
+    c = constants("P5")
+
+    def cell(size: str, kind: str) -> float:
+        name, epochs = f"{size}-{kind}", CELL_EPOCHS[size]
+        found = snapshots.masked(recorded(evidence, name)[0].snapshots, 100.0)
+        if epochs not in found:
+            raise Missing([f"{name}: a snapshot at {epochs:g} epochs"])
+        return found[epochs]
+
+    keys = list(product(CELL_EPOCHS, CELLS.items()))
+    found = dict(
+        zip(
+            ((size, label) for size, (label, _) in keys),
+            evidence.all(*(lambda k=k: cell(k[0], k[1][1]) for k in keys)),
+        )
+    )
+    first = next(iter(CELLS))
+    predicted = [value for (_, label), value in found.items() if label == first]
+    others = [value for (_, label), value in found.items() if label != first]
+    return Outcome(
+        "P5",
+        between(0, max(predicted) > c.points >= max(others), max(others) > c.points),
+        tuple((f"{size}, {label}: masked points", value) for (size, label), value in found.items()),
+    )
+
+
+PGD_MARGIN = dict(
+    attack="pgd",
+    clip=True,
+    pooling="fixed",
+    gradient="exact",
+    loss="margin",
+    steps=40,
+    noise=None,
+    momentum=None,
+)
+
+
+def no_protection(evidence: Evidence) -> Outcome:
+    c = constants("P6")
+    names = {**{POST[row]: OWN_T1[row] for row in ROWS}, "wide-standard-post": 1.0}
+    found = evidence.all(
+        *(
+            lambda n=n, t1=t1: evidence.accuracies(n, t1, epsilon=c.epsilon, **PGD_MARGIN)
+            for n, t1 in names.items()
+        )
+    )
+    most = {name: max(a.percent for a in accuracies) for name, accuracies in zip(names, found)}
+    largest = max(most.values())
+    return Outcome(
+        "P6",
+        between(largest, largest < c.kept, largest > c.broken),
+        tuple((f"{name}: left, %", value) for name, value in most.items()),
+    )
+
+
+RULES: dict[str, Callable[[Evidence], Outcome]] = {
+    "P1": one_dial,
+    "P2a": loss_not_network,
+    "P2b": masked_where_reproduced,
+    "P3": grows_with_training,
+    "P4": size_and_end_time,
+    "P5": cause_in_the_recipe,
+    "P6": no_protection,
+}
+
+
+def judge_predictions(evidence: Evidence) -> dict[str, Outcome]:
+    """Every prediction's outcome; open, with the list of what is missing, where evidence lacks."""
+    found = {}
+    for name in predictions():
+        try:
+            found[name] = RULES[name](evidence.fresh())
+        except Missing as missing:
+            found[name] = Outcome(name, OPEN, (), tuple(dict.fromkeys(missing.what)))
+    return found

@@ -1,0 +1,71 @@
+"""The second round's rules and predictions as data: `second_round.toml`, words built from constants."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SOURCE = Path(__file__).with_name("second_round.toml")
+
+
+@functools.cache
+def _tables() -> dict[str, Any]:
+    return tomllib.loads(SOURCE.read_text(encoding="utf-8"))
+
+
+def disclosure() -> tuple[str, str, str]:
+    """The date on which the rules were fixed, why there is a second round, and what was known by then."""
+    tables = _tables()
+    return tables["fixed"], tables["why"], tables["known"]
+
+
+def predictions() -> tuple[str, ...]:
+    """Names of the predictions, "P1" to "P6"."""
+    return tuple(_tables()["predictions"])
+
+
+def rules() -> tuple[str, ...]:
+    """Names of the claims that have a rule of the second round, and "all" for what holds for every rule."""
+    return tuple(_tables()["rules"])
+
+
+def words(name: str) -> str:
+    """A definition ("masked_points", "protocol", "band") in words, with its constants."""
+    table = _tables()["words"]
+    return table[name].format(**table)
+
+
+def _table(name: str) -> dict[str, Any]:
+    tables = _tables()
+    for group in ("predictions", "rules"):
+        if name in tables[group]:
+            return tables[group][name]
+    raise ValueError(
+        f"{name!r} has no rule of the second round; those that have are {', '.join((*predictions(), *rules()))}"
+    )
+
+
+def constants(name: str) -> SimpleNamespace:
+    """The constants of a rule or prediction, as attributes."""
+    return SimpleNamespace(
+        **{key: value for key, value in _table(name).items() if key not in ("rule", "name")}
+    )
+
+
+def text(name: str) -> str:
+    """A rule or prediction in words, with its constants."""
+    table = _table(name)
+    return table["rule"].format(**table)
+
+
+def title(name: str) -> str:
+    """A prediction's short name."""
+    return _table(name)["name"]

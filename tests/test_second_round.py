@@ -1,0 +1,449 @@
+"""The second round: predictions and rules on synthetic records, every outcome reached, words built from constants."""
+
+from __future__ import annotations
+
+import copy
+from itertools import product
+
+import numpy as np
+import pytest
+from test_claims import SEED, StubRun
+
+from nodelib import snapshot_records as snapshots
+from nodelib.claims import post_recipe, predictions, second_round
+from nodelib.claims.evidence import Evidence, Missing
+from nodelib.claims.ledger import FIRST_ROUND, ledger
+from nodelib.claims.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
+from nodelib.claims.statistics import holm, paired_bootstrap
+from nodelib.claims.verdict import UNDECIDED, Verdict, judge
+from nodelib.snapshot_records import SnapshotRecord
+
+CLAIM = {claim.id: claim for claim in post_recipe.claims(FIRST_ROUND)}
+FIGURES = {(e["run"], e["t1"]): e for e in SEED["table"]}
+
+
+def evidence(runs):
+    return Evidence(list(runs), SEED, {})
+
+
+class Snapped(StubRun):
+    """A run by the post's recipe whose snapshots hold the same shares at every epoch, unless told otherwise."""
+
+    def __init__(self, name, seed=0):
+        super().__init__(name, seed)
+        self.snapshots = []
+
+    def snap(self, t1, epochs=range(1, 13), *, bits=1000, **percents):
+        for epoch, (quantity, percent) in product(epochs, percents.items()):
+            value = percent(epoch) if callable(percent) else percent
+            self.snapshots.append(
+                SnapshotRecord(
+                    float(epoch), 100 * epoch, float(t1), quantity.replace("_", "-"), value / 100, bits
+                )
+            )
+        return self
+
+
+def post_family(change=lambda row, t1, kind: 0.0, **snap):
+    """The six rows with the post's own figures, moved by `change` points."""
+    runs = []
+    for row in ROWS:
+        run = Snapped(POST[row])
+        for t1 in TABLE_T1:
+            clean, attacked = (
+                min(100.0, max(0.0, FIGURES[row, t1][kind] + change(row, t1, kind)))
+                for kind in ("standard", "adversarial")
+            )
+            run.snap(t1, clean=clean, fgsm=attacked, fgsm_margin=0.0, **snap)
+        runs.append(run)
+    return runs
+
+
+def ladder(run, t1, smallest):
+    """Worst cases along the ladder for images that break at these epsilons (0.4: at none)."""
+    for epsilon in post_recipe.LADDER:
+        left = np.asarray(smallest) > epsilon
+        run.score(100 * left.mean(), t1, n=len(left), attack="worst", epsilon=epsilon, clip=True)
+        run.metrics[-1]["id"] = f"ladder-eps{epsilon:g}"
+        run.bits[f"ladder-eps{epsilon:g}"] = left
+    return run
+
+
+# -- words and constants -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [*second_round.predictions(), *second_round.rules()])
+def test_a_changed_constant_changes_the_words_of_its_rule(name, monkeypatch):
+    before = second_round.text(name)
+    tables = copy.deepcopy(second_round._tables())
+    monkeypatch.setattr(second_round, "_tables", lambda: tables)
+    for key, value in vars(second_round.constants(name)).items():
+        table = second_round._table(name)
+        table[key] = [v + 1 for v in value] if isinstance(value, list) else value + 1
+        if (name, key) not in {("P3", "seeds"), ("P4", "epochs")}:  # which networks, not how much
+            assert second_round.text(name) != before, key
+        table[key] = value
+
+
+def test_every_renewed_claim_prints_its_rule_and_keeps_the_first_rounds_beside_it():
+    for claim in CLAIM.values():
+        assert (
+            claim.test == second_round.text(claim.id) and claim.first_test and claim.first_round is not None
+        )
+
+
+def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
+    day, why, known = second_round.disclosure()
+    assert day == "2026-11-28" and "another recipe" not in why and "21 %" in known
+
+
+# -- statistics ----------------------------------------------------------------------------------------------------------
+
+
+def test_holm_stops_at_the_first_p_value_that_is_too_large():
+    assert holm([0.001, 0.04, 0.004], 0.01) == [True, False, True]
+    assert holm([0.004, 0.006], 0.01) == [True, True]
+    assert holm([0.006, 0.006], 0.01) == [False, False]
+
+
+def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
+    values = np.random.default_rng(0).choice(post_recipe.LADDER, size=(1, 300))
+    difference, p = paired_bootstrap(values + 0.05, values, resamples=500)
+    assert difference == pytest.approx(0.05) and p < 0.01
+    assert paired_bootstrap(values, values[:, ::-1], resamples=500)[1] > 0.01
+    with pytest.raises(ValueError, match="same images"):
+        paired_bootstrap(values, values[:, :10])
+
+
+# -- predictions ---------------------------------------------------------------------------------------------------------
+
+FACTORS = (1, 2, 5, 10, 20, 50, 100)
+
+
+def rescaled(bend=lambda row, t1: 0.0, moved=0.0):
+    """Stored rows whose curves pass through the post's figures at one common factor of 10, off by `bend` at some end times."""
+    runs = []
+    for row in ROWS:
+        run = StubRun(row)
+        for t1 in TABLE_T1:
+            level = FIGURES[row, t1]["adversarial"] + bend(row, t1)
+            for s in FACTORS:
+                share = min(100.0, max(0.0, level * (1 + np.log10(s / 10))))
+                run.score(
+                    share,
+                    t1,
+                    n=10000,
+                    attack="fgsm",
+                    epsilon=0.3,
+                    clip=False,
+                    pooling="random",
+                    gradient="adjoint",
+                    settings={"loss": "cross-entropy", "logit_scale": float(s), "library": "nodelib"},
+                )
+                run.metrics[-1]["id"] = f"rescaled-s{s}-t{t1:g}"
+        for loss, gradient, s in product(predictions.UNSATURATED, ("exact", "adjoint"), FACTORS):
+            run.score(
+                2.0 + (moved if s == 100 else 0),
+                OWN_T1[row],
+                attack="fgsm",
+                epsilon=0.3,
+                clip=False,
+                pooling="random",
+                gradient=gradient,
+                settings={"loss": loss, "logit_scale": float(s), "library": "nodelib"},
+            )
+            run.metrics[-1]["id"] = f"rescaled-{loss}-{gradient}-s{s}"
+        runs.append(run)
+    return runs
+
+
+def outcome(name, runs):
+    return predictions.judge_predictions(evidence(runs))[name]
+
+
+def test_p1_one_factor_a_row_fits_the_other_end_times_or_does_not():
+    assert outcome("P1", rescaled()).outcome == KEPT
+    assert outcome("P1", rescaled(lambda row, t1: 12.0 if t1 != OWN_T1[row] else 0.0)).outcome == OPEN
+    assert outcome("P1", rescaled(lambda row, t1: 40.0 if t1 != OWN_T1[row] else 0.0)).outcome == BROKEN
+    found = outcome("P1", rescaled()[:-1])
+    assert found.outcome == OPEN and any("large-100" in item for item in found.missing)
+
+
+def test_p1s_control_is_the_same_fit_to_rows_that_are_not_each_others():
+    figures = dict(outcome("P1", rescaled()).figures)
+    assert figures["the same with shuffled rows"] > figures["median absolute error, points"]
+    assert figures["factor of large-100"] == pytest.approx(10, rel=0.01)
+
+
+def test_the_dial_interpolates_in_the_logarithm_and_keeps_to_the_curves_ends():
+    curve = {1.0: 0.0, 10.0: 40.0, 100.0: 90.0}
+    assert predictions.dial(curve, 20.0) == pytest.approx(10**0.5)
+    assert predictions.dial(curve, 95.0) == 100.0 and predictions.dial({1.0: 5.0, 10.0: 7.0}, 1.0) == 1.0
+    assert predictions.at_factor(curve, 10**0.5) == pytest.approx(20.0)
+
+
+@pytest.mark.parametrize("moved, expected", [(4, KEPT), (10, OPEN), (20, BROKEN)])
+def test_p2a_unsaturated_losses_stay_where_they_are(moved, expected):
+    assert outcome("P2a", rescaled(moved=moved)).outcome == expected
+
+
+@pytest.mark.parametrize("left, expected", [(1, KEPT), (10, OPEN), (30, BROKEN)])
+def test_p2b_where_the_figure_is_reached_the_margin_loss_leaves_little(left, expected):
+    runs = post_family()
+    runs[-1].snapshots = [r for r in runs[-1].snapshots if r.quantity != "fgsm-margin"]
+    runs[-1].snap(100, fgsm_margin=left)
+    assert outcome("P2b", runs).outcome == expected
+
+
+def test_p2b_is_open_while_no_snapshot_reaches_the_posts_figure():
+    assert outcome("P2b", post_family(lambda row, t1, kind: -0.5 if kind == "adversarial" else 0.0)).missing
+
+
+@pytest.mark.parametrize(
+    "fgsm, expected",
+    [
+        (lambda e: 7.5 + 0.2 * e, KEPT),
+        (lambda e: 8 + 3 * e, BROKEN),
+        (lambda e: 9.3 + (0.1 if e % 2 else 0), BROKEN),
+    ],
+)
+def test_p3_masked_points_grow_and_the_figure_lies_in_the_band(fgsm, expected):
+    runs = [Snapped("small-10-post", seed).snap(10, fgsm=fgsm, fgsm_margin=0) for seed in (0, 1, 2)]
+    assert outcome("P3", runs).outcome == expected
+    assert outcome("P3", runs[:2]).outcome == OPEN  # seed 0 was known, seeds 1 and 2 decide
+
+
+def test_p4_counts_inversions_of_size_and_end_time():
+    assert outcome("P4", post_family()).outcome == KEPT
+    order = {
+        "large-10": 90,
+        "large-random": 50,
+        "large-100": 20,
+        "small-10": 95,
+        "small-random": 1,
+        "small-100": 1,
+    }
+    turned = [Snapped(POST[row]).snap(OWN_T1[row], fgsm=value, fgsm_margin=0) for row, value in order.items()]
+    assert outcome("P4", turned).outcome == BROKEN
+    flat = [
+        Snapped(POST[row]).snap(OWN_T1[row], fgsm=9 if "large" in row else 1, fgsm_margin=0) for row in ROWS
+    ]
+    assert outcome("P4", flat).outcome == OPEN
+
+
+@pytest.mark.parametrize(
+    "points, expected", [((20, 1, 1, 1), KEPT), ((20, 1, 8, 1), BROKEN), ((4, 1, 1, 1), OPEN)]
+)
+def test_p5_only_a_plain_head_at_a_constant_rate_masks(points, expected):
+    runs = [
+        Snapped(f"{size}-{kind}").snap(100, fgsm=value, fgsm_margin=0)
+        for size in predictions.CELL_EPOCHS
+        for kind, value in zip(predictions.CELLS.values(), points)
+    ]
+    assert outcome("P5", runs).outcome == expected
+
+
+@pytest.mark.parametrize("left, expected", [(1, KEPT), (10, OPEN), (30, BROKEN)])
+def test_p6_forty_steps_on_the_margin_leave_nothing(left, expected):
+    settings = {"loss": "margin", "steps": 40}
+    runs = [
+        StubRun(name).score(
+            left if name == "large-100-post" else 0,
+            OWN_T1.get(name[:-5], 1.0),
+            attack="pgd",
+            epsilon=0.3,
+            clip=True,
+            gradient="exact",
+            settings=settings,
+        )
+        for name in (*POST.values(), "wide-standard-post")
+    ]
+    assert outcome("P6", runs).outcome == expected
+
+
+# -- rules ---------------------------------------------------------------------------------------------------------------
+
+
+def verdict(claim, runs):
+    return judge(CLAIM[claim], evidence(runs))
+
+
+@pytest.mark.parametrize("claim", ["C8", "C9", "C10", "C11", "C14", "C19a"])
+def test_without_networks_of_the_posts_recipe_a_renewed_claim_waits_for_another_recipe(claim):
+    found = verdict(claim, [StubRun(row) for row in ROWS])
+    assert (found.verdict, found.note) == (UNDECIDED, "another recipe") and found.missing
+
+
+def test_c12_keeps_its_first_verdict_until_the_bands_are_there():
+    row = next(r for r in ledger([], SEED, {}) if r.id == "C12")
+    assert row.verdict == UNDECIDED and row.note == ""  # nothing at all is stored
+    assert CLAIM["C12"].keeps_first
+
+
+def test_c8_counts_figures_in_bands_and_says_in_part_where_the_width_decides():
+    assert verdict("C8", post_family()).verdict == "reproduced"
+    assert verdict("C8", post_family(lambda *_: 20.0)).verdict == "not reproduced"
+    hangs = verdict("C8", post_family(lambda row, t1, kind: 4.0 if kind == "standard" else 0.0))
+    assert hangs.verdict == "in part" and "threshold" in hangs.reason
+
+
+def test_c8_is_undecided_after_too_few_epochs_and_says_how_many():
+    runs = post_family()
+    runs[-1].snapshots = [r for r in runs[-1].snapshots if r.epoch <= 4]
+    found = verdict("C8", runs)
+    assert (found.verdict, found.note) == (UNDECIDED, "4 epochs")
+
+
+def robust_family(smallest):
+    runs = post_family()
+    for run, row in zip(runs, ROWS):
+        ladder(run, OWN_T1[row], smallest(row))
+    return runs
+
+
+def at(epsilon):
+    return np.full(200, epsilon)
+
+
+def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_where_only_the_figures_hold():
+    as_claimed = {
+        "small-10": 0.02,
+        "small-random": 0.05,
+        "small-100": 0.05,
+        "large-10": 0.1,
+        "large-random": 0.15,
+        "large-100": 0.15,
+    }
+    assert verdict("C10", robust_family(lambda row: at(as_claimed[row]))).verdict == "reproduced"
+    assert verdict("C9", robust_family(lambda row: at(as_claimed[row]))).verdict == "reproduced"
+    small_only = {**as_claimed, "large-10": 0.3}
+    assert verdict("C10", robust_family(lambda row: at(small_only[row]))).verdict == "in part"
+    assert verdict("C10", robust_family(lambda row: at(0.1))).verdict == "artefact"
+    levelled = [Snapped(POST[row]) for row in ROWS]
+    for run, row in zip(levelled, ROWS):
+        for t1 in TABLE_T1:
+            run.snap(t1, clean=98, fgsm=5, fgsm_margin=0)
+        ladder(run, OWN_T1[row], at(0.1))
+    assert verdict("C10", levelled).verdict == "not reproduced"
+
+
+def test_an_image_broken_at_a_smaller_epsilon_counts_as_broken_at_a_larger_one():
+    run = ladder(StubRun("small-10-post"), 10, [0.02, 0.1, 0.4])
+    run.bits["ladder-eps0.3"] = np.array(
+        [True, True, True]
+    )  # an attack at 0.3 that finds less than one at 0.1 did
+    assert post_recipe.minimal_epsilon(evidence([run]), "small-10-post", 10.0).tolist() == [[0.02, 0.1, 0.4]]
+
+
+def test_c11_needs_both_orders_and_a_state_that_settles():
+    runs = robust_family(lambda row: at({"small-random": 0.1, "large-100": 0.1}.get(row, 0.05)))
+    by_name = {run.name: run for run in runs}
+    by_name["small-random-post"].measure("turning", 0.1, t1=100.0, part="centred")
+    by_name["small-100-post"].measure("turning", 0.3, t1=100.0, part="centred")
+    assert verdict("C11", runs).verdict == "reproduced"
+    by_name["small-100-post"].measurements[0]["value"] = 0.05
+    assert verdict("C11", runs).verdict == "in part"
+
+
+def test_c12_reads_losses_from_the_bands():
+    assert verdict("C12", post_family()).verdict == "reproduced"
+    assert (
+        verdict(
+            "C12", post_family(lambda row, t1, kind: -60.0 if t1 == 500 and row != "small-100" else 0.0)
+        ).verdict
+        == "not reproduced"
+    )
+
+
+@pytest.mark.parametrize(
+    "few, many, expected",
+    [(26, 300, "reproduced"), (26, 100, "in part"), (14, 300, "in part"), (26, 30, "not reproduced")],
+)
+def test_c14_compares_training_solves_at_equal_epochs(few, many, expected):
+    runs = []
+    for name, nfe in (("wide-standard-post", few), ("wide-adversarial-post", many)):
+        run = StubRun(name)
+        run.history = {
+            "nfe_forward": np.r_[np.full(40, 20.0), np.full(40, nfe)],
+            "epoch": np.r_[np.zeros(40), np.ones(40)],
+        }
+        runs.append(run)
+    assert verdict("C14", runs).verdict == expected
+
+
+def test_c19a_is_an_artefact_only_where_the_figure_is_reached_and_nothing_protects():
+    runs = post_family()
+    settings = {"loss": "margin", "steps": 40}
+    for run in runs:
+        run.score(
+            0,
+            OWN_T1[run.name[:-5]],
+            attack="pgd",
+            epsilon=0.3,
+            clip=True,
+            gradient="exact",
+            settings=settings,
+        )
+    assert verdict("C19a", runs).verdict == UNDECIDED  # the wide network's attack is missing
+    runs.append(
+        StubRun("wide-standard-post").score(
+            0, 1.0, attack="pgd", epsilon=0.3, clip=True, gradient="exact", settings=settings
+        )
+    )
+    assert verdict("C19a", runs).verdict == "artefact"
+    runs[-1].metrics[-1].update(correct=500)
+    assert verdict("C19a", runs).verdict == "reproduced"
+
+
+def test_c19a_is_not_reproduced_only_after_twelve_epochs_far_below():
+    def headline(left, epochs):
+        return [Snapped("large-100-post").snap(100, range(1, epochs + 1), fgsm=left, fgsm_margin=0)]
+
+    assert verdict("C19a", headline(20, 12)).verdict == "not reproduced"
+    for left, epochs in ((20, 6), (60, 12)):
+        found = verdict("C19a", headline(left, epochs))
+        assert (found.verdict, found.note) == (UNDECIDED, f"{epochs} epochs")
+
+
+def test_c19b_stands_on_the_strongest_attack_and_on_smaller_epsilon():
+    weak = StubRun("large-100").worst(0, 100)
+    assert verdict("C19b", [weak]).verdict == "not reproduced"
+    long_helps = robust_family(lambda row: at(0.05 if row.endswith("-10") else 0.15))
+    assert verdict("C19b", [weak, *long_helps]).verdict == "in part"
+    assert verdict("C19b", [StubRun("large-100").worst(90, 100)]).verdict == "reproduced"
+
+
+def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherwise():
+    judged = post_recipe.sensitive(
+        lambda factor: Verdict("reproduced" if factor >= 1 else "not reproduced", "r")
+    )
+    assert judged.verdict == "in part" and "0.5 times" in judged.reason
+    assert post_recipe.sensitive(lambda factor: Verdict("reproduced", "r")).reason == "r"
+
+
+# -- snapshots -----------------------------------------------------------------------------------------------------------
+
+
+def test_snapshots_survive_their_file_and_a_bad_line_is_named(tmp_path):
+    records = [
+        SnapshotRecord(0.0625, 111, 10.0, "fgsm", 0.25, 1000),
+        SnapshotRecord(1.0, 1782, 10.0, "gap-50", 9.5, 1000),
+    ]
+    path = tmp_path / "snapshots.csv"
+    path.write_text(snapshots.to_csv(records[::-1]))
+    assert snapshots.from_csv(path) == records and snapshots.from_csv(tmp_path / "none.csv") == []
+    path.write_text(path.read_text() + "1,1782,10,fgsm,1.5,1000\n")
+    with pytest.raises(ValueError, match="line 4.*1.5"):
+        snapshots.from_csv(path)
+
+
+def test_masked_points_are_the_difference_of_the_two_losses_at_whole_epochs():
+    run = Snapped("small-10-post").snap(10, (1, 2), fgsm=lambda e: 10 * e, fgsm_margin=5)
+    run.snapshots.append(SnapshotRecord(0.5, 50, 10.0, "fgsm", 0.9, 1000))
+    assert snapshots.masked(run.snapshots, 10.0) == {1.0: pytest.approx(5), 2.0: pytest.approx(15)}
+    assert snapshots.second_half({1.0: 1, 2.0: 2, 3.0: 3, 4.0: 4}) == [3, 4]
+
+
+def test_a_band_is_missing_where_no_seed_has_snapshots():
+    with pytest.raises(Missing, match="snapshots"):
+        post_recipe.band(evidence([StubRun("small-10-post")]), "small-10-post", 10.0, "fgsm")
