@@ -8,7 +8,8 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.odeint import Solution, Solver, Tape, odeint
+from nodelib.odeint import Solution, Solver, Tape, odeint, rms_norm
+from nodelib.tableau import DOPRI5
 
 
 def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_budget: int) -> Solution:
@@ -115,7 +116,8 @@ class _ContinuousAdjoint(torch.autograd.Function):
         y, *params = ctx.saved_tensors
         solver = ctx.solver
         a, params_bar, nfe = continuous_adjoint(solver.func, solver.times, y, y_bar, params, rtol=solver.rtol,
-                                                atol=solver.atol, norm=solver.norm, max_steps=solver.max_steps)
+                                                atol=solver.atol, norm=solver.norm, max_steps=solver.max_steps,
+                                                compiled=solver.compiled)
         ctx.counts.append(nfe)
         return None, None, a, *params_bar
 
@@ -131,7 +133,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     Args:
         func: (t, y) -> dy/dt; times: increasing, T of them.
         y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
-        params: tensors of func to differentiate; settings: rtol, atol, norm and max_steps of `odeint`.
+        params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps and compiled of `odeint`: the compiled
+            kernels give f and a df/dy where they apply and no parameter is asked for, as in an attack.
 
     Returns:
         dL/dy0, [dL/dtheta], and the number of evaluations of the augmented dynamics.
@@ -139,8 +142,15 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     The state is solved again backwards, which undoes a contraction and so diverges at long end times:
     compare gradient="exact".
     """
-    norm, nfe = settings.pop("norm"), 0
+    norm, compiled, nfe = settings.pop("norm"), settings.pop("compiled", False), 0
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
+    stepper = None
+    if compiled and not params and norm is rms_norm:  # the norm does not depend on the kernels' order of pixels and channels
+        from nodelib.native import native_stepper
+
+        stepper = native_stepper(func, y[0], DOPRI5, (), settings["rtol"], settings["atol"])
+    if stepper is not None:
+        y, y_bar = (torch.stack([stepper.pack(each) for each in states]) for states in (y, y_bar))
 
     def split(z):
         return z.split(sizes)
@@ -154,6 +164,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
+    def by_kernel(s, z):
+        state, a = (part.view(y[0].shape) for part in split(z))
+        f, kept = stepper.evaluate(-s, state, keep=True)
+        return torch.cat([-f.view(-1), stepper.vjp(kept, a, []).view(-1)])
+
     def mixed(z):  # the largest norm of the parts, as torchdiffeq has it
         return torch.stack([norm(part) for part in split(z) if part.numel()]).max()
 
@@ -161,10 +176,12 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     for i in range(len(times) - 1, 0, -1):
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():
-            solution = odeint(augmented, z, (-times[i], -times[i - 1]), norm=mixed, compiled=False, **settings)
+            solution = odeint(augmented if stepper is None else by_kernel, z, (-times[i], -times[i - 1]), norm=mixed, compiled=False, **settings)
         _, a, gradient = solution.y[-1].split([*sizes[:2], sum(sizes[2:])])
         a = a.view(y[0].shape) + y_bar[i - 1]
         nfe += solution.nfe
+    if stepper is not None:
+        a = stepper.unpack(a)
     return a, [g.view(p.shape) for g, p in zip(gradient.split(sizes[2:]), params)], nfe
 
 

@@ -5,8 +5,10 @@
     metrics.json            tidy records, one per measured accuracy
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
     measurements.json       dynamics and gradient health, where measured
+    snapshots.csv           what was measured while it trained, see `nodelib.snapshot_records`, where it was
     model.safetensors       weights and the stored pooling draw
-    checkpoint.safetensors  only while the run is unfinished
+    weights-*.safetensors   the same after some of the epochs, where they are kept
+    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate)
 
 No pickle is ever loaded.
 """
@@ -23,7 +25,7 @@ import platform
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,7 @@ from torch import Tensor
 from nodelib.configs import RunConfig
 from nodelib.models import ODENet, ResNet, build
 from nodelib.paths import runs_dir
+from nodelib.snapshot_records import SnapshotRecord, from_csv
 
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")
 
@@ -100,6 +103,7 @@ class Run:
     history: dict[str, np.ndarray]
     metrics: list[dict]
     measurements: list[dict]
+    snapshots: list[SnapshotRecord] = field(default_factory=list)
 
     def outcomes(self, record_id: str) -> np.ndarray:
         """Per image, whether it was classified correctly, bool, shape (n,), in the subset's order."""
@@ -119,11 +123,19 @@ class Run:
         raise ArtifactError(f"{self.path.name} has no record {record_id!r}; it has "
                             f"{', '.join(r['id'] for r in self.metrics) or 'none'}")
 
-    def load_model(self, device: str | torch.device = "cpu") -> ODENet | ResNet:
-        """The trained network in eval mode with fixed pooling; its weights' hash is checked first."""
+    def load_model(self, device: str | torch.device = "cpu", kept: str | None = None) -> ODENet | ResNet:
+        """The trained network in eval mode with fixed pooling; its weights' hash is checked first.
+
+        Args:
+            kept: instead of the last weights earlier ones, such as "epoch4" or "nearest" of `weights-epoch4.safetensors`.
+        """
         model = build(RunConfig.from_dict(self.config))
-        path = self.path / "model.safetensors"
-        content = _read_weights(path, self.provenance["weights_sha256"])
+        name = "model.safetensors" if kept is None else f"weights-{kept}.safetensors"
+        hashes = {"model.safetensors": self.provenance["weights_sha256"], **self.provenance.get("kept", {})}
+        if name not in hashes:
+            raise ArtifactError(f"{self.path.name} keeps no weights {kept!r}; it keeps {', '.join(sorted(hashes))}")
+        path = self.path / name
+        content = _read_weights(path, hashes[name])
         model.load_state_dict(safetensors.torch.load(content))
         model.pooling = "fixed"
         return model.to(device).eval()
@@ -162,7 +174,21 @@ def load_run(path: str | Path) -> Run:
         history=history,
         metrics=read_json(metrics) if metrics.exists() else [],
         measurements=read_json(measurements) if measurements.exists() else [],
+        snapshots=[record for record in _read_snapshots(path) if record.step <= RunConfig.from_dict(config).steps],
     )
+
+
+def _read_snapshots(folder: Path) -> list[SnapshotRecord]:
+    try:
+        return from_csv(folder / "snapshots.csv")
+    except ValueError as error:
+        raise ArtifactError(f"{error}. Restore it with git.") from error
+
+
+def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
+    """The provenance's entry "kept": SHA-256 of the earlier weights in a folder, by file; nothing where there are none."""
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("weights-*.safetensors"))}
+    return {"kept": found} if found else {}
 
 
 def still_current(run: Run) -> dict[str, list[dict]]:

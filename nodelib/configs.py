@@ -11,7 +11,9 @@ from nodelib.models import check_end_time
 from nodelib.odeint import GRADIENTS
 
 TABLE_T1 = (1.0, 10.0, 100.0, 500.0)  # the post's test end times
+TRAIN_IMAGES = 60000  # of MNIST
 SCALES = ("smoke", "full")
+SCHEDULES = ("one-cycle", "cosine", "constant")
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,8 @@ class AttackConfig:
     training, Cai et al., 2018), or empty for one attack throughout. shared_pooling: where pooling is random,
     attack and loss of a step see one draw of the regions (in the last cycle; in those of the curriculum
     every forward pass draws its own, unless the entry has a third value, True). noise, momentum: of the last cycle's
-    gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither.
+    gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way: train_mode, the attack sees the
+    network in training mode; other_images, it changes as many other images as the batch has instead of the batch's own.
     """
 
     epsilon: float = 0.3
@@ -35,6 +38,8 @@ class AttackConfig:
     shared_pooling: bool = False
     noise: float = 0.0
     momentum: float = 0.0
+    train_mode: bool = False
+    other_images: bool = False
 
     def in_cycle(self, cycle: int) -> AttackConfig:
         """The attack of one learning-rate cycle, counted from 0."""
@@ -67,13 +72,20 @@ class RunConfig:
         train_images: the first so many of the training images (60,000 is all).
         epochs, batch_size: passes and images per step.
         learning_rate, schedule: Adam's peak rate; "one-cycle" (linear warm-up over the first tenth,
-            cosine to 0) or "constant".
+            cosine to 0), "cosine" (to 0, without warm-up) or "constant". A run at a constant rate can be prolonged, bit for
+            bit: the optimiser's state stays with it, and `epochs` is what is completed.
+        halve_after: epochs after each of which a constant rate is halved.
         cycles: epochs of each of several learning-rate cycles, or empty for one of all epochs. Every cycle
             starts with a fresh optimiser and half the peak rate of the one before (warm restarts, Loshchilov
             and Hutter, 2017), so that a run can be prolonged.
         head_scale: factor on the head's initial weights and on their rate. The state grows in proportion
             to the end time, and without it the logits, and every change of them, would as well.
         adversarial: None, or the attack trained against.
+        subset: which training images where `train_images` is below 60,000: the "first", or "random" ones drawn from the seed.
+        norm_init: initial weights of BatchNorm, "ones" or "uniform" on (0, 1), as PyTorch drew them until its version 1.1.
+        start: name of a stored run of the same seed whose weights training starts from, or "" for fresh ones.
+        snapshots: None, or how often the network is measured while it trains: 0 at parts of the first epoch and at each epoch, else
+            that many steps, see `nodelib.snapshots`.
         test_images, attack_images: how many test images evaluation uses at `test_t1` and for attacks.
     """
 
@@ -100,6 +112,11 @@ class RunConfig:
     cycles: tuple[int, ...] = ()
     head_scale: float = 1.0
     adversarial: AttackConfig | None = None
+    subset: str = "first"
+    norm_init: str = "ones"
+    halve_after: tuple[int, ...] = ()
+    start: str = ""
+    snapshots: int | None = None
     test_images: int = 10000
     attack_images: int = 10000
 
@@ -112,9 +129,14 @@ class RunConfig:
             raise ValueError(f"scale is {self.scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        if self.schedule not in ("one-cycle", "constant"):
-            raise ValueError(f"schedule is {self.schedule!r}; it must be 'one-cycle' or 'constant'")
-        for field, low, high in (("train_images", 1, 60000), ("test_images", 1, 10000),
+        for field, allowed in (("schedule", SCHEDULES), ("subset", ("first", "random")), ("norm_init", ("ones", "uniform"))):
+            if getattr(self, field) not in allowed:
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, allowed))}")
+        if self.schedule != "constant" and self.halve_after:
+            raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a constant rate is halved")
+        if self.snapshots is not None and self.snapshots < 0:
+            raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of steps")
+        for field, low, high in (("train_images", 1, TRAIN_IMAGES), ("test_images", 1, 10000),
                                  ("attack_images", 0, 10000), ("epochs", 0, 10**6), ("batch_size", 1, 60000),
                                  ("seed", 0, 2**31 - 1)):
             value = getattr(self, field)
@@ -165,9 +187,26 @@ class RunConfig:
             attack = dataclasses.replace(attack.in_cycle(count - 1), curriculum=attack.curriculum[:count - 1])
         return dataclasses.replace(self, epochs=sum(kept), cycles=kept if count > 1 else (), adversarial=attack)
 
+    @property
+    def endless(self) -> bool:
+        """Whether the rate of a step does not depend on how many there will be, so that the run can be prolonged at any epoch."""
+        return self.schedule == "constant" and not self.cycles
+
     def extends(self, other: RunConfig) -> bool:
-        """Whether `other` is this run after fewer of its learning-rate cycles."""
+        """Whether `other` is this run after fewer of its learning-rate cycles, or of its epochs at a constant rate."""
+        if self.endless and other.epochs < self.epochs:
+            return dataclasses.replace(self, epochs=other.epochs) == other
         return any(self.first_cycles(count) == other for count in range(1, len(self.cycles)))
+
+    def identity(self) -> dict:
+        """What a checkpoint must agree with: the fields not at their default, so that a new field orphans no checkpoint.
+
+        Without the epochs of a run that can be prolonged, and without what only says how a run is measured.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        left_out = {"snapshots", "test_images", "attack_images", *(("epochs",) if self.endless else ())}
+        changed = {name for name, default in defaults.items() if getattr(self, name) != default}
+        return {name: value for name, value in self.to_dict().items() if name in changed - left_out}
 
     def to_dict(self) -> dict:
         """JSON-ready dictionary; `from_dict` is its inverse."""
@@ -181,6 +220,7 @@ class RunConfig:
             raise ValueError(f"unknown config field {sorted(unknown)}; the fields are {sorted(known)}")
         adversarial = values.get("adversarial")
         return cls(**{**values, "t1": tuple(values["t1"]), "cycles": tuple(values.get("cycles", ())),
+                      "halve_after": tuple(values.get("halve_after", ())),
                       "adversarial": AttackConfig.from_dict(adversarial) if adversarial else None})
 
 
@@ -208,6 +248,12 @@ _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, r
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
+# read from the post's code; its step is Adam's, constant but for two halvings, on all but a random twentieth of the images
+_POST = dict(schedule="constant", halve_after=(50, 100), learning_rate=1e-3, batch_size=32, train_images=57000, subset="random",
+             norm_init="uniform", snapshots=0)
+_COSINE = dict(schedule="cosine", halve_after=())
+_LATER_EPOCHS = {"small-10-post": 60, "small-random-post": 60, "small-100-post": 60}  # of seeds after the first
+
 _NAMED: dict[str, dict] = {
     "small-10": {**_SMALL, **_T10},
     "small-random": {**_SMALL, **_RANDOM},
@@ -233,13 +279,52 @@ _NAMED: dict[str, dict] = {
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "wide-adversarial-plain": {**_WIDE, **_ATTACKED, **_PLAIN},
+    # the six rows and the pair again by the post's recipe; how long is what this hardware affords, and the post's default is 100
+    "small-10-post": {**_POST, **_SMALL, **_T10, "epochs": 100, "head_scale": 1.0},
+    "small-random-post": {**_POST, **_SMALL, **_RANDOM, "epochs": 100, "head_scale": 1.0},
+    "small-100-post": {**_POST, **_SMALL, **_T100, "epochs": 100, "head_scale": 1.0},
+    "large-10-post": {**_POST, **_LARGE, **_T10, "epochs": 6, "cycles": (), "head_scale": 1.0},
+    "large-random-post": {**_POST, **_LARGE, **_RANDOM, "epochs": 6, "cycles": (), "head_scale": 1.0},
+    "large-100-post": {**_POST, **_LARGE, **_T100, "epochs": 12, "cycles": (), "head_scale": 1.0},
+    "wide-standard-post": {**_POST, **_WIDE, "epochs": 10},
+    # the post attacks in training mode, other images than the clean ones of the batch; ten steps of 0.04 for its forty of 0.01
+    "wide-adversarial-post": {**_POST, **_WIDE, "epochs": 2, "adversarial": AttackConfig(
+        epsilon=0.3, steps=10, step_size=0.04, random_start=True, train_mode=True, other_images=True)},
+    # which part of the recipe: the head's scale, the rate's fall, the initial weights of BatchNorm, the gradient of training
+    "small-100-post-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, "head_scale": 1.0, **_COSINE},
+    "small-100-post-scaled": {**_POST, **_SMALL, **_T100, "epochs": 6},
+    "small-100-post-scaled-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, **_COSINE},
+    "large-100-post-cosine": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "head_scale": 1.0, **_COSINE},
+    "large-100-post-scaled": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": ()},
+    "large-100-post-scaled-cosine": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), **_COSINE},
+    "small-10-post-ones": {**_POST, **_SMALL, **_T10, "epochs": 60, "head_scale": 1.0, "norm_init": "ones"},
+    "small-100-post-adjoint": {**_POST, **_SMALL, **_T100, "epochs": 2, "head_scale": 1.0, "gradient": "adjoint"},
+    "large-100-warm": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "start": "large-100", "norm_init": "ones", "snapshots": 200},
 }
 # runs whose first learning-rate cycles are another run: where that one is stored, it is not trained again
 CONTINUES = {"wide-adversarial": "wide-adversarial-plain"}
 NAMES = tuple(_NAMED)
-ROWS = NAMES[:6]
-PAIR = NAMES[6:8]
-CONTROLS = NAMES[8:]
+ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
+PAIR = ("wide-standard", "wide-adversarial")
+POST_ROWS = tuple(f"{row}-post" for row in ROWS)
+POST_PAIR = tuple(f"{name}-post" for name in PAIR)
+# a control, and the run that it is compared with: one thing differs between the two
+COMPARED: dict[str, str] = {
+    "small-100-adjoint": "small-100-short", "small-100-short": "small-100", "large-100-adjoint": "large-100-short",
+    "large-100-short": "large-100", "small-10-tight": "small-10", "small-100-leaky": "small-100",
+    "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial", "small-100-nolast": "small-100",
+    "small-100-unscaled": "small-100", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
+    "wide-adversarial-plain": "wide-adversarial",
+}
+CONTROLS = tuple(COMPARED)
+# controls of the post's recipe, which have pages and tables of their own
+POST_COMPARED: dict[str, str] = {
+    "small-100-post-cosine": "small-100-post", "small-100-post-scaled": "small-100-post",
+    "small-100-post-scaled-cosine": "small-100-post-cosine", "large-100-post-cosine": "large-100-post",
+    "large-100-post-scaled": "large-100-post", "large-100-post-scaled-cosine": "large-100-post-cosine",
+    "small-10-post-ones": "small-10-post", "small-100-post-adjoint": "small-100-post", "large-100-warm": "large-100",
+}
+POST_CONTROLS = tuple(POST_COMPARED)
 
 # Minutes on two cores for all eight main runs together; the architectures unchanged.
 _SMOKE = {
@@ -265,8 +350,13 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ValueError(f"unknown run {name!r}; the known runs are {', '.join(NAMES)}.{hint}")
     values = dict(_NAMED[name])
+    if seed and name in _LATER_EPOCHS:
+        values["epochs"] = _LATER_EPOCHS[name]
     if scale == "smoke":
         values.update(_SMOKE[values["channels"]], cycles=(), test_images=256)
+        if values.get("snapshots") is not None:
+            values.update(snapshots=max(1, values["train_images"] // values["batch_size"] // 2))
         if values.get("adversarial"):
-            values["adversarial"] = AttackConfig(epsilon=0.1, steps=1, step_size=0.125, random_start=True)
+            attack = dict(epsilon=0.1, steps=1, step_size=0.125, curriculum=(), noise=0.0, momentum=0.0)
+            values["adversarial"] = dataclasses.replace(values["adversarial"], shared_pooling=False, **attack)
     return RunConfig(name=name, seed=seed, scale=scale, **values)

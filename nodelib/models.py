@@ -285,6 +285,8 @@ def build(config: RunConfig) -> ODENet | ResNet:
             model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
                            gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
         model.linear.weight.mul_(config.head_scale)
+        if config.norm_init == "uniform":
+            model.norm.weight.uniform_()
         return model
 
 

@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib import artifacts, mnist
-from nodelib.configs import CONTINUES, AttackConfig, RunConfig
+from nodelib import artifacts, mnist, snapshots
+from nodelib.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
 from nodelib.models import ODENet, ResNet, build, count_parameters
 from nodelib.paths import runs_dir
 from nodelib.progress import Progress
@@ -56,10 +56,12 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
     Cross-entropy, Adam (Kingma and Ba, 2015), a random end time per batch where the config asks for
     one. Adversarial training classifies each batch's clean and attacked images together; the attack
-    runs in eval mode. All randomness of a step is drawn from (seed, step), so a run that was
+    runs in eval mode unless the config says otherwise. All randomness of a step is drawn from (seed, step), so a run that was
     interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
     A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
     the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its own and stays.
+    A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its optimiser's state beside it, and
+    prolonged from there bit for bit; what was measured of its older weights goes.
 
     Args:
         config: what to train.
@@ -87,8 +89,11 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
            checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
-    images, labels = images[: config.train_images].to(device), labels[: config.train_images].to(device)
+    chosen = training_images(config)
+    images, labels = images[chosen].to(device), labels[chosen].to(device)
     model = build(config).to(device)
+    if config.start:
+        model.load_state_dict(artifacts.load_run(folder.parent / f"{config.start}-seed{config.seed}").load_model().state_dict())
     model.pooling = config.pooling
     optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
     checkpoint = folder / "checkpoint.safetensors"
@@ -98,6 +103,13 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         _restore(model, optimiser, tensors)
         rows = artifacts.read_history_rows(folder / "history.csv")[:start]
         seconds_before = rows[-1]["seconds"] if rows else 0.0
+        if start >= config.steps and not _outdated(folder, start // config.steps_per_epoch):
+            if not config.endless:
+                checkpoint.unlink()  # killed after the run was complete
+            return artifacts.load_run(folder)  # nothing to do: it is as long already
+    elif config.endless and (folder / "config.json").exists():
+        raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate cannot be prolonged bit for "
+                                      f"bit; restore it with git, or delete the folder to train afresh")
     elif (prefix := stored_prefix(config, folder)) is not None:
         model.load_state_dict(prefix.load_model(device).state_dict())
         start = RunConfig.from_dict(prefix.config).steps
@@ -112,6 +124,35 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         artifacts.write_history(folder / "history.csv", rows)
         artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
 
+    def publish(step: int) -> None:
+        """Store the run as it is after so many steps; killed at any point, its older state or this one is left, or a resume mends it."""
+        if config.endless or (folder / "config.json").exists():
+            save(step)
+        for name in ("metrics.json", "outcomes.safetensors", "measurements.json"):  # true of older weights only
+            (folder / name).unlink(missing_ok=True)
+        mode = model.training
+        model.eval()
+        weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
+        model.train(mode)
+        artifacts.write_history(folder / "history.csv", rows)
+        done = dataclasses.replace(config, epochs=step // config.steps_per_epoch) if config.endless else config
+        artifacts.write_json(folder / "config.json", {
+            "config": done.to_dict(),
+            "provenance": {
+                **artifacts.source_state(), **artifacts.environment(device),
+                "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
+                "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
+                "started": started.isoformat(timespec="seconds"),
+                "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "resumed": start > 0, **artifacts.kept_weights(folder),
+            },
+        })
+
+    if config.endless and start and start % config.steps_per_epoch == 0 and _outdated(folder, start // config.steps_per_epoch):
+        publish(start)  # killed between the checkpoint of an epoch and its store
+    watch = snapshots.Watch(config, folder, start)
+    if start == 0:
+        watch.take(model, 0)
     saved = time.monotonic()
     order, order_epoch = np.empty(0, dtype=np.int64), -1
     with Progress(config.folder, config.steps, "step", start, progress) as bar, stop_requests() as stops:
@@ -125,10 +166,18 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 optimiser.state.clear()
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * learning_rate(config, step)
-            row = _step(model, optimiser, images[index], labels[index], config, step)
+            others = None
+            if config.adversarial and config.adversarial.other_images:
+                second = torch.from_numpy(_generator(config.seed, "others", step).permutation(config.train_images)[:len(index)]).to(device)
+                others = images[second], labels[second]
+            row = _step(model, optimiser, images[index], labels[index], config, step, others)
             seconds = seconds_before + time.monotonic() - began
             rows.append({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds})
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
+            watch.take(model, step + 1)
+            if config.endless and position + 1 == config.steps_per_epoch and step + 1 < config.steps:
+                publish(step + 1)
+                saved = time.monotonic()
             if stops:  # only between steps: a half-made update must never be stored
                 save(step + 1)
                 raise KeyboardInterrupt
@@ -140,27 +189,27 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 save(step + 1)
                 saved = time.monotonic()
     model.eval()
-    if (folder / "config.json").exists():
-        # a shorter run lies here, and what was measured of it is not true of these weights; no config, no run:
-        # whoever is interrupted here resumes from the checkpoint
-        save(config.steps)
-        for name in ("config.json", "metrics.json", "outcomes.safetensors", "measurements.json"):
-            (folder / name).unlink(missing_ok=True)
-    weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
-    artifacts.write_history(folder / "history.csv", rows)
-    artifacts.write_json(folder / "config.json", {
-        "config": config.to_dict(),
-        "provenance": {
-            **artifacts.source_state(), **artifacts.environment(device),
-            "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
-            "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
-            "started": started.isoformat(timespec="seconds"),
-            "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "resumed": start > 0,
-        },
-    })
-    checkpoint.unlink(missing_ok=True)
+    publish(config.steps)
+    if not config.endless:
+        checkpoint.unlink(missing_ok=True)
     return artifacts.load_run(folder)
+
+
+def training_images(config: RunConfig) -> np.ndarray:
+    """Indices of the training images that a config uses, in their order: the first ones, or random ones drawn from its seed."""
+    if config.subset == "first":
+        return np.arange(config.train_images)
+    return np.sort(_generator(config.seed, "subset", 0).permutation(TRAIN_IMAGES)[:config.train_images])
+
+
+def _outdated(folder: Path, epochs: int) -> bool:
+    """Whether a folder does not hold the run after so many epochs whole: a store that was interrupted."""
+    try:
+        run = artifacts.load_run(folder)
+        run.load_model()
+    except artifacts.ArtifactError:
+        return True
+    return run.config["epochs"] < epochs
 
 
 def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
@@ -207,8 +256,8 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor,
-          config: RunConfig, step: int) -> dict:
-    """One optimiser step; returns the history's columns."""
+          config: RunConfig, step: int, others: tuple[Tensor, Tensor] | None = None) -> dict:
+    """One optimiser step; returns the history's columns. `others`: images and labels to attack instead of the batch's own."""
     draw = _generator(config.seed, "step", step)
     low, high = config.t1
     t1 = float(draw.uniform(low, high)) if high > low else low
@@ -217,8 +266,9 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     attack = config.adversarial and config.adversarial.in_cycle(config.cycle(step)[0])
     with model.pool.hold() if attack and attack.shared_pooling else contextlib.nullcontext():
         if attack:
-            inputs = torch.cat([images, attack_batch(model, images, labels, config, attack, t1, draw)])
-            targets = torch.cat([labels, labels])
+            victims = (images, labels) if others is None else others
+            inputs = torch.cat([images, attack_batch(model, *victims, config, attack, t1, draw)])
+            targets = torch.cat([labels, victims[1]])
         model.train()
         logits = model(inputs, t1)
     nfe_forward = _nfe(model)
@@ -242,13 +292,13 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
 
 def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, attack: AttackConfig,
                  t1: float, draw: np.random.Generator) -> Tensor:
-    """PGD images against the network as it is, in eval mode, for one step of adversarial training."""
+    """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one step of adversarial training."""
     from nodelib.attacks import pgd
 
-    model.eval()
+    model.train(attack.train_mode)
     return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
                random_start=attack.random_start, noise=attack.noise, momentum=attack.momentum, t1=t1, seed=int(draw.integers(2**62)),
-               allow_random_forward=config.pooling == "random")
+               allow_random_forward=config.pooling == "random", allow_training_mode=attack.train_mode)
 
 
 def _nfe(model: nn.Module, backward: bool = False) -> int:
@@ -257,11 +307,14 @@ def _nfe(model: nn.Module, backward: bool = False) -> int:
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Adam's rate at a step: constant, or linear warm-up over a tenth of the cycle, then cosine to 0."""
+    """Adam's rate at a step: constant but for halvings, or along a cosine to 0, with or without a linear warm-up over a tenth."""
     number, first, length = config.cycle(step)
-    peak, step = config.learning_rate * 0.5**number, step - first
+    halvings = sum(step >= epoch * config.steps_per_epoch for epoch in config.halve_after)
+    peak, step = config.learning_rate * 0.5 ** (number + halvings), step - first
     if config.schedule == "constant":
         return peak
+    if config.schedule == "cosine":
+        return peak * 0.5 * (1 + math.cos(math.pi * step / length))
     warm_up = max(1, length // 10)
     if step < warm_up:
         return peak * (step + 1) / warm_up
@@ -269,13 +322,13 @@ def learning_rate(config: RunConfig, step: int) -> float:
 
 
 def fingerprint(config: RunConfig) -> str:
-    """SHA-256 of the config: what a checkpoint must match to be resumed."""
-    return hashlib.sha256(json.dumps(config.to_dict(), sort_keys=True).encode()).hexdigest()
+    """SHA-256 of the config's identity: what a checkpoint must match to be resumed."""
+    return hashlib.sha256(json.dumps(config.identity(), sort_keys=True).encode()).hexdigest()
 
 
 def _generator(seed: int, purpose: str, index: int) -> np.random.Generator:
     """A generator for one purpose and index: no state to carry, so none to lose at a resume."""
-    return np.random.default_rng([seed, {"order": 0, "step": 1}[purpose], index])
+    return np.random.default_rng([seed, {"order": 0, "step": 1, "subset": 2, "others": 3}[purpose], index])
 
 
 def _state(model: nn.Module, optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -308,7 +361,8 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     if (folder / "config.json").exists():
         stored = artifacts.load_run(folder)
         if stored_prefix(config, folder) is not None:
-            train(config, root, device=device, progress=progress)
+            if not config.endless:  # else it is complete after every epoch, and only the command `train` prolongs it
+                train(config, root, device=device, progress=progress)
         elif RunConfig.from_dict(stored.config) != config:
             differing = sorted(key for key, value in config.to_dict().items() if stored.config.get(key) != value)
             raise artifacts.ArtifactError(

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import time
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import torch
 import torch.nn.functional as F
 from conftest import tiny_config
@@ -346,3 +349,127 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
     moved.pop("conv.bias")  # batch normalisation takes it out again: its gradient is rounding
     assert moved.pop("linear.weight") == pytest.approx(1e-4, rel=0.01)
     assert all(change == pytest.approx(1e-3, rel=0.02) for change in moved.values()), moved
+
+
+# -- a constant rate: prolonged bit for bit ------------------------------------------------------------------------------
+
+CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4, snapshots=0)
+
+
+def folder_bits(folder):
+    """What must not depend on interruptions: every tensor of every file, and the snapshots. Times and the order of metadata may."""
+    found = {"snapshots.csv": (folder / "snapshots.csv").read_bytes()}
+    for path in folder.glob("*.safetensors"):
+        for name, tensor in safetensors.numpy.load_file(path).items():
+            found[f"{path.name}: {name}"] = tensor.tobytes()
+    return found
+
+
+@pytest.fixture(scope="module")
+def constant(tmp_path_factory):
+    return training.train(tiny_config(**CONSTANT), tmp_path_factory.mktemp("constant"), progress=False)
+
+
+def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_long_from_the_start(constant, tmp_path):
+    config = tiny_config(**CONSTANT)
+    for epochs in (1, 2, 4):
+        run = training.train(dataclasses.replace(config, epochs=epochs), tmp_path, progress=False)
+        assert run.config["epochs"] == epochs and len(run.history["loss"]) == epochs * config.steps_per_epoch
+    assert folder_bits(run.path) == folder_bits(constant.path)
+    assert run.history["loss"].tolist() == constant.history["loss"].tolist()
+
+
+def test_a_run_at_a_constant_rate_is_stored_whole_after_each_epoch_however_it_was_stopped(constant, tmp_path):
+    config, epochs = tiny_config(**CONSTANT), []
+    while True:
+        try:
+            run = training.train(config, tmp_path, budget=0.0, progress=False)
+            break
+        except training.OutOfTime:
+            if (tmp_path / config.folder / "config.json").exists():
+                stored = artifacts.load_run(tmp_path / config.folder)
+                stored.load_model()
+                epochs.append(stored.config["epochs"])
+                assert max(r.epoch for r in stored.snapshots) == epochs[-1]
+    assert sorted(set(epochs)) == [1, 2, 3] and folder_bits(run.path) == folder_bits(constant.path)
+
+
+def test_a_store_that_was_interrupted_is_mended_when_training_goes_on(constant, tmp_path):
+    config = tiny_config(**CONSTANT)
+    folder = tmp_path / config.folder
+    shutil.copytree(constant.path, folder)
+    (folder / "config.json").unlink()  # killed between the weights and the config
+    run = training.train(config, tmp_path, progress=False)
+    assert run.config["epochs"] == 4 and folder_bits(folder) == folder_bits(constant.path)
+
+
+def test_prolonging_drops_what_was_measured_of_older_weights(tmp_path):
+    config = tiny_config(**{**CONSTANT, "snapshots": None})
+    short = training.run(dataclasses.replace(config, epochs=2), tmp_path, progress=False)
+    assert short.metrics and training.run(config, tmp_path, progress=False).config["epochs"] == 2  # a page never prolongs
+    assert not training.train(config, tmp_path, progress=False).metrics
+
+
+def test_without_its_optimisers_state_a_run_at_a_constant_rate_is_not_prolonged(constant, tmp_path):
+    folder = tmp_path / constant.path.name
+    shutil.copytree(constant.path, folder)
+    (folder / "checkpoint.safetensors").unlink()
+    with pytest.raises(artifacts.ArtifactError, match="checkpoint.safetensors is missing"):
+        training.train(tiny_config(**{**CONSTANT, "epochs": 5}), tmp_path, progress=False)
+
+
+def test_a_checkpoint_outlives_a_field_added_to_the_config_and_not_one_changed():
+    config = tiny_config(**CONSTANT)
+    assert set(config.identity()) >= {"schedule", "learning_rate"} and not {"epochs", "leaky", "start"} & set(config.identity())
+    assert training.fingerprint(config) == training.fingerprint(dataclasses.replace(config, epochs=9, snapshots=None))
+    assert training.fingerprint(config) != training.fingerprint(dataclasses.replace(config, leaky=True))
+    annealed = tiny_config()
+    assert training.fingerprint(annealed) != training.fingerprint(dataclasses.replace(annealed, epochs=3))
+
+
+def test_the_posts_recipe_halves_its_rate_and_draws_its_images_and_norm_weights():
+    config = configs.get("small-10-post")
+    rates = [training.learning_rate(config, epoch * config.steps_per_epoch) for epoch in (0, 49, 50, 99)]
+    assert rates == [1e-3, 1e-3, 5e-4, 5e-4] and config.steps_per_epoch == 1782
+    chosen = training.training_images(config)
+    assert len(set(chosen)) == 57000 and chosen.max() == 59999
+    assert not np.array_equal(chosen, training.training_images(dataclasses.replace(config, seed=1)))
+    weight = models.build(config).norm.weight.detach()
+    plain = models.build(dataclasses.replace(config, norm_init="ones"))
+    assert 0 <= weight.min() and weight.max() <= 1 and weight.std() > 0.1
+    assert torch.equal(plain.norm.weight, torch.ones(16)) and torch.equal(plain.linear.weight, models.build(config).linear.weight)
+
+
+def test_a_cosine_falls_from_the_full_rate_to_nothing():
+    config = tiny_config(schedule="cosine")
+    rates = [training.learning_rate(config, step) for step in range(config.steps)]
+    assert rates[0] == config.learning_rate and rates == sorted(rates, reverse=True) and rates[-1] < 0.1 * rates[0]
+
+
+def test_a_run_starts_from_the_weights_of_another_where_its_config_says_so(straight, tmp_path):
+    shutil.copytree(straight.path, tmp_path / "first-seed0")
+    stored = json.loads((tmp_path / "first-seed0/config.json").read_text())
+    stored["config"]["name"] = "first"
+    (tmp_path / "first-seed0/config.json").write_text(json.dumps(stored))
+    config = tiny_config(start="first", learning_rate=1e-30, epochs=1)
+    run = training.train(config, tmp_path, progress=False)
+    assert torch.equal(run.load_model().linear.weight, straight.load_model().linear.weight)
+
+
+def test_the_posts_adversarial_training_attacks_other_images_in_training_mode(tmp_path, monkeypatch):
+    seen = []
+
+    def watched(model, images, labels, config, attack, t1, draw):
+        seen.append((images, model.training))
+        return attack_batch(model, images, labels, config, attack, t1, draw)
+
+    attack_batch = training.attack_batch
+    monkeypatch.setattr(training, "attack_batch", watched)
+    attack = AttackConfig(epsilon=0.1, steps=2, step_size=0.05, train_mode=True, other_images=True)
+    config = tiny_config(adversarial=attack, epochs=1)
+    run = training.train(config, tmp_path, progress=False)
+    images, _ = mnist.load("train")
+    order = np.random.default_rng([0, 0, 0]).permutation(96)[:32]
+    assert len(seen) == 3 and len(seen[0][0]) == 32 and not torch.equal(seen[0][0], images[order])
+    assert np.isfinite(run.history["loss"]).all()
+    assert configs.get("wide-adversarial-post").adversarial.train_mode

@@ -84,10 +84,10 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
     return adversarial
 
 
-def check_model(model: nn.Module, allow_random_forward: bool) -> None:
+def check_model(model: nn.Module, allow_random_forward: bool, allow_training_mode: bool = False) -> None:
     """ValueError for a model in training mode, or with a random forward pass nobody asked for."""
     parts = list(model.modules())  # a wrapper, or a part of the network, may be in another mode than the whole
-    if any(part.training for part in parts):
+    if not allow_training_mode and any(part.training for part in parts):
         raise ValueError("the model, or a part of it, is in training mode, where batch statistics leak between images; "
                          "call model.eval() first")
     if any(getattr(part, "pooling", "fixed") == "random" for part in parts) and not allow_random_forward:

@@ -33,7 +33,18 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return ((wrong - true) / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean()
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss}
+def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of log((1 - p) / p), p the softmax of the true class: log sum over wrong classes of exp(z_j - z_y), in double precision.
+
+    The cross-entropy is log(1 + exp(.)) of it, which increases, so that in exact arithmetic a step of signs along either is the same;
+    but this one's gradient does not vanish where p rounds to 1.
+    """
+    z = logits.double()
+    true = z.gather(1, labels[:, None])
+    return (z - true).scatter(1, labels[:, None], float("-inf")).logsumexp(1).mean()
+
+
+LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss, "log-odds": log_odds_loss}
 
 
 def resolve_loss(loss: Loss | str) -> Loss:

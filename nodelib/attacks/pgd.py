@@ -20,7 +20,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         random_start: bool = True, restarts: int = 1, t1: float | Sequence[float] | None = None,
         clip: bool = True, gradient: str | None = None, seed: int = 0, allow_random_forward: bool = False,
         loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1,
-        noise: float = 0.0, momentum: float = 0.0) -> Tensor:
+        noise: float = 0.0, momentum: float = 0.0, allow_training_mode: bool = False) -> Tensor:
     """Repeated sign steps, each projected back onto the l-infinity ball; the last iterate of the best restart.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
@@ -41,6 +41,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
         momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is stepped along. With
             noise and one draw, a step costs one pass and follows the average over the neighbourhoods of the steps before it.
+        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose running ones every pass
+            changes: for adversarial training as some do it, never for an evaluation.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -51,7 +53,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     epsilon = check_epsilon(epsilon)
     check_images(images)
     check_labels(labels, len(images))
-    check_model(model, allow_random_forward)
+    check_model(model, allow_random_forward, allow_training_mode)
     if not step_size > 0:
         raise ValueError(f"step_size is {step_size}; it must be above 0 (epsilon is {epsilon:g})")
     for name, value in (("steps", steps), ("restarts", restarts)):

@@ -1,0 +1,200 @@
+"""Measure a network while it trains: accuracy by the post's protocol, what its loss hides, how large its logits are.
+
+Nothing here changes the training: the measurements draw from generators of their own, and the network's mode is restored.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from nodelib import artifacts, snapshot_records
+from nodelib.attacks.common import attacking
+from nodelib.attacks.losses import margin_loss
+from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.measurement import EPSILON, SEED_BATCH
+from nodelib.models import ODENet
+from nodelib.paths import data_dir
+from nodelib.snapshot_records import SnapshotRecord
+
+PARTS = (16, 8, 4, 2)  # of the first epoch
+KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)
+COMPLEXITY_IMAGES = 64
+SINGLE_IMAGES = 16  # solved one by one, for their own steps
+
+
+def due(config: RunConfig, step: int) -> bool:
+    """Whether the network is measured after so many steps."""
+    if config.snapshots is None or config.architecture != "odenet":
+        return False
+    if step == 0:
+        return bool(config.start)
+    if step % config.steps_per_epoch == 0:
+        return True
+    if config.snapshots:
+        return step % config.snapshots == 0
+    return step in {max(1, config.steps_per_epoch // part) for part in PARTS}
+
+
+def images_of(config: RunConfig) -> int:
+    """Test images of a snapshot: 1,000 small, 128 large and wide."""
+    return min(64, config.test_images) if config.scale == "smoke" else 1000 if config.channels == 16 else 128
+
+
+class Watch:
+    """Takes the snapshots of one run in training and stores them in its folder.
+
+    Args:
+        config, folder: of the run; start: steps done before, after which older records of the folder are dropped and taken again.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, start: int) -> None:
+        self.config, self.folder = config, folder
+        self.path = folder / "snapshots.csv"
+        self.records = (
+            []
+            if config.snapshots is None
+            else [r for r in snapshot_records.from_csv(self.path) if r.step <= start and (start or r.step)]
+        )
+        self.figure = _posts_figure(config)
+
+    def take(self, model: ODENet, step: int) -> None:
+        """Measure the network if a snapshot is due after this step and not there already; keep its weights where they are wanted."""
+        config = self.config
+        if not due(config, step) or any(r.step == step for r in self.records):
+            return
+        epoch = step / config.steps_per_epoch
+        times = TABLE_T1 if config.test_t1 in TABLE_T1 else (*TABLE_T1, config.test_t1)
+        taken = [r for t1 in times for r in measure(model, t1, images_of(config), epoch, step)]
+        taken += complexity(model, config.test_t1, min(COMPLEXITY_IMAGES, images_of(config)), epoch, step)
+        nearest = self._distance(self.records) > self._distance(taken)
+        self.records += taken
+        artifacts.write_atomic(self.path, snapshot_records.to_csv(self.records).encode())
+        if epoch in KEPT_EPOCHS:
+            artifacts.save_model(self.folder / f"weights-epoch{epoch:.0f}.safetensors", model)
+        if nearest:
+            artifacts.save_model(self.folder / "weights-nearest.safetensors", model)
+
+    def _distance(self, records: list[SnapshotRecord]) -> float:
+        """How near any snapshot's FGSM at the own end time comes to the post's figure."""
+        if self.figure is None:
+            return -math.inf
+        return min(
+            (
+                abs(100 * value - self.figure)
+                for value in snapshot_records.values(
+                    records, "fgsm", self.config.test_t1, whole_epochs=False
+                ).values()
+            ),
+            default=math.inf,
+        )
+
+
+def _posts_figure(config: RunConfig) -> float | None:
+    row = config.name.removesuffix("-post")
+    return next(
+        (
+            e["adversarial"]
+            for e in artifacts.read_json(data_dir() / "seed.json")["table"]
+            if e["run"] == row and e["t1"] == config.test_t1 and config.name.endswith("-post")
+        ),
+        None,
+    )
+
+
+def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
+    """Accuracies by the post's protocol at one end time, and the logits behind them, on the first n test images.
+
+    One forward pass by the continuous adjoint gives both losses' gradients, so that the two attacks see the same regions.
+
+    Args:
+        model: restored to the mode, pooling and gradient method it had.
+    """
+    from nodelib.evaluation import test_subset
+
+    device = next(model.parameters()).device
+    images, labels = (x.to(device) for x in test_subset(n))
+    before = model.training, model.pooling, model.pool.generator, model.block.gradient
+    model.eval()
+    model.pooling = "random"
+    model.pool.generator = torch.Generator().manual_seed(0)
+    signs = torch.Generator().manual_seed(1)
+    right: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "fgsm-margin": [], "random-signs": []}
+    gaps, sums, zeros, nfe = [], [], [], 0.0
+    try:
+        with attacking(model, "adjoint"):
+            for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
+                point = x.clone().requires_grad_(True)
+                with torch.enable_grad():
+                    state = model.block(model.stem(point), t1)
+                    logits = model.head(state)
+                    ascent = torch.autograd.grad(F.cross_entropy(logits, y), point, retain_graph=True)[0]
+                    margin = torch.autograd.grad(margin_loss(logits, y), point)[0]
+                nfe += len(x) * model.block.nfe
+                right["clean"].append(logits.argmax(1) == y)
+                random = (2 * torch.randint(0, 2, x.shape, generator=signs) - 1).to(x)
+                for name, move in (
+                    ("fgsm", ascent.sign()),
+                    ("fgsm-margin", margin.sign()),
+                    ("random-signs", random),
+                ):
+                    with torch.no_grad():
+                        right[name].append(model(x + EPSILON * move, t1).argmax(1) == y)
+                first, second = logits.detach().topk(2, 1).values.unbind(1)
+                gaps.append(first - second)
+                sums.append(state.detach().abs().flatten(1).sum(1))
+                zeros.append((ascent == 0).flatten(1).all(1))
+    finally:
+        model.train(before[0])
+        model.pooling, model.pool.generator, model.block.gradient = before[1:]
+    gap = torch.cat(gaps).double()
+    found = {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
+    found |= {
+        "zero-gradient": torch.cat(zeros).double().mean().item(),
+        "state-sum": torch.cat(sums).double().mean().item(),
+        "past-17": (gap > 17).double().mean().item(),
+        "past-104": (gap > 104).double().mean().item(),
+        "nfe": nfe / n,
+    }
+    found |= {f"gap-{q:02d}": torch.quantile(gap, q / 100).item() for q in (5, 25, 50, 75, 95)}
+    return [SnapshotRecord(epoch, step, t1, name, value, n) for name, value in found.items()]
+
+
+def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
+    """Jacobian norm, path curvature and the steps of solves of single images, at one end time, fixed regions."""
+    from nodelib.dynamics.motion import path_turning, velocities
+    from nodelib.dynamics.paths import states_at
+    from nodelib.dynamics.rays import jacobian_norm
+    from nodelib.evaluation import test_subset
+    from nodelib.odeint import odeint
+
+    device = next(model.parameters()).device
+    images, func = test_subset(n)[0].to(device), model.block.func
+    before = model.training, model.pooling
+    model.eval()
+    model.pooling = "fixed"
+    try:
+        with torch.no_grad():
+            times = np.linspace(0, t1, 41).tolist()
+            states = states_at(model, images, times, model.block.rtol, model.block.atol)
+            turning = path_turning(velocities(func, states))
+            solves = [odeint(func, y[None], [0.0, t1], params=()) for y in states[0][:SINGLE_IMAGES]]
+        jacobian = torch.stack([jacobian_norm(func, y, iterations=15) for y in states[::20]]).mean(0)
+    finally:
+        model.train(before[0])
+        model.pooling = before[1]
+    sizes = [h for solve in solves for h in solve.step_sizes]
+    return [
+        SnapshotRecord(epoch, step, t1, name, float(value), count)
+        for name, value, count in (
+            ("jacobian-norm", jacobian.median(), n),
+            ("path-turning", turning.median(), n),
+            ("accepted-steps", np.median([solve.accepted for solve in solves]), len(solves)),
+            ("step-size", np.median(sizes), len(solves)),
+        )
+    ]
