@@ -13,6 +13,7 @@ what colour says wherever more than four lines share a panel.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from nodelib.artifacts import Run
-from nodelib.configs import NAMES, ROWS
+from nodelib.configs import NAMES, PAIR, ROWS
 from nodelib.table import COLUMNS
 
 if TYPE_CHECKING:
@@ -49,10 +50,15 @@ _CONTROLS = {
     "small-100-nolast": ("small-100", (4, 1, 1, 1)),
     "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
     "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
+    # by the post's recipe, and its own controls
+    **{f"{name}-post": (name, (8, 2)) for name in (*ROWS, *PAIR)},
+    **{f"{row}-post-{kind}": (row, dash) for row in ("small-100", "large-100")
+       for kind, dash in (("cosine", (8, 2, 2, 2)), ("scaled", (8, 2, 1, 1)), ("scaled-cosine", (8, 2, 1, 1, 1, 1)))},
+    "small-10-post-ones": ("small-10", (2, 2)), "small-100-post-adjoint": ("small-100", (2, 2)), "large-100-warm": ("large-100", (2, 2)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
-MARKERS: dict[str, str] = dict(zip(NAMES, "osDosD^v<><>8hhHpdPX*"))
+MARKERS: dict[str, str] = dict(zip(NAMES, itertools.cycle("osDosD^v<><>8hhHpdPX*")))
 
 METHODS: dict[str, str] = {
     "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE, "own tolerance": ORANGE,
