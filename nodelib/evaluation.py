@@ -21,6 +21,7 @@ from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
 from nodelib.models import ODEBlock, ODENet, ResNet
+from nodelib.native import unbalanced
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors
 
@@ -96,6 +97,9 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     if m.attack == "worst":
         raise ValueError("a worst case is computed from a run's records, not attacked; use evaluate_run")
     block = getattr(model, "block", None)
+    if m.attack == "random-signs":
+        signs = 2 * torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(m.seed)) - 1
+        return project(images + m.epsilon * signs.to(images), images, m.epsilon, m.clip)
     common = dict(t1=m.t1, clip=m.clip, gradient="exact" if m.gradient == REFERENCE else m.gradient,
                   allow_random_forward=m.pooling == "random")
     climb = dict(loss=m.loss, logit_scale=m.logit_scale, draws=m.draws)
@@ -103,7 +107,7 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     if m.attack == "transfer":
         return pgd(source, images, labels, m.epsilon, **ascent, **climb, clip=m.clip, gradient=m.gradient)
     tolerance = m.attack_tolerance
-    with at_tolerance(block, tolerance or m.rtol, tolerance or m.atol):
+    with at_tolerance(block, tolerance or m.rtol, tolerance or m.atol), unbalanced(not m.balanced):
         if m.attack == "fgsm" and m.gradient == REFERENCE:
             double = copy.deepcopy(model).double()
             with at_tolerance(getattr(double, "block", None), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
@@ -121,7 +125,8 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
 def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
                 directions: Directions) -> Tensor:
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
-    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.batch, start, len(images))
+    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.balanced, m.batch, start,
+           len(images))
     if key not in directions:
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
         directions[key] = (attack(model, images, labels, unit) - images).sign()

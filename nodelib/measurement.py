@@ -18,7 +18,7 @@ EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
 BATCH = 250
 TEST_IMAGES = 10000
-ATTACK_NAMES = ("none", "fgsm", "pgd", *LIBRARY_ATTACKS, "hop-skip-jump", "transfer", "worst")
+ATTACK_NAMES = ("none", "random-signs", "fgsm", "pgd", *LIBRARY_ATTACKS, "hop-skip-jump", "transfer", "worst")
 REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
 
@@ -72,7 +72,8 @@ class Measurement:
     Fields:
         t1: end time of the test (the attack's too, except for "transfer").
         n: number of test images, the first n of `test_order()`, 1 to 10,000.
-        attack: one of `ATTACK_NAMES`: "none"; an attack of `nodelib.attacks`; "transfer", PGD on the run
+        attack: one of `ATTACK_NAMES`: "none"; "random-signs", a step of that length along signs drawn from `seed`, what a destroyed
+            gradient looks like; an attack of `nodelib.attacks`; "transfer", PGD on the run
             `source` at its own end time; "worst", per image the worst of the run's records so far.
         epsilon: radius in pixel units; 0 for "none".
         clip: attacked pixels kept in [0, 1].
@@ -89,6 +90,7 @@ class Measurement:
         drop: leave out images that records of the run have broken already within the same ball; they count
             as broken, and the record names those records in `combines`.
         source: folder name of the run that a "transfer" attacks, beside this run's.
+        balanced: False leaves the exact gradient's cotangents as small as they are, see `nodelib.native.unbalanced`.
         label: short name used in the record's id.
     """
 
@@ -116,6 +118,7 @@ class Measurement:
     attack_batch: int | None = None
     drop: bool = False
     source: str | None = None
+    balanced: bool = True
     label: str = ""
 
     def __post_init__(self) -> None:
@@ -170,12 +173,14 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
             "hop-skip-jump": "label"}.get(m.attack, m.loss)
     settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
-                "step_size": m.step_size if pgd else m.epsilon if m.attack == "fgsm" else None,
-                "restarts": m.restarts, "random_start": m.attack != "fgsm", "draws": m.draws,
+                "step_size": m.step_size if pgd else m.epsilon if m.attack in ("fgsm", "random-signs") else None,
+                "restarts": m.restarts, "random_start": m.attack not in ("fgsm", "random-signs"), "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
                 "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
                 "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
                 "library": library or describe_gradient(m.gradient)[1]}
+    if not m.balanced:
+        settings["balanced"] = False
     settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
     return settings if dropped is None else {**settings, "dropped": dropped}
 
@@ -193,7 +198,7 @@ def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, devi
     n, hits = len(correct), int(correct.sum())
     low, high = wilson(hits, n)
     attacked = m.attack != "none"
-    gradient_free = m.attack in ("none", "worst", "square", "hop-skip-jump")
+    gradient_free = m.attack in ("none", "random-signs", "worst", "square", "hop-skip-jump")
     source = None if not attacked else m.source or ("black-box" if gradient_free and m.attack != "worst" else "white-box")
     return {
         "id": m.id, "t1": m.t1, "n": n, "subset": "all" if n == TEST_IMAGES else f"first {n} of shuffle 0",

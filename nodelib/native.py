@@ -10,6 +10,7 @@ dynamics, the solver uses torch, and says so in the log of "nodelib".
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import hashlib
 import logging
@@ -20,6 +21,7 @@ import subprocess
 import tempfile
 import time
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable, Sequence
 
@@ -40,6 +42,18 @@ DOMAIN = 36  # products of a tile in minimal filtering, see native.c
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
+_balanced = True
+
+
+@contextlib.contextmanager
+def unbalanced(active: bool = True) -> Iterator[None]:
+    """Leave cotangents as small as they are (`NativeStepper.powers`), as a solver that knows nothing of it would, to see what that costs."""
+    global _balanced
+    before, _balanced = _balanced, _balanced and not active
+    try:
+        yield
+    finally:
+        _balanced = before
 
 
 def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
@@ -272,7 +286,7 @@ class NativeStepper(TorchStepper):
         in which processors compute many times as slowly (`nodelib.bench.saturation`) and round coarsely. Not where parameters are asked for: their
         gradients sum over samples.
         """
-        if self.params:
+        if self.params or not _balanced:
             return None
         size = y_bar.abs().amax(dim=(0, 2, 3, 4))
         exponent = torch.where(size.isfinite(), -torch.frexp(size).exponent, 0).clamp(-120, 120)

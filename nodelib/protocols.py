@@ -233,6 +233,47 @@ def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measure
             for source in sources if source != config.folder]
 
 
+FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)  # on the logits
+FEW_FACTORS = (1.0, 10.0, 100.0)
+
+
+def rescaling_images(config: RunConfig) -> int:
+    """Images of the rescaling study: 1,000 of the small networks, 128 of the others."""
+    return min(64, config.attack_images) if config.scale == "smoke" else 1000 if config.channels == 16 else 128
+
+
+def rescaling_protocol(config: RunConfig) -> list[Measurement]:
+    """FGSM by the post's protocol with the logits multiplied by a factor, which changes no prediction, at the table's end times.
+
+    By the adjoint on the cross-entropy at every factor. Beside it, at every factor at the own end time and a few elsewhere: the
+    exact gradient, balanced and not; the margin loss and the log odds, which do not saturate, by both gradients; torchdiffeq's
+    adjoint at a few factors at the own end time; random signs and no attack at all.
+    """
+    if config.architecture != "odenet":
+        return []
+    protocol = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", batch=SEED_BATCH)
+    n, result = rescaling_images(config), []
+    factors, few = (FACTORS, FEW_FACTORS) if config.scale == "full" else (FEW_FACTORS, FEW_FACTORS)
+    own = config.test_t1
+
+    def add(t1: float, values: Sequence[float], label: str, **change: object) -> None:
+        result.extend(Measurement(t1, n, **{**protocol, **change}, logit_scale=s, label=f"rescaled-{label}-s{s:g}") for s in values)
+
+    for t1 in sorted(TABLE_T1, key=lambda t1: t1 != own):
+        here = factors if t1 == own else few
+        add(t1, factors, "adjoint", gradient="adjoint")
+        add(t1, here, "exact")
+        for loss in ("margin", "log-odds"):
+            add(t1, here, f"{loss}-adjoint", loss=loss, gradient="adjoint")
+            add(t1, here, f"{loss}-exact", loss=loss)
+        add(t1, here, "unbalanced", balanced=False)
+        if t1 == own:
+            add(t1, few, "torchdiffeq", gradient="torchdiffeq-adjoint")
+        result += [Measurement(t1, n, "random-signs", EPSILON, clip=False, pooling="random", batch=SEED_BATCH, label="rescaled-random"),
+                   Measurement(t1, n, pooling="random", batch=SEED_BATCH, label="rescaled-clean")]
+    return result
+
+
 def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     """Clean accuracy at the run's own end time for solver tolerances from 1e-1 to 1e-6."""
     if config.architecture != "odenet":
@@ -242,7 +283,7 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
 
 
 PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
-             "masking": masking_protocol, "randomised": randomised_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
+             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:

@@ -79,6 +79,8 @@ GRADIENT_MEASUREMENTS: dict[str, str] = {
                          "of the loss, float64; settings: noise added to the pixels, which breaks ties in the max pooling",
     "logit_gap": "distance of the two largest logits",
     "logit_size": "mean absolute logit; statistic 'mean'",
+    "gap_past": "share of images whose two largest logits, times settings.logit_scale, differ by more than settings.threshold, "
+                "pooling redrawn; statistic 'mean'",
 }
 
 MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS}

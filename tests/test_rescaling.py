@@ -1,0 +1,81 @@
+"""The rescaling study: a factor on the logits changes no prediction, only what one step of FGSM finds."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+from conftest import tiny_config
+
+from nodelib import artifacts, evaluation, protocols, rescaling
+from nodelib.attacks import LOSSES, fgsm
+from nodelib.attacks.common import input_gradient
+from nodelib.claims.predictions import curve
+from nodelib.claims.evidence import Evidence
+from nodelib.measurement import Measurement
+from nodelib.native import unbalanced
+
+
+def test_log_odds_ascend_where_the_cross_entropy_has_lost_its_gradient():
+    labels = torch.tensor([0, 1])
+    logits = torch.tensor([[3.0, 1.0, -2.0], [0.5, 0.2, 0.1]], requires_grad=True)
+    p = logits.softmax(1).gather(1, labels[:, None])[:, 0]
+    assert LOSSES["log-odds"](logits, labels).item() == pytest.approx(torch.log((1 - p) / p).mean().item(), rel=1e-6)
+    for scale in (1.0, 100.0):
+        steep, = torch.autograd.grad(LOSSES["log-odds"](scale * logits, labels), logits)
+        assert (steep[0] != 0).any() and torch.isfinite(steep).all()
+    flat, = torch.autograd.grad(LOSSES["cross-entropy"](100 * logits[:1], labels[:1]), logits)
+    assert (flat == 0).all()
+    cross, = torch.autograd.grad(LOSSES["cross-entropy"](logits, labels), logits)
+    odds, = torch.autograd.grad(LOSSES["log-odds"](logits, labels), logits)
+    assert torch.equal(cross.sign(), odds.sign())
+
+
+def test_the_protocol_varies_the_factor_and_keeps_the_posts_attack():
+    config = dataclasses.replace(tiny_config(), name="small-10", t1=(10.0, 10.0), test_t1=10.0, scale="full")
+    found = protocols.rescaling_protocol(config)
+    attacked = [m for m in found if m.attack == "fgsm"]
+    assert len({m.id for m in found}) == len(found)
+    assert all((m.epsilon, m.clip, m.pooling, m.batch) == (0.3, False, "random", 32) for m in attacked)
+    own = [m.logit_scale for m in attacked if m.t1 == 10 and m.label.startswith("rescaled-adjoint")]
+    assert own == list(protocols.FACTORS) and {m.t1 for m in attacked} == {1.0, 10.0, 100.0, 500.0}
+    assert not protocols.rescaling_protocol(dataclasses.replace(config, architecture="resnet"))
+
+
+def test_a_stored_run_is_measured_once_and_its_curve_is_found(tmp_path, tiny_run):
+    import shutil
+
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    rescaling.measure_run(folder, progress=False)
+    run = artifacts.load_run(folder)
+    assert {(r["settings"]["threshold"], r["t1"]) for r in run.measurements if r["name"] == "gap_past"} == {
+        (threshold, t1) for threshold in rescaling.THRESHOLDS for t1 in (1.0, 10.0, 100.0, 500.0)}
+    before = (folder / "metrics.json").read_bytes()
+    rescaling.measure_run(folder, progress=False)
+    assert (folder / "metrics.json").read_bytes() == before
+    run = dataclasses.replace(run, name="small-10")
+    for loss, gradient in (("cross-entropy", "adjoint"), ("margin", "exact"), ("log-odds", "adjoint")):
+        assert set(curve(Evidence([run], {}), "small-10", 1.0, loss=loss, gradient=gradient)) == {1.0, 10.0, 100.0}
+    clean, random = (next(r for r in run.metrics if r["id"] == f"rescaled-{name}-t1") for name in ("clean", "random"))
+    assert random["attack"] == "random-signs" and random["gradient"] == "none" and clean["pooling"] == "random"
+
+
+def test_random_signs_move_every_pixel_by_epsilon(small, test_images):
+    images, labels = test_images
+    moved = evaluation.attack(small, images, labels, Measurement(1.0, 64, "random-signs", 0.3, clip=False))
+    assert torch.allclose((moved - images).abs(), torch.tensor(0.3)) and 0.4 < (moved > images).float().mean() < 0.6
+
+
+def test_unbalanced_cotangents_vanish_where_balanced_ones_do_not(small, test_images):
+    images, labels = (x[:4] for x in test_images)
+    with torch.no_grad():
+        small.linear.weight.mul_(600)
+        labels = small(images).argmax(1)  # right, and by far
+    gradient, _ = input_gradient(small, images, labels, 1.0)
+    with unbalanced():
+        raw, _ = input_gradient(small, images, labels, 1.0)
+    assert (raw == 0).sum() >= (gradient == 0).sum()
+    assert torch.equal(gradient, input_gradient(small, images, labels, 1.0)[0])
+    assert torch.isfinite(fgsm(small, images, labels, 0.3)).all()
