@@ -10,7 +10,8 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,33 @@ def glue(name: str, text: str) -> None:
     import myst_nb
 
     myst_nb.glue(name, str(text), display=False)
+
+
+class SentenceError(AssertionError):
+    """A sentence of the book that the data no longer bears out."""
+
+
+def sentence(words: str, scale: str = "full") -> Callable[[Callable[[], None]], None]:
+    """Guard a sentence of the page: `@sentence("No row keeps an image.")` above a function `_` that asserts what it says.
+
+    The function is called at once, and only where the page is executed at that scale (its parameter `scale`), since a finding of the
+    full runs need not hold for small ones. The words stand verbatim in the page's prose, which a test checks.
+
+    Raises:
+        SentenceError: an assertion failed; names the sentence and the line, so that somebody looks again and writes another one.
+    """
+    def guard(check: Callable[[], None]) -> None:
+        if check.__globals__.get("scale", "full") != scale:
+            return
+        try:
+            check()
+        except AssertionError as error:
+            frames = traceback.extract_tb(error.__traceback__)
+            where = next(frame for frame in reversed(frames) if frame.name == check.__name__)
+            raise SentenceError(f"the data no longer bears out \"{words}\": line {where.lineno}, {where.line or 'assert'}"
+                                + (f" ({error})" if str(error) else "") + "; look at the data and rewrite the sentence") from error
+
+    return guard
 
 
 def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
