@@ -9,30 +9,8 @@ import pandas as pd
 
 from nodelib import state_records
 from nodelib.artifacts import Run
-from nodelib.claims.ledger import Row
-from nodelib.claims.robustness import HEADLINE_RUN
 from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.dynamics.measure import LOG_TIME
-from nodelib.measurement import EPSILON
-
-VERDICT_SAYS = {"reproduced": "Yes.", "in part": "In part.", "artefact": "No.", "not reproduced": "No."}
-
-
-def robustness(row: Row, theirs: float) -> str:
-    """The answer to the headline: the ledger's row of C19 beside the post's figure, in per cent."""
-    if row.verdict not in VERDICT_SAYS:
-        return "That is not decided yet, because networks or attacks that the rule asks for are missing."
-    protocol, strongest = row.ours[:2]
-    return (f"{VERDICT_SAYS[row.verdict]} Attacked as the post did it, {HEADLINE_RUN} still classifies {_interval(protocol)} of the images correctly, "
-            f"where the post has {theirs:.2f} %. Under all our attacks together, each of which may change every pixel by up to {EPSILON:g} of the "
-            f"range from black to white, it is {_interval(strongest)}.")
-
-
-def _interval(figure) -> str:
-    low, high = figure.low, figure.high
-    bounds = "" if low is None or high is None else f" [{low:.1f} to {high:.1f}]"
-    return f"{figure.value:.1f} %{bounds}"
-
 
 def directions(frame: pd.DataFrame) -> str:
     """How many networks' directions have settled by t = 1000, from `nodelib.state_records.settling_frame`."""

@@ -55,13 +55,13 @@ def recipe(runs: Sequence[Run]) -> str:
         said += (f"Each forward pass draws its own pooling regions, except in the last {'cycle' if shared == 1 else f'{shared} cycles'}, where a "
                  f"step draws them once, for the attack and the loss alike. ")
     steps, size = POST_RECIPE
-    said += (f"The post's code took {steps} steps of {size:g} and holds them to a box around the image as it already is, not as it was: "
-             f"nothing keeps an image within epsilon of the original. From a random start within {attacked.adversarial.epsilon:g}, "
-             f"{steps} steps of {size:g} may move a pixel by up to {attacked.adversarial.epsilon + steps * size:g}, as far as its range allows")
+    said += (f"The post's code takes {steps} steps of {size:g}, projects each onto the ball of {attacked.adversarial.epsilon:g} around the "
+             f"original image, and attacks other images than the clean ones of the batch, with the network in training mode. (For one day, "
+             f"7 to 8 January 2019, it held the steps to a box around the image as it already was; nothing is built on that.)")
     count = {kind: sum(pair.kind(run) == kind for run in runs) for kind in KINDS}
     stored = (f"Stored of this pair: {count['standard']} standard and {count['adversarial']} adversarial." if any(count.values())
               else "Neither is stored yet, and the figures of this section are blank until they are.")
-    return f"{said}. {stored}"
+    return f"{said} {stored}"
 
 
 def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:

@@ -7,15 +7,6 @@ import pandas as pd
 import pytest
 
 from nodelib import front_text, state_records
-from nodelib.claims.verdict import Figure
-
-
-@pytest.mark.parametrize("verdict, start", [("not reproduced", "No. "), ("reproduced", "Yes. "), ("in part", "In part. ")])
-def test_the_headline_is_answered_with_the_ledgers_figures(verdict, start):
-    row = SimpleNamespace(verdict=verdict, ours=(Figure("post's protocol", 2.8, 1.9, 4.0, "%"), Figure("strongest attack", 0.0, 0.0, 0.4, "%")))
-    said = front_text.robustness(row, 92.62)
-    assert said.startswith(start) and "2.8 % [1.9 to 4.0]" in said and "the post has 92.62 %" in said and "it is 0.0 % [0.0 to 0.4]." in said
-    assert front_text.robustness(SimpleNamespace(verdict="undecided", ours=()), 92.62).startswith("That is not decided yet")
 
 
 def test_settled_and_turning_networks_are_told_apart():

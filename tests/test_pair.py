@@ -182,7 +182,7 @@ def test_the_recipe_is_that_of_the_stored_run(tiny_run):
     run = run_of(tiny_run, "wide-adversarial")
     run = dataclasses.replace(run, config={**run.config, "adversarial": {"steps": 40, "step_size": 0.01, "epsilon": 0.3}})
     assert "PGD with 40 steps of 0.01, from" in pair_text.recipe([run]) and "cycles" not in pair_text.recipe([run])
-    assert "40 steps of 0.01 may move a pixel by up to 0.7, as far" in pair_text.recipe([run])
+    assert "40 steps of 0.01, projects each onto the ball of 0.3 around the original" in pair_text.recipe([run])
     assert "Neither is stored yet" in pair_text.recipe([])
 
 

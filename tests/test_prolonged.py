@@ -1,13 +1,13 @@
 """Verdicts with the shorter trained networks in the ledger."""
 
 import dataclasses
-from types import SimpleNamespace
 
 import pytest
 
 from nodelib import artifacts
 from nodelib.artifacts import find_runs, read_json
-from nodelib.claims import ledger, prolonged
+from nodelib.claims import first_round, prolonged
+from nodelib.claims.verdict import Verdict
 from nodelib.configs import RunConfig
 from nodelib.paths import data_dir
 
@@ -41,12 +41,14 @@ def test_what_is_not_measured_of_the_shorter_run_is_undecided_and_not_counted(ru
     assert found["epochs"] == [RunConfig.from_dict(longer.config).first_cycles(1).epochs]
     assert found["left"] == {"wide-adversarial": {}}
     assert found["verdicts"]["C14"] == prolonged.UNDECIDED and found["verdicts"]["C19"] != prolonged.UNDECIDED
-    assert prolonged.differences([found], ledger(runs, seed))[0]["changes"] == []
+    assert prolonged.differences([found], first_round(runs, seed))[0]["changes"] == []
 
 
 def test_the_verdicts_that_hang_on_it_are_named():
-    rows = [SimpleNamespace(id=claim, verdict=verdict) for claim, verdict in (("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"))]
-    stored = [{"runs": ["a", "b"], "epochs": [1, 1], "commit": "", "verdicts": {"C2": "in part", "C10": "in part", "C12": "reproduced"}},
+    rows = {claim: Verdict(verdict, "", evidence=("a-seed0: none-t1", "c-seed0: none-t1")) for claim, verdict in (
+        ("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"), ("C6", "in part"))}
+    rows["C6"] = dataclasses.replace(rows["C6"], evidence=("data/claims/C6.json",))  # none of the runs is its evidence
+    stored = [{"runs": ["a", "b"], "epochs": [1, 1], "commit": "", "verdicts": {"C2": "in part", "C10": "in part", "C12": "reproduced", "C6": "reproduced"}},
               {"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "reproduced", "C10": "undecided", "C12": "artefact"}}]
     said = prolonged.as_markdown(stored, rows).split("\n")
     assert said[0] == "- a, b after 1 epoch: C10 in part instead of reproduced, C12 reproduced instead of artefact"

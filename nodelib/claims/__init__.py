@@ -13,12 +13,12 @@ from nodelib.claims.chapters import load_chapters, record_chapter
 from nodelib.claims.contract import CHAPTER_VALUES, MEASUREMENTS
 from nodelib.claims.evidence import Evidence
 from nodelib.claims.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
-                                   counts, ledger, summary)
+                                   counts, first_round, ledger, summary)
 from nodelib.claims.statistics import mcnemar, within_tolerance
 from nodelib.claims.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [
     "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure", "Row",
-    "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
+    "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "first_round", "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
     "summary", "within_tolerance",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from nodelib.claims import end_time, part_one, post_recipe, robustness, states
 from nodelib.claims.chapters import load_chapters
 from nodelib.claims.evidence import Evidence
-from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge, judge_first
+from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
 
 if TYPE_CHECKING:
     from nodelib.artifacts import Run
@@ -121,6 +121,12 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
         rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict, verdict.reason,
                         verdict.evidence, verdict.missing, claim.page, verdict.note, first and first.verdict))
     return rows
+
+
+def first_round(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> dict[str, Verdict]:
+    """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as in `ledger`."""
+    evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
+    return {claim.id: judge(claim, evidence) for claim in sorted(FIRST_ROUND, key=lambda claim: claim.order)}
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""Which verdicts depend on how long networks were trained: today's ledger with shorter trained networks in it.
+"""Which of the first round's verdicts depend on how long networks were trained: with shorter trained networks in the ledger.
 
 Some networks were trained for further learning-rate cycles after their test figures had been seen. Whoever stops training
 when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had
@@ -13,13 +13,13 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
 from nodelib.artifacts import Run, find_runs, read_json, write_json
-from nodelib.claims.ledger import Row, ledger
-from nodelib.claims.verdict import UNDECIDED
+from nodelib.claims.ledger import first_round
+from nodelib.claims.verdict import UNDECIDED, Verdict
 from nodelib.configs import ROWS, RunConfig
 from nodelib.paths import data_dir
 
@@ -56,9 +56,9 @@ def stage(runs: Sequence[Run], shorter: Sequence[Run], seed: dict, commit: str =
         runs: names; epochs: of each; commit; verdicts: claim id -> verdict; left: name -> what `ATTACKS` leave of it at its
         own end time, (correct, images) by the attack's name.
     """
-    rows = ledger(with_shorter(runs, shorter), seed)
+    verdicts = first_round(with_shorter(runs, shorter), seed)
     return {"runs": [run.name for run in shorter], "epochs": [run.config["epochs"] for run in shorter], "commit": commit,
-            "verdicts": {row.id: row.verdict for row in rows}, "left": {run.name: left(run) for run in shorter}}
+            "verdicts": {claim: verdict.verdict for claim, verdict in verdicts.items()}, "left": {run.name: left(run) for run in shorter}}
 
 
 def left(run: Run) -> dict[str, tuple[int, int]]:
@@ -72,21 +72,27 @@ def stages() -> list[dict]:
     return read_json(path()) if path().exists() else []
 
 
-def differences(stored: Sequence[dict], rows: Sequence[Row]) -> list[dict]:
+def differences(stored: Sequence[dict], today: Mapping[str, Verdict]) -> list[dict]:
     """Per stage the claims whose verdict differs from today's, where both are decided: runs, epochs, changes.
 
-    changes: (claim id, verdict with the shorter trained networks, today's verdict).
+    Only claims whose evidence the stage's runs are: another verdict on any other has another cause.
+
+    Args:
+        today: of `nodelib.claims.first_round`, since the runs that were prolonged are the first round's.
+
+    Returns:
+        changes: (claim id, verdict with the shorter trained networks, today's verdict).
     """
-    today = {row.id: row.verdict for row in rows}
     return [{"runs": one["runs"], "epochs": one["epochs"], "changes": [
-        (claim, verdict, today[claim]) for claim, verdict in one["verdicts"].items()
-        if UNDECIDED not in (verdict, today[claim]) and verdict != today[claim]]} for one in stored]
+        (claim, verdict, today[claim].verdict) for claim, verdict in one["verdicts"].items()
+        if UNDECIDED not in (verdict, today[claim].verdict) and verdict != today[claim].verdict
+        and any(source.startswith(f"{name}-seed") for source in today[claim].evidence for name in one["runs"])]} for one in stored]
 
 
-def as_markdown(stored: Sequence[dict], rows: Sequence[Row]) -> str:
+def as_markdown(stored: Sequence[dict], today: Mapping[str, Verdict]) -> str:
     """Which verdicts would differ had training stopped earlier: a list of the stages, and the claims that hang on it."""
     said, ever = [], set()
-    for one in differences(stored, rows):
+    for one in differences(stored, today):
         ever |= {claim for claim, *_ in one["changes"]}
         trained = ", ".join(dict.fromkeys(one["runs"]))
         epochs = " or ".join(str(count) for count in dict.fromkeys(one["epochs"]))
