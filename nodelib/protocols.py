@@ -245,7 +245,8 @@ def rescaling_images(config: RunConfig) -> int:
 def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     """FGSM by the post's protocol with the logits multiplied by a factor, which changes no prediction, at the table's end times.
 
-    By the adjoint on the cross-entropy at every factor. Beside it, at every factor at the own end time and a few elsewhere: the
+    By the adjoint on the cross-entropy at every factor. Beside it, at the own end time, the same with single precision's rounding
+    put in by hand, and without the true class's term (`nodelib.attacks.losses.rounded_loss`); at every factor at the own end time and a few elsewhere: the
     exact gradient, balanced and not; the margin loss and the log odds, which do not saturate, by both gradients; torchdiffeq's
     adjoint at a few factors at the own end time; random signs and no attack at all.
     """
@@ -262,6 +263,9 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     for t1 in sorted(TABLE_T1, key=lambda t1: t1 != own):
         here = factors if t1 == own else few
         add(t1, factors, "adjoint", gradient="adjoint")
+        if t1 == own:
+            add(t1, factors, "rounded-adjoint", loss="rounded", gradient="adjoint")
+            add(t1, few, "wrong-classes-adjoint", loss="wrong-classes", gradient="adjoint")
         add(t1, here, "exact")
         for loss in ("margin", "log-odds"):
             add(t1, here, f"{loss}-adjoint", loss=loss, gradient="adjoint")

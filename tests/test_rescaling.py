@@ -32,6 +32,18 @@ def test_log_odds_ascend_where_the_cross_entropy_has_lost_its_gradient():
     assert torch.equal(cross.sign(), odds.sign())
 
 
+def test_rounding_by_hand_is_what_single_precision_does_to_the_gradient_of_the_cross_entropy():
+    gaps = torch.tensor([3.0, 12.0, 16.0, 18.0, 60.0, 99.0, 104.0, 120.0])
+    logits = torch.stack([gaps, torch.zeros(8), torch.full((8,), -1.0)], 1).requires_grad_(True)
+    labels = torch.zeros(8, dtype=torch.long)
+    single, = torch.autograd.grad(LOSSES["cross-entropy"](logits, labels), logits)
+    by_hand, = torch.autograd.grad(LOSSES["rounded"](logits, labels), logits)
+    assert torch.equal(single.sign(), by_hand.sign())
+    assert (single[3:6, 0] == 0).all() and (single[:3, 0] < 0).all() and (single[6:] == 0).all()
+    wrong, = torch.autograd.grad(LOSSES["wrong-classes"](logits, labels), logits)
+    assert (wrong[:, 0] == 0).all() and (wrong[:, 1] > 0).all()
+
+
 def test_the_protocol_varies_the_factor_and_keeps_the_posts_attack():
     config = dataclasses.replace(tiny_config(), name="small-10", t1=(10.0, 10.0), test_t1=10.0, scale="full")
     found = protocols.rescaling_protocol(config)

@@ -44,6 +44,16 @@ class Snapped(StubRun):
         return self
 
 
+class WithEpochs:
+    """A stub after so many epochs."""
+
+    def __init__(self, run, epochs):
+        self._run, self.config = run, {**run.config, "epochs": epochs}
+
+    def __getattr__(self, name):
+        return getattr(self._run, name)
+
+
 def post_family(change=lambda row, t1, kind: 0.0, **snap):
     """The six rows with the post's own figures, moved by `change` points."""
     runs = []
@@ -259,6 +269,18 @@ def test_p6_forty_steps_on_the_margin_leave_nothing(left, expected):
         for name in (*POST.values(), "wide-standard-post")
     ]
     assert outcome("P6", runs).outcome == expected
+
+
+@pytest.mark.parametrize("by_hand, epochs, expected", [(9, 12, KEPT), (13, 12, OPEN), (20, 12, BROKEN), (9, 6, OPEN)])
+def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand, epochs, expected):
+    runs = []
+    for row in ("small-10", "small-random", "small-100"):
+        run = StubRun(POST[row])
+        for loss, left in (("cross-entropy", 8), ("rounded", by_hand), ("log-odds", 0)):
+            run.score(left, OWN_T1[row], attack="fgsm", epsilon=0.3, clip=False, pooling="random", gradient="adjoint",
+                      settings={"loss": loss, "logit_scale": 1.0})
+        runs.append(WithEpochs(run, epochs))
+    assert outcome("P7", runs).outcome == expected
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -33,18 +34,46 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return ((wrong - true) / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean()
 
 
+def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
+    """log((1 - p) / p) of each image, p the softmax of its true class, in double precision, shape (N,)."""
+    z = logits.double()
+    return (z - z.gather(1, labels[:, None])).scatter(1, labels[:, None], float("-inf")).logsumexp(1)
+
+
 def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of log((1 - p) / p), p the softmax of the true class: log sum over wrong classes of exp(z_j - z_y), in double precision.
 
     The cross-entropy is log(1 + exp(.)) of it, which increases, so that in exact arithmetic a step of signs along either is the same;
     but this one's gradient does not vanish where p rounds to 1.
     """
-    z = logits.double()
-    true = z.gather(1, labels[:, None])
-    return (z - true).scatter(1, labels[:, None], float("-inf")).logsumexp(1).mean()
+    return log_odds(logits, labels).mean()
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss, "log-odds": log_odds_loss}
+def wrong_classes_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean of log sum over wrong classes of exp(z_j), in double precision: the log odds without the true class's term.
+
+    What single precision leaves of the cross-entropy once p rounds to 1: a step along it raises wrong classes and does not care
+    whether the true one rises as well.
+    """
+    return logits.double().scatter(1, labels[:, None], float("-inf")).logsumexp(1).mean()
+
+
+def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The cross-entropy's ascent as single precision rounds it, put together in double precision from exact pieces.
+
+    Per image: the log odds; without the true class's term where 1 + exp(log odds) rounds to 1 (24 ln 2); nothing where the wrong
+    classes' cotangents, divided by the batch, round to 0 (150 ln 2 less the batch's logarithm). If a step along this leaves what a step
+    along the cross-entropy does, rounding is what that one leaves.
+    """
+    odds = log_odds(logits, labels)
+    wrong = logits.double().scatter(1, labels[:, None], float("-inf")).logsumexp(1)
+    horizon = 150 * math.log(2) - math.log(len(logits))
+    kept = torch.where(odds > -24 * math.log(2), odds, torch.where(odds > -horizon, wrong, 0 * wrong))
+    return kept.mean()
+
+
+LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss, "log-odds": log_odds_loss,
+                           "wrong-classes": wrong_classes_loss, "rounded": rounded_loss}
 
 
 def resolve_loss(loss: Loss | str) -> Loss:

@@ -1,4 +1,4 @@
-"""P1 to P6: what was predicted of the post's recipe before its networks were there, each kept, broken or open.
+"""P1 to P7: what was predicted of the post's recipe before its networks were there, each kept, broken or open.
 
 Rules and constants are those of `second_round.toml`; here is how they are computed from stored records and snapshots.
 """
@@ -317,6 +317,30 @@ def no_protection(evidence: Evidence) -> Outcome:
     )
 
 
+def two_horizons(evidence: Evidence) -> Outcome:
+    c, figures, apart = constants("P7"), [], []
+    rows = [POST[row] for row in ROWS if row.startswith("small")]
+    protocol = dict(**RESCALED, gradient="adjoint", logit_scale=1.0)
+    found = evidence.all(
+        *(
+            lambda n=n, loss=loss: evidence.accuracies(n, OWN_T1[n[:-5]], loss=loss, **protocol)
+            for n in rows
+            for loss in ("cross-entropy", "rounded", "log-odds")
+        )
+    )
+    for name, seen, by_hand, exact in zip(rows, found[::3], found[1::3], found[2::3]):
+        if seen[0].run.config["epochs"] < c.epochs:
+            raise Missing([f"{name}: {seen[0].run.config['epochs']} of {c.epochs} epochs"])
+        apart.append(abs(seen[0].percent - by_hand[0].percent))
+        figures += [
+            (f"{name}: cross-entropy, %", seen[0].percent),
+            (f"{name}: rounded by hand, %", by_hand[0].percent),
+            (f"{name}: log odds, %", exact[0].percent),
+        ]
+    worst = max(apart)
+    return Outcome("P7", between(worst, worst <= c.kept, worst > c.broken), tuple(figures))
+
+
 RULES: dict[str, Callable[[Evidence], Outcome]] = {
     "P1": one_dial,
     "P2a": loss_not_network,
@@ -325,6 +349,7 @@ RULES: dict[str, Callable[[Evidence], Outcome]] = {
     "P4": size_and_end_time,
     "P5": cause_in_the_recipe,
     "P6": no_protection,
+    "P7": two_horizons,
 }
 
 

@@ -28,7 +28,7 @@ def disclosure() -> tuple[str, str, str]:
 
 
 def predictions() -> tuple[str, ...]:
-    """Names of the predictions, "P1" to "P6"."""
+    """Names of the predictions, "P1" to "P7"."""
     return tuple(_tables()["predictions"])
 
 
@@ -56,7 +56,7 @@ def _table(name: str) -> dict[str, Any]:
 def constants(name: str) -> SimpleNamespace:
     """The constants of a rule or prediction, as attributes."""
     return SimpleNamespace(
-        **{key: value for key, value in _table(name).items() if key not in ("rule", "name")}
+        **{key: value for key, value in _table(name).items() if key not in ("rule", "name", "added", "known")}
     )
 
 
@@ -64,6 +64,12 @@ def text(name: str) -> str:
     """A rule or prediction in words, with its constants."""
     table = _table(name)
     return table["rule"].format(**table)
+
+
+def added(name: str) -> tuple[str, str] | None:
+    """The day on which a later prediction was added, and what was known by then; None for those of the first day's list."""
+    table = _table(name)
+    return (table["added"], table["known"]) if "added" in table else None
 
 
 def title(name: str) -> str:
