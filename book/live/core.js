@@ -1,13 +1,18 @@
-// The networks without a page: solver, exact reverse and attacks, over the kernels of nodelib/native.c in WebAssembly.
-// One function that refers to nothing outside itself, because a page opened from a file may start a worker only from
-// the function's own text.
+// The networks without a page: solver, exact reverse and attacks, over the kernels of nodelib/native.c in
+// WebAssembly. One function that refers to nothing outside itself, because a page opened from a file may
+// start a worker only from the function's own text.
 var NodeLive = globalThis.NodeLive || {};
 globalThis.NodeLive = NodeLive;
 
 NodeLive.core = function () {
   "use strict";
   const f32 = Math.fround;
-  const SIDE = 28, PIXELS = SIDE * SIDE, CLASSES = 10, STAGES = 7, NORMS = 5, DOMAIN = 36;
+  const SIDE = 28,
+    PIXELS = SIDE * SIDE,
+    CLASSES = 10,
+    STAGES = 7,
+    NORMS = 5,
+    DOMAIN = 36;
   const MINIMAL_TOLERANCE = 1e-4; // as in nodelib/native.py
   const MAX_STEPS = 10000;
   const KEPT_BYTES = 128 * 2 ** 20; // activations kept for the reverse; steps beyond are computed again
@@ -23,17 +28,38 @@ NodeLive.core = function () {
     [35 / 384, 0, 500 / 1113, 125 / 192, -2187 / 6784, 11 / 84],
   ];
   const B = [...A[6], 0];
-  const ERROR = [35 / 384 - 1951 / 21600, 0, 500 / 1113 - 22642 / 50085, 125 / 192 - 451 / 720,
-    -2187 / 6784 + 12231 / 42400, 11 / 84 - 649 / 6300, -1 / 60];
-  const MIDDLE = [6025192743 / 30085553152 / 2, 0, 51252292925 / 65400821598 / 2, -2691868925 / 45128329728 / 2,
-    187940372067 / 1594534317056 / 2, -1776094331 / 19743644256 / 2, 11237099 / 235043384 / 2];
-  const FILTER = [[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-    [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]];
+  const ERROR = [
+    35 / 384 - 1951 / 21600,
+    0,
+    500 / 1113 - 22642 / 50085,
+    125 / 192 - 451 / 720,
+    -2187 / 6784 + 12231 / 42400,
+    11 / 84 - 649 / 6300,
+    -1 / 60,
+  ];
+  const MIDDLE = [
+    6025192743 / 30085553152 / 2,
+    0,
+    51252292925 / 65400821598 / 2,
+    -2691868925 / 45128329728 / 2,
+    187940372067 / 1594534317056 / 2,
+    -1776094331 / 19743644256 / 2,
+    11237099 / 235043384 / 2,
+  ];
+  const FILTER = [
+    [1 / 4, 0, 0],
+    [-1 / 6, -1 / 6, -1 / 6],
+    [-1 / 6, 1 / 6, -1 / 6],
+    [1 / 24, 1 / 12, 1 / 6],
+    [1 / 24, -1 / 12, 1 / 6],
+    [0, 0, 1],
+  ];
 
   // Weights w with y(t + x h) = y + h sum_i w_i k_i inside a step.
   function dense(x) {
     if (x === 1) return B;
-    const end = x * x * (-5 + x * (14 - 8 * x)), middle = 16 * x * x * (1 + x * (x - 2));
+    const end = x * x * (-5 + x * (14 - 8 * x)),
+      middle = 16 * x * x * (1 + x * (x - 2));
     const weights = B.map((b, i) => end * b + middle * MIDDLE[i]);
     weights[0] += x * (1 + x * (-4 + x * (5 - 2 * x)));
     weights[6] += x * x * (1 + x * (2 * x - 3));
@@ -45,24 +71,29 @@ NodeLive.core = function () {
     return h * Math.min(10, Math.max(0.9 / ratio ** 0.2, ratio < 1 ? 1 : 0.2));
   }
 
-  const check = (good, message) => { if (!good) throw new RangeError(message); };
+  const check = (good, message) => {
+    if (!good) throw new RangeError(message);
+  };
   const argmax = (values, without = -1) => {
     let best = -1;
-    for (let i = 0; i < values.length; i++) if (i !== without && (best < 0 || values[i] > values[best])) best = i;
+    for (let i = 0; i < values.length; i++)
+      if (i !== without && (best < 0 || values[i] > values[best])) best = i;
     return best;
   };
 
   // Start of the pooling regions along one axis (Graham, 2014), in single precision as torch draws them.
   function regions(sample, input, output, pool) {
-    const alpha = f32(f32(input - pool) / f32(output - 1)), start = new Int32Array(output);
+    const alpha = f32(f32(input - pool) / f32(output - 1)),
+      start = new Int32Array(output);
     const offset = Math.trunc(f32(f32(sample) * alpha));
-    for (let i = 0; i < output - 1; i++) start[i] = Math.trunc(f32(f32(f32(i) + f32(sample)) * alpha)) - offset;
+    for (let i = 0; i < output - 1; i++)
+      start[i] = Math.trunc(f32(f32(f32(i) + f32(sample)) * alpha)) - offset;
     start[output - 1] = input - pool;
     return start;
   }
 
-  // Cotangent of the logits for a loss of the logits times `factor`, in single precision like torch's: where the softmax
-  // is saturated in it, entries are exactly zero.
+  // Cotangent of the logits for a loss of the logits times `factor`, in single precision like torch's: where
+  // the softmax is saturated in it, entries are exactly zero.
   function lossCotangent(logits, label, loss, factor) {
     const bar = new Float32Array(CLASSES);
     if (loss === "margin") {
@@ -71,7 +102,8 @@ NodeLive.core = function () {
       return bar;
     }
     check(loss === "cross-entropy", `loss is ${loss}; it must be "cross-entropy" or "margin"`);
-    const scaled = Float32Array.from(logits, (z) => f32(factor) * z), top = scaled[argmax(scaled)];
+    const scaled = Float32Array.from(logits, (z) => f32(factor) * z),
+      top = scaled[argmax(scaled)];
     let sum = 0;
     for (const z of scaled) sum = f32(sum + f32(Math.exp(f32(z - top))));
     const shift = f32(Math.log(sum));
@@ -83,13 +115,18 @@ NodeLive.core = function () {
   }
 
   function softmax(logits) {
-    const top = Math.max(...logits), e = Array.from(logits, (z) => Math.exp(z - top));
+    const top = Math.max(...logits),
+      e = Array.from(logits, (z) => Math.exp(z - top));
     const sum = e.reduce((a, b) => a + b);
     return e.map((x) => x / sum);
   }
 
   // The nearest image of the ball of radius epsilon around `image` and, if clip, with pixels in [0, 1].
   function project(found, image, epsilon, clip) {
+    check(
+      epsilon >= 0 && epsilon < Infinity,
+      `epsilon is ${epsilon}; it must be a finite number of at least 0`,
+    );
     const out = new Float32Array(found.length);
     for (let i = 0; i < out.length; i++) {
       const v = Math.min(Math.max(found[i], f32(image[i] - f32(epsilon))), f32(image[i] + f32(epsilon)));
@@ -100,6 +137,17 @@ NodeLive.core = function () {
 
   function signStep(at, gradient, size) {
     return Float32Array.from(at, (x, i) => x + f32(size) * Math.sign(gradient[i]));
+  }
+
+  // The gradient of a loss from the ten class gradients and the loss's cotangent of the logits.
+  function combine(gradients, bar) {
+    const out = new Float32Array(PIXELS);
+    for (let i = 0; i < PIXELS; i++) {
+      let sum = 0;
+      for (let k = 0; k < CLASSES; k++) sum += bar[k] * gradients[k * PIXELS + i];
+      out[i] = sum;
+    }
+    return out;
   }
 
   // Uniform numbers in [0, 1), reproducible (mulberry32).
@@ -113,8 +161,9 @@ NodeLive.core = function () {
     };
   }
 
-  // A trained network. `header` says the shape, settings and where each tensor lies in `data`, a Float32Array;
-  // `module` is the compiled kernel of its shape. Images are Float32Arrays of 784 grey levels in [0, 1].
+  // A trained network. `header` says the shape, settings and where each tensor lies in `data`, a
+  // Float32Array; `module` is the compiled kernel of its shape. Images are Float32Arrays of 784 grey levels
+  // in [0, 1].
   class Network {
     constructor(header, data, module) {
       Object.assign(this, { run: header.run, channels: header.channels, side: header.side, t1: header.t1 });
@@ -128,9 +177,12 @@ NodeLive.core = function () {
       let at = 0;
       for (const [name, shape] of header.tensors) {
         const count = shape.reduce((a, b) => a * b, 1);
-        tensor[name] = data.subarray(at, at += count);
+        tensor[name] = data.subarray(at, (at += count));
       }
-      check(at === data.length, `the weights of ${this.run} hold ${data.length} numbers; their header names ${at}`);
+      check(
+        at === data.length,
+        `the weights of ${this.run} hold ${data.length} numbers; their header names ${at}`,
+      );
       this._loadStem(tensor, header);
       this._loadDynamics(tensor, header);
       this._loadHead(tensor);
@@ -147,7 +199,9 @@ NodeLive.core = function () {
       return pointer;
     }
 
-    _view(pointer, floats = this.size) { return new Float32Array(this.memory.buffer, pointer, floats); }
+    _view(pointer, floats = this.size) {
+      return new Float32Array(this.memory.buffer, pointer, floats);
+    }
 
     _store(values) {
       const pointer = this._allocate(values.length);
@@ -164,7 +218,8 @@ NodeLive.core = function () {
       this.gain = new Float32Array(c);
       this.shift = new Float32Array(c);
       for (let i = 0; i < c; i++) {
-        this.gain[i] = tensor["norm.weight"][i] / Math.sqrt(f32(tensor["norm.running_var"][i] + f32(header.eps)));
+        this.gain[i] =
+          tensor["norm.weight"][i] / Math.sqrt(f32(tensor["norm.running_var"][i] + f32(header.eps)));
         this.shift[i] = tensor["norm.bias"][i] - tensor["norm.running_mean"][i] * this.gain[i];
       }
       const draw = tensor["pool.samples"];
@@ -173,7 +228,10 @@ NodeLive.core = function () {
     }
 
     _loadDynamics(tensor, header) {
-      const c = this.channels, k = this.kernel, one = new Float32Array(c).fill(1), zero = new Float32Array(c);
+      const c = this.channels,
+        k = this.kernel,
+        one = new Float32Array(c).fill(1),
+        zero = new Float32Array(c);
       this.minimal = Math.min(this.rtol, this.atol) >= MINIMAL_TOLERANCE;
       const count = (this.minimal ? DOMAIN : 9) * c * c;
       const pointers = [this._allocate(4 * count), this._allocate(4 * count)];
@@ -185,7 +243,10 @@ NodeLive.core = function () {
           else pack(w, c, backward, k.nodelib_block(), k.nodelib_inputs(), out);
         });
       }
-      for (const [part, missing] of [["weight", one], ["bias", zero]]) {
+      for (const [part, missing] of [
+        ["weight", one],
+        ["bias", zero],
+      ]) {
         const all = new Float32Array(NORMS * c);
         for (let l = 0; l < NORMS; l++) all.set(tensor[`block.func.norm${l}.${part}`] || missing, l * c);
         pointers.push(this._store(all));
@@ -204,7 +265,9 @@ NodeLive.core = function () {
     }
 
     _loadHead(tensor) {
-      const c = this.channels, pixels = this.side ** 2, w = tensor["linear.weight"];
+      const c = this.channels,
+        pixels = this.side ** 2,
+        w = tensor["linear.weight"];
       this.headBias = tensor["linear.bias"];
       this.headWeight = new Float32Array(w.length); // channels last, like the state
       for (let k = 0; k < CLASSES; k++)
@@ -217,23 +280,31 @@ NodeLive.core = function () {
 
     // The initial state, channels last, and which pixel each entry was pooled from.
     stem(image) {
-      const { channels: c, side } = this, x = Float32Array.from(image, (v) => v - 0.5);
-      const y = new Float32Array(this.size), from = new Int32Array(this.size);
+      check(image.length === PIXELS, `the image has ${image.length} pixels; it must have ${PIXELS}`);
+      const { channels: c, side } = this,
+        x = Float32Array.from(image, (v) => v - 0.5);
+      const y = new Float32Array(this.size),
+        from = new Int32Array(this.size);
       for (let i = 0; i < c; i++) {
         const w = this.stemWeight.subarray(9 * i, 9 * i + 9);
         for (let py = 0; py < side; py++)
           for (let px = 0; px < side; px++) {
-            let best = -Infinity, where = -1;
+            let best = -Infinity,
+              where = -1;
             for (let a = this.rows[i][py]; a < this.rows[i][py] + 2; a++)
               for (let b = this.columns[i][px]; b < this.columns[i][px] + 2; b++) {
                 let sum = this.stemBias[i];
                 for (let ky = 0; ky < 3; ky++)
                   for (let kx = 0; kx < 3; kx++) {
-                    const v = a + ky - 1, u = b + kx - 1;
+                    const v = a + ky - 1,
+                      u = b + kx - 1;
                     if (v >= 0 && v < SIDE && u >= 0 && u < SIDE) sum += w[3 * ky + kx] * x[SIDE * v + u];
                   }
                 const value = f32(f32(sum) * this.gain[i] + this.shift[i]);
-                if (value > best) { best = value; where = SIDE * a + b; } // the first of equal ones, as torch
+                if (value > best) {
+                  best = value;
+                  where = SIDE * a + b;
+                } // the first of equal ones, as torch
               }
             const at = (py * side + px) * c + i;
             y[at] = best;
@@ -244,14 +315,20 @@ NodeLive.core = function () {
     }
 
     stemBack(bar, from) {
-      const out = new Float64Array(PIXELS), c = this.channels;
+      const out = new Float64Array(PIXELS),
+        c = this.channels;
       for (let at = 0; at < this.size; at++) {
         if (bar[at] === 0) continue;
-        const i = at % c, g = f32(bar[at] * this.gain[i]), a = Math.floor(from[at] / SIDE), b = from[at] % SIDE;
+        const i = at % c,
+          g = f32(bar[at] * this.gain[i]),
+          a = Math.floor(from[at] / SIDE),
+          b = from[at] % SIDE;
         for (let ky = 0; ky < 3; ky++)
           for (let kx = 0; kx < 3; kx++) {
-            const v = a + ky - 1, u = b + kx - 1;
-            if (v >= 0 && v < SIDE && u >= 0 && u < SIDE) out[SIDE * v + u] += g * this.stemWeight[9 * i + 3 * ky + kx];
+            const v = a + ky - 1,
+              u = b + kx - 1;
+            if (v >= 0 && v < SIDE && u >= 0 && u < SIDE)
+              out[SIDE * v + u] += g * this.stemWeight[9 * i + 3 * ky + kx];
           }
       }
       return Float32Array.from(out);
@@ -280,10 +357,13 @@ NodeLive.core = function () {
 
     // ---- the ODE block ----
 
-    _evaluate(y, k, kept) { this.kernel.nodelib_evaluate(1, 1, this.params, y, k, kept, this.scratch); }
+    _evaluate(y, k, kept) {
+      this.kernel.nodelib_evaluate(1, 1, this.params, y, k, kept, this.scratch);
+    }
 
     _setStep(h) {
-      const a = this._view(this.matrix, STAGES * STAGES), e = this._view(this.errors, STAGES);
+      const a = this._view(this.matrix, STAGES * STAGES),
+        e = this._view(this.errors, STAGES);
       for (let i = 0; i < STAGES; i++) {
         e[i] = h * ERROR[i];
         for (let j = 0; j < STAGES; j++) a[i * STAGES + j] = j < A[i].length ? h * A[i][j] : 0;
@@ -292,8 +372,24 @@ NodeLive.core = function () {
 
     _step(step, kept) {
       this._setStep(step.h);
-      return Math.sqrt(this.kernel.nodelib_step(1, 1, this.params, step.y, step.k1, this.stages, step.next, step.kNext, kept,
-        this.matrix, this.errors, this.rtol, this.atol, this.scratch));
+      return Math.sqrt(
+        this.kernel.nodelib_step(
+          1,
+          1,
+          this.params,
+          step.y,
+          step.k1,
+          this.stages,
+          step.next,
+          step.kNext,
+          kept,
+          this.matrix,
+          this.errors,
+          this.rtol,
+          this.atol,
+          this.scratch,
+        ),
+      );
     }
 
     // Root mean square of a / (atol + rtol |y|), or of (a - b) over it.
@@ -307,35 +403,63 @@ NodeLive.core = function () {
     }
 
     _firstStep(y, k) {
-      const d0 = this._norm(this._view(y), this._view(y)), d1 = this._norm(this._view(k), this._view(y));
+      const d0 = this._norm(this._view(y), this._view(y)),
+        d1 = this._norm(this._view(k), this._view(y));
       const h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : (0.01 * d0) / d1;
-      const mark = this.top, probe = this._allocate(this.size), slope = this._allocate(this.size);
-      const from = this._view(y), along = this._view(k), at = this._view(probe);
+      const mark = this.top,
+        probe = this._allocate(this.size),
+        slope = this._allocate(this.size);
+      const from = this._view(y),
+        along = this._view(k),
+        at = this._view(probe);
       for (let i = 0; i < this.size; i++) at[i] = from[i] + f32(h0) * along[i];
       this._evaluate(probe, slope, 0);
       const d2 = this._norm(this._view(slope), this._view(y), this._view(k)) / h0;
       this.top = mark;
-      const h1 = d1 <= 1e-15 && d2 <= 1e-15 ? Math.max(1e-6, h0 * 1e-3) : (0.01 / Math.max(d1, d2)) ** (1 / 5);
+      const h1 =
+        d1 <= 1e-15 && d2 <= 1e-15 ? Math.max(1e-6, h0 * 1e-3) : (0.01 / Math.max(d1, d2)) ** (1 / 5);
       return Math.min(100 * h0, h1);
     }
 
-    // States at increasing `times` above 0 from y(0), by the controller of nodelib/odeint.py: the same steps. With
-    // `keep` the accepted steps stay for one or more reverses, until the next solve.
+    // States at increasing `times` above 0 from y(0), by the controller of nodelib/odeint.py: the same steps.
+    // With `keep` the accepted steps stay for one or more reverses, until the next solve.
     solve(y0, times, keep = false) {
       const end = times[times.length - 1];
-      check(times.length && times[0] > 0 && times.every((t, i) => Number.isFinite(t) && (!i || t > times[i - 1])),
-        `the times are ${times}; they must be finite, above 0 and increasing`);
+      check(
+        times.length && times[0] > 0 && times.every((t, i) => Number.isFinite(t) && (!i || t > times[i - 1])),
+        `the times are ${times}; they must be finite, above 0 and increasing`,
+      );
       this.top = this.base;
-      const start = { y: this._store(y0), k1: this._allocate(this.size), kept: this._allocate(this.evaluation) };
+      const start = {
+        y: this._store(y0),
+        k1: this._allocate(this.size),
+        kept: this._allocate(this.evaluation),
+      };
       this._evaluate(start.y, start.k1, start.kept);
-      const tape = [], steps = [], rejected = [], states = [];
-      let t = 0, y = start.y, k1 = start.k1, h = this._firstStep(y, k1), used = 0;
+      const tape = [],
+        steps = [],
+        rejected = [],
+        states = [];
+      let t = 0,
+        y = start.y,
+        k1 = start.k1,
+        h = this._firstStep(y, k1),
+        used = 0;
       const kept = 4 * (STAGES - 1) * this.evaluation;
       for (let attempts = 0; ; attempts++) {
         if (attempts === MAX_STEPS) throw new Error(`${MAX_STEPS} steps end at t = ${t}, before ${end}`);
         if (!(t + h > t)) throw new Error(`the step size ${h} underflows at t = ${t}`);
         const mark = this.top;
-        const step = { t, h, y, k1, next: this._allocate(this.size), kNext: this._allocate(this.size), kept: 0, outputs: [] };
+        const step = {
+          t,
+          h,
+          y,
+          k1,
+          next: this._allocate(this.size),
+          kNext: this._allocate(this.size),
+          kept: 0,
+          outputs: [],
+        };
         if (keep && used + kept <= KEPT_BYTES) step.kept = this._allocate(kept / 4);
         const ratio = this._step(step, step.kept);
         if (Number.isNaN(ratio)) throw new Error(`the state or its derivative is not finite at t = ${t}`);
@@ -366,8 +490,12 @@ NodeLive.core = function () {
 
     _dense(step, x) {
       if (x === 1) return this._view(step.next).slice();
-      const weights = dense(x).map((w) => f32(w * step.h)), y = this._view(step.y), out = new Float32Array(this.size);
-      const k = [step.k1, ...[0, 1, 2, 3, 4].map((i) => this.stages + 4 * i * this.size), step.kNext].map((p) => this._view(p));
+      const weights = dense(x).map((w) => f32(w * step.h)),
+        y = this._view(step.y),
+        out = new Float32Array(this.size);
+      const k = [step.k1, ...[0, 1, 2, 3, 4].map((i) => this.stages + 4 * i * this.size), step.kNext].map(
+        (p) => this._view(p),
+      );
       for (let i = 0; i < out.length; i++) {
         let sum = 0;
         for (let j = 0; j < STAGES; j++) sum += weights[j] * k[j][i];
@@ -376,21 +504,27 @@ NodeLive.core = function () {
       return out;
     }
 
-    // Cotangent of y(0) from that of the state at the last time of a kept solve: the exact gradient of the computed
-    // solution, steps held constant. `rescale` brings the cotangent near 1 first, as nodelib/native.py does; without, a tiny
-    // one fades in single precision.
+    // Cotangent of y(0) from that of the state at the last time of a kept solve: the exact gradient of the
+    // computed solution, steps held constant. `rescale` brings the cotangent near 1 first, as
+    // nodelib/native.py does; without, a tiny one fades in single precision.
     reverse(solution, bar, rescale = true) {
       let largest = 0;
       for (const v of bar) largest = Math.max(largest, Math.abs(v));
       if (largest === 0) return new Float32Array(this.size);
       const power = rescale ? 2 ** -Math.max(-120, Math.min(120, Math.floor(Math.log2(largest)) + 1)) : 1;
-      const cotangent = Float32Array.from(bar, (v) => v * power), mark = this.top, last = solution.tape.length - 1;
+      const cotangent = Float32Array.from(bar, (v) => v * power),
+        mark = this.top,
+        last = solution.tape.length - 1;
       const pairs = [0, 1].map(() => [this._allocate(this.size), this._allocate(this.size)]);
-      const extra = this._allocate(STAGES * this.size), given = this._store(cotangent);
+      const extra = this._allocate(STAGES * this.size),
+        given = this._store(cotangent);
       const [, x] = solution.tape[last].outputs[solution.tape[last].outputs.length - 1];
-      let yBar = 0, kBar = 0;
+      let yBar = 0,
+        kBar = 0;
       for (let s = last; s >= 0; s--) {
-        const step = solution.tape[s], [yOut, kOut] = pairs[s % 2], atEnd = s === last;
+        const step = solution.tape[s],
+          [yOut, kOut] = pairs[s % 2],
+          atEnd = s === last;
         let kept = step.kept;
         if (!kept) {
           this._step(step, this.spare);
@@ -403,8 +537,20 @@ NodeLive.core = function () {
             for (let j = 0; j < this.size; j++) all[i * this.size + j] = weight * cotangent[j];
           });
         }
-        this.kernel.nodelib_reverse(1, 1, this.params, kept, atEnd && x === 1 ? given : yBar, kBar, atEnd && x !== 1 ? extra : 0,
-          yOut, kOut, this.matrix, 0, this.scratch);
+        this.kernel.nodelib_reverse(
+          1,
+          1,
+          this.params,
+          kept,
+          atEnd && x === 1 ? given : yBar,
+          kBar,
+          atEnd && x !== 1 ? extra : 0,
+          yOut,
+          kOut,
+          this.matrix,
+          0,
+          this.scratch,
+        );
         if (atEnd && x !== 1) {
           const out = this._view(yOut);
           for (let j = 0; j < this.size; j++) out[j] += cotangent[j];
@@ -414,7 +560,9 @@ NodeLive.core = function () {
       }
       const first = this._allocate(this.size);
       this.kernel.nodelib_vjp(1, 1, this.params, kBar, first, solution.start.kept, 0, this.scratch);
-      const a = this._view(yBar), b = this._view(first), out = new Float32Array(this.size);
+      const a = this._view(yBar),
+        b = this._view(first),
+        out = new Float32Array(this.size);
       for (let j = 0; j < this.size; j++) out[j] = f32(a[j] + b[j]) / power;
       this.top = mark;
       return out;
@@ -431,7 +579,8 @@ NodeLive.core = function () {
     // States and derivatives at `times`, channels last, and the logits that the head reads from each.
     trajectory(image, times) {
       const { states, steps, rejected, nfe } = this.solve(this.stem(image).y, times);
-      const y = this._allocate(this.size), k = this._allocate(this.size);
+      const y = this._allocate(this.size),
+        k = this._allocate(this.size);
       const slopes = states.map((state) => {
         this._view(y).set(state);
         this._evaluate(y, k, 0);
@@ -443,15 +592,20 @@ NodeLive.core = function () {
     // The gradient of the loss at an image, and the forward pass it belongs to.
     gradient(image, label, { t1 = this.t1, loss = "cross-entropy", factor = 1, rescale = true } = {}) {
       check(Number.isInteger(label) && label >= 0 && label < CLASSES, `label is ${label}; it must be 0 to 9`);
-      const { y, from } = this.stem(image), solution = this.solve(y, [t1], true), logits = this.head(solution.states[0]);
+      const { y, from } = this.stem(image),
+        solution = this.solve(y, [t1], true),
+        logits = this.head(solution.states[0]);
       const bar = this.headBack(lossCotangent(logits, label, loss, factor));
       const gradient = this.stemBack(this.reverse(solution, bar, rescale), from);
       return { gradient, logits, steps: solution.steps, rejected: solution.rejected, nfe: solution.nfe };
     }
 
-    // The ten gradients d logit_k / d image, one after the other in `gradients`; any loss's is a combination of them.
+    // The ten gradients d logit_k / d image, one after the other in `gradients`; any loss's is a combination
+    // of them.
     classGradients(image, { t1 = this.t1 } = {}) {
-      const { y, from } = this.stem(image), solution = this.solve(y, [t1], true), gradients = new Float32Array(CLASSES * PIXELS);
+      const { y, from } = this.stem(image),
+        solution = this.solve(y, [t1], true),
+        gradients = new Float32Array(CLASSES * PIXELS);
       for (let k = 0; k < CLASSES; k++) {
         const bar = new Float32Array(CLASSES);
         bar[k] = 1;
@@ -467,14 +621,23 @@ NodeLive.core = function () {
       return { adversarial, gradient: found.gradient, ...this.logits(adversarial, options.t1) };
     }
 
-    // Sign steps, each projected back; a generator of the image and logits so far, so that a caller can show or stop them.
+    // Sign steps, each projected back; a generator of the image and logits so far, so that a caller can show
+    // or stop them.
     *pgd(image, label, { epsilon, steps, stepSize, clip = true, randomStart = false, seed = 0, ...options }) {
-      check(Number.isInteger(steps) && steps >= 1, `steps is ${steps}; it must be a whole number of at least 1`);
+      check(
+        Number.isInteger(steps) && steps >= 1,
+        `steps is ${steps}; it must be a whole number of at least 1`,
+      );
       check(stepSize > 0, `stepSize is ${stepSize}; it must be above 0`);
       let adversarial = Float32Array.from(image);
       if (randomStart) {
         const draw = uniform(seed);
-        adversarial = project(adversarial.map((x) => x + epsilon * (2 * draw() - 1)), image, epsilon, clip);
+        adversarial = project(
+          adversarial.map((x) => x + epsilon * (2 * draw() - 1)),
+          image,
+          epsilon,
+          clip,
+        );
       }
       for (let i = 0; i < steps; i++) {
         const { gradient, logits } = this.gradient(adversarial, label, options);
@@ -485,7 +648,8 @@ NodeLive.core = function () {
     }
   }
 
-  // One convolution's weights [output][input][3][3] in the kernel's order, or transposed and flipped for its reverse.
+  // One convolution's weights [output][input][3][3] in the kernel's order, or transposed and flipped for its
+  // reverse.
   function entry(w, c, backward, o, i, ky, kx) {
     return backward ? w[((i * c + o) * 3 + 2 - ky) * 3 + 2 - kx] : w[((o * c + i) * 3 + ky) * 3 + kx];
   }
@@ -512,9 +676,10 @@ NodeLive.core = function () {
         const target = Math.floor(o / columns) * c * columns + i * columns + (o % columns);
         for (let a = 0; a < 6; a++)
           for (let b = 0; b < 6; b++)
-            out[(6 * a + b) * c * c + target] = half[3 * a] * FILTER[b][0] + half[3 * a + 1] * FILTER[b][1] + half[3 * a + 2] * FILTER[b][2];
+            out[(6 * a + b) * c * c + target] =
+              half[3 * a] * FILTER[b][0] + half[3 * a + 1] * FILTER[b][1] + half[3 * a + 2] * FILTER[b][2];
       }
   }
 
-  return { Network, lossCotangent, softmax, argmax, project, signStep, PIXELS, CLASSES };
+  return { Network, lossCotangent, combine, softmax, argmax, project, signStep, PIXELS, CLASSES };
 };
