@@ -1,0 +1,170 @@
+// The logit dial: multiply the logits, and the cross-entropy's gradient vanishes in single precision, the
+// margin's does not.
+"use strict";
+
+NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsilon = "0.3" }) {
+  const { h, picture, panel, slider, choice, networks, digitSource, bars, signed, percent } =
+    NodeLive.widgets;
+  const { argmax, combine, lossCotangent, project, signStep, softmax, PIXELS } = NodeLive.core();
+  const DEPTH = 45; // decades from 1 down to the smallest single-precision number
+  const now = { run, image: null, label: null, factor: 1, loss: "cross-entropy", epsilon: Number(epsilon) };
+  let shown = true,
+    stale = false,
+    stop = new AbortController(),
+    network = null,
+    found = null,
+    asked = null,
+    busy = false;
+
+  const digit = picture("The digit"),
+    slope = picture("The gradient"),
+    attacked = picture("The attacked digit");
+  const panels = [
+    ["The digit", digit],
+    ["Its gradient", slope],
+    ["After one FGSM step", attacked],
+  ].map(([title, { element }]) => panel(title, element));
+  const classes = bars(["before", "after"]);
+  const status = h("p", { class: "node-live-status", role: "status" }),
+    cost = h("p", { class: "node-live-cost" });
+
+  // The ten class gradients of a digit, once; everything else is made of them.
+  async function refresh() {
+    stop.abort();
+    if (!now.image) return;
+    stale = !shown;
+    if (stale) return;
+    const { signal } = (stop = new AbortController());
+    try {
+      found = null;
+      if (!network || network.run !== now.run) status.textContent = "Loading the network …";
+      network = await NodeLive.load(now.run);
+      const result = await network.classGradients(now.image, {}, { signal });
+      if (signal.aborted) return;
+      found = { ...result, label: now.label === null ? argmax(result.logits) : now.label };
+      digit.show(now.image);
+      turn();
+    } catch (error) {
+      if (error.name !== "AbortError") status.textContent = `The network could not be run: ${error.message}.`;
+    }
+  }
+
+  // The gradient's own pattern, as bright as the largest entry's place between the smallest single-precision
+  // number and 1.
+  function light(gradient, largest) {
+    const level = largest ? Math.max(0.08, 1 + Math.min(0, Math.log10(largest)) / DEPTH) : 0;
+    return gradient.map((g) => (largest ? level * Math.sign(g) * Math.sqrt(Math.abs(g) / largest) : 0));
+  }
+
+  function turn() {
+    if (!found) return;
+    const { gradients, logits, label } = found;
+    const gradient = combine(gradients, lossCotangent(logits, label, now.loss, now.factor));
+    let largest = 0,
+      count = 0;
+    for (const g of gradient) {
+      largest = Math.max(largest, Math.abs(g));
+      count += g !== 0;
+    }
+    slope.show(light(gradient, largest), 28, 28, signed);
+    slope.label(
+      largest
+        ? `The gradient, largest entry ${largest.toExponential(1)}`
+        : "The gradient: black, zero everywhere",
+    );
+    const adversarial = project(signStep(now.image, gradient, now.epsilon), now.image, now.epsilon, true);
+    attacked.show(adversarial);
+    cost.textContent =
+      `Largest entry of the gradient: ${largest ? largest.toExponential(1) : "0"}; ` +
+      `${count} of ${PIXELS} pixels have one that is not zero.`;
+    asked = { adversarial, factor: now.factor, label, before: Float64Array.from(logits) };
+    if (!busy) answer();
+  }
+
+  // What the network says to the latest attacked digit; at most one question at a time.
+  async function answer() {
+    busy = true;
+    while (asked && shown) {
+      const { adversarial, factor, label, before } = asked;
+      asked = null;
+      try {
+        const { logits } = await network.logits(adversarial, network.t1);
+        const scaled = (z) => softmax(Array.from(z, (v) => factor * v)),
+          [p, q] = [scaled(before), scaled(logits)];
+        const [a, b] = [argmax(p), argmax(q)];
+        classes.show(p, q);
+        panels[0].caption.textContent = `The digit: ${a}`;
+        panels[2].caption.textContent = `After one FGSM step: ${b}`;
+        if (asked) continue;
+        status.textContent =
+          `Logits times ${say(factor)}: the network says ${a}, ${percent(p[a])}. Attacked by FGSM on the ` +
+          `${now.loss}, it says ${b}: ` +
+          (b === label ? "the attack fails." : a === label ? "the attack succeeds." : "it was wrong before.");
+        body.dataset.done = String(Number(body.dataset.done || 0) + 1);
+      } catch (error) {
+        status.textContent = `The network could not be run: ${error.message}.`;
+      }
+    }
+    busy = false;
+  }
+
+  const say = (factor) => (factor < 10 ? factor.toFixed(2) : factor.toFixed(0));
+  const update = (values, again = turn) => {
+    Object.assign(now, values);
+    again();
+  };
+  const source = digitSource(await NodeLive.digits(), (image, label) => update({ image, label }, refresh));
+  body.append(
+    h(
+      "div",
+      { class: "node-live-controls" },
+      slider("Logits times", {
+        min: -1,
+        max: 2,
+        step: 0.01,
+        value: 0,
+        read: (v) => 10 ** v,
+        text: say,
+        oninput: (factor) => update({ factor }),
+      }).element,
+      choice(
+        "Loss of the attack",
+        [
+          ["cross-entropy", "cross-entropy"],
+          ["margin", "margin"],
+        ],
+        now.loss,
+        (loss) => update({ loss }),
+      ).element,
+      slider("Epsilon", {
+        min: 0,
+        max: 0.5,
+        step: 0.01,
+        value: now.epsilon,
+        text: (v) => v.toFixed(2),
+        oninput: (value) => update({ epsilon: value }),
+      }).element,
+      networks(run, (value) => update({ run: value }, refresh)).element,
+    ),
+    h(
+      "div",
+      { class: "node-live-stage" },
+      panel("Your digit", source.element).element,
+      h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
+      classes.element,
+    ),
+    status,
+    cost,
+  );
+  source.choose(0);
+  return {
+    visible(value) {
+      shown = value;
+      if (!shown) {
+        stop.abort();
+        stale = stale || !found;
+      } else if (stale) refresh();
+      else if (asked && !busy) answer();
+    },
+  };
+};
