@@ -28,6 +28,13 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
   const status = h("p", { class: "node-live-status", role: "status" }),
     cost = h("p", { class: "node-live-cost" });
 
+  const digits = await NodeLive.digits();
+  const strip = h("div", { class: "node-live-strip" }),
+    count = h("p", { class: "node-live-cost" });
+  let others = { run: null, items: [] }, // test digits that the network gets right
+    wanted = false,
+    sweeping = false;
+
   // The ten class gradients of a digit, once; everything else is made of them.
   async function refresh() {
     stop.abort();
@@ -36,7 +43,7 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     if (stale) return;
     const { signal } = (stop = new AbortController());
     try {
-      found = null;
+      found = asked = null;
       if (!network || network.run !== now.run) status.textContent = "Loading the network …";
       network = await NodeLive.load(now.run);
       const result = await network.classGradients(now.image, {}, { signal });
@@ -44,9 +51,59 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       found = { ...result, label: now.label === null ? argmax(result.logits) : now.label };
       digit.show(now.image);
       turn();
+      await gather(signal);
     } catch (error) {
       if (error.name !== "AbortError") status.textContent = `The network could not be run: ${error.message}.`;
     }
+  }
+
+  // The same for the test digits, whose gradients take a while with the larger networks.
+  async function gather(signal) {
+    if (others.run !== network.run) {
+      others = { run: network.run, items: [] };
+      strip.replaceChildren();
+      count.textContent = "";
+    }
+    for (let i = others.items.length; i < digits.length; i++) {
+      const { image, label } = digits[i];
+      const result = await network.classGradients(image, {}, { signal });
+      const view = picture(`Test image ${i + 1}, a ${label}, attacked`);
+      others.items.push({ ...result, image, label, view, right: argmax(result.logits) === label });
+    }
+    sweep();
+  }
+
+  async function sweep() {
+    wanted = others.items.length === digits.length;
+    if (sweeping) return;
+    sweeping = true;
+    while (wanted && shown) {
+      wanted = false;
+      const right = others.items.filter((item) => item.right);
+      strip.replaceChildren(...right.map(({ view }) => view.element));
+      const fooled = await Promise.all(
+        right.map(async (item) => {
+          const { adversarial } = attack(item);
+          item.view.show(adversarial);
+          const wrong = argmax((await network.logits(adversarial, network.t1)).logits) !== item.label;
+          item.view.element.classList.toggle("node-live-broken", wrong);
+          return wrong;
+        }),
+      ).catch(() => []);
+      count.textContent =
+        `Of ${right.length} test digits that the network gets right, the attack succeeds on ` +
+        `${fooled.filter(Boolean).length} (orange frames).`;
+    }
+    sweeping = false;
+  }
+
+  // One FGSM step at the present setting of the dial.
+  function attack({ gradients, logits, label, image }) {
+    const gradient = combine(gradients, lossCotangent(logits, label, now.loss, now.factor));
+    return {
+      gradient,
+      adversarial: project(signStep(image, gradient, now.epsilon), image, now.epsilon, true),
+    };
   }
 
   // The gradient's own pattern, as bright as the largest entry's place between the smallest single-precision
@@ -58,13 +115,13 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
 
   function turn() {
     if (!found) return;
-    const { gradients, logits, label } = found;
-    const gradient = combine(gradients, lossCotangent(logits, label, now.loss, now.factor));
+    const { logits, label } = found,
+      { gradient, adversarial } = attack({ ...found, image: now.image });
     let largest = 0,
-      count = 0;
+      nonzero = 0;
     for (const g of gradient) {
       largest = Math.max(largest, Math.abs(g));
-      count += g !== 0;
+      nonzero += g !== 0;
     }
     slope.show(light(gradient, largest), 28, 28, signed);
     slope.label(
@@ -72,13 +129,13 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
         ? `The gradient, largest entry ${largest.toExponential(1)}`
         : "The gradient: black, zero everywhere",
     );
-    const adversarial = project(signStep(now.image, gradient, now.epsilon), now.image, now.epsilon, true);
     attacked.show(adversarial);
     cost.textContent =
       `Largest entry of the gradient: ${largest ? largest.toExponential(1) : "0"}; ` +
-      `${count} of ${PIXELS} pixels have one that is not zero.`;
+      `${nonzero} of ${PIXELS} pixels have one that is not zero.`;
     asked = { adversarial, factor: now.factor, label, before: Float64Array.from(logits) };
     if (!busy) answer();
+    sweep();
   }
 
   // What the network says to the latest attacked digit; at most one question at a time.
@@ -113,7 +170,7 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     Object.assign(now, values);
     again();
   };
-  const source = digitSource(await NodeLive.digits(), (image, label) => update({ image, label }, refresh));
+  const source = digitSource(digits, (image, label) => update({ image, label }, refresh));
   body.append(
     h(
       "div",
@@ -155,6 +212,8 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     ),
     status,
     cost,
+    strip,
+    count,
   );
   source.choose(0);
   return {
@@ -162,9 +221,9 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       shown = value;
       if (!shown) {
         stop.abort();
-        stale = stale || !found;
+        stale = stale || !found || others.items.length < digits.length;
       } else if (stale) refresh();
-      else if (asked && !busy) answer();
+      else if (found) turn();
     },
   };
 };

@@ -65,7 +65,7 @@ NodeLive.widgets = (function () {
       show(values, width = SIDE, height = SIDE, colour = grey) {
         canvas.width = width;
         canvas.height = height;
-        const context = canvas.getContext("2d"),
+        const context = canvas.getContext("2d", { willReadFrequently: true }),
           pixels = context.createImageData(width, height);
         values.forEach((v, i) => pixels.data.set([...colour(v), 255], 4 * i));
         context.putImageData(pixels, 0, 0);
@@ -82,7 +82,7 @@ NodeLive.widgets = (function () {
   // A slider with its name and value; read() maps the position to what it means, text() says it.
   function slider(name, { min, max, step, value, read = Number, text = String, oninput }) {
     const id = `node-live-${serial++}`,
-      output = h("output", { for: id });
+      output = h("span", { class: "node-live-value", "aria-hidden": "true" });
     const input = h("input", { type: "range", id, min, max, step, value });
     const say = () => {
       output.textContent = text(read(input.value));
@@ -145,7 +145,7 @@ NodeLive.widgets = (function () {
   function networks(value, onchange) {
     return select(
       "Network",
-      NETWORKS.map(([run, text, size]) => [run, `${text} (${size} MB)`]),
+      NETWORKS.map(([run, text, size]) => [run, size > 1 ? `${text} (${size} MB)` : text]),
       value,
       onchange,
     );
