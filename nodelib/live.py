@@ -112,7 +112,8 @@ def digits() -> tuple[dict, bytes]:
     # not by `mnist.load`, whose torchvision takes a second to import
     pixels, labels = (mnist.read_verified(mnist.FILES["test", kind]) for kind in ("images", "labels"))
     pixels, labels = pixels[16:], labels[8:]  # without their headers
-    chosen = sorted(i for k in range(10) for i in [j for j, label in enumerate(labels) if label == k][:DIGITS // 10])
+    of_class = [[i for i, label in enumerate(labels) if label == k] for k in range(10)]
+    chosen = sorted(i for found in of_class for i in found[:DIGITS // 10])
     header = {"labels": [labels[i] for i in chosen], "index": chosen}
     return header, b"".join(pixels[784 * i:784 * (i + 1)] for i in chosen)
 

@@ -170,6 +170,8 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
         `The network says ${a}, ${percent(before[a])}${truth}. ` +
         `Attacked, it says ${b}, ${percent(after[b])}: ` +
         (b === label ? "the attack fails." : a === label ? "the attack succeeds." : "it was wrong before.");
+      await new Promise((resolve) => setTimeout(resolve, 150)); // no film while a slider is dragged
+      if (signal.aborted) return;
       const times = Array.from({ length: FRAMES }, (_, i) => network.t1 * 10 ** (3 * (i / (FRAMES - 1) - 1)));
       const [states, others] = await Promise.all(
         [image, last.adversarial].map((x) => network.trajectory(x, times, { signal })),
