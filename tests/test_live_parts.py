@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 
 import pytest
+import torch
 from book_site import ROOT, chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib import live
+from nodelib import artifacts, configs, live
+from nodelib.odeint import odeint
+from nodelib.paths import runs_dir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")
 pytestmark = pytest.mark.browser
@@ -18,6 +21,10 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>live</titl
 <div class="node-live" data-live="draw"><p>A still picture of an attack.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="dial"><p>A still picture of the dial.</p></div>
+<div style="height: 3000px"></div>
+<div class="node-live" data-live="endtime"><p>A still picture of two states.</p></div>
+<div style="height: 3000px"></div>
+<div class="node-live" data-live="playground"><p>A still picture of a solution.</p></div>
 <script defer src="live/live.js"></script></html>"""
 
 
@@ -212,3 +219,93 @@ def test_only_pages_with_a_part_load_its_script(tmp_path):
     text = (out / "part" / "page.html").read_text()
     for name in ("live.js", "live.css"):
         assert f'"../live/{name}"' in text and (out / "live" / name).exists()
+
+
+def test_the_end_time_slider_shows_what_the_library_computes(visit):
+    page = visit()
+    place = part(page, "endtime")
+    page.wait_for_function("document.querySelector('[data-live=endtime] [data-done]').dataset.done === '2'")
+    time = place.get_by_role("slider", name="Time")
+    image = torch.tensor(list(live.digits()[1][:784])).view(1, 1, 28, 28) / 255
+    for key, t in (("Home", 0.1), ("End", 1000.0)):
+        time.press(key)
+        for side, name in enumerate(configs.PAIR):
+            model = artifacts.load_run(runs_dir() / f"{name}-seed0").load_model()
+            with torch.no_grad():
+                z = model.trajectory(image, [t])[0]
+                f = model.block.func(0.0, z)
+                angle = torch.nn.functional.cosine_similarity(z.flatten(), f.flatten(), 0).acos().rad2deg()
+                score = model.head(z).softmax(1).max()
+            numbers = place.locator(".node-live-numbers").nth(side).locator("td").all_inner_texts()
+            size, speed, direction = (float(text.rstrip("°")) for text in numbers)
+            assert size == pytest.approx(z.norm().item(), rel=0.01)
+            assert speed == pytest.approx(f.norm().item(), rel=0.01)
+            assert direction == pytest.approx(angle.item(), abs=0.5)
+            shown = place.locator(".node-live-bars").nth(side).locator(".node-live-top").inner_text()
+            assert float(shown.rstrip(" %")) == pytest.approx(100 * score.item(), abs=1)
+
+
+def test_normalising_each_frame_hides_that_the_state_grows(visit):
+    page = visit()
+    place = part(page, "endtime")
+    place.get_by_role("slider", name="Time").press("Home")
+    spread = """c => { const v = [...c.getContext('2d').getImageData(0, 0, c.width, c.height).data]
+      .filter((x, i) => i % 4 === 0 && x > 0); return Math.max(...v) - Math.min(...v); }"""
+    state = place.get_by_role("img", name="The state at t = 0.1").first
+    assert state.evaluate(spread) > 200
+    place.get_by_label("Normalise each frame").press("Space")
+    assert state.evaluate(spread) < 20
+
+
+# the same right-hand sides in JavaScript and in torch
+FIELDS = {
+    "spiral": ("([x, y]) => [-0.1 * x ** 3 - 2 * y ** 3, 2 * x ** 3 - 0.1 * y ** 3]",
+               lambda x, y: [-0.1 * x**3 - 2 * y**3, 2 * x**3 - 0.1 * y**3]),
+    "oscillator": ("([x, y]) => [y, 5 * (1 - x * x) * y - x]", lambda x, y: [y, 5 * (1 - x * x) * y - x]),
+}
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
+def test_the_playground_takes_the_steps_of_the_library(visit, field, tolerance):
+    page = visit()
+    part(page, "playground")
+    script, f = FIELDS[field]
+    text = f"""([start, tolerance]) => {{
+      const found = NodeLive.solvePlain(NodeLive.core(), {script}, start, 10, tolerance);
+      return {{y: found.y, nfe: found.nfe, steps: found.steps, rejected: found.rejected}};
+    }}"""
+    found = page.evaluate(text, [[2.0, 0.5], tolerance])
+    start = torch.tensor([2.0, 0.5], dtype=torch.float64)
+    settings = dict(rtol=tolerance, atol=tolerance, params=())
+    solution = odeint(lambda t, y: torch.stack(f(*y)), start, [0.0, 10.0], **settings)
+    assert found["nfe"] == solution.nfe
+    for ours, theirs in ((found["steps"], solution.steps), (found["rejected"], solution.rejected_steps)):
+        assert torch.allclose(torch.tensor(ours).flatten(), torch.tensor(theirs).flatten(), rtol=1e-5)
+    assert torch.allclose(torch.tensor(found["y"], dtype=torch.float64), solution.y[-1], rtol=1e-6, atol=1e-8)
+
+
+def test_the_start_of_the_playground_moves_by_mouse_and_keys(visit):
+    page = visit()
+    place = part(page, "playground")
+    said = place.get_by_role("status").inner_text()
+    field = place.locator(".node-live-field-of-arrows")
+    field.scroll_into_view_if_needed()
+    box = field.bounding_box()
+    ring = place.locator(".node-live-handle circle").last.bounding_box()
+
+    def drag():
+        page.mouse.move(ring["x"] + ring["width"] / 2, ring["y"] + ring["height"] / 2)
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.5 * box["width"], box["y"] + 0.9 * box["height"], steps=5)
+        page.mouse.up()
+
+    moved = after(page, place, drag)
+    assert moved != said
+    across, up = (place.get_by_role("slider", name=name) for name in ("Start, across", "Start, up"))
+    assert abs(float(across.input_value())) <= 1 and float(up.input_value()) == pytest.approx(-80, abs=2)
+    tight = after(page, place, lambda: place.get_by_role("slider", name="Tolerance").press("Home"))
+    steps = [int(text.split()[0]) for text in (moved, tight)]
+    assert steps[1] > 3 * steps[0]
+    assert after(page, place, lambda: up.press("Home")) != tight
+    assert place.locator(".node-live-step-point").count() > steps[0]

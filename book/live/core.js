@@ -66,6 +66,15 @@ NodeLive.core = function () {
     return weights;
   }
 
+  // First step size after Hairer, Norsett and Wanner (1993), section II.4, from the norms of the state and
+  // its derivative; change(h) is that of the derivative's change along a step of Euler's method.
+  function firstStepSize(d0, d1, change) {
+    const h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : (0.01 * d0) / d1,
+      d2 = change(h0) / h0;
+    const h1 = d1 <= 1e-15 && d2 <= 1e-15 ? Math.max(1e-6, h0 * 1e-3) : (0.01 / Math.max(d1, d2)) ** (1 / 5);
+    return Math.min(100 * h0, h1);
+  }
+
   function nextStepSize(h, ratio) {
     if (ratio === 0) return h * 10;
     return h * Math.min(10, Math.max(0.9 / ratio ** 0.2, ratio < 1 ? 1 : 0.2));
@@ -403,22 +412,19 @@ NodeLive.core = function () {
     }
 
     _firstStep(y, k) {
-      const d0 = this._norm(this._view(y), this._view(y)),
-        d1 = this._norm(this._view(k), this._view(y));
-      const h0 = d0 < 1e-5 || d1 < 1e-5 ? 1e-6 : (0.01 * d0) / d1;
       const mark = this.top,
         probe = this._allocate(this.size),
         slope = this._allocate(this.size);
       const from = this._view(y),
         along = this._view(k),
         at = this._view(probe);
-      for (let i = 0; i < this.size; i++) at[i] = from[i] + f32(h0) * along[i];
-      this._evaluate(probe, slope, 0);
-      const d2 = this._norm(this._view(slope), this._view(y), this._view(k)) / h0;
+      const h = firstStepSize(this._norm(from, from), this._norm(along, from), (h0) => {
+        for (let i = 0; i < this.size; i++) at[i] = from[i] + f32(h0) * along[i];
+        this._evaluate(probe, slope, 0);
+        return this._norm(this._view(slope), from, along);
+      });
       this.top = mark;
-      const h1 =
-        d1 <= 1e-15 && d2 <= 1e-15 ? Math.max(1e-6, h0 * 1e-3) : (0.01 / Math.max(d1, d2)) ** (1 / 5);
-      return Math.min(100 * h0, h1);
+      return h;
     }
 
     // States at increasing `times` above 0 from y(0), by the controller of nodelib/odeint.py: the same steps.
@@ -681,5 +687,20 @@ NodeLive.core = function () {
       }
   }
 
-  return { Network, lossCotangent, combine, softmax, argmax, project, signStep, PIXELS, CLASSES };
+  return {
+    Network,
+    A,
+    ERROR,
+    dense,
+    firstStepSize,
+    nextStepSize,
+    lossCotangent,
+    combine,
+    softmax,
+    argmax,
+    project,
+    signStep,
+    PIXELS,
+    CLASSES,
+  };
 };

@@ -44,10 +44,12 @@ NodeLive.widgets = (function () {
 
   // Colours of a value, as [red, green, blue]: grey levels from 0 to 1; or orange above zero and blue below,
   // from -1 to 1.
-  const grey = (v) => Array(3).fill(255 * Math.min(1, Math.max(0, v)));
-  const signed = (v) => {
+  const grey = (v, out, at) => out.fill(255 * Math.min(1, Math.max(0, v)), at, at + 3);
+  const signed = (v, out, at) => {
     const a = Math.min(1, Math.abs(v));
-    return v >= 0 ? [255 * a, 160 * a, 40 * a] : [60 * a, 150 * a, 255 * a];
+    out[at] = (v >= 0 ? 255 : 60) * a;
+    out[at + 1] = (v >= 0 ? 160 : 150) * a;
+    out[at + 2] = (v >= 0 ? 40 : 255) * a;
   };
 
   // A picture of numbers on a black ground, enlarged without smoothing; show(values, width, height, colour).
@@ -67,7 +69,8 @@ NodeLive.widgets = (function () {
         canvas.height = height;
         const context = canvas.getContext("2d", { willReadFrequently: true }),
           pixels = context.createImageData(width, height);
-        values.forEach((v, i) => pixels.data.set([...colour(v), 255], 4 * i));
+        pixels.data.fill(255);
+        for (let i = 0; i < values.length; i++) colour(values[i], pixels.data, 4 * i);
         context.putImageData(pixels, 0, 0);
       },
     };
@@ -142,9 +145,9 @@ NodeLive.widgets = (function () {
     };
   }
 
-  function networks(value, onchange) {
+  function networks(value, onchange, name = "Network") {
     return select(
-      "Network",
+      name,
       NETWORKS.map(([run, text, size]) => [run, size > 1 ? `${text} (${size} MB)` : text]),
       value,
       onchange,
@@ -355,21 +358,25 @@ NodeLive.widgets = (function () {
     const svg = drawing("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "node-live-axis" });
     return {
       element: svg,
-      show({ steps, rejected, nfe }, t1) {
-        const low = Math.log(Math.min(steps[0][1], t1 / 10) / 1.5),
-          high = Math.log(t1);
-        const x = (t) => 14 + (width - 28) * Math.min(1, Math.max(0, (Math.log(t) - low) / (high - low)));
+      show({ steps, rejected, nfe }, t1, scale = "logarithmic") {
+        const linear = scale === "linear",
+          place = linear ? (t) => t : Math.log,
+          [low, high] = [linear ? 0 : Math.log(Math.min(steps[0][1], t1 / 10) / 1.5), place(t1)];
+        const x = (t) => 14 + (width - 28) * Math.min(1, Math.max(0, (place(t) - low) / (high - low)));
+        const decades = Math.floor(high / Math.LN10 + 1e-9) - Math.ceil(low / Math.LN10) + 1;
+        const marks = linear
+          ? [0, 1, 2, 3, 4].map((i) => (i * t1) / 4)
+          : Array.from({ length: decades }, (_, i) => 10 ** (Math.ceil(low / Math.LN10) + i));
         const parts = [
           drawing("line", { x1: 14, x2: width - 14, y1: ground, y2: ground, class: "node-live-line" }),
         ];
-        for (let d = Math.ceil(low / Math.LN10); d <= high / Math.LN10 + 1e-9; d++) {
-          const t = 10 ** d;
+        for (const t of marks) {
           parts.push(
             drawing("line", { x1: x(t), x2: x(t), y1: ground, y2: ground + 5, class: "node-live-line" }),
             drawing(
               "text",
               { x: x(t), y: ground + 20, "text-anchor": "middle" },
-              String(Number(t.toPrecision(1))),
+              String(Number(t.toPrecision(3))),
             ),
           );
         }
@@ -390,7 +397,7 @@ NodeLive.widgets = (function () {
         const many = (n, word) => `${n} ${word}${n === 1 ? "" : "s"}`;
         svg.setAttribute(
           "aria-label",
-          `Time from 0 to ${t1}, logarithmic: ${many(steps.length, "accepted step")}, ` +
+          `Time from 0 to ${t1}, ${scale}: ${many(steps.length, "accepted step")}, ` +
             `${many(rejected.length, "rejected step")}, ${nfe} evaluations of f.`,
         );
         svg.replaceChildren(...parts);
@@ -398,19 +405,24 @@ NodeLive.widgets = (function () {
     };
   }
 
-  // A state, channels last, as a mosaic of its channels; every frame on its own grey scale.
-  function mosaic(state, channels, side) {
-    const across = 2 ** Math.ceil(Math.log2(channels) / 2),
-      down = channels / across;
-    const width = across * (side + 1) - 1,
-      height = down * (side + 1) - 1,
-      values = new Float32Array(width * height);
+  // Smallest and largest entry of a state.
+  function range(state) {
     let low = Infinity,
       high = -Infinity;
     for (const v of state) {
       low = Math.min(low, v);
       high = Math.max(high, v);
     }
+    return [low, high];
+  }
+
+  // A state, channels last, as a mosaic of its channels, grey from `low` to `high`.
+  function mosaic(state, channels, side, [low, high] = range(state)) {
+    const across = 2 ** Math.ceil(Math.log2(channels) / 2),
+      down = channels / across;
+    const width = across * (side + 1) - 1,
+      height = down * (side + 1) - 1,
+      values = new Float32Array(width * height);
     state.forEach((v, i) => {
       const c = i % channels,
         p = Math.floor(i / channels);
@@ -433,6 +445,8 @@ NodeLive.widgets = (function () {
     bars,
     timeAxis,
     mosaic,
+    range,
+    drawing,
     grey,
     signed,
     percent,
