@@ -26,7 +26,7 @@ from nodelib import mnist
 from nodelib.artifacts import Run, load_run, write_atomic
 from nodelib.configs import PAIR, ROWS, RunConfig
 from nodelib.models import group_norm
-from nodelib.native import SOURCE
+from nodelib.native import MINIMAL_TOLERANCE, SOURCE
 from nodelib.paths import runs_dir
 
 FOLDER = Path(__file__).resolve().parents[1] / "book" / "live"
@@ -91,13 +91,14 @@ def weights(run: Run) -> tuple[dict, bytes]:
         content: the numbers of all tensors, one after the other.
 
     Raises:
-        ValueError: not an ODE-net with the post's dynamics, which is all that the pages' kernels know.
+        ValueError: not an ODE-net with the post's dynamics and tolerance, which is all that the pages know.
         ArtifactError: the weights are missing or altered.
     """
     config = RunConfig.from_dict(run.config)
-    if config.architecture != "odenet" or config.leaky or not config.last_norm:
-        raise ValueError(f"{run.path.name} is not an ODE-net with the post's dynamics; the live parts know "
-                         f"no other, choose one of {', '.join(RUNS)}")
+    minimal = min(config.rtol, config.atol) >= MINIMAL_TOLERANCE
+    if config.architecture != "odenet" or config.leaky or not config.last_norm or not minimal:
+        raise ValueError(f"{run.path.name} is not an ODE-net with the post's dynamics and tolerance; the "
+                         f"pages know no other, choose one of {', '.join(RUNS)}")
     model = run.load_model()
     state = {name: value for name, value in sorted(model.state_dict().items()) if value.is_floating_point()}
     header = dict(run=run.path.name, shape=shape_name(config.channels, config.size), channels=config.channels,

@@ -68,6 +68,12 @@ def test_exported_weights_are_the_stored_ones(exported):
             assert torch.equal(part.view(shape), state[key]), key
 
 
+@pytest.mark.parametrize("run", ["resnet-1-seed0", "wide-standard-leaky-seed0", "small-10-tight-seed0"])
+def test_a_network_that_the_pages_do_not_know_is_refused(run):
+    with pytest.raises(ValueError, match=f"{run} is not .* choose one of small-10-seed0"):
+        live.weights(artifacts.load_run(runs_dir() / run))
+
+
 def test_the_digits_are_test_images_of_every_class():
     header, content = live.digits()
     images, labels = mnist.load("test")

@@ -18,6 +18,7 @@ pytestmark = pytest.mark.browser
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>live</title>
 <meta name="viewport" content="width=device-width"><link rel="stylesheet" href="live/live.css">
+<div class="node-live" data-live="hero"><p>A still picture of a digit.</p></div>
 <div class="node-live" data-live="draw"><p>A still picture of an attack.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="dial"><p>A still picture of the dial.</p></div>
@@ -123,7 +124,6 @@ def test_a_digit_drawn_with_a_finger_is_recognised(visit):
         touch.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
 
     assert after(page, place, draw).startswith("The network says 1,")
-    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_every_control_of_the_attack_answers_to_keys(visit):
@@ -221,6 +221,23 @@ def test_only_pages_with_a_part_load_its_script(tmp_path):
         assert f'"../live/{name}"' in text and (out / "live" / name).exists()
 
 
+def test_the_hero_attacks_one_digit_after_the_other(visit):
+    page = visit()
+    place = page.locator("[data-live=hero]")
+    place.locator("[data-done]").wait_for()
+    words = place.locator(".node-live-says")
+    wrong = place.locator(".node-live-wrong")
+    assert words.first.inner_text().startswith("The network says 7,") and wrong.count() == 1
+    body = place.locator("[data-done]").element_handle()
+    done = "([body, n]) => Number(body.dataset.done) === n"
+    place.get_by_role("slider").press("Home")
+    page.wait_for_function(done, arg=[body, 2])
+    assert words.first.inner_text() == words.last.inner_text() and wrong.count() == 0
+    place.get_by_role("button", name="Another digit").press("Enter")
+    page.wait_for_function(done, arg=[body, 3])
+    assert words.first.inner_text().startswith("The network says 2,")
+
+
 def test_the_end_time_slider_shows_what_the_library_computes(visit):
     page = visit()
     place = part(page, "endtime")
@@ -309,3 +326,10 @@ def test_the_start_of_the_playground_moves_by_mouse_and_keys(visit):
     assert steps[1] > 3 * steps[0]
     assert after(page, place, lambda: up.press("Home")) != tight
     assert place.locator(".node-live-step-point").count() > steps[0]
+
+
+def test_no_part_is_wider_than_a_phone(visit):
+    page = visit(viewport={"width": 390, "height": 844}, is_mobile=True)
+    for kind in ("hero", "draw", "dial", "endtime", "playground"):
+        part(page, kind)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, kind

@@ -13,7 +13,6 @@ NodeLive.core = function () {
     STAGES = 7,
     NORMS = 5,
     DOMAIN = 36;
-  const MINIMAL_TOLERANCE = 1e-4; // as in nodelib/native.py
   const MAX_STEPS = 10000;
   const KEPT_BYTES = 128 * 2 ** 20; // activations kept for the reverse; steps beyond are computed again
 
@@ -239,32 +238,25 @@ NodeLive.core = function () {
     _loadDynamics(tensor, header) {
       const c = this.channels,
         k = this.kernel,
-        one = new Float32Array(c).fill(1),
-        zero = new Float32Array(c);
-      this.minimal = Math.min(this.rtol, this.atol) >= MINIMAL_TOLERANCE;
-      const count = (this.minimal ? DOMAIN : 9) * c * c;
+        count = DOMAIN * c * c;
       const pointers = [this._allocate(4 * count), this._allocate(4 * count)];
       for (let l = 0; l < 4; l++) {
         const w = tensor[`block.func.conv${l + 1}.weight`];
         pointers.forEach((pointer, backward) => {
           const out = this._view(pointer + 4 * l * count, count);
-          if (this.minimal) packMinimal(w, c, backward, k.nodelib_columns(), out);
-          else pack(w, c, backward, k.nodelib_block(), k.nodelib_inputs(), out);
+          pack(w, c, backward, k.nodelib_columns(), out);
         });
       }
-      for (const [part, missing] of [
-        ["weight", one],
-        ["bias", zero],
-      ]) {
+      for (const part of ["weight", "bias"]) {
         const all = new Float32Array(NORMS * c);
-        for (let l = 0; l < NORMS; l++) all.set(tensor[`block.func.norm${l}.${part}`] || missing, l * c);
+        for (let l = 0; l < NORMS; l++) all.set(tensor[`block.func.norm${l}.${part}`], l * c);
         pointers.push(this._store(all));
       }
       this.params = this._allocate(6);
       const words = new DataView(this.memory.buffer, this.params);
       pointers.forEach((pointer, i) => words.setUint32(4 * i, pointer, true));
       words.setFloat32(16, header.eps, true);
-      words.setInt32(20, this.minimal ? 1 : 0, true);
+      words.setInt32(20, 1, true); // minimal filtering, as nodelib/native.py has it at these tolerances
       this.evaluation = k.nodelib_kept();
       this.scratch = this._allocate(k.nodelib_scratch());
       this.matrix = this._allocate(STAGES * STAGES);
@@ -660,17 +652,7 @@ NodeLive.core = function () {
     return backward ? w[((i * c + o) * 3 + 2 - ky) * 3 + 2 - kx] : w[((o * c + i) * 3 + ky) * 3 + kx];
   }
 
-  function pack(w, c, backward, block, inputs, out) {
-    let at = 0;
-    for (let ob = 0; ob < c; ob += block)
-      for (let ib = 0; ib < c; ib += inputs)
-        for (let ky = 0; ky < 3; ky++)
-          for (let i = ib; i < ib + inputs; i++)
-            for (let kx = 0; kx < 3; kx++)
-              for (let o = ob; o < ob + block; o++) out[at++] = entry(w, c, backward, o, i, ky, kx);
-  }
-
-  function packMinimal(w, c, backward, columns, out) {
+  function pack(w, c, backward, columns, out) {
     const half = new Float64Array(18);
     for (let o = 0; o < c; o++)
       for (let i = 0; i < c; i++) {
