@@ -21,7 +21,7 @@ NodeLive.widgets = (function () {
   let serial = 0;
 
   const calm = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
-  const percent = (p) => `${(100 * p).toFixed(1)} %`;
+  const percent = (p) => `${(100 * p).toFixed(1)}\u00a0%`;
 
   // An element; properties that start with "on" are listeners, others attributes (undefined: left out).
   function h(tag, properties = {}, ...children) {
