@@ -111,7 +111,7 @@ def weights(run: Run) -> tuple[dict, bytes]:
 def digits() -> tuple[dict, bytes]:
     """The test images that a page offers, `DIGITS // 10` of every class, a byte a pixel, and their labels."""
     # not by `mnist.load`, whose torchvision takes a second to import
-    pixels, labels = (mnist.read_verified(mnist.FILES["test", kind]) for kind in ("images", "labels"))
+    pixels, labels = (mnist.read_verified("test", kind) for kind in ("images", "labels"))
     pixels, labels = pixels[16:], labels[8:]  # without their headers
     of_class = [[i for i, label in enumerate(labels) if label == k] for k in range(10)]
     chosen = sorted(i for found in of_class for i in found[:DIGITS // 10])
