@@ -31,7 +31,7 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
   const clean = picture("The state of the digit"),
     moved = picture("The state of the attacked digit");
   const panels = [
-    panel("As the network sees it", seen.element),
+    panel("The network sees", seen.element),
     panel("What the attack adds", change.element),
     panel("Attacked", attacked.element),
   ];
@@ -222,8 +222,12 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
       "div",
       { class: "node-live-stage" },
       panel("Your digit", source.element).element,
-      h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
-      classes.element,
+      h(
+        "div",
+        { class: "node-live-results" },
+        h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
+        classes.element,
+      ),
     ),
     status,
     busy,

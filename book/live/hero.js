@@ -10,7 +10,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
   let shown = true,
     stale = false,
     stop = new AbortController();
-  const views = ["The digit", "The same, attacked"].map((title) => {
+  const views = ["The digit", "Attacked"].map((title) => {
     const view = picture(title),
       words = h("p", { class: "node-live-says" });
     const { element } = panel(title, view.element);
@@ -67,7 +67,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
         },
         "Another digit",
       ),
-      slider("How far a pixel may move", {
+      slider("Change per pixel", {
         min: 0,
         max: 0.5,
         step: 0.01,
