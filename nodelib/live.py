@@ -50,7 +50,7 @@ def shape_name(channels: int, size: int) -> str:
 def compile_kernel(channels: int, size: int) -> bytes:
     """`native.c` for one shape as a WebAssembly module with 128-bit vectors, for one image at a time.
 
-    Equal bytes on every machine with the version of `ziglang` that pyproject.toml names.
+    The same bytes at every run of the `ziglang` that pyproject.toml names.
 
     Raises:
         ImportError: the package `ziglang` is missing.
