@@ -250,3 +250,15 @@ def test_a_wrong_call_says_what_is_wrong(page, call, fault):
     text = (f"async () => {{ const network = await NodeLive.load('small-10-seed0');"
             f" return ({call}).then(() => '', (e) => e.message); }}")
     assert fault in page.evaluate(text)
+
+
+@pytest.mark.browser
+def test_what_was_cancelled_is_not_delivered(page):
+    text = """async ([run, image]) => {
+      const network = await NodeLive.load(run), stop = new AbortController();
+      const asked = network.classGradients(Float32Array.from(image), {}, {signal: stop.signal});
+      await new Promise((resolve) => setTimeout(resolve, 150));  // it has begun, and takes longer
+      stop.abort();
+      return asked.then(() => "delivered", (error) => error.name);
+    }"""
+    assert page.evaluate(text, ["large-100-seed0", one_image()[0].flatten().tolist()]) == "AbortError"

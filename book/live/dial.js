@@ -31,7 +31,7 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
   const digits = await NodeLive.digits();
   const strip = h("div", { class: "node-live-strip" }),
     count = h("p", { class: "node-live-cost" });
-  let others = { run: null, items: [] }, // test digits that the network gets right
+  let others = { network: null, items: [] }, // test digits that the network gets right
     wanted = false,
     sweeping = false;
 
@@ -45,9 +45,10 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     try {
       found = asked = null;
       if (!network || network.run !== now.run) status.textContent = "Loading the network …";
-      network = await NodeLive.load(now.run);
+      const loaded = await NodeLive.load(now.run);
+      if (signal.aborted) return; // another one was asked for meanwhile
+      network = loaded;
       const result = await network.classGradients(now.image, {}, { signal });
-      if (signal.aborted) return;
       found = { ...result, label: now.label === null ? argmax(result.logits) : now.label };
       digit.show(now.image);
       turn();
@@ -59,8 +60,8 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
 
   // The same for the test digits, whose gradients take a while with the larger networks.
   async function gather(signal) {
-    if (others.run !== network.run) {
-      others = { run: network.run, items: [] };
+    if (others.network !== network) {
+      others = { network, items: [] };
       strip.replaceChildren();
       count.textContent = "";
     }
@@ -68,33 +69,42 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       const { image, label } = digits[i];
       const result = await network.classGradients(image, {}, { signal });
       const view = picture(`Test image ${i + 1}, a ${label}, attacked`);
-      others.items.push({ ...result, image, label, view, right: argmax(result.logits) === label });
+      const right = argmax(result.logits) === label;
+      others.items.push({ ...result, image, label, view, right });
+      if (right) strip.append(view.element);
     }
     sweep();
   }
 
+  // One digit after the other, so that the reader's own is never kept waiting.
   async function sweep() {
     wanted = others.items.length === digits.length;
     if (sweeping) return;
     sweeping = true;
-    while (wanted && shown) {
-      wanted = false;
-      const right = others.items.filter((item) => item.right);
-      strip.replaceChildren(...right.map(({ view }) => view.element));
-      const fooled = await Promise.all(
-        right.map(async (item) => {
+    try {
+      while (wanted && shown) {
+        wanted = false;
+        const { items, network: asking } = others,
+          right = items.filter((item) => item.right);
+        let fooled = 0;
+        for (const item of right) {
           const { adversarial } = attack(item);
           item.view.show(adversarial);
-          const wrong = argmax((await network.logits(adversarial, network.t1)).logits) !== item.label;
+          const { logits } = await asking.logits(adversarial, asking.t1);
+          const wrong = argmax(logits) !== item.label;
           item.view.element.classList.toggle("node-live-broken", wrong);
-          return wrong;
-        }),
-      ).catch(() => []);
-      count.textContent =
-        `Of ${right.length} test digits that the network gets right, the attack succeeds on ` +
-        `${fooled.filter(Boolean).length} (orange frames).`;
+          fooled += wrong;
+        }
+        if (items === others.items)
+          count.textContent =
+            `Of ${right.length} test digits that the network gets right, the attack succeeds on ${fooled} ` +
+            "(orange frames).";
+      }
+    } catch (error) {
+      count.textContent = `The test digits could not be attacked: ${error.message}.`;
+    } finally {
+      sweeping = false;
     }
-    sweeping = false;
   }
 
   // One FGSM step at the present setting of the dial.

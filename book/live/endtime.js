@@ -77,7 +77,6 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
       if (!side.film || side.film.run !== side.run) side.note.textContent = "Loading the network …";
       const network = await NodeLive.load(side.run);
       const found = await network.trajectory(image, times, { signal });
-      if (signal.aborted) return;
       // on one scale: that of the last frame, which for a state that grows is the widest
       side.film = {
         ...found,

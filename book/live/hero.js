@@ -27,7 +27,6 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
     try {
       const clean = await network.logits(image, network.t1, { signal });
       const attacked = await network.fgsm(image, label, { epsilon: now.epsilon }, { signal });
-      if (signal.aborted) return;
       [
         [image, clean],
         [attacked.adversarial, attacked],

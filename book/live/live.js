@@ -155,7 +155,11 @@ globalThis.NodeLive = NodeLive;
         return;
       }
       const id = count++;
-      waiting.set(id, { resolve, reject, onprogress: progress });
+      const finish = (result) => {
+        if (signal && signal.aborted) reject(new DOMException("cancelled", "AbortError"));
+        else resolve(result); // one that was under way when it was cancelled still comes
+      };
+      waiting.set(id, { resolve: finish, reject, onprogress: progress });
       if (signal)
         signal.addEventListener("abort", () => waiting.has(id) && port.postMessage({ cancel: id }), {
           once: true,
