@@ -74,7 +74,7 @@ def load(split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torc
 
 @functools.lru_cache(maxsize=4)
 def _load(split: str, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    contents = {name: _read_verified(root, FILES[split, kind]) for kind in ("images", "labels")
+    contents = {name: read_verified(split, kind, root) for kind in ("images", "labels")
                 for name in [FILES[split, kind].name]}
     # torchvision reads decompressed files below <root>/MNIST/raw and offers no other door
     with tempfile.TemporaryDirectory(prefix="mnist-") as scratch:
@@ -87,8 +87,10 @@ def _load(split: str, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
     return images, dataset.targets.to(torch.int64)
 
 
-def _read_verified(root: Path, file: _File) -> bytes:
-    path = root / f"{file.name}.gz"
+def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
+    """The decompressed bytes of a split's "images" or "labels", with their header; a DataError as in `load`."""
+    file = FILES[split, kind]
+    path = (root or data_dir() / "mnist") / f"{file.name}.gz"
     restore = f"Restore it with `git checkout -- data/mnist/{path.name}`."
     try:
         content = gzip.decompress(path.read_bytes())

@@ -1,0 +1,243 @@
+// The logit dial: multiply the logits, and the cross-entropy's gradient vanishes in single precision, the
+// margin's does not.
+"use strict";
+
+NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsilon = "0.3" }) {
+  const { h, picture, panel, slider, choice, networks, digitSource, bars, signed, percent } =
+    NodeLive.widgets;
+  const { argmax, combine, lossCotangent, project, signStep, softmax, PIXELS } = NodeLive.core();
+  const DEPTH = 45; // decades from 1 down to the smallest single-precision number
+  const now = { run, image: null, label: null, factor: 1, loss: "cross-entropy", epsilon: Number(epsilon) };
+  let shown = true,
+    stale = false,
+    stop = new AbortController(),
+    network = null,
+    found = null,
+    asked = null,
+    busy = false;
+
+  const digit = picture("The digit"),
+    slope = picture("The gradient"),
+    attacked = picture("The attacked digit");
+  const panels = [
+    ["The digit", digit],
+    ["Its gradient", slope],
+    ["After one FGSM step", attacked],
+  ].map(([title, { element }]) => panel(title, element));
+  const classes = bars(["before", "after"]);
+  const status = h("p", { class: "node-live-status", role: "status" }),
+    cost = h("p", { class: "node-live-cost" });
+
+  const digits = await NodeLive.digits();
+  const strip = h("div", { class: "node-live-strip" }),
+    count = h("p", { class: "node-live-cost" });
+  let others = { network: null, items: [] }, // test digits that the network gets right
+    wanted = false,
+    sweeping = false;
+
+  // The ten class gradients of a digit, once; everything else is made of them.
+  async function refresh() {
+    stop.abort();
+    if (!now.image) return;
+    stale = !shown;
+    if (stale) return;
+    const { signal } = (stop = new AbortController());
+    try {
+      found = asked = null;
+      if (!network || network.run !== now.run) status.textContent = "Loading the network …";
+      const loaded = await NodeLive.load(now.run);
+      if (signal.aborted) return; // another one was asked for meanwhile
+      network = loaded;
+      const result = await network.classGradients(now.image, {}, { signal });
+      found = { ...result, label: now.label === null ? argmax(result.logits) : now.label };
+      digit.show(now.image);
+      turn();
+      await gather(signal);
+    } catch (error) {
+      if (error.name !== "AbortError") status.textContent = `The network could not be run: ${error.message}.`;
+    }
+  }
+
+  // The same for the test digits, whose gradients take a while with the larger networks.
+  async function gather(signal) {
+    if (others.network !== network) {
+      others = { network, items: [] };
+      strip.replaceChildren();
+      count.textContent = "";
+    }
+    for (let i = others.items.length; i < digits.length; i++) {
+      const { image, label } = digits[i];
+      const result = await network.classGradients(image, {}, { signal });
+      const view = picture(`Test image ${i + 1}, a ${label}, attacked`);
+      const right = argmax(result.logits) === label;
+      others.items.push({ ...result, image, label, view, right });
+      if (right) strip.append(view.element);
+    }
+    sweep();
+  }
+
+  // One digit after the other, so that the reader's own is never kept waiting.
+  async function sweep() {
+    wanted = others.items.length === digits.length;
+    if (sweeping) return;
+    sweeping = true;
+    try {
+      while (wanted && shown) {
+        wanted = false;
+        const { items, network: asking } = others,
+          right = items.filter((item) => item.right);
+        let fooled = 0;
+        for (const item of right) {
+          const { adversarial } = attack(item);
+          item.view.show(adversarial);
+          const { logits } = await asking.logits(adversarial, asking.t1);
+          const wrong = argmax(logits) !== item.label;
+          item.view.element.classList.toggle("node-live-broken", wrong);
+          fooled += wrong;
+        }
+        if (items === others.items)
+          count.textContent =
+            `Of ${right.length} test digits that the network gets right, the attack succeeds on ${fooled} ` +
+            "(orange frames).";
+      }
+    } catch (error) {
+      count.textContent = `The test digits could not be attacked: ${error.message}.`;
+    } finally {
+      sweeping = false;
+    }
+  }
+
+  // One FGSM step at the present setting of the dial.
+  function attack({ gradients, logits, label, image }) {
+    const gradient = combine(gradients, lossCotangent(logits, label, now.loss, now.factor));
+    return {
+      gradient,
+      adversarial: project(signStep(image, gradient, now.epsilon), image, now.epsilon, true),
+    };
+  }
+
+  // The gradient's own pattern, as bright as the largest entry's place between the smallest single-precision
+  // number and 1.
+  function light(gradient, largest) {
+    const level = largest ? Math.max(0.08, 1 + Math.min(0, Math.log10(largest)) / DEPTH) : 0;
+    return gradient.map((g) => (largest ? level * Math.sign(g) * Math.sqrt(Math.abs(g) / largest) : 0));
+  }
+
+  function turn() {
+    if (!found) return;
+    const { logits, label } = found,
+      { gradient, adversarial } = attack({ ...found, image: now.image });
+    let largest = 0,
+      nonzero = 0;
+    for (const g of gradient) {
+      largest = Math.max(largest, Math.abs(g));
+      nonzero += g !== 0;
+    }
+    slope.show(light(gradient, largest), 28, 28, signed);
+    slope.label(
+      largest
+        ? `The gradient, largest entry ${largest.toExponential(1)}`
+        : "The gradient: black, zero everywhere",
+    );
+    attacked.show(adversarial);
+    cost.textContent =
+      `Largest entry of the gradient: ${largest ? largest.toExponential(1) : "0"}; ` +
+      `${nonzero} of ${PIXELS} pixels have one that is not zero.`;
+    asked = { adversarial, factor: now.factor, label, before: Float64Array.from(logits) };
+    if (!busy) answer();
+    sweep();
+  }
+
+  // What the network says to the latest attacked digit; at most one question at a time.
+  async function answer() {
+    busy = true;
+    while (asked && shown) {
+      const { adversarial, factor, label, before } = asked;
+      asked = null;
+      try {
+        const { logits } = await network.logits(adversarial, network.t1);
+        const scaled = (z) => softmax(Array.from(z, (v) => factor * v)),
+          [p, q] = [scaled(before), scaled(logits)];
+        const [a, b] = [argmax(p), argmax(q)];
+        classes.show(p, q);
+        panels[0].caption.textContent = `The digit: ${a}`;
+        panels[2].caption.textContent = `After one FGSM step: ${b}`;
+        if (asked) continue;
+        status.textContent =
+          `Logits times ${say(factor)}: the network says ${a}, ${percent(p[a])}. Attacked by FGSM on the ` +
+          `${now.loss}, it says ${b}: ` +
+          (b === label ? "the attack fails." : a === label ? "the attack succeeds." : "it was wrong before.");
+        body.dataset.done = String(Number(body.dataset.done || 0) + 1);
+      } catch (error) {
+        status.textContent = `The network could not be run: ${error.message}.`;
+      }
+    }
+    busy = false;
+  }
+
+  const say = (factor) => (factor < 10 ? factor.toFixed(2) : factor.toFixed(0));
+  const update = (values, again = turn) => {
+    Object.assign(now, values);
+    again();
+  };
+  const source = digitSource(digits, (image, label) => update({ image, label }, refresh));
+  body.append(
+    h(
+      "div",
+      { class: "node-live-controls" },
+      slider("Logits times", {
+        min: -1,
+        max: 2,
+        step: 0.01,
+        value: 0,
+        read: (v) => 10 ** v,
+        text: say,
+        oninput: (factor) => update({ factor }),
+      }).element,
+      choice(
+        "Loss of the attack",
+        [
+          ["cross-entropy", "cross-entropy"],
+          ["margin", "margin"],
+        ],
+        now.loss,
+        (loss) => update({ loss }),
+      ).element,
+      slider("Epsilon", {
+        min: 0,
+        max: 0.5,
+        step: 0.01,
+        value: now.epsilon,
+        text: (v) => v.toFixed(2),
+        oninput: (value) => update({ epsilon: value }),
+      }).element,
+      networks(run, (value) => update({ run: value }, refresh)).element,
+    ),
+    h(
+      "div",
+      { class: "node-live-stage" },
+      panel("Your digit", source.element).element,
+      h(
+        "div",
+        { class: "node-live-results" },
+        h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
+        classes.element,
+      ),
+    ),
+    status,
+    cost,
+    strip,
+    count,
+  );
+  source.choose(0);
+  return {
+    visible(value) {
+      shown = value;
+      if (!shown) {
+        stop.abort();
+        stale = stale || !found || others.items.length < digits.length;
+      } else if (stale) refresh();
+      else if (found) turn();
+    },
+  };
+};

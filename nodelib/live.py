@@ -1,0 +1,160 @@
+"""What the book's live parts need: the kernels as WebAssembly, and weights and digits as scripts.
+
+    python -m nodelib.live kernels          compile native.c again into book/live/kernels
+    python -m nodelib.live export FOLDER    all that a page loads, into FOLDER
+
+A page opened from a file may load scripts and nothing else, so binary data travels as base64 inside of
+them: `NodeLive.provide(name, header, data)`. The .wasm files are stored because a reader who builds the book
+need not have their compiler, the package `ziglang`; the other scripts are made from the stored runs whenever
+the book is built.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from nodelib import mnist
+from nodelib.artifacts import Run, load_run, write_atomic
+from nodelib.configs import PAIR, ROWS, RunConfig
+from nodelib.models import group_norm
+from nodelib.native import MINIMAL_TOLERANCE, SOURCE
+from nodelib.paths import runs_dir
+
+FOLDER = Path(__file__).resolve().parents[1] / "book" / "live"
+SHAPES = ((16, 7), (128, 7), (64, 10))  # channels and side of the state: small, large, wide
+RUNS = tuple(f"{name}-seed0" for name in (*ROWS, *PAIR))
+DIGITS = 20  # test images that a page offers, as many of every class
+TARGET = ("-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory")
+FLAGS = ("-O3", "-fno-math-errno", "-nostdlib", "-s", "-Wl,--no-entry")
+FUNCTIONS = ("evaluate", "vjp", "step", "reverse", "scratch", "kept", "block", "columns", "inputs")
+EXPORTS = (*(f"nodelib_{name}" for name in FUNCTIONS), "__heap_base")
+# all that native.c takes from the C library; the compiler turns each into instructions
+HEADERS = {"math.h": "#define sqrtf __builtin_sqrtf\n",
+           "string.h": "#define memcpy __builtin_memcpy\n#define memset __builtin_memset\n"}
+
+
+def shape_name(channels: int, size: int) -> str:
+    """The name of a state's shape, such as "16x7x7"."""
+    return f"{channels}x{size}x{size}"
+
+
+def compile_kernel(channels: int, size: int) -> bytes:
+    """`native.c` for one shape as a WebAssembly module with 128-bit vectors, for one image at a time.
+
+    The same bytes at every run of the `ziglang` that pyproject.toml names.
+
+    Raises:
+        ImportError: the package `ziglang` is missing.
+        subprocess.CalledProcessError: the compiler refuses; its message is in `stderr`.
+    """
+    import ziglang  # noqa: F401
+
+    groups = group_norm(channels).num_groups
+    values = dict(C=channels, H=size, W=size, GROUPS=groups, LAST_NORM=1, LEAKY=0, CHUNK=1)
+    with tempfile.TemporaryDirectory(prefix="nodelib-") as scratch:
+        folder = Path(scratch)
+        for name, text in HEADERS.items():
+            (folder / name).write_text(text)
+        shutil.copy(SOURCE, folder / "native.c")
+        command = [sys.executable, "-m", "ziglang", "cc", *TARGET, *FLAGS,
+                   *(f"-Wl,--export={name}" for name in EXPORTS),
+                   *(f"-D{name}={value}" for name, value in values.items()),
+                   "-I.", "native.c", "-o", "kernel.wasm"]
+        environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": scratch, "ZIG_LOCAL_CACHE_DIR": scratch}
+        subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
+        return (folder / "kernel.wasm").read_bytes()
+
+
+def script(name: str, header: dict, content: bytes) -> bytes:
+    """A script that hands `content` to a page."""
+    data = base64.b64encode(content).decode()
+    return f"NodeLive.provide({json.dumps(name)}, {json.dumps(header)}, {json.dumps(data)});\n".encode()
+
+
+def weights(run: Run) -> tuple[dict, bytes]:
+    """A stored ODE-net's tensors in the order of their names, little-endian float32, and how to read them.
+
+    Half the bits would move the logits of a small network by up to 0.2 % of the largest.
+
+    Returns:
+        header: run; shape; channels, side, t1, rtol, atol, eps; tensors: name and shape of each; sha256: of
+            the stored file.
+        content: the numbers of all tensors, one after the other.
+
+    Raises:
+        ValueError: not an ODE-net with the post's dynamics and tolerance, which is all that the pages know.
+        ArtifactError: the weights are missing or altered.
+    """
+    config = RunConfig.from_dict(run.config)
+    minimal = min(config.rtol, config.atol) >= MINIMAL_TOLERANCE
+    if config.architecture != "odenet" or config.leaky or not config.last_norm or not minimal:
+        raise ValueError(f"{run.path.name} is not an ODE-net with the post's dynamics and tolerance; the "
+                         f"pages know no other, choose one of {', '.join(RUNS)}")
+    model = run.load_model()
+    state = {name: value for name, value in sorted(model.state_dict().items()) if value.is_floating_point()}
+    header = dict(run=run.path.name, shape=shape_name(config.channels, config.size), channels=config.channels,
+                  side=config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol, eps=model.norm.eps,
+                  tensors=[[name, list(value.shape)] for name, value in state.items()],
+                  sha256=run.provenance["weights_sha256"])
+    return header, b"".join(value.numpy().astype("<f4").tobytes() for value in state.values())
+
+
+def digits() -> tuple[dict, bytes]:
+    """The test images that a page offers, `DIGITS // 10` of every class, a byte a pixel, and their labels."""
+    # not by `mnist.load`, whose torchvision takes a second to import
+    pixels, labels = (mnist.read_verified("test", kind) for kind in ("images", "labels"))
+    pixels, labels = pixels[16:], labels[8:]  # without their headers
+    of_class = [[i for i, label in enumerate(labels) if label == k] for k in range(10)]
+    chosen = sorted(i for found in of_class for i in found[:DIGITS // 10])
+    header = {"labels": [labels[i] for i in chosen], "index": chosen}
+    return header, b"".join(pixels[784 * i:784 * (i + 1)] for i in chosen)
+
+
+def export(folder: Path, root: Path | None = None) -> None:
+    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights.
+
+    root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
+    """
+    for source in (*FOLDER.glob("*.js"), *FOLDER.glob("*.css")):
+        write_atomic(folder / source.name, source.read_bytes())
+    for source in FOLDER.glob("kernels/*.wasm"):
+        name = f"kernels/{source.stem}"
+        write_atomic(folder / f"{name}.js", script(name, {}, source.read_bytes()))
+    write_atomic(folder / "digits.js", script("digits", *digits()))
+    for run in RUNS:
+        path = (root or runs_dir()) / run
+        if (path / "config.json").exists():
+            name = f"weights/{run}"
+            write_atomic(folder / f"{name}.js", script(name, *weights(load_run(path))))
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile the kernels, or export what the pages load."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib.live", description=main.__doc__)
+    parser.add_argument("what", choices=("kernels", "export"))
+    parser.add_argument("folder", type=Path, nargs="?", help="where to export to")
+    options = parser.parse_args(arguments)
+    if options.what == "export":
+        if options.folder is None:
+            parser.error("name the folder to export to")
+        export(options.folder)
+        return 0
+    for shape in SHAPES:
+        content = compile_kernel(*shape)
+        path = FOLDER / "kernels" / f"{shape_name(*shape)}.wasm"
+        write_atomic(path, content)
+        print(f"{path.name}: {len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()[:16]}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
