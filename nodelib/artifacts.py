@@ -22,11 +22,12 @@ import os
 import platform
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import filelock
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -38,6 +39,7 @@ from nodelib.configs import RunConfig
 from nodelib.models import ODENet, ResNet, build
 from nodelib.paths import runs_dir
 
+WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")
 
 
@@ -111,6 +113,11 @@ class Run:
             raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again") from None
         return np.unpackbits(bits, count=n).astype(bool)
 
+    def outcome_ids(self) -> set[str]:
+        """Ids of the records whose outcomes are stored."""
+        path = self.path / "outcomes.safetensors"
+        return set(safetensors.numpy.load_file(path)) if path.exists() else set()
+
     def metric(self, record_id: str) -> dict:
         """The record with this id; ArtifactError if there is none."""
         for record in self.metrics:
@@ -165,18 +172,57 @@ def load_run(path: str | Path) -> Run:
     )
 
 
-def still_current(run: Run) -> dict[str, list[dict]]:
-    """The records that a run's folder holds by now, "metrics" and "measurements", for adding others to them.
+def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
+    """Store a record of `metrics.json` and its outcomes beside what the run's folder holds by now.
+
+    It takes the place of a record with the same id, unless that one is on more images.
+
+    Args:
+        correct: per image, whether it was classified correctly, bool, shape (n,).
+
+    Returns:
+        the run as it then is, with what other processes stored meanwhile.
 
     Raises:
-        ArtifactError: its weights are no longer those that were loaded, because it was trained further or again meanwhile;
-            what was measured on the old ones must not pose as the new ones' result.
+        ArtifactError: its weights are no longer those that were loaded, or another process does not stop writing.
     """
-    stored = read_json(run.path / "config.json")["provenance"]["weights_sha256"]
-    if stored != run.provenance["weights_sha256"]:
+    with writing(run.path):
+        run = _as_it_is_now(run)
+        stored = next((r for r in run.metrics if r["id"] == record["id"]), None)
+        if stored is not None and stored["n"] > record["n"] and record["id"] in run.outcome_ids():
+            return run
+        # outcomes first: a record is never without them
+        save_outcomes(run.path / "outcomes.safetensors", record["id"], correct)
+        run = replace(run, metrics=[r for r in run.metrics if r["id"] != record["id"]] + [record])
+        write_json(run.path / "metrics.json", run.metrics)
+    return run
+
+
+def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], bool]) -> Run:
+    """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds by now.
+
+    Returns and raises as `add_metric`.
+    """
+    with writing(run.path):
+        run = _as_it_is_now(run)
+        run = replace(run, measurements=[r for r in run.measurements if not replaces(r)] + records)
+        write_json(run.path / "measurements.json", run.measurements)
+    return run
+
+
+def _as_it_is_now(run: Run) -> Run:
+    """The run with the records its folder holds by now.
+
+    Raises:
+        ArtifactError: it was trained further or again meanwhile; what was measured on the old weights must not pose as
+            the new ones' result.
+    """
+    now = load_run(run.path)
+    stored, measured = now.provenance["weights_sha256"], run.provenance["weights_sha256"]
+    if stored != measured:
         raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being measured "
-                            f"({run.provenance['weights_sha256'][:12]}…); nothing was stored, measure it again")
-    return {name: read_json(path) if (path := run.path / f"{name}.json").exists() else [] for name in ("metrics", "measurements")}
+                            f"({measured[:12]}…); nothing was stored, measure it again")
+    return replace(run, metrics=now.metrics, measurements=now.measurements)
 
 
 def find_runs(root: str | Path | None = None) -> list[Run]:
@@ -287,17 +333,41 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder while writing it, so that two processes cannot train the same run."""
-    import fcntl
+    """Hold a run for as long as it trains, so that two processes cannot train the same one.
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ArtifactError(f"{folder} is being written by another process; wait for it to end") from None
-        try:
-            yield
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                (folder / ".lock").unlink()
+    Who measures it meanwhile is not kept waiting: what the folder stores changes within `writing` alone.
+
+    Raises:
+        ArtifactError: another process trains it.
+    """
+    with _held(folder, "train", 0.0, "is being trained by another process; wait for it to end"):
+        yield
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Hold what a run's folder stores while it is read, changed and written again: for moments only.
+
+    Raises:
+        ArtifactError: another process held it for more than `WRITE_SECONDS`.
+    """
+    with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} s; "
+                                               f"see what hangs there and run the same command again"):
+        yield
+
+
+@contextlib.contextmanager
+def _held(folder: Path, purpose: str, seconds: float, refusal: str) -> Iterator[None]:
+    # beside the folder, which may be deleted to train the run again, and never removed: whoever waits for a file that
+    # is unlinked gets it together with the one who makes it anew
+    path = folder.resolve().parent / f".{folder.resolve().name}.{purpose}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        raise ArtifactError(f"{folder} {refusal}") from None
+    try:
+        yield
+    finally:
+        lock.release()

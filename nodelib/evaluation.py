@@ -187,8 +187,8 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
                  progress: bool | None = None, budget: float | None = None) -> list[dict]:
     """Measure a stored run and add one record per measurement; records it has already are kept.
 
-    A record of the same id on fewer images than asked for is measured again and replaced. Each record is
-    stored as soon as it is measured, so an interrupted evaluation resumes where it stopped. Worst cases
+    A record of the same id on fewer images than asked for, or without outcomes, is measured again and replaced. Each
+    record is stored as soon as it is measured, so an interrupted evaluation resumes where it stopped. Worst cases
     come last, whatever the order, and are computed again whenever the records they combine have changed.
 
     Args:
@@ -202,8 +202,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()
     run = artifacts.load_run(folder)
-    sizes = {r["id"]: r["n"] for r in run.metrics}
-    pending = [m for m in measurements if m.attack != "worst" and sizes.get(m.id, 0) < m.n]
+    pending = [m for m in measurements if m.attack != "worst" and not _measured(run, m)]
     worst = [m for m in measurements if m.attack == "worst"]
     began = time.monotonic()
     commit = artifacts.source_state()["commit"] if pending or worst else None
@@ -212,42 +211,43 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         model, directions, sources = run.load_model(device), {}, {}
         images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
     for m in pending:
-        if next((r["n"] for r in run.metrics if r["id"] == m.id), 0) >= m.n:
-            continue  # asked for twice, and measured meanwhile on as many images
+        if _measured(run, m):
+            continue  # asked for twice, or measured meanwhile by another process
         if budget is not None and time.monotonic() - began > budget:
             break
         if m.source is not None and m.source not in sources:
             sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)
         started = time.monotonic()
-        alive, combines = survivors(run.metrics, run.outcomes, m) if m.drop else (None, None)
+        alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
         source = sources.get(m.source)
         correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
                                 directions=directions)
-        run = _store(run, m, correct, record(
+        run = artifacts.add_metric(run, record(
             m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
             dropped=None if alive is None else int((~alive).sum()),
-            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)))
+            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)), correct)
     for m in worst:
         run = _worst(run, m, where, commit)
     return list(run.metrics)
 
 
+def _whole(run: artifacts.Run) -> list[dict]:
+    """The records that have their outcomes; one that lost them counts as not measured."""
+    ids = run.outcome_ids()
+    return [r for r in run.metrics if r["id"] in ids]
+
+
+def _measured(run: artifacts.Run, m: Measurement) -> bool:
+    return any(r["id"] == m.id and r["n"] >= m.n for r in _whole(run))
+
+
 def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -> artifacts.Run:
-    stored = next((r for r in run.metrics if r["id"] == m.id), None)
+    stored = next((r for r in _whole(run) if r["id"] == m.id), None)
     if stored is not None and stored["n"] > m.n:
         m = dataclasses.replace(m, n=stored["n"])
-    correct, combines = survivors(run.metrics, run.outcomes, m)
+    correct, combines = survivors(_whole(run), run.outcomes, m)
     if not combines:
         return run
     if stored is not None and stored["combines"] == combines and np.array_equal(run.outcomes(m.id), correct):
         return run
-    return _store(run, m, correct, record(m, correct, 0.0, 0.0, where, commit, combines=combines))
-
-
-def _store(run: artifacts.Run, m: Measurement, correct: np.ndarray, new: dict) -> artifacts.Run:
-    """Add the record to what the folder holds by now, in place of one with the same id; the run as it then is."""
-    records = [r for r in artifacts.still_current(run)["metrics"] if r["id"] != m.id] + [new]
-    # outcomes first: a record is never without them
-    artifacts.save_outcomes(run.path / "outcomes.safetensors", m.id, correct)
-    artifacts.write_json(run.path / "metrics.json", records)
-    return dataclasses.replace(run, metrics=records)
+    return artifacts.add_metric(run, record(m, correct, 0.0, 0.0, where, commit, combines=combines), correct)

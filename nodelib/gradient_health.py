@@ -144,9 +144,8 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
     found = health(run.load_model(), *test_subset(count), times, progress)
-    # read again: other measurements may have been written meanwhile
-    others = [r for r in artifacts.still_current(run)["measurements"] if r["name"] not in {m["name"] for m in found}]
-    artifacts.write_json(Path(folder) / "measurements.json", others + found)
+    names = {m["name"] for m in found}
+    artifacts.add_measurements(run, found, lambda r: r["name"] in names)
     return found
 
 

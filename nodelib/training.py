@@ -79,12 +79,12 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     device = resolve_device(device)
     disable_tf32()
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
-    with artifacts.locked(folder):
-        return _train(config, folder, device, budget, checkpoint_seconds, progress)
+    with artifacts.locked(folder), contextlib.ExitStack() as finishing:
+        return _train(config, folder, device, budget, checkpoint_seconds, progress, finishing)
 
 
 def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
-           checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
+           checkpoint_seconds: float, progress: bool | None, finishing: contextlib.ExitStack) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
     images, labels = images[: config.train_images].to(device), labels[: config.train_images].to(device)
@@ -140,6 +140,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 save(step + 1)
                 saved = time.monotonic()
     model.eval()
+    finishing.enter_context(artifacts.writing(folder))  # who measures a shorter run stores nothing between these lines
     if (folder / "config.json").exists():
         # a shorter run lies here, and what was measured of it is not true of these weights; no config, no run:
         # whoever is interrupted here resumes from the checkpoint

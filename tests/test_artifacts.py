@@ -4,6 +4,9 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,3 +156,60 @@ def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
 def test_a_measurement_outside_the_contract_is_found(copy, measurement, message):
     artifacts.write_json(copy / "measurements.json", [measurement])
     assert message in faults(copy)
+
+
+def test_two_processes_that_measure_one_run_lose_none_of_each_others_records(copy):
+    before = artifacts.load_run(copy)
+    program = """
+import sys
+import numpy as np
+from nodelib import artifacts
+me, run = int(sys.argv[1]), artifacts.load_run(sys.argv[2])
+template = dict(run.metrics[0])
+for k in range(20):
+    correct = np.arange(64) % (k + 2) == me
+    artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
+    artifacts.add_measurements(run, [{"name": f"p{me}", "value": k}], lambda r: False)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE, text=True,
+                                  cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    run = artifacts.load_run(copy)
+    names = {f"p{me}-{k}" for me in range(2) for k in range(20)}
+    assert {r["id"] for r in run.metrics} == names | {r["id"] for r in before.metrics}
+    assert all(run.outcomes(r["id"]).sum() == r["correct"] for r in run.metrics)
+    assert sorted((m["name"], m["value"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2) for k in range(20)]
+
+
+def test_a_run_is_never_held_by_two_processes(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with artifacts.locked(tmp_path / "run"):
+        (path,) = tmp_path.rglob("*lock")
+        waiting = path.open("a")  # another process that comes now, and gets the lock when it is free
+    with waiting:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(artifacts.ArtifactError, match="another process"), artifacts.locked(tmp_path / "run"):
+            pass
+
+
+def test_a_run_that_trains_can_be_measured_meanwhile(copy):
+    run = artifacts.load_run(copy)
+    with artifacts.locked(copy):
+        artifacts.add_measurements(run, [{"name": "norm"}], lambda r: False)
+    assert artifacts.load_run(copy).measurements == [{"name": "norm"}]
+
+
+def test_what_was_measured_on_other_weights_is_not_stored(copy):
+    run = artifacts.load_run(copy)
+    change(copy / "config.json", lambda c: c["provenance"].update(weights_sha256="0" * 64))
+    with pytest.raises(artifacts.ArtifactError, match="has other weights by now"):
+        artifacts.add_metric(run, run.metrics[0], run.outcomes(run.metrics[0]["id"]))
+
+
+def test_a_record_on_fewer_images_never_replaces_one_on_more(copy):
+    run = artifacts.load_run(copy)
+    record = run.metric("none-t1")
+    kept = artifacts.add_metric(run, {**record, "n": 8, "correct": 8}, np.ones(8, dtype=bool))
+    assert kept.metric("none-t1") == artifacts.load_run(copy).metric("none-t1") == record
+    assert len(run.outcomes("none-t1")) == record["n"]

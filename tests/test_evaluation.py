@@ -123,6 +123,19 @@ def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
     assert after[-1]["correct"] == records[-1]["correct"]
 
 
+def test_a_record_that_lost_its_outcomes_is_measured_again(tiny_run, tmp_path):
+    import shutil
+
+    import safetensors.numpy
+
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    path, lost = folder / "outcomes.safetensors", tiny_run.metrics[0]
+    safetensors.numpy.save_file({k: v for k, v in safetensors.numpy.load_file(path).items() if k != lost["id"]}, path)
+    evaluation.evaluate_run(folder, [Measurement(lost["t1"], lost["n"])], progress=False)
+    assert artifacts.load_run(folder).outcomes(lost["id"]).tolist() == tiny_run.outcomes(lost["id"]).tolist()
+
+
 def test_a_tighter_tolerance_costs_more_evaluations(small, test_images):
     measurement = Measurement(1.0, 64)
     _, loose = evaluate(small, *test_images, measurement)

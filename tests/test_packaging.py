@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = {"torch", "torchvision", "torchdiffeq", "numpy", "safetensors", "tqdm"}
+TRAINING = {"torch", "torchvision", "torchdiffeq", "numpy", "safetensors", "tqdm", "filelock"}
 
 
 def project() -> dict:

@@ -98,12 +98,12 @@ def test_an_evaluation_keeps_what_another_stored_meanwhile_and_refuses_other_wei
     evaluation.evaluate_run(folder, [Measurement(6.0, 4, label="meanwhile")], progress=False)
     m = Measurement(6.0, 4, label="mine")
     correct = np.ones(4, dtype=bool)
-    evaluation._store(run, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+    artifacts.add_metric(run, evaluation.record(m, correct, 0.0, 0.0, "cpu", None), correct)
     assert {"meanwhile-t6", "mine-t6"} <= {r["id"] for r in artifacts.load_run(folder).metrics}
     before = (folder / "metrics.json").read_bytes()
     other = dataclasses.replace(run, provenance={**run.provenance, "weights_sha256": 64 * "0"})
     with pytest.raises(artifacts.ArtifactError, match="has other weights by now .* nothing was stored, measure it again"):
-        evaluation._store(other, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+        artifacts.add_metric(other, evaluation.record(m, correct, 0.0, 0.0, "cpu", None), correct)
     assert (folder / "metrics.json").read_bytes() == before
 
 

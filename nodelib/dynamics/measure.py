@@ -484,9 +484,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
             measured = test_subset(TEST_IMAGES)
         records = PARTS[part].measure(run.load_model(), *measured, reach)
-        # read again: another measurement may have been stored meanwhile
-        others = [r for r in artifacts.still_current(run)["measurements"] if key(r) not in keys]
-        artifacts.write_json(Path(folder) / "measurements.json", others + records)
+        artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
     return done
