@@ -6,10 +6,12 @@ import argparse
 import importlib
 import os
 import sys
-import time
 from pathlib import Path
 
 from nodelib import configs
+from nodelib.budget import Budget, seconds
+
+OUT_OF_TIME = 3  # exit status where the budget ended before the work did
 
 
 def _names(text: str) -> list[str]:
@@ -25,7 +27,7 @@ def _train(arguments: argparse.Namespace) -> int:
     from nodelib.paths import runs_dir
 
     training.resolve_device(arguments.device)
-    left, began = arguments.budget, time.monotonic()
+    budget = Budget(arguments.budget)
     for name in _names(arguments.run):
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
@@ -33,21 +35,20 @@ def _train(arguments: argparse.Namespace) -> int:
             if (folder / "config.json").exists() and training.stored_prefix(config, folder) is None:
                 training.run(config, arguments.root, evaluate=False)  # raises if it is another config
                 print(f"{config.folder}: stored already")
-                continue
-            budget = None if left is None else max(0.0, left - (time.monotonic() - began))
-            try:
-                run = training.train(config, arguments.root, device=arguments.device, budget=budget)
-            except training.OutOfTime as stop:
-                print(stop)
-                return 3
-            print(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
-            if arguments.evaluate:
-                _evaluate_folder(run.path, arguments.device)
+            else:
+                try:
+                    run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
+                except training.OutOfTime as stop:
+                    print(stop)
+                    return OUT_OF_TIME
+                print(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
+            if arguments.evaluate and not _evaluate_folder(folder, arguments.device, budget.left):
+                return OUT_OF_TIME
     return 0
 
 
-def _evaluate_folder(folder: Path, device: str, protocol: str = "table", images: int | None = None,
-                     budget: float | None = None) -> None:
+def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: str = "table", images: int | None = None) -> bool:
+    """Measure a stored run and print what was asked for; whether all of it is measured by now."""
     from nodelib import artifacts, evaluation, protocols
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
@@ -55,11 +56,16 @@ def _evaluate_folder(folder: Path, device: str, protocol: str = "table", images:
     sources = [f"{name}-seed0" for name in (*configs.ROWS, *configs.PAIR)
                if (folder.parent / f"{name}-seed0" / "config.json").exists()]
     measurements = protocols.get(protocol, config, sources, images)
-    asked = {measurement.id for measurement in measurements}
-    for r in evaluation.evaluate_run(folder, measurements, device=device, budget=budget):
-        if r["id"] in asked:
-            print(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
-                  f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
+    records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=device, budget=budget)}
+    for r in (records[m.id] for m in measurements if m.id in records):
+        print(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
+              f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
+    # a worst case is computed from the others
+    missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
+    if missing:
+        print(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} records are missing; "
+              f"run the same command again to continue")
+    return not missing
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
@@ -76,11 +82,9 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         print(f"no finished run of {', '.join(names)}; train it first with `python -m nodelib train {arguments.run}`",
               file=sys.stderr)
         return 1
-    began = time.monotonic()
-    for run in found:
-        left = None if arguments.budget is None else max(0.0, arguments.budget - (time.monotonic() - began))
-        _evaluate_folder(run.path, arguments.device, arguments.protocol, arguments.images, left)
-    return 0
+    budget = Budget(arguments.budget)
+    whole = [_evaluate_folder(run.path, arguments.device, budget.left, arguments.protocol, arguments.images) for run in found]
+    return 0 if all(whole) else OUT_OF_TIME
 
 
 def _table(arguments: argparse.Namespace) -> int:
@@ -152,9 +156,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds (default: 0)")
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
     train.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    train.add_argument("--budget", type=float, metavar="SECONDS",
+    train.add_argument("--budget", type=seconds, metavar="SECONDS",
                        help="stop cleanly at a checkpoint after so long (exit status 3)")
-    train.add_argument("--evaluate", action="store_true", help="measure each run when it is trained")
+    train.add_argument("--evaluate", action="store_true", help="measure each run on the table when it is trained, and those stored "
+                                                               "already where records are missing")
     common(train)
     evaluate = add("evaluate", _evaluate, "Measure trained runs by a protocol; resumes per record.")
     evaluate.add_argument("run", help=run_help)
@@ -163,7 +168,8 @@ def parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--images", type=int, metavar="N", help="at most so many test images per record")
     evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
     evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    evaluate.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further record after so long")
+    evaluate.add_argument("--budget", type=seconds, metavar="SECONDS",
+                          help="begin no further record after so long (exit status 3)")
     common(evaluate)
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):

@@ -17,6 +17,7 @@ from nodelib import artifacts, mnist
 from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
+from nodelib.budget import Budget
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
@@ -204,7 +205,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     run = artifacts.load_run(folder)
     pending = [m for m in measurements if m.attack != "worst" and not _measured(run, m)]
     worst = [m for m in measurements if m.attack == "worst"]
-    began = time.monotonic()
+    time_left = Budget(budget)
     commit = artifacts.source_state()["commit"] if pending or worst else None
     where = artifacts.describe_device(device)
     if pending:
@@ -213,7 +214,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     for m in pending:
         if _measured(run, m):
             continue  # asked for twice, or measured meanwhile by another process
-        if budget is not None and time.monotonic() - began > budget:
+        if time_left.spent:
             break
         if m.source is not None and m.source not in sources:
             sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)

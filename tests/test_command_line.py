@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from nodelib import artifacts
 from nodelib.__main__ import main
+from nodelib.dynamics import measure
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
 
@@ -46,12 +49,7 @@ def test_evaluating_a_run_that_was_not_trained_says_how_to_train_it(capsys, tmp_
     assert "nodelib train small-10" in capsys.readouterr().err
 
 
-def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys, tmp_path, monkeypatch):
-    from conftest import tiny_config
-
-    from nodelib import configs
-
-    monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
+def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(tiny, capsys, tmp_path):
     command = ["train", "small-10", "--root", str(tmp_path)]
     assert main([*command, "--budget", "0"]) == 3
     assert "run the same command again" in capsys.readouterr().out
@@ -61,9 +59,49 @@ def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys,
     assert "stored already" in capsys.readouterr().out
 
 
-def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
-    import shutil
+@pytest.fixture
+def tiny(monkeypatch):
+    """Every named run is a tiny one, whatever its scale."""
+    from conftest import tiny_config
 
+    from nodelib import configs
+
+    monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
+
+
+def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    assert main(["train", "small-10", "--evaluate", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "stored already" in out
+    measured = artifacts.load_run(tmp_path / tiny_run.path.name).metrics
+    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics] and all(r["id"] in out for r in measured)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-2])
+    line = [command, "small-10", "--root", str(tmp_path), *(["--evaluate"] if command == "train" else [])]
+    assert main([*line, "--budget", "0"]) == 3
+    assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics) - 2
+    assert "2 of 8 records are missing" in capsys.readouterr().out
+    assert main(line) == 0
+    assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
+@pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]), lambda *a: main(["evaluate", "small-10", *a]),
+                                  lambda *a: measure.main(["small-10", *a])], ids=["train", "evaluate", "measure"])
+def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(f"--budget={value}")
+    assert stop.value.code == 2 and "no budget" in capsys.readouterr().err
+
+
+def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -72,8 +110,6 @@ def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_pat
 
 
 def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys):
-    import shutil
-
     assert main(["verify", "--root", str(tiny_run.path.parent), "--sample", "64"]) == 0
     assert "1 runs, 0 faults" in capsys.readouterr().out
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)

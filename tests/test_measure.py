@@ -125,7 +125,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch
 
 def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
-    assert measure.measure_run(stored, count=2, budget=-1.0, report=lines.append) == []
+    assert measure.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
     assert "goes on from here" in lines[0] and measure.pending(artifacts.load_run(stored)) == ("norm", "turning")
 
 

@@ -298,7 +298,7 @@ def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accurac
 
 def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
     before = len(artifacts.load_run(folder).metrics)
-    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=-1)
+    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=0)
     assert [r["id"] for r in after[before:]] == ["worst-t1"]
 
 

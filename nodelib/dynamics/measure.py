@@ -22,6 +22,7 @@ from torch import Tensor
 
 from nodelib import artifacts
 from nodelib.attacks import pgd
+from nodelib.budget import Budget, seconds
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
@@ -470,13 +471,13 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     """
     if unknown := sorted(set(parts) - set(PARTS)):
         raise ValueError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    began, run, done = time.monotonic(), artifacts.load_run(folder), []
+    time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise ValueError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
     for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
-        if budget is not None and started - began > budget:
+        if time_left.spent:
             report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")
             break
         keys = PARTS[part].keys
@@ -499,20 +500,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
     parser.add_argument("--far-images", type=int, default=FAR_IMAGES, help=f"and followed further (default: {FAR_IMAGES})")
     parser.add_argument("--log-time", type=float, default=FAR[-1], help=f"so far in log time (default: {FAR[-1]:g})")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further part after so long")
+    parser.add_argument("--budget", type=seconds, metavar="SECONDS", help="begin no further part after so long")
     parser.add_argument("--again", action="store_true", help="measure also what is stored already")
     parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
                         help="measure only this part, stored already or not; may be given several times")
     options = parser.parse_args(arguments)
     reach = Reach(options.ray_images, options.far_images, options.log_time)
     doubling(reach.last)  # raises before any work
-    began = time.monotonic()
+    budget = Budget(options.budget)
     found = [run for run in artifacts.find_runs() if run.name in options.run]
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
-        left = None if options.budget is None else options.budget - (time.monotonic() - began)
-        measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=left,
+        measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=budget.left,
                     report=lambda line: print(line, flush=True))
     return 0
 
