@@ -10,6 +10,7 @@ from pathlib import Path
 
 from nodelib import configs
 from nodelib.budget import Budget, seconds
+from nodelib.progress import say
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
 
@@ -34,14 +35,14 @@ def _train(arguments: argparse.Namespace) -> int:
             folder = (arguments.root or runs_dir()) / config.folder
             if (folder / "config.json").exists() and training.stored_prefix(config, folder) is None:
                 training.run(config, arguments.root, evaluate=False)  # raises if it is another config
-                print(f"{config.folder}: stored already")
+                say(f"{config.folder}: stored already")
             else:
                 try:
                     run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
                 except training.OutOfTime as stop:
-                    print(stop)
+                    say(str(stop))
                     return OUT_OF_TIME
-                print(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
+                say(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
             if arguments.evaluate and not _evaluate_folder(folder, arguments.device, budget.left):
                 return OUT_OF_TIME
     return 0
@@ -58,13 +59,13 @@ def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: 
     measurements = protocols.get(protocol, config, sources, images)
     records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=device, budget=budget)}
     for r in (records[m.id] for m in measurements if m.id in records):
-        print(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
-              f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
+        say(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
+            f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
     # a worst case is computed from the others
     missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
     if missing:
-        print(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} records are missing; "
-              f"run the same command again to continue")
+        say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} records are missing; "
+            f"run the same command again to continue")
     return not missing
 
 
@@ -113,21 +114,21 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from nodelib.artifacts import find_runs
+    from nodelib.artifacts import ArtifactError, load_run, run_folders
     from nodelib.verification import problems
 
-    runs = find_runs(arguments.root)
-    if not runs:
+    folders, faults = run_folders(arguments.root), 0
+    if not folders:
         print("no finished run found", file=sys.stderr)
         return 1
-    faults = 0
-    for run in runs:
-        found = list(problems(run, arguments.sample))
+    for folder in folders:
+        try:
+            found = list(problems(load_run(folder), arguments.sample))
+        except ArtifactError as error:  # the other runs are checked all the same
+            found = [str(error)]
         faults += len(found)
-        print(f"{run.path.name}: {'ok' if not found else ''}".rstrip(":"))
-        for fault in found:
-            print(f"  {fault}")
-    print(f"{len(runs)} runs, {faults} faults")
+        say("\n  ".join([folder.name, *found] if found else [f"{folder.name}: ok"]))
+    say(f"{len(folders)} runs, {faults} faults")
     return 1 if faults else 0
 
 

@@ -20,6 +20,7 @@ import io
 import json
 import os
 import platform
+import stat
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
@@ -37,7 +38,7 @@ from torch import Tensor
 
 from nodelib.configs import RunConfig
 from nodelib.models import ODENet, ResNet, build
-from nodelib.paths import runs_dir
+from nodelib.paths import PUBLISHED, runs_dir
 
 WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")
@@ -54,7 +55,8 @@ class ForeignCheckpoint(ArtifactError):
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that a reader, a crash or a full disk never meets half of it.
 
-    A temporary file in the same folder, fsync, then `os.replace`: on failure the old file stays.
+    A temporary file in the same folder, fsync, then `os.replace`: on failure the old file stays. The permissions of a
+    file that is there are kept.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +66,7 @@ def write_atomic(path: str | Path, content: bytes) -> None:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -78,11 +80,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
+    """The content of a JSON file; ArtifactError if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing. Restore it with git, or train the run again.") from None
-    except json.JSONDecodeError as error:
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
+    except ValueError as error:  # no JSON, or no text
         raise ArtifactError(f"{path} is not valid JSON ({error}). Restore it with git.") from error
 
 
@@ -108,15 +113,14 @@ class Run:
         n = self.metric(record_id)["n"]
         path = self.path / "outcomes.safetensors"
         try:
-            bits = safetensors.numpy.load_file(path)[record_id]
-        except (FileNotFoundError, KeyError):
+            bits = _read_outcomes(path)[record_id]
+        except KeyError:
             raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again") from None
         return np.unpackbits(bits, count=n).astype(bool)
 
     def outcome_ids(self) -> set[str]:
         """Ids of the records whose outcomes are stored."""
-        path = self.path / "outcomes.safetensors"
-        return set(safetensors.numpy.load_file(path)) if path.exists() else set()
+        return set(_read_outcomes(self.path / "outcomes.safetensors"))
 
     def metric(self, record_id: str) -> dict:
         """The record with this id; ArtifactError if there is none."""
@@ -154,22 +158,32 @@ def load_run(path: str | Path) -> Run:
     """Read a finished run's folder.
 
     Raises:
-        ArtifactError: the folder or one of its files is missing or unreadable.
+        ArtifactError: the folder or one of its files is missing or unreadable, or the folder's name is not that of the
+            config's name and seed.
     """
     path = Path(path)
     stored = read_json(path / "config.json")
-    measurements = path / "measurements.json"
-    metrics = path / "metrics.json"
-    config = stored["config"]
+    try:
+        config, provenance = stored["config"], stored["provenance"]
+        folder, _ = f"{config['name']}-seed{config['seed']}", provenance["weights_sha256"]
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error!r}). Restore it with git.") from error
+    if os.path.basename(os.path.abspath(path)) != folder:
+        raise ArtifactError(f"{path} holds the run {folder}; a run lies in the folder of its own name and seed. Rename the "
+                            f"folder, or restore config.json with git.")
     history = read_history(path / "history.csv")
     if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
         history = {name: column[:RunConfig.from_dict(config).steps] for name, column in history.items()}
-    return Run(
-        name=config["name"], seed=config["seed"], path=path, config=config, provenance=stored["provenance"],
-        history=history,
-        metrics=read_json(metrics) if metrics.exists() else [],
-        measurements=read_json(measurements) if measurements.exists() else [],
-    )
+    return Run(name=config["name"], seed=config["seed"], path=path, config=config, provenance=provenance, history=history,
+               metrics=_read_records(path / "metrics.json", "id"), measurements=_read_records(path / "measurements.json", "name"))
+
+
+def _read_records(path: Path, key: str) -> list[dict]:
+    """The records of a file, none if there is no file; ArtifactError unless it is a list of records, each with its key."""
+    records = read_json(path) if path.exists() else []
+    if not isinstance(records, list) or not all(isinstance(r, dict) and isinstance(r.get(key), str) for r in records):
+        raise ArtifactError(f"{path} is not a list of records, each with its {key}. Restore it with git.")
+    return records
 
 
 def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
@@ -201,13 +215,28 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
 def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], bool]) -> Run:
     """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds by now.
 
-    Returns and raises as `add_metric`.
+    Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would replace one of the
+    same quantity on more images.
     """
+    def quantity(r: dict) -> list:
+        return [r.get(key) for key in ("name", "t1", "label", "images")]
+
     with writing(run.path):
         run = _as_it_is_now(run)
+        for r in records:
+            if r.get("images") != "fooled":  # of those there are as many as there are
+                check_not_fewer(run, r["n"], lambda old: replaces(old) and quantity(old) == quantity(r))
         run = replace(run, measurements=[r for r in run.measurements if not replaces(r)] + records)
         write_json(run.path / "measurements.json", run.measurements)
     return run
+
+
+def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
+    """ArtifactError if one of the run's measurements that `replaces` picks was made on more than n images."""
+    for old in filter(replaces, run.measurements):
+        if old["n"] > n:
+            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few to replace it: measure "
+                                f"on as many at least, or delete those records from measurements.json first")
 
 
 def _as_it_is_now(run: Run) -> Run:
@@ -226,10 +255,24 @@ def _as_it_is_now(run: Run) -> Run:
 
 
 def find_runs(root: str | Path | None = None) -> list[Run]:
-    """All finished runs below `root` (default: `data/runs`), sorted by name and seed."""
+    """All finished runs below `root` (default: `data/runs`), sorted by name and seed.
+
+    Raises:
+        ArtifactError: there is no such folder, or one of the runs is damaged.
+    """
+    return sorted(map(load_run, run_folders(root)), key=lambda run: (run.name, run.seed))
+
+
+def run_folders(root: str | Path | None = None) -> list[Path]:
+    """The folders of the finished runs below `root` (default: `data/runs`), sorted, whatever is in them.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
     root = Path(root) if root is not None else runs_dir()
-    runs = [load_run(path.parent) for path in root.glob("*/config.json")]
-    return sorted(runs, key=lambda run: (run.name, run.seed))
+    if not root.is_dir():
+        raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as {PUBLISHED / 'runs'}")
+    return sorted(path.parent for path in root.glob("*/config.json"))
 
 
 def save_model(path: Path, model: torch.nn.Module) -> str:
@@ -240,9 +283,17 @@ def save_model(path: Path, model: torch.nn.Module) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
+def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
+    """Packed bits by record id, none if there is no file."""
+    try:
+        return safetensors.numpy.load_file(path) if path.exists() else {}
+    except safetensors.SafetensorError as error:
+        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate the run again.") from error
+
+
 def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
     """Add one record's outcomes to the file, replacing an older record of the same id."""
-    stored = safetensors.numpy.load_file(path) if path.exists() else {}
+    stored = _read_outcomes(path)
     stored[record_id] = np.packbits(np.asarray(correct, dtype=bool))
     write_atomic(path, safetensors.numpy.save(dict(sorted(stored.items()))))
 
@@ -278,10 +329,15 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 
 def read_history_rows(path: Path) -> list[dict]:
-    with path.open() as file:
-        rows = list(csv.DictReader(file))
+    """The training history, one dictionary per step; ArtifactError if a row is none."""
     integers = {"step", "epoch", "images"}
-    return [{key: int(value) if key in integers else float(value) for key, value in row.items()} for row in rows]
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = [{key: int(row[key]) if key in integers else float(row[key]) for key in HISTORY_COLUMNS}
+                    for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ArtifactError(f"{path} is not a history of training ({error!r}). Restore it with git.") from error
+    return rows
 
 
 def read_history(path: Path) -> dict[str, np.ndarray]:

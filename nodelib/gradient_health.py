@@ -27,7 +27,7 @@ from nodelib.evaluation import at_tolerance, test_subset
 from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.models import ODENet
-from nodelib.progress import Progress
+from nodelib.progress import Progress, say
 from nodelib.protocols import diagnostic_images
 
 METHODS: dict[str, tuple[str, float]] = {
@@ -160,7 +160,7 @@ def main(arguments: list[str] | None = None) -> int:
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
-        print(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
+        say(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
     return 0
 
 

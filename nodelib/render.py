@@ -398,7 +398,7 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         try:
             if options.tidy:
-                write_atomic(path, tidy_text(path).encode())
+                write_atomic(path.resolve(), tidy_text(path).encode())
                 continue
             if options.list:
                 page = prepare(path.resolve(), parameters)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nodelib import artifacts, mnist
 from nodelib.configs import CONTINUES, AttackConfig, RunConfig
 from nodelib.models import ODENet, ResNet, build, count_parameters
-from nodelib.paths import runs_dir
+from nodelib.paths import check_scratch, runs_dir
 from nodelib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
@@ -79,6 +79,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     device = resolve_device(device)
     disable_tf32()
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    check_scratch(config.scale, folder.parent)
     with artifacts.locked(folder), contextlib.ExitStack() as finishing:
         return _train(config, folder, device, budget, checkpoint_seconds, progress, finishing)
 

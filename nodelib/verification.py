@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -41,8 +42,8 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     try:
         config = RunConfig.from_dict(run.config)
         model = run.load_model()
-    except (artifacts.ArtifactError, ValueError, RuntimeError) as error:
-        yield str(error)
+    except (artifacts.ArtifactError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        yield f"the network cannot be built: {error}"
         return
     parameters = count_parameters(build(config))
     if run.provenance.get("parameters") != parameters:
@@ -60,13 +61,14 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
             yield f"measurement {m.get('name')}: missing or of the wrong type: {', '.join(wrong)}"
         elif m["name"] not in MEASUREMENTS:
             yield f"measurement {m['name']} is none of nodelib.claims.MEASUREMENTS"
-    readable = True
+    if (own := evaluation.Measurement(config.test_t1, sample).id) not in ids:
+        yield f"metrics.json has no record {own}, the clean accuracy at the run's own end time"
+    sound = []
     for r in run.metrics:
-        for fault in _record_problems(run, r):
-            readable = readable and "wrong type" not in fault
-            yield fault
-    if readable:
-        yield from _recomputed(run, config, model, sample, tolerance)
+        faults = list(_record_problems(run, r))
+        yield from faults
+        sound += [] if faults else [r]
+    yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample, tolerance)
 
 
 def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
@@ -113,12 +115,8 @@ def recomputable(run: artifacts.Run, config: RunConfig) -> list[dict]:
 
 
 def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, tolerance: float) -> Iterator[str]:
-    records = recomputable(run, config)
     own = evaluation.Measurement(config.test_t1, sample).id
-    if own not in {r["id"] for r in records}:
-        yield f"metrics.json has no record {own}, the clean accuracy at the run's own end time"
-        return
-    for stated in records:
+    for stated in recomputable(run, config):
         n, batch = min(sample, stated["n"]), stated["batch"]
         if n > batch:
             n = batch if stated["attack"] != "none" else n - n % batch  # whole batches: their images share draws and step sizes

@@ -106,6 +106,40 @@ def test_broken_json_is_named(copy):
         artifacts.load_run(copy)
 
 
+@pytest.mark.parametrize("file, content", [
+    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.json", b"{}"), ("metrics.json", b"[1]"),
+    ("metrics.json", b'[{"t1": 1.0}]'), ("measurements.json", b"[[]]"), ("history.csv", b"step,loss\n0,1\n"),
+    ("history.csv", b"\xff\xfe"), ("history.csv", ",".join(artifacts.HISTORY_COLUMNS).encode() + b"\n0,0,0,much"),
+])
+def test_a_damaged_file_is_named(copy, file, content):
+    (copy / file).write_bytes(content)
+    with pytest.raises(artifacts.ArtifactError, match=file):
+        artifacts.load_run(copy)
+
+
+def test_damaged_outcomes_are_named(copy):
+    path = copy / "outcomes.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(artifacts.ArtifactError, match="outcomes.safetensors is damaged"):
+        artifacts.load_run(copy).outcomes("none-t1")
+    assert "outcomes.safetensors is damaged" in faults(copy)
+
+
+@pytest.mark.parametrize("rename", ["small-10-seed1", "small-100-seed0", "copy"])
+def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monkeypatch):
+    monkeypatch.chdir(copy)
+    assert artifacts.load_run(".").name == "small-10"
+    shutil.copytree(copy, copy.with_name(rename))
+    with pytest.raises(artifacts.ArtifactError, match=f"{rename} holds the run small-10-seed0"):
+        artifacts.find_runs(copy.parent)
+
+
+def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(artifacts.ArtifactError, match="there is no folder"):
+        artifacts.find_runs(tmp_path / "runs")
+    assert artifacts.find_runs(tmp_path) == []
+
+
 def test_a_record_or_outcome_that_is_not_there_is_named(tiny_run):
     with pytest.raises(artifacts.ArtifactError, match="no record 'fgsm-t3'; it has none-t1"):
         tiny_run.metric("fgsm-t3")
@@ -118,6 +152,16 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         artifacts.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["file.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
+    path = tmp_path / "file.json"
+    artifacts.write_json(path, 1)
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o600)
+    artifacts.write_json(path, 2)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_not_a_number_never_reaches_a_json_file(tmp_path):
@@ -169,7 +213,7 @@ template = dict(run.metrics[0])
 for k in range(20):
     correct = np.arange(64) % (k + 2) == me
     artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
-    artifacts.add_measurements(run, [{"name": f"p{me}", "value": k}], lambda r: False)
+    artifacts.add_measurements(run, [{"name": f"p{me}", "value": k, "n": 1}], lambda r: False)
 """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE, text=True,
                                   cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
@@ -196,8 +240,8 @@ def test_a_run_is_never_held_by_two_processes(tmp_path):
 def test_a_run_that_trains_can_be_measured_meanwhile(copy):
     run = artifacts.load_run(copy)
     with artifacts.locked(copy):
-        artifacts.add_measurements(run, [{"name": "norm"}], lambda r: False)
-    assert artifacts.load_run(copy).measurements == [{"name": "norm"}]
+        artifacts.add_measurements(run, [{"name": "norm", "n": 1}], lambda r: False)
+    assert artifacts.load_run(copy).measurements == [{"name": "norm", "n": 1}]
 
 
 def test_what_was_measured_on_other_weights_is_not_stored(copy):

@@ -118,6 +118,55 @@ def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys)
     assert "is altered" in capsys.readouterr().out
 
 
+def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    bad = tmp_path / "large-10-seed0"
+    bad.mkdir()
+    (bad / "config.json").write_text("{")
+    assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
+    out = capsys.readouterr().out
+    assert "config.json is not valid JSON" in out and "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
+
+
+@pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
+def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
+    names = ["small-10"] if command == "evaluate" else []
+    assert main([command, *names, "--root", str(tmp_path / "nothing")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["table", "claims"])
+def test_a_run_that_cannot_be_read_stops_the_table_and_is_named(command, tmp_path, capsys):
+    (tmp_path / "small-10-seed3").mkdir()
+    (tmp_path / "small-10-seed3" / "config.json").write_text("{")
+    assert main([command, "--root", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert "small-10-seed3/config.json" in error and out == ""
+
+
+def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
+    from nodelib import mnist, paths
+
+    monkeypatch.delenv("NODELIB_DATA", raising=False)
+    monkeypatch.setattr(mnist, "load", lambda *a: pytest.fail("it began to train"))
+    before = sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir())
+    for root in ([], ["--root", str(paths.PUBLISHED / "runs")]):
+        assert main(["train", "small-10", "--seed", "5", "--scale", "smoke", "--evaluate", *root]) == 2
+        assert "--root" in capsys.readouterr().err
+    assert sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir()) == before
+
+
+def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
+    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib import configs, progress; "
+               "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': tiny_config(name=name, seed=seed); "
+               f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', '--root', {str(tmp_path)!r}]))")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                               cwd=artifacts.__file__.rsplit("/", 2)[0])
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0), ("small-10", 1)]
+
+
 def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):
     assert main(["table", "--root", str(tmp_path)]) == 0
     text = capsys.readouterr().out

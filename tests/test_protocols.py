@@ -245,13 +245,16 @@ def test_a_record_on_fewer_images_is_measured_again_and_a_larger_one_kept(folder
 
 
 def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(folder):
-    shutil.copytree(folder, folder.parent / "small-100-seed0")
+    source = folder.parent / "small-100-seed0"
+    shutil.copytree(folder, source)
+    stored = artifacts.read_json(source / "config.json")
+    artifacts.write_json(source / "config.json", {**stored, "config": {**stored["config"], "name": "small-100"}})
     (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
                                            ["small-10-seed0", "small-100-seed0"]))
     records = evaluation.evaluate_run(folder, [m, dataclasses.replace(m, attack="pgd", source=None, label="own")], progress=False)
     transfer, own = records[-2:]
     assert transfer["source"] == "small-100-seed0" and transfer["settings"]["t1"] == 1.0
-    assert transfer["correct"] == own["correct"]  # the source is a copy of this very network
+    assert transfer["correct"] == own["correct"]  # the source has the weights of this very network
 
 
 def test_the_rules_find_the_records_of_every_protocol(folder):

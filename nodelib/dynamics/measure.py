@@ -34,6 +34,7 @@ from nodelib.evaluation import test_subset
 from nodelib.measurement import TEST_IMAGES, median_interval
 from nodelib.models import ODEFunc, ODENet
 from nodelib.odeint import odeint
+from nodelib.progress import say
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
@@ -484,6 +485,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         measured = (images, labels)
         if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
             measured = test_subset(TEST_IMAGES)
+        artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)
         artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
@@ -513,7 +515,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
         measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=budget.left,
-                    report=lambda line: print(line, flush=True))
+                    report=say)
     return 0
 
 
