@@ -13,11 +13,11 @@ from tqdm import tqdm
 LINE_SECONDS = 10.0  # between plain lines
 
 
-def say(line: str, file: TextIO | None = None) -> None:
+def say(line: str, file: TextIO | None = None, end: str = "\n") -> None:
     """Print a line at once, by default to stdout. Where its reader, such as `head`, has seen enough, work goes on silently."""
     file = sys.stdout if file is None else file
     try:
-        print(line, file=file, flush=True)
+        print(line, file=file, end=end, flush=True)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 

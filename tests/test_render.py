@@ -182,6 +182,78 @@ def test_parameters_reach_the_code_and_the_smoke_scale_never_the_book(chapter, t
     assert not path.with_suffix(".ipynb").exists()
 
 
+@pytest.mark.parametrize("parameters, message", [
+    ({"scale": "zzz"}, "scale is 'zzz'"), ({"scale": "smoke"}, "must not replace a published one"),
+    ({"steps": 4}, "with another steps than the chapter's own"),
+])
+def test_what_a_parameter_changes_is_not_published(chapter, tmp_path, monkeypatch, parameters, message):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
+    path = chapter("print(scale, steps)")
+    with pytest.raises(ValueError, match=message):
+        render.render(path, parameters=parameters)
+    (name, value), = parameters.items()
+    assert render.main([str(path), "-p", name, str(value)]) == 1
+    assert not path.with_suffix(".ipynb").exists()
+
+
+def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
+    path = chapter("print(scale, steps)")
+    monkeypatch.setenv("NODELIB_DATA", str(render.ROOT / "data"))
+    with pytest.raises(ValueError, match="must not write to the published data"):
+        render.render(path, out=tmp_path / "scratch", parameters={"scale": "smoke"})
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
+    assert "smoke 3" in render.render(path, out=tmp_path / "scratch", parameters={"scale": "smoke"}).path.read_text()
+
+
+DRAW = "from nodelib.book import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
+
+
+def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
+    out = tmp_path / "out"
+    render.render(chapter(DRAW % b"old"), out=out)
+    assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
+    for fault in ("raise KeyError('lost')", f"print({str(render.ROOT)!r})"):
+        with pytest.raises(RenderError):
+            render.render(chapter(DRAW % b"new" + fault), out=out)
+    assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
+    render.render(chapter(DRAW % b"new"), out=out)
+    assert [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()] == [("a-figure.gif", b"new")]
+
+
+def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chapter, tmp_path, monkeypatch):
+    import papermill
+
+    for value in (None, str(render.BOOK / "figures")):
+        monkeypatch.delenv("NODELIB_FIGURES", raising=False)
+        if value is not None:
+            monkeypatch.setenv("NODELIB_FIGURES", value)
+        notebook = jupytext.read(chapter("from nodelib.book import figure_path\nprint(figure_path('a-figure.gif').parent)"))
+        folders = {}
+        for scale in ("full", "smoke"):
+            done = papermill.execute_notebook(notebook, None, {"scale": scale}, kernel_name="python3", progress_bar=False)
+            folders[scale] = {o.name: o.text.strip() for o in done.cells[-1].outputs}
+        assert Path(folders["full"]["stdout"]) == render.BOOK / "figures" and "stderr" not in folders["full"]
+        assert render.BOOK not in Path(folders["smoke"]["stdout"]).parents
+        assert folders["smoke"]["stdout"] in folders["smoke"]["stderr"]
+
+
+def test_progress_of_a_notebook_is_shown_while_it_executes(chapter, monkeypatch, capsys):
+    monkeypatch.setattr(render, "ALIVE_SECONDS", 0.05)
+    render.render(chapter("import sys, time\nprint('step 1 of 2', file=sys.stderr, flush=True)\ntime.sleep(0.3)"))
+    error = capsys.readouterr().err
+    assert error.index("step 1 of 2") < error.rindex("executing for")
+
+
+def test_the_page_of_another_seed_has_a_name_and_figures_of_its_own(tmp_path):
+    page = render.prepare(render.TEMPLATE, {"run": "small-10", "seed": 1})
+    text = "\n".join(cell.source for cell in page.cells)
+    assert "# The run small-10-seed1" in text
+    assert render.shown_figures(text) == ["../figures/run-small-10-seed1-training.svg"]
+    assert render._target(render.TEMPLATE, tmp_path, {"run": "small-10", "seed": 1}).name == "small-10-seed1.ipynb"
+    with pytest.raises(ValueError, match="must not replace a published one"):
+        render.render(render.TEMPLATE, parameters={"run": "small-10", "seed": 1})
+
+
 def test_a_parameters_cell_that_computes_is_an_error(chapter):
     path = chapter("1")
     path.write_text(path.read_text().replace("steps = 3", "steps = 1 + 2"))
