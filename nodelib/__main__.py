@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 from pathlib import Path
 
-from nodelib import configs
+from nodelib import command, configs
 from nodelib.budget import Budget, seconds
+from nodelib.errors import InputError
 from nodelib.progress import say
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
@@ -115,8 +115,11 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 def _verify(arguments: argparse.Namespace) -> int:
     from nodelib.artifacts import ArtifactError, load_run, run_folders
+    from nodelib.measurement import TEST_IMAGES
     from nodelib.verification import problems
 
+    if not 1 <= arguments.sample <= TEST_IMAGES:
+        raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
     folders, faults = run_folders(arguments.root), 0
     if not folders:
         print("no finished run found", file=sys.stderr)
@@ -141,15 +144,16 @@ def _forward(module: str):
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     main = argparse.ArgumentParser(prog="python -m nodelib", description="Train, attack and judge ODE-nets on MNIST.")
+    main.add_argument("--debug", action="store_true", help="show the traceback of an error; may stand anywhere")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, function, text: str) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, help=text, description=text)
-        command.set_defaults(function=function)
-        return command
+        added = commands.add_parser(name, help=text, description=text)
+        added.set_defaults(function=function)
+        return added
 
-    def common(command: argparse.ArgumentParser) -> None:
-        command.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
+    def common(parser: argparse.ArgumentParser) -> None:
+        parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
 
     run_help = f"a run, a comma-separated list, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
     train = add("train", _train, "Train runs that are not stored yet; resume those that were interrupted.")
@@ -174,43 +178,31 @@ def parser() -> argparse.ArgumentParser:
     common(evaluate)
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):
-        command = add(name, function, text)
-        command.add_argument("--markdown", action="store_true", help="as a Markdown table")
-        common(command)
-        command.add_argument("--write", type=Path, metavar="FILE",
+        printed = add(name, function, text)
+        printed.add_argument("--markdown", action="store_true", help="as a Markdown table")
+        common(printed)
+        printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
     verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     common(verify)
     for name, module, text in (("render", "nodelib.render", "Execute chapters and run pages into notebooks."),
                                ("bench", "nodelib.bench", "Measure training steps against other solvers.")):
-        command = commands.add_parser(name, help=text, add_help=False)
-        command.set_defaults(function=_forward(module))
+        commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))
     return main
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a command; returns the exit status (2: invalid arguments, said in one line)."""
-    known, rest = parser().parse_known_args(argv)
+def _main(arguments: list[str]) -> int:
+    known, rest = parser().parse_known_args(arguments)
     if rest and known.command not in ("render", "bench"):
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     known.rest = rest
-    from nodelib.artifacts import ArtifactError
-    from nodelib.mnist import DataError
+    return known.function(known)
 
-    try:
-        status = known.function(known)
-        sys.stdout.flush()
-        return status
-    except BrokenPipeError:  # the reader, such as `head`, has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except (ValueError, ArtifactError, DataError, ImportError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("interrupted; what was done is stored", file=sys.stderr)
-        return 130
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; returns the exit status, see `nodelib.command.call`."""
+    return command.call(_main, arguments)
 
 
 if __name__ == "__main__":

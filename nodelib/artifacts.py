@@ -37,6 +37,7 @@ import torch
 from torch import Tensor
 
 from nodelib.configs import RunConfig
+from nodelib.errors import NodelibError
 from nodelib.models import ODENet, ResNet, build
 from nodelib.paths import PUBLISHED, runs_dir
 
@@ -44,7 +45,7 @@ WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write ta
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")
 
 
-class ArtifactError(RuntimeError):
+class ArtifactError(NodelibError, RuntimeError):
     """A run's folder is missing a file, or a file is damaged or does not fit its config."""
 
 

@@ -6,6 +6,8 @@ import argparse
 import math
 import time
 
+from nodelib.errors import InputError
+
 
 class Budget:
     """Seconds that may pass from now on.
@@ -14,12 +16,12 @@ class Budget:
         seconds: 0 or more, or None for no limit.
 
     Raises:
-        ValueError: the number is negative or not finite.
+        InputError: the number is negative or not finite.
     """
 
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
-            raise ValueError(f"the budget is {seconds} seconds; it must be a finite number of at least 0, or left out")
+            raise InputError(f"the budget is {seconds} seconds; it must be a finite number of at least 0, or left out")
         self._seconds, self._began = seconds, time.monotonic()
 
     @property

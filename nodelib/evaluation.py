@@ -18,6 +18,7 @@ from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
 from nodelib.budget import Budget
+from nodelib.errors import InputError, NodelibError
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
@@ -25,10 +26,18 @@ from nodelib.models import ODEBlock, ODENet, ResNet
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors
 
-__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "at_tolerance", "attack", "evaluate", "evaluate_run", "record",
-           "test_order", "test_subset", "wilson"]
+__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "NonFiniteLogits", "at_tolerance",
+           "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset", "wilson"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
+
+
+class NonFiniteLogits(NodelibError, ValueError):
+    """A network's logits are NaN or infinite."""
+
+
+class MeasurementError(NodelibError, RuntimeError):
+    """A record of a run cannot be measured; what was measured before it is stored."""
 
 
 def test_order() -> np.ndarray:
@@ -43,9 +52,9 @@ test_order.__test__ = False  # not a test, whatever pytest thinks of the name
 
 
 def test_subset(n: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the first n of `test_order()`; ValueError unless n is from 1 to 10,000."""
+    """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
     if not 1 <= n <= TEST_IMAGES or int(n) != n:
-        raise ValueError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the test set")
+        raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the test set")
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]
@@ -176,7 +185,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             with torch.no_grad():
                 logits = model(x, m.t1)
             if not torch.isfinite(logits).all():
-                raise ValueError(f"the model's logits are not finite at t1 = {m.t1:g}; check its weights")
+                raise NonFiniteLogits(f"the model's logits are not finite at t1 = {m.t1:g}; check its weights")
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
             bar.advance()
@@ -197,6 +206,10 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
 
     Returns:
         all records of the run.
+
+    Raises:
+        MeasurementError: a solve or an attack failed for a known reason.
+        ArtifactError: the run is damaged, or was trained further meanwhile.
     """
     from nodelib.training import disable_tf32, resolve_device
 
@@ -221,8 +234,11 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         started = time.monotonic()
         alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
         source = sources.get(m.source)
-        correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
-                                directions=directions)
+        try:
+            correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
+                                    directions=directions)
+        except NodelibError as error:
+            raise MeasurementError(f"{folder.name}: {m.id} cannot be measured: {error}") from error
         run = artifacts.add_metric(run, record(
             m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
             dropped=None if alive is None else int((~alive).sum()),

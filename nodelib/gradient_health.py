@@ -19,10 +19,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts
+from nodelib import artifacts, command
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.errors import InputError
 from nodelib.evaluation import at_tolerance, test_subset
 from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
@@ -139,7 +140,7 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     run = artifacts.load_run(folder)
     config = RunConfig.from_dict(run.config)
     if config.architecture != "odenet":
-        raise ValueError(f"{run.name} is a {config.architecture}; gradient health is about the solver's gradients and needs "
+        raise InputError(f"{run.name} is a {config.architecture}; gradient health is about the solver's gradients and needs "
                          f"an ODE-net")
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
@@ -165,4 +166,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.call(main))

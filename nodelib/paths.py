@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nodelib.errors import InputError
+
 PUBLISHED = Path(__file__).resolve().parents[1] / "data"  # wherever NODELIB_DATA points
 
 
@@ -20,7 +22,7 @@ def runs_dir() -> Path:
 
 
 def check_scratch(scale: str, root: Path) -> None:
-    """ValueError if a run at smoke scale would enter the published `data/runs` of the repository."""
+    """InputError if a run at smoke scale would enter the published `data/runs` of the repository."""
     if scale != "full" and root.resolve() == PUBLISHED / "runs":
-        raise ValueError(f"a run at scale {scale!r} must not lie among the published ones in {PUBLISHED / 'runs'}: give another "
+        raise InputError(f"a run at scale {scale!r} must not lie among the published ones in {PUBLISHED / 'runs'}: give another "
                          f"root (--root), or set the environment variable NODELIB_DATA to a scratch copy of {PUBLISHED}")

@@ -9,6 +9,7 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.configs import ROWS, TABLE_T1, RunConfig
+from nodelib.errors import InputError
 from nodelib.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.tolerance import measurements as tolerance_measurements
 
@@ -263,9 +264,9 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int |
         images: cap on the number of images of every measurement, 1 to 10,000.
     """
     if name != "all" and name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
+        raise InputError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
     if images is not None and not 1 <= images <= TEST_IMAGES:
-        raise ValueError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
+        raise InputError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
     result = []
     for each in PROTOCOLS if name == "all" else (name,):
         result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)

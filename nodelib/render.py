@@ -49,8 +49,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nodelib import command
 from nodelib.artifacts import write_atomic
 from nodelib.configs import NAMES, SCALES
+from nodelib.errors import InputError, NodelibError
 from nodelib.paths import PUBLISHED, data_dir
 from nodelib.progress import say
 
@@ -63,7 +65,7 @@ ALIVE_SECONDS = 30.0  # between two lines that say that a notebook still execute
 _SENTINEL = "nodelib: every cell has run"
 
 
-class RenderError(RuntimeError):
+class RenderError(NodelibError, RuntimeError):
     """A chapter could not be executed or published; the notebook that was there is untouched."""
 
 
@@ -92,22 +94,22 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
             what a page of the book is for.
 
     Raises:
-        ValueError: unknown scale or parameter, parameters without `out`, or smoke scale on the published data.
+        InputError: unknown scale or parameter, parameters without `out`, or smoke scale on the published data.
         RenderError: a cell failed, the kernel died, or the result is not fit to publish.
     """
     chapter = Path(chapter).resolve()
     parameters = {"scale": scale, **(parameters or {})}
     scale = parameters["scale"]
     if scale not in SCALES:
-        raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
+        raise InputError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
     if scale == "full":
         del parameters["scale"]
     notebook = prepare(chapter, parameters)
     if out is None and (other := sorted(set(parameters) - ({"run"} if chapter == TEMPLATE else set()))):
-        raise ValueError(f"with another {other[0]} than the chapter's own a notebook must not replace a published one: name a folder "
+        raise InputError(f"with another {other[0]} than the chapter's own a notebook must not replace a published one: name a folder "
                          f"for it (--out)")
     if scale != "full" and data_dir().resolve() == PUBLISHED:
-        raise ValueError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: "
+        raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: "
                          "set the environment variable NODELIB_DATA to a scratch copy of it")
     target = _target(chapter, out, parameters)
     if not force and out is None and not _changed(notebook, target):
@@ -130,7 +132,7 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
     notebook = jupytext.read(chapter)
     known, position = _parameters_cell(notebook, chapter)
     if unknown := sorted(set(parameters) - set(known)):
-        raise ValueError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
+        raise InputError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
                          f"it has {', '.join(map(repr, sorted(known))) or 'none'}")
     values = {**known, **parameters}
     if "run" in values:
@@ -463,7 +465,7 @@ def main(arguments: list[str] | None = None) -> int:
                 say(f"{label}: {'changed' if stale else 'up to date'}")
                 continue
             done = render(path, options.force, options.scale, options.out, parameters)
-        except (RenderError, ValueError) as error:
+        except NodelibError as error:
             failures += 1
             say(f"{label}: {error}", sys.stderr)
             continue
@@ -473,4 +475,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.call(main))

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from nodelib import artifacts, mnist
 from nodelib.configs import CONTINUES, AttackConfig, RunConfig
+from nodelib.errors import InputError, NodelibError
 from nodelib.models import ODENet, ResNet, build, count_parameters
 from nodelib.paths import check_scratch, runs_dir
 from nodelib.progress import Progress
@@ -32,14 +33,18 @@ class OutOfTime(RuntimeError):
     """The time budget ended before the run did; its checkpoint is stored and training can go on."""
 
 
+class DivergedError(NodelibError, FloatingPointError):
+    """The loss or its gradient is no longer finite; the last checkpoint is intact."""
+
+
 def resolve_device(device: str | torch.device = "cpu") -> torch.device:
-    """A usable torch device; ValueError with the way out if there is no such device here."""
+    """A usable torch device; InputError with the way out if there is no such device here."""
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
+        raise InputError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
+        raise InputError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
     return resolved
 
 
@@ -73,7 +78,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
         OutOfTime: the budget ended first; call again to continue.
         ArtifactError: the folder is being written by another process, or holds a damaged checkpoint or a finished
             run that the config does not prolong.
-        FloatingPointError: the loss or its gradient is not finite.
+        DivergedError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
     device = resolve_device(device)
@@ -233,7 +238,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
                                       ("gradient's norm", slope, f"shorten the end time, over which it grows, or lower the "
                                                                  f"learning rate ({config.learning_rate:g})")):
         if not math.isfinite(number):
-            raise FloatingPointError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = {t1:g}); "
+            raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = {t1:g}); "
                                      f"the last checkpoint is intact, {way_out}")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)

@@ -6,9 +6,11 @@ import sys
 
 import pytest
 
-from nodelib import artifacts
+from nodelib import artifacts, evaluation, training
 from nodelib.__main__ import main
+from nodelib.attacks import AttackError
 from nodelib.dynamics import measure
+from nodelib.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
 
@@ -29,6 +31,29 @@ def test_the_module_lists_its_commands():
         assert f"    {command} " in done.stdout
 
 
+@pytest.mark.parametrize("error", [IntegrationError("too small", 1.0, 1e-9, 3.0), AttackError("left the ball"),
+                                   training.DivergedError("the loss is nan"), ValueError("a bug"), ImportError("a bug")])
+def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, tiny, tiny_run, tmp_path, monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise error
+
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    monkeypatch.setattr(training, "_step", fail)
+    known = isinstance(error, NodelibError)
+    for command in (["evaluate", "small-10"], ["train", "small-10", "--seed", "1"]):
+        command += ["--root", str(tmp_path)]
+        if known:
+            assert main(command) == 2
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert said.startswith("error: ") and str(error) in said
+            command.append("--debug")
+        with pytest.raises((type(error), evaluation.MeasurementError)):
+            main(command)
+        capsys.readouterr()
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["train", "small-11"], "unknown run 'small-11'; the known runs are small-10"),
     (["train", "small-10", "--device", "cuda"], "use --device cpu"),
@@ -36,6 +61,8 @@ def test_the_module_lists_its_commands():
     (["evaluate", "nothing"], "unknown run 'nothing'"),
     (["evaluate", "small-10", "--protocol", "weak"], "unknown protocol 'weak'; the known protocols are table, strong"),
     (["evaluate", "small-10", "--images", "0"], "images is 0"),
+    (["verify", "--sample", "0"], "sample is 0"),
+    (["table", "--write", "nothing.md"], "nothing.md; name one that holds the marks"),
 ])
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp_path):
     assert main([*arguments, "--root", str(tmp_path)]) == 2

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib import artifacts
+from nodelib import artifacts, command
 from nodelib.attacks import pgd
 from nodelib.budget import Budget, seconds
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
@@ -30,6 +30,7 @@ from nodelib.dynamics.motion import path_turning, settling_time, velocities
 from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
+from nodelib.errors import InputError
 from nodelib.evaluation import test_subset
 from nodelib.measurement import TEST_IMAGES, median_interval
 from nodelib.models import ODEFunc, ODENet
@@ -191,7 +192,7 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     images, labels = images[chosen], labels[chosen]
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
     if len(labels[:half].unique()) < 2:
-        raise ValueError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must hold both, so give "
+        raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must hold both, so give "
                          f"more images")
     whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
                        for part in images.split(BATCH)], 1)
@@ -258,7 +259,7 @@ def doubling(last: float) -> tuple[float, ...]:
         ValueError: the last is below 10.
     """
     if not last >= LOG_TIME:
-        raise ValueError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give more, such as 80")
+        raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give more, such as 80")
     times = [LOG_TIME]
     while times[-1] < last:
         times.append(min(2 * times[-1], float(last)))
@@ -325,7 +326,7 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     shows.
     """
     if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
-        raise ValueError(f"no image of the classes {absent}; {len(labels)} images are too few, every class needs one")
+        raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class needs one")
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
     records, found = [], []
@@ -471,10 +472,10 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         the parts measured now.
     """
     if unknown := sorted(set(parts) - set(PARTS)):
-        raise ValueError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+        raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
-        raise ValueError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
+        raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
     for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
@@ -520,4 +521,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.call(main))
