@@ -5,17 +5,19 @@ beside it is what papermill made of it, with all outputs, and what Jupyter Book 
 a function of the text half and of the declared inputs: executing an unchanged chapter again on the same
 machine changes no byte of it.
 
-**Front matter.** Below the usual `jupytext` and `kernelspec` entries a chapter says what it reads:
+**Front matter.** Below the usual `jupytext` and `kernelspec` entries a chapter says which data it reads:
 
     nodelib:
       inputs:                     # files, folders or globs, relative to the repository root
         - data/seed.json
-        - data/runs/small-10-seed*
+        - data/runs/{rows,small-10-tight}-seed*/metrics.json
 
-A chapter counts as changed when its text, one of these inputs, or a parameter differs from what the
-notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
-does not exist. The library's source is not an input by itself, because then every commit would execute
-the whole book; list a module where a chapter should follow it, or use `force`.
+In braces stand names of runs or of their groups, rows, pair and controls. A run's `config.json` holds the hash of
+its weights and changes with them. Which files of the library a chapter depends on is not declared: its imports are
+followed (`nodelib.dependencies`).
+
+A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from what the
+notebook records, when the notebook's cells are not the text's, or when a figure that the text shows does not exist.
 
 **Parameters.** A chapter with code has one cell tagged `parameters` which assigns literals only, at
 least `scale = "full"`. Other values are put in a cell of their own after it, and an unknown name is an
@@ -51,7 +53,8 @@ from typing import Any, NamedTuple
 
 from nodelib import command
 from nodelib.artifacts import write_atomic
-from nodelib.configs import NAMES, SCALES
+from nodelib.configs import CONTROLS, NAMES, PAIR, ROWS, SCALES
+from nodelib.dependencies import source_files
 from nodelib.errors import InputError, NodelibError
 from nodelib.paths import PUBLISHED, data_dir
 from nodelib.progress import say
@@ -148,9 +151,36 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
         notebook.cells.insert(position + 1, cell)
     _set_ids(notebook)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)  # describes the text half alone
-    declared = notebook.metadata.get("nodelib", {}).get("inputs", [])
-    notebook.metadata[RECORD] = {"digest": _digest(notebook, [_fill(i, values) for i in declared])}
+    declared = [_fill(i, values) for i in _declared(notebook, chapter)]
+    notebook.metadata[RECORD] = {"digest": _digest(notebook, [*_input_files(declared), *_sources(notebook, chapter)])}
     return notebook
+
+
+def _declared(notebook: Any, chapter: Path) -> list[str]:
+    """The inputs of the front matter; RenderError unless they are paths inside the repository, none of them of the library."""
+    inputs = notebook.metadata.get("nodelib", {}).get("inputs", [])
+    if not isinstance(inputs, list):
+        raise RenderError(f"{chapter.name}: inputs is {inputs!r}; it must be a list, such as [{inputs}]")
+    for declared in inputs:
+        parts = Path(declared).parts if isinstance(declared, str) else ()
+        if not parts or Path(declared).is_absolute() or ".." in parts:
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; it must be a path relative to the repository root, "
+                              f"such as data/seed.json")
+        if parts[0] == "nodelib":
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; which source files a chapter depends on is found from "
+                              f"its imports")
+    return inputs
+
+
+def _sources(notebook: Any, chapter: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of the library's files that the code of a chapter depends on."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    code = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)  # commands of IPython
+    try:
+        files = source_files(code)
+    except SyntaxError as error:
+        raise RenderError(f"{chapter.name}: the code is no Python ({error})") from error
+    return ((str(path.relative_to(ROOT)), path) for path in files)
 
 
 def _page(parameters: dict[str, Any]) -> str:
@@ -188,29 +218,47 @@ def _set_ids(notebook: Any) -> None:
         cell.id = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
 
-def _digest(notebook: Any, inputs: list[str]) -> str:
-    """SHA-256 over the cells and over the content of the declared inputs."""
+def _digest(notebook: Any, files: list[tuple[str, Path]]) -> str:
+    """SHA-256 over the cells and over names and content of the files that a chapter depends on."""
     digest = hashlib.sha256()
     for cell in notebook.cells:
         digest.update(json.dumps([cell.cell_type, cell.source, cell.metadata], sort_keys=True).encode())
-    for name, path in _input_files(inputs):
+    for name, path in files:
         digest.update(f"\n{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
-    for declared in sorted(inputs):
-        base = data_dir().parent if declared.startswith("data/") and data_dir().name == "data" else ROOT
-        found = sorted(glob.glob(str(base / declared)))
-        if not found and not glob.has_magic(declared):
+    """Name, relative to the repository root, and path of every file that is declared, once."""
+    found: dict[str, Path] = {}
+    for declared in (each for pattern in inputs for each in _runs_named(pattern)):
+        in_data = declared.startswith("data/")
+        base, below = (data_dir(), declared.removeprefix("data/")) if in_data else (ROOT, declared)
+        tops = [base / name for name in glob.glob(below, root_dir=base)]
+        if not tops and not glob.has_magic(declared) and not declared.startswith("data/runs/"):  # a run may come later
             raise RenderError(f"the declared input {declared} does not exist below {base}")
-        for top in map(Path, found):
-            files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
-            for path in files:
-                hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(base).parts)
+        for top in tops:
+            for path in (p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]:
+                name = path.relative_to(base)
+                hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
                 unfinished = (path.parent / "checkpoint.safetensors").exists()  # a run that trains just now
                 if not hidden and not unfinished:
-                    yield str(path.relative_to(base)), path
+                    found["data/" + name.as_posix() if in_data else name.as_posix()] = path
+    yield from sorted(found.items())
+
+
+def _runs_named(pattern: str) -> list[str]:
+    """A pattern without braces for every run that stands in its braces, by its name or its group's."""
+    before, brace, rest = pattern.partition("{")
+    if not brace:
+        return [pattern]
+    inside, _, after = rest.partition("}")
+    groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS}
+    names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are {', '.join(NAMES)}, and their "
+                          f"groups {', '.join(groups)}")
+    return [before + name + after for name in names]
 
 
 def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -> Path:

@@ -128,6 +128,59 @@ def test_a_changed_input_executes_the_chapter_again(chapter, tmp_path, monkeypat
     assert render.render(path).executed
 
 
+def test_a_changed_module_executes_the_chapters_that_import_it(chapter, tmp_path, monkeypatch):
+    module = tmp_path / "nodelib" / "used.py"
+    module.parent.mkdir()
+    module.write_text("x = 1")
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    monkeypatch.setattr(render, "source_files", lambda code: [module] if "used" in code else [])
+    digests = {}
+    for text in ("x = 1", "x = 2"):
+        module.write_text(text)
+        for name in ("used", "other"):
+            digests[name, text] = render.prepare(chapter(f"from nodelib import {name}"), {}).metadata[render.RECORD]["digest"]
+    assert digests["used", "x = 1"] != digests["used", "x = 2"] and digests["other", "x = 1"] == digests["other", "x = 2"]
+
+
+def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
+    render.prepare(chapter("%matplotlib inline\nif True:\n    !ls\nfrom nodelib import book"), {})
+    with pytest.raises(RenderError, match="is no Python"):
+        render.prepare(chapter("from nodelib import"), {})
+
+
+@pytest.mark.parametrize("inputs, message", [
+    ("inputs: data/seed.json", "must be a list"), ("inputs: {data: seed.json}", "must be a list"), ("inputs: ['']", "is no input"),
+    ("inputs: [/data]", "is no input"), ("inputs: [../data]", "is no input"), ("inputs: [.]", "is no input"), ("inputs: [3]", "is no input"),
+    ("inputs: [nodelib/table.py]", "found from its imports"), ("inputs: ['data/runs/{small-11}-seed0']", "names the run 'small-11'"),
+])
+def test_inputs_that_are_not_paths_of_data_are_refused(chapter, inputs, message):
+    path = chapter("1")
+    path.write_text(path.read_text().replace("inputs: []", inputs))
+    with pytest.raises(RenderError, match=message):
+        render.prepare(path, {})
+
+
+def test_runs_are_declared_by_name_or_group_and_a_folder_of_any_name_may_hold_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "elsewhere"))
+    for run in ("small-10-seed0", "small-10-seed1", "large-100-seed0", "resnet-6-seed0"):
+        (tmp_path / "elsewhere" / "runs" / run).mkdir(parents=True)
+        (tmp_path / "elsewhere" / "runs" / run / "metrics.json").write_text("[]")
+
+    def names(*declared):
+        return [name.split("/")[2] for name, _ in render._input_files(list(declared))]
+
+    assert names("data/runs/{rows}-seed0") == ["large-100-seed0", "small-10-seed0"]
+    assert names("data/runs/{resnet-6,small-10}-seed*/*.json", "data/runs/small-10-seed0") == [
+        "resnet-6-seed0", "small-10-seed0", "small-10-seed1"]
+
+
+@pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
+def test_every_declared_input_of_the_book_is_there(path):
+    for declared in render._declared(jupytext.read(path), path):
+        for pattern in render._runs_named(render._fill(declared, {"run": "small-10", "seed": 0})):
+            assert list(render._input_files([pattern])) or pattern.startswith("data/runs/"), pattern
+
+
 def test_a_missing_figure_executes_the_chapter_again(chapter):
     path = chapter("1 + 1", text="\n```{figure} figures/missing.svg\n:alt: nothing\n\nNothing.\n```\n")
     assert [render.render(path).executed, render.render(path).executed] == [True, True]
