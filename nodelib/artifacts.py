@@ -18,6 +18,7 @@ import csv
 import hashlib
 import io
 import json
+import math
 import os
 import platform
 import stat
@@ -83,13 +84,24 @@ def write_json(path: str | Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The content of a JSON file; ArtifactError if it is missing or no JSON."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
     except FileNotFoundError:
         raise ArtifactError(f"{path} is missing. Restore it with git, or train the run again.") from None
     except OSError as error:
         raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no JSON, or no text
         raise ArtifactError(f"{path} is not valid JSON ({error}). Restore it with git.") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def not_finite(value: Any) -> bool:
+    """Whether a NaN or an infinite number is anywhere in a value as JSON holds it."""
+    if isinstance(value, (dict, list, tuple)):
+        return any(map(not_finite, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, float) and not math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -117,6 +129,9 @@ class Run:
             bits = _read_outcomes(path)[record_id]
         except KeyError:
             raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again") from None
+        if 8 * len(bits) < n:
+            raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record {record_id!r} on {n}; evaluate the "
+                                f"run again")
         return np.unpackbits(bits, count=n).astype(bool)
 
     def outcome_ids(self) -> set[str]:
@@ -199,8 +214,10 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         the run as it then is, with what other processes stored meanwhile.
 
     Raises:
-        ArtifactError: its weights are no longer those that were loaded, or another process does not stop writing.
+        ArtifactError: a number is not finite, the weights are no longer those that were loaded, or another process does not
+            stop writing.
     """
+    _check_finite(run, [record], "id")
     with writing(run.path):
         run = _as_it_is_now(run)
         stored = next((r for r in run.metrics if r["id"] == record["id"]), None)
@@ -217,8 +234,10 @@ def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], b
     """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds by now.
 
     Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would replace one of the
-    same quantity on more images.
+    same quantity on more images, or if one would be there twice.
     """
+    _check_finite(run, records, "name")
+
     def quantity(r: dict) -> list:
         return [r.get(key) for key in ("name", "t1", "label", "images")]
 
@@ -228,8 +247,26 @@ def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], b
             if r.get("images") != "fooled":  # of those there are as many as there are
                 check_not_fewer(run, r["n"], lambda old: replaces(old) and quantity(old) == quantity(r))
         run = replace(run, measurements=[r for r in run.measurements if not replaces(r)] + records)
+        if twice := [r for r in doubled(run.measurements) if r in records]:
+            raise ArtifactError(f"{run.path}: {twice[0]['name']} would be stored twice; nothing was stored")
         write_json(run.path / "measurements.json", run.measurements)
     return run
+
+
+def _check_finite(run: Run, records: list[dict], key: str) -> None:
+    if wrong := [r[key] for r in records if not_finite(r)]:
+        raise ArtifactError(f"{run.path}: {wrong[0]} is not finite; nothing was stored, see what is wrong with the network")
+
+
+def doubled(measurements: list[dict]) -> list[dict]:
+    """Measurements that are there before: of the same quantity in the same settings, but for the interval of the value."""
+    seen, found = set(), []
+    for r in measurements:
+        settings = {key: value for key, value in (r.get("settings") or {}).items() if key not in ("low", "high")}
+        key = json.dumps([[r.get(name) for name in ("name", "t1", "label", "images", "statistic")], settings], sort_keys=True)
+        found += [r] if key in seen else []
+        seen.add(key)
+    return found
 
 
 def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
@@ -320,7 +357,9 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
 
 
 def write_history(path: Path, rows: list[dict]) -> None:
-    """Write the training history as CSV with the columns `HISTORY_COLUMNS`."""
+    """Write the training history as CSV with the columns `HISTORY_COLUMNS`; ArtifactError unless its steps rise."""
+    if any(later["step"] <= earlier["step"] for earlier, later in zip(rows, rows[1:])):
+        raise ArtifactError(f"the steps of the history for {path} do not rise; it was not written")
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()

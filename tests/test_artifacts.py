@@ -59,6 +59,12 @@ def test_missing_weights_are_named(copy):
     (lambda m: m[0].pop("pooling"), "missing or of the wrong type: pooling"),
     (lambda m: m[0].update(n="64"), "wrong type: n"),
     (lambda m: m.append(m[0]), "an id twice"),
+    (lambda m: m[0].update(t1=2.0), "its t1 is 2"),
+    (lambda m: next(r for r in m if r["attack"] == "fgsm").update(epsilon=0.1), "its epsilon is 0.1"),
+    (lambda m: m[0].update(epsilon=0.3), "its epsilon is 0.3"),
+    (lambda m: m[0].update(n=0), "of 0 images"),
+    (lambda m: m[0].update(correct=65), "65 of 64 images"),
+    (lambda m: m[0].update(n=6400, accuracy=m[0]["correct"] / 6400), "holds outcomes of 64 images at most"),
     (lambda m: m.__delitem__(0), "no record none-t1"),
 ])
 def test_a_record_that_does_not_add_up_is_found(copy, function, message):
@@ -115,6 +121,51 @@ def test_a_damaged_file_is_named(copy, file, content):
     (copy / file).write_bytes(content)
     with pytest.raises(artifacts.ArtifactError, match=file):
         artifacts.load_run(copy)
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "measurements.json"])
+def test_a_number_that_is_not_finite_is_found_and_never_written(copy, file):
+    run = artifacts.load_run(copy)
+    before = (copy / "metrics.json").read_bytes()
+    with pytest.raises(artifacts.ArtifactError, match="is not finite; nothing was stored"):
+        artifacts.add_metric(run, {**run.metrics[0], "nfe": float("nan")}, run.outcomes(run.metrics[0]["id"]))
+    with pytest.raises(artifacts.ArtifactError, match="norm is not finite"):
+        artifacts.add_measurements(run, [measurement(settings={"low": float("-inf")})], lambda r: False)
+    assert (copy / "metrics.json").read_bytes() == before and not (copy / "measurements.json").exists()
+    wrong = [{**run.metrics[0], "nfe": float("nan")}] if file == "metrics.json" else [measurement(value=float("nan"))]
+    (copy / file).write_text(json.dumps(wrong))
+    with pytest.raises(artifacts.ArtifactError, match=f"{file} is not valid JSON .NaN"):
+        artifacts.load_run(copy)
+    (copy / file).write_text((copy / file).read_text().replace("NaN", "1e999"))
+    assert "not finite" in faults(copy)
+
+
+def measurement(**changes) -> dict:
+    return {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 1.0, "n": 5, "settings": {},
+            **changes}
+
+
+def test_a_measurement_that_is_there_twice_is_found_and_never_written(copy):
+    run, twice = artifacts.load_run(copy), [measurement(settings={"part": "whole", "low": 0.5}), measurement(settings={"part": "whole"}, value=2.0)]
+    with pytest.raises(artifacts.ArtifactError, match="norm would be stored twice"):
+        artifacts.add_measurements(run, twice, lambda r: False)
+    artifacts.add_measurements(run, [twice[0], measurement(settings={"part": "centred"})], lambda r: False)
+    assert faults(copy) == ""
+    artifacts.write_json(copy / "measurements.json", twice)
+    assert faults(copy) == "measurements.json holds norm at t1 = 1.0 (all) twice"
+
+
+def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
+    path = copy / "history.csv"
+    head, *lines = path.read_text().splitlines()
+    rows = artifacts.read_history_rows(path)
+    with pytest.raises(artifacts.ArtifactError, match="do not rise"):
+        artifacts.write_history(path, rows[::-1])
+    assert artifacts.read_history_rows(path) == rows
+    path.write_text("\n".join([head, *lines[::-1]]) + "\n")
+    assert "the column step does not rise" in faults(copy) and "the column seconds does not rise" in faults(copy)
+    path.write_text("\n".join([head, *lines[:-1], lines[-1].replace(f"{rows[-1]['loss']:.6g}", "nan")]) + "\n")
+    assert faults(copy) == "history.csv: the column loss is not finite"
 
 
 def test_damaged_outcomes_are_named(copy):
@@ -213,7 +264,7 @@ template = dict(run.metrics[0])
 for k in range(20):
     correct = np.arange(64) % (k + 2) == me
     artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
-    artifacts.add_measurements(run, [{"name": f"p{me}", "value": k, "n": 1}], lambda r: False)
+    artifacts.add_measurements(run, [{"name": f"p{me}", "t1": k, "n": 1}], lambda r: False)
 """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE, text=True,
                                   cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
@@ -223,7 +274,7 @@ for k in range(20):
     names = {f"p{me}-{k}" for me in range(2) for k in range(20)}
     assert {r["id"] for r in run.metrics} == names | {r["id"] for r in before.metrics}
     assert all(run.outcomes(r["id"]).sum() == r["correct"] for r in run.metrics)
-    assert sorted((m["name"], m["value"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2) for k in range(20)]
+    assert sorted((m["name"], m["t1"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2) for k in range(20)]
 
 
 def test_a_run_is_never_held_by_two_processes(tmp_path):
