@@ -42,13 +42,15 @@ def _train(arguments: argparse.Namespace) -> int:
                 except training.OutOfTime as stop:
                     say(str(stop))
                     return OUT_OF_TIME
-                say(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in {run.path}")
+                say(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
+                    f"{run.path}")
             if arguments.evaluate and not _evaluate_folder(folder, arguments.device, budget.left):
                 return OUT_OF_TIME
     return 0
 
 
-def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: str = "table", images: int | None = None) -> bool:
+def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: str = "table",
+                     images: int | None = None) -> bool:
     """Measure a stored run and print what was asked for; whether all of it is measured by now."""
     from nodelib import artifacts, evaluation, protocols
 
@@ -57,14 +59,16 @@ def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: 
     sources = [f"{name}-seed0" for name in (*configs.ROWS, *configs.PAIR)
                if (folder.parent / f"{name}-seed0" / "config.json").exists()]
     measurements = protocols.get(protocol, config, sources, images)
-    records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=device, budget=budget)}
+    records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=device,
+                                                           budget=budget)}
     for r in (records[m.id] for m in measurements if m.id in records):
         say(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
             f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
     # a worst case is computed from the others
     missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
     if missing:
-        say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} records are missing; "
+        say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} "
+            f"records are missing; "
             f"run the same command again to continue")
     return not missing
 
@@ -84,7 +88,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
               file=sys.stderr)
         return 1
     budget = Budget(arguments.budget)
-    whole = [_evaluate_folder(run.path, arguments.device, budget.left, arguments.protocol, arguments.images) for run in found]
+    whole = [_evaluate_folder(run.path, arguments.device, budget.left, arguments.protocol, arguments.images)
+             for run in found]
     return 0 if all(whole) else OUT_OF_TIME
 
 
@@ -144,7 +149,8 @@ def _forward(module: str):
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     main = argparse.ArgumentParser(prog="python -m nodelib", description="Train, attack and judge ODE-nets on MNIST.")
-    main.add_argument("--debug", action="store_true", help="show the traceback of an error; may stand anywhere")
+    main.add_argument("--debug", action="store_true",
+                      help="show the traceback of an error; may stand anywhere")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, function, text: str) -> argparse.ArgumentParser:
@@ -163,7 +169,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     train.add_argument("--budget", type=seconds, metavar="SECONDS",
                        help="stop cleanly at a checkpoint after so long (exit status 3)")
-    train.add_argument("--evaluate", action="store_true", help="measure each run on the table when it is trained, and those stored "
+    train.add_argument("--evaluate", action="store_true",
+                       help="measure each run on the table when it is trained, and those stored "
                                                                "already where records are missing")
     common(train)
     evaluate = add("evaluate", _evaluate, "Measure trained runs by a protocol; resumes per record.")

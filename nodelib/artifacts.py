@@ -57,8 +57,8 @@ class ForeignCheckpoint(ArtifactError):
 def write_atomic(path: str | Path, content: bytes) -> None:
     """Write a file so that a reader, a crash or a full disk never meets half of it.
 
-    A temporary file in the same folder, fsync, then `os.replace`: on failure the old file stays. The permissions of a
-    file that is there are kept.
+    A temporary file in the same folder, fsync, then `os.replace`: on failure the old file stays. The
+    permissions of a file that is there are kept.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,8 @@ class Run:
         except KeyError:
             raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again") from None
         if 8 * len(bits) < n:
-            raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record {record_id!r} on {n}; evaluate the "
+            raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record "
+                                f"{record_id!r} on {n}; evaluate the "
                                 f"run again")
         return np.unpackbits(bits, count=n).astype(bool)
 
@@ -174,8 +175,8 @@ def load_run(path: str | Path) -> Run:
     """Read a finished run's folder.
 
     Raises:
-        ArtifactError: the folder or one of its files is missing or unreadable, or the folder's name is not that of the
-            config's name and seed.
+        ArtifactError: the folder or one of its files is missing or unreadable, or the folder's name is not
+            that of the config's name and seed.
     """
     path = Path(path)
     stored = read_json(path / "config.json")
@@ -183,21 +184,28 @@ def load_run(path: str | Path) -> Run:
         config, provenance = stored["config"], stored["provenance"]
         folder, _ = f"{config['name']}-seed{config['seed']}", provenance["weights_sha256"]
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error!r}). Restore it with git.") from error
+        raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error!r}). Restore it with "
+                            f"git.") from error
     if os.path.basename(os.path.abspath(path)) != folder:
-        raise ArtifactError(f"{path} holds the run {folder}; a run lies in the folder of its own name and seed. Rename the "
+        raise ArtifactError(f"{path} holds the run {folder}; a run lies in the folder of its own name and "
+                            f"seed. Rename the "
                             f"folder, or restore config.json with git.")
     history = read_history(path / "history.csv")
     if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
         history = {name: column[:RunConfig.from_dict(config).steps] for name, column in history.items()}
-    return Run(name=config["name"], seed=config["seed"], path=path, config=config, provenance=provenance, history=history,
-               metrics=_read_records(path / "metrics.json", "id"), measurements=_read_records(path / "measurements.json", "name"))
+    return Run(name=config["name"], seed=config["seed"], path=path, config=config, provenance=provenance,
+               history=history,
+               metrics=_read_records(path / "metrics.json", "id"),
+               measurements=_read_records(path / "measurements.json", "name"))
 
 
 def _read_records(path: Path, key: str) -> list[dict]:
-    """The records of a file, none if there is no file; ArtifactError unless it is a list of records, each with its key."""
+    """The records of a file, none if there is no file; ArtifactError unless it is a list of records, each
+    with its key.
+    """
     records = read_json(path) if path.exists() else []
-    if not isinstance(records, list) or not all(isinstance(r, dict) and isinstance(r.get(key), str) for r in records):
+    if not isinstance(records, list) or not all(isinstance(r, dict) and isinstance(r.get(key), str)
+                                                for r in records):
         raise ArtifactError(f"{path} is not a list of records, each with its {key}. Restore it with git.")
     return records
 
@@ -214,8 +222,8 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         the run as it then is, with what other processes stored meanwhile.
 
     Raises:
-        ArtifactError: a number is not finite, the weights are no longer those that were loaded, or another process does not
-            stop writing.
+        ArtifactError: a number is not finite, the weights are no longer those that were loaded, or another
+            process does not stop writing.
     """
     _check_finite(run, [record], "id")
     with writing(run.path):
@@ -231,10 +239,11 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
 
 
 def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], bool]) -> Run:
-    """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds by now.
+    """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds
+    by now.
 
-    Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would replace one of the
-    same quantity on more images, or if one would be there twice.
+    Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would
+    replace one of the same quantity on more images, or if one would be there twice.
     """
     _check_finite(run, records, "name")
 
@@ -255,15 +264,20 @@ def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], b
 
 def _check_finite(run: Run, records: list[dict], key: str) -> None:
     if wrong := [r[key] for r in records if not_finite(r)]:
-        raise ArtifactError(f"{run.path}: {wrong[0]} is not finite; nothing was stored, see what is wrong with the network")
+        raise ArtifactError(f"{run.path}: {wrong[0]} is not finite; nothing was stored, see what is wrong "
+                            f"with the network")
 
 
 def doubled(measurements: list[dict]) -> list[dict]:
-    """Measurements that are there before: of the same quantity in the same settings, but for the interval of the value."""
+    """Measurements that are there before: of the same quantity in the same settings, but for the interval of
+    the value.
+    """
     seen, found = set(), []
     for r in measurements:
-        settings = {key: value for key, value in (r.get("settings") or {}).items() if key not in ("low", "high")}
-        key = json.dumps([[r.get(name) for name in ("name", "t1", "label", "images", "statistic")], settings], sort_keys=True)
+        settings = {key: value for key, value in (r.get("settings") or {}).items()
+                    if key not in ("low", "high")}
+        key = json.dumps([[r.get(name) for name in ("name", "t1", "label", "images", "statistic")], settings],
+                         sort_keys=True)
         found += [r] if key in seen else []
         seen.add(key)
     return found
@@ -273,7 +287,8 @@ def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
     """ArtifactError if one of the run's measurements that `replaces` picks was made on more than n images."""
     for old in filter(replaces, run.measurements):
         if old["n"] > n:
-            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few to replace it: measure "
+            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few "
+                                f"to replace it: measure "
                                 f"on as many at least, or delete those records from measurements.json first")
 
 
@@ -281,8 +296,8 @@ def _as_it_is_now(run: Run) -> Run:
     """The run with the records its folder holds by now.
 
     Raises:
-        ArtifactError: it was trained further or again meanwhile; what was measured on the old weights must not pose as
-            the new ones' result.
+        ArtifactError: it was trained further or again meanwhile; what was measured on the old weights must
+            not pose as the new ones' result.
     """
     now = load_run(run.path)
     stored, measured = now.provenance["weights_sha256"], run.provenance["weights_sha256"]
@@ -309,7 +324,8 @@ def run_folders(root: str | Path | None = None) -> list[Path]:
     """
     root = Path(root) if root is not None else runs_dir()
     if not root.is_dir():
-        raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as {PUBLISHED / 'runs'}")
+        raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
+                            f"{PUBLISHED / 'runs'}")
     return sorted(path.parent for path in root.glob("*/config.json"))
 
 
@@ -326,7 +342,8 @@ def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
     try:
         return safetensors.numpy.load_file(path) if path.exists() else {}
     except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate the run again.") from error
+        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate "
+                            f"the run again.") from error
 
 
 def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
@@ -357,7 +374,9 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
 
 
 def write_history(path: Path, rows: list[dict]) -> None:
-    """Write the training history as CSV with the columns `HISTORY_COLUMNS`; ArtifactError unless its steps rise."""
+    """Write the training history as CSV with the columns `HISTORY_COLUMNS`; ArtifactError unless its steps
+    rise.
+    """
     if any(later["step"] <= earlier["step"] for earlier, later in zip(rows, rows[1:])):
         raise ArtifactError(f"the steps of the history for {path} do not rise; it was not written")
     text = io.StringIO()
@@ -447,15 +466,16 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: another process held it for more than `WRITE_SECONDS`.
     """
-    with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} s; "
+    with _held(folder, "write", WRITE_SECONDS,
+               f"was being written by another process for {WRITE_SECONDS:g} s; "
                                                f"see what hangs there and run the same command again"):
         yield
 
 
 @contextlib.contextmanager
 def _held(folder: Path, purpose: str, seconds: float, refusal: str) -> Iterator[None]:
-    # beside the folder, which may be deleted to train the run again, and never removed: whoever waits for a file that
-    # is unlinked gets it together with the one who makes it anew
+    # beside the folder, which may be deleted to train the run again, and never removed: whoever waits for a
+    # file that is unlinked gets it together with the one who makes it anew
     path = folder.resolve().parent / f".{folder.resolve().name}.{purpose}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(path, timeout=seconds)

@@ -24,8 +24,8 @@ from nodelib.paths import PUBLISHED
 def figure_path(name: str) -> Path:
     """Where the figure file `name` belongs: below `book/figures`, or NODELIB_FIGURES where that is set.
 
-    In a notebook whose `scale` is "smoke" it is never below `book/figures`, but in a scratch folder instead, which is named on
-    stderr.
+    In a notebook whose `scale` is "smoke" it is never below `book/figures`, but in a scratch folder instead,
+    which is named on stderr.
 
     Raises:
         ValueError: the name is not lower-case words joined by hyphens with the suffix .svg, .png or .gif.

@@ -1,7 +1,8 @@
 """Which files of the library a piece of code depends on: its imports, followed, those inside functions too.
 
-An import of a package's name leads to where the package has it from, not to all that the package imports: `from
-nodelib.attacks import pgd` depends on `nodelib/attacks/pgd.py` and what that imports, not on every attack.
+An import of a package's name leads to where the package has it from, not to all that the package imports:
+`from nodelib.attacks import pgd` depends on `nodelib/attacks/pgd.py` and what that imports, not on every
+attack.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ class _Import(NamedTuple):
 
 
 def source_files(code: str, package: Path = PACKAGE) -> list[Path]:
-    """The package's files that Python code depends on, sorted: modules, and what lies beside them and is named in them.
+    """The package's files that Python code depends on, sorted: modules, and what lies beside them and is
+    named in them.
 
     Raises:
         SyntaxError: the code is no Python.
@@ -42,7 +44,8 @@ def source_files(code: str, package: Path = PACKAGE) -> list[Path]:
         followed.add(wanted)
         found.add(file)
         is_package = file.name == "__init__.py"
-        imports, beside = _read(file, file.stat().st_mtime_ns, module if is_package else module.rpartition(".")[0])
+        imports, beside = _read(file, file.stat().st_mtime_ns,
+                                module if is_package else module.rpartition(".")[0])
         found.update(beside)
         passed_on = [each for each in imports if is_package and each.bound == name]
         for each in passed_on or imports:  # what a package defines itself may use all that it imports
@@ -63,10 +66,14 @@ def _file(package: Path, module: str) -> Path | None:
 
 @functools.lru_cache(maxsize=1024)
 def _read(file: Path, changed: int, package: str) -> tuple[list[_Import], list[Path]]:
-    """The imports of a module of a package, and the kernels in C beside it that it names; read again when it has changed."""
+    """The imports of a module of a package, and the kernels in C beside it that it names; read again when it
+    has changed.
+    """
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    beside = [path for name in sorted(named) if name.endswith(".c") and (path := file.with_name(Path(name).name)).is_file()]
+    named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
+             and isinstance(node.value, str)}
+    beside = [path for name in sorted(named) if name.endswith(".c")
+              and (path := file.with_name(Path(name).name)).is_file()]
     return list(_imports_of(tree, package)), beside
 
 

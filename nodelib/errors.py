@@ -4,7 +4,9 @@ from __future__ import annotations
 
 
 class NodelibError(Exception):
-    """Base of all errors with a known reason: commands report them in one line, and let any other show as the fault it is."""
+    """Base of all errors with a known reason: commands report them in one line, and let any other show as
+    the fault it is.
+    """
 
 
 class InputError(NodelibError, ValueError):

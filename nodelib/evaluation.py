@@ -54,7 +54,8 @@ test_order.__test__ = False  # not a test, whatever pytest thinks of the name
 def test_subset(n: int) -> tuple[Tensor, Tensor]:
     """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
     if not 1 <= n <= TEST_IMAGES or int(n) != n:
-        raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the test set")
+        raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
+                         f"test set")
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]
@@ -185,7 +186,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             with torch.no_grad():
                 logits = model(x, m.t1)
             if not torch.isfinite(logits).all():
-                raise NonFiniteLogits(f"the model's logits are not finite at t1 = {m.t1:g}; check its weights")
+                raise NonFiniteLogits(f"the logits are not finite at t1 = {m.t1:g}; check the weights")
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
             bar.advance()
@@ -197,9 +198,10 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
                  progress: bool | None = None, budget: float | None = None) -> list[dict]:
     """Measure a stored run and add one record per measurement; records it has already are kept.
 
-    A record of the same id on fewer images than asked for, or without outcomes, is measured again and replaced. Each
-    record is stored as soon as it is measured, so an interrupted evaluation resumes where it stopped. Worst cases
-    come last, whatever the order, and are computed again whenever the records they combine have changed.
+    A record of the same id on fewer images than asked for, or without outcomes, is measured again and
+    replaced. Each record is stored as soon as it is measured, so an interrupted evaluation resumes where it
+    stopped. Worst cases come last, whatever the order, and are computed again whenever the records they
+    combine have changed.
 
     Args:
         budget: seconds after which no further record is begun (worst cases, which cost nothing, still are).
@@ -235,14 +237,16 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
         source = sources.get(m.source)
         try:
-            correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
+            correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive,
+                                    source=source,
                                     directions=directions)
         except NodelibError as error:
             raise MeasurementError(f"{folder.name}: {m.id} cannot be measured: {error}") from error
         run = artifacts.add_metric(run, record(
             m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
             dropped=None if alive is None else int((~alive).sum()),
-            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)), correct)
+            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)),
+                                   correct)
     for m in worst:
         run = _worst(run, m, where, commit)
     return list(run.metrics)

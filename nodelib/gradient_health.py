@@ -140,7 +140,8 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     run = artifacts.load_run(folder)
     config = RunConfig.from_dict(run.config)
     if config.architecture != "odenet":
-        raise InputError(f"{run.name} is a {config.architecture}; gradient health is about the solver's gradients and needs "
+        raise InputError(f"{run.name} is a {config.architecture}; gradient health is about the solver's "
+                         f"gradients and needs "
                          f"an ODE-net")
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))

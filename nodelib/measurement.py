@@ -156,7 +156,9 @@ class Measurement:
 
     @property
     def id(self) -> str:
-        """Name of the record: label and end time, as in "fgsm-seed-t10", and between them an epsilon that is not the usual one."""
+        """Name of the record: label and end time, as in "fgsm-seed-t10", and between them an epsilon that is
+        not the usual one.
+        """
         label = self.label or self.attack
         if self.attack != "none" and self.epsilon != EPSILON and not label.endswith(f"-eps{self.epsilon:g}"):
             label += f"-eps{self.epsilon:g}"
@@ -166,7 +168,8 @@ class Measurement:
 def contradicted_by(record: dict) -> str | None:
     """The field of a record that its id contradicts, "t1" or "epsilon", or None.
 
-    An id ends in the end time; before it stands the epsilon where it is not the usual one, as in "worst-eps0.1-t10".
+    An id ends in the end time; before it stands the epsilon where it is not the usual one, as in
+    "worst-eps0.1-t10".
     """
     label, _, t1 = record["id"].rpartition("-t")
     if t1 != f"{record['t1']:g}":

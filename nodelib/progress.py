@@ -14,7 +14,9 @@ LINE_SECONDS = 10.0  # between plain lines
 
 
 def say(line: str, file: TextIO | None = None, end: str = "\n") -> None:
-    """Print a line at once, by default to stdout. Where its reader, such as `head`, has seen enough, work goes on silently."""
+    """Print a line at once, by default to stdout. Where its reader, such as `head`, has seen enough, work
+    goes on silently.
+    """
     file = sys.stdout if file is None else file
     try:
         print(line, file=file, end=end, flush=True)
@@ -50,7 +52,8 @@ class Progress:
             self._bar.update()
         elif self._lines and (self.done == self.total or time.monotonic() - self._last > LINE_SECONDS):
             self._last = time.monotonic()
-            say(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""), sys.stderr)
+            say(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""),
+                sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

@@ -68,12 +68,14 @@ def table_protocol(config: RunConfig) -> list[Measurement]:
 
 
 def page_protocol(config: RunConfig) -> list[Measurement]:
-    """What the page of a run does not go without: for the rows of the table all of it, for others their own end time.
+    """What the page of a run does not go without: for the rows of the table all of it, for others their own
+    end time.
 
     At smoke scale the table's protocol as a whole, as for a run that was never measured.
     """
     whole = table_protocol(config)
-    return whole if config.name in ROWS or config.scale == "smoke" else [m for m in whole if m.t1 == config.test_t1]
+    return whole if config.name in ROWS or config.scale == "smoke" else [m for m in whole
+                                                                         if m.t1 == config.test_t1]
 
 
 def strong_images(config: RunConfig) -> int:

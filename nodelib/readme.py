@@ -23,7 +23,8 @@ def between(path: str | Path, name: str) -> str:
 
 
 def write_between(path: str | Path, name: str, content: str) -> None:
-    """Put `content` between the two `marks` of a text file, whose line ends, permissions and links stay as they are.
+    """Put `content` between the two `marks` of a text file, whose line ends, permissions and links stay as
+    they are.
 
     Raises:
         InputError: the file does not hold both marks, in this order; it is left alone.
@@ -42,5 +43,5 @@ def _parts(path: Path, name: str) -> tuple[str, str, str]:
     before, found, rest = path.read_bytes().decode().partition(begin)
     inside, closed, after = rest.partition(end)
     if not (found and closed):
-        raise InputError(f"{path} does not hold the marks {begin} and {end}; put them where the {name} belong")
+        raise InputError(f"{path} does not hold the marks {begin} and {end}; put them there")
     return before, inside, after

@@ -12,12 +12,13 @@ machine changes no byte of it.
         - data/seed.json
         - data/runs/{rows,small-10-tight}-seed*/metrics.json
 
-In braces stand names of runs or of their groups, rows, pair and controls. A run's `config.json` holds the hash of
-its weights and changes with them. Which files of the library a chapter depends on is not declared: its imports are
-followed (`nodelib.dependencies`).
+In braces stand names of runs or of their groups, rows, pair and controls. A run's `config.json` holds the
+hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
+its imports are followed (`nodelib.dependencies`).
 
-A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from what the
-notebook records, when the notebook's cells are not the text's, or when a figure that the text shows does not exist.
+A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from
+what the notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
+does not exist.
 
 **Parameters.** A chapter with code has one cell tagged `parameters` which assigns literals only, at
 least `scale = "full"`. Other values are put in a cell of their own after it, and an unknown name is an
@@ -93,11 +94,12 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         scale: "full" (published) or "smoke" (seconds to minutes).
         out: folder for the notebook and its figures; by default the notebook lies beside its text half
             and figures go to `book/figures`. Required with parameters.
-        parameters: values for names that the cell tagged `parameters` assigns. `scale` may be among them; `run` is
-            what a page of the book is for.
+        parameters: values for names that the cell tagged `parameters` assigns. `scale` may be among them;
+            `run` is what a page of the book is for.
 
     Raises:
-        InputError: unknown scale or parameter, parameters without `out`, or smoke scale on the published data.
+        InputError: unknown scale or parameter, parameters without `out`, or smoke scale on the published
+        data.
         RenderError: a cell failed, the kernel died, or the result is not fit to publish.
     """
     chapter = Path(chapter).resolve()
@@ -109,7 +111,8 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         del parameters["scale"]
     notebook = prepare(chapter, parameters)
     if out is None and (other := sorted(set(parameters) - ({"run"} if chapter == TEMPLATE else set()))):
-        raise InputError(f"with another {other[0]} than the chapter's own a notebook must not replace a published one: name a folder "
+        raise InputError(f"with another {other[0]} than the chapter's own a notebook must not replace a "
+                         f"published one: name a folder "
                          f"for it (--out)")
     if scale != "full" and data_dir().resolve() == PUBLISHED:
         raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: "
@@ -119,7 +122,8 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         return Rendered(target, False)
     figures = target.parent / "figures" if out is not None else BOOK / "figures"
     with tempfile.TemporaryDirectory(prefix="nodelib-figures-") as drawn:
-        content = _bytes(_execute(notebook, chapter, target.parent if out is None else chapter.parent, Path(drawn)))
+        content = _bytes(_execute(notebook, chapter, target.parent if out is None else chapter.parent,
+                                  Path(drawn)))
         for figure in sorted(Path(drawn).iterdir()):  # before the notebook, which says that all is up to date
             write_atomic(figures / figure.name, figure.read_bytes())
     write_atomic(target, content)
@@ -152,22 +156,27 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
     _set_ids(notebook)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)  # describes the text half alone
     declared = [_fill(i, values) for i in _declared(notebook, chapter)]
-    notebook.metadata[RECORD] = {"digest": _digest(notebook, [*_input_files(declared), *_sources(notebook, chapter)])}
+    notebook.metadata[RECORD] = {"digest": _digest(notebook,
+                                                   [*_input_files(declared), *_sources(notebook, chapter)])}
     return notebook
 
 
 def _declared(notebook: Any, chapter: Path) -> list[str]:
-    """The inputs of the front matter; RenderError unless they are paths inside the repository, none of them of the library."""
+    """The inputs of the front matter; RenderError unless they are paths inside the repository, none of them
+    of the library.
+    """
     inputs = notebook.metadata.get("nodelib", {}).get("inputs", [])
     if not isinstance(inputs, list):
         raise RenderError(f"{chapter.name}: inputs is {inputs!r}; it must be a list, such as [{inputs}]")
     for declared in inputs:
         parts = Path(declared).parts if isinstance(declared, str) else ()
         if not parts or Path(declared).is_absolute() or ".." in parts:
-            raise RenderError(f"{chapter.name}: {declared!r} is no input; it must be a path relative to the repository root, "
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; it must be a path relative to the "
+                              f"repository root, "
                               f"such as data/seed.json")
         if parts[0] == "nodelib":
-            raise RenderError(f"{chapter.name}: {declared!r} is no input; which source files a chapter depends on is found from "
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; which source files a chapter "
+                              f"depends on is found from "
                               f"its imports")
     return inputs
 
@@ -235,7 +244,8 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
         in_data = declared.startswith("data/")
         base, below = (data_dir(), declared.removeprefix("data/")) if in_data else (ROOT, declared)
         tops = [base / name for name in glob.glob(below, root_dir=base)]
-        if not tops and not glob.has_magic(declared) and not declared.startswith("data/runs/"):  # a run may come later
+        # a run may come later
+        if not tops and not glob.has_magic(declared) and not declared.startswith("data/runs/"):
             raise RenderError(f"the declared input {declared} does not exist below {base}")
         for top in tops:
             for path in (p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]:
@@ -256,7 +266,8 @@ def _runs_named(pattern: str) -> list[str]:
     groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS}
     names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
     if unknown := sorted(set(names) - set(NAMES)):
-        raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are {', '.join(NAMES)}, and their "
+        raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "
+                          f"{', '.join(NAMES)}, and their "
                           f"groups {', '.join(groups)}")
     return [before + name + after for name in names]
 
@@ -478,7 +489,8 @@ smoke scale works on a copy of the data, where it trains runs and records values
                         help="smoke: seconds to minutes; needs --out, and a copy of the data in NODELIB_DATA")
     parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a value for the chapter's parameters cell, a Python literal or else a word; needs --out")
+                        help="a value for the chapter's parameters cell, a Python literal or else a word; "
+                             "needs --out")
     parser.add_argument("--list", action="store_true", help="say which pages would be executed, and stop")
     parser.add_argument("--tidy", action="store_true", help="only rewrite text halves the way jupytext writes them")
     return parser

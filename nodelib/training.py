@@ -90,7 +90,8 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
 
 def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
-           checkpoint_seconds: float, progress: bool | None, finishing: contextlib.ExitStack) -> artifacts.Run:
+           checkpoint_seconds: float, progress: bool | None,
+           finishing: contextlib.ExitStack) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
     images, labels = images[: config.train_images].to(device), labels[: config.train_images].to(device)
@@ -146,7 +147,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 save(step + 1)
                 saved = time.monotonic()
     model.eval()
-    finishing.enter_context(artifacts.writing(folder))  # who measures a shorter run stores nothing between these lines
+    # who measures a shorter run stores nothing between these lines
+    finishing.enter_context(artifacts.writing(folder))
     if (folder / "config.json").exists():
         # a shorter run lies here, and what was measured of it is not true of these weights; no config, no run:
         # whoever is interrupted here resumes from the checkpoint
@@ -238,7 +240,8 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
                                       ("gradient's norm", slope, f"shorten the end time, over which it grows, or lower the "
                                                                  f"learning rate ({config.learning_rate:g})")):
         if not math.isfinite(number):
-            raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = {t1:g}); "
+            raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
+                                f"{t1:g}); "
                                      f"the last checkpoint is intact, {way_out}")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)

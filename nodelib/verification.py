@@ -33,12 +33,14 @@ CONFIDENCE_Z = 4.42  # 99.999 %, two-sided: hundreds of honest records are compu
 def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> Iterator[str]:
     """What is wrong with a run, one sentence per fault; nothing if all is well.
 
-    Checks the hashes of weights and dataset, the parameter count, that the history rises, the schema of every record, that it is
-    there once, finite and of the end time and epsilon of its id, that correct / n is the accuracy and lies in its interval, that the stored outcomes add up, and that the
-    accuracies of `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
-    batches where they are more than one, of an attack one batch at most) the stated accuracy must lie within the sampling error of
-    the recomputed one, and the clean one at the run's own end time must agree with the stored outcomes image by image, up to
-    `tolerance` of them (another processor rounds differently). Other records, iterative attacks above all, are not computed again.
+    Checks the hashes of weights and dataset, the parameter count, that the history rises, the schema of every
+    record, that it is there once, finite and of the end time and epsilon of its id, that correct / n is the
+    accuracy and lies in its interval, that the stored outcomes add up, and that the accuracies of
+    `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
+    batches where they are more than one, of an attack one batch at most) the stated accuracy must lie within
+    the sampling error of the recomputed one, and the clean one at the run's own end time must agree with the
+    stored outcomes image by image, up to `tolerance` of them (another processor rounds differently). Other
+    records, iterative attacks above all, are not computed again.
     """
     try:
         config = RunConfig.from_dict(run.config)
@@ -79,7 +81,8 @@ def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
     history = run.history
     if len(history["step"]) != config.steps:
         yield f"history.csv has {len(history['step'])} steps, the config {config.steps}"
-    for column, rises in (("step", np.greater), ("images", np.greater), ("epoch", np.greater_equal), ("seconds", np.greater_equal)):
+    for column, rises in (("step", np.greater), ("images", np.greater), ("epoch", np.greater_equal),
+                          ("seconds", np.greater_equal)):
         if not rises(history[column][1:], history[column][:-1]).all():
             yield f"history.csv: the column {column} does not rise"
     for column, values in history.items():

@@ -113,9 +113,11 @@ def test_broken_json_is_named(copy):
 
 
 @pytest.mark.parametrize("file, content", [
-    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.json", b"{}"), ("metrics.json", b"[1]"),
+    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.json", b"{}"),
+                                           ("metrics.json", b"[1]"),
     ("metrics.json", b'[{"t1": 1.0}]'), ("measurements.json", b"[[]]"), ("history.csv", b"step,loss\n0,1\n"),
-    ("history.csv", b"\xff\xfe"), ("history.csv", ",".join(artifacts.HISTORY_COLUMNS).encode() + b"\n0,0,0,much"),
+    ("history.csv", b"\xff\xfe"), ("history.csv",
+                                   ",".join(artifacts.HISTORY_COLUMNS).encode() + b"\n0,0,0,much"),
 ])
 def test_a_damaged_file_is_named(copy, file, content):
     (copy / file).write_bytes(content)
@@ -141,12 +143,14 @@ def test_a_number_that_is_not_finite_is_found_and_never_written(copy, file):
 
 
 def measurement(**changes) -> dict:
-    return {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 1.0, "n": 5, "settings": {},
+    return {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 1.0,
+            "n": 5, "settings": {},
             **changes}
 
 
 def test_a_measurement_that_is_there_twice_is_found_and_never_written(copy):
-    run, twice = artifacts.load_run(copy), [measurement(settings={"part": "whole", "low": 0.5}), measurement(settings={"part": "whole"}, value=2.0)]
+    run, twice = artifacts.load_run(copy), [measurement(settings={"part": "whole", "low": 0.5}),
+                                            measurement(settings={"part": "whole"}, value=2.0)]
     with pytest.raises(artifacts.ArtifactError, match="norm would be stored twice"):
         artifacts.add_measurements(run, twice, lambda r: False)
     artifacts.add_measurements(run, [twice[0], measurement(settings={"part": "centred"})], lambda r: False)
@@ -164,7 +168,8 @@ def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
     assert artifacts.read_history_rows(path) == rows
     path.write_text("\n".join([head, *lines[::-1]]) + "\n")
     assert "the column step does not rise" in faults(copy) and "the column seconds does not rise" in faults(copy)
-    path.write_text("\n".join([head, *lines[:-1], lines[-1].replace(f"{rows[-1]['loss']:.6g}", "nan")]) + "\n")
+    path.write_text("\n".join([head, *lines[:-1],
+                               lines[-1].replace(f"{rows[-1]['loss']:.6g}", "nan")]) + "\n")
     assert faults(copy) == "history.csv: the column loss is not finite"
 
 
@@ -266,7 +271,8 @@ for k in range(20):
     artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
     artifacts.add_measurements(run, [{"name": f"p{me}", "t1": k, "n": 1}], lambda r: False)
 """
-    processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE, text=True,
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE,
+                                  text=True,
                                   cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
@@ -274,7 +280,8 @@ for k in range(20):
     names = {f"p{me}-{k}" for me in range(2) for k in range(20)}
     assert {r["id"] for r in run.metrics} == names | {r["id"] for r in before.metrics}
     assert all(run.outcomes(r["id"]).sum() == r["correct"] for r in run.metrics)
-    assert sorted((m["name"], m["t1"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2) for k in range(20)]
+    assert sorted((m["name"], m["t1"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2)
+                                                                      for k in range(20)]
 
 
 def test_a_run_is_never_held_by_two_processes(tmp_path):
@@ -284,7 +291,8 @@ def test_a_run_is_never_held_by_two_processes(tmp_path):
         waiting = path.open("a")  # another process that comes now, and gets the lock when it is free
     with waiting:
         fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with pytest.raises(artifacts.ArtifactError, match="another process"), artifacts.locked(tmp_path / "run"):
+        with pytest.raises(artifacts.ArtifactError,
+                           match="another process"), artifacts.locked(tmp_path / "run"):
             pass
 
 

@@ -31,9 +31,12 @@ def test_the_module_lists_its_commands():
         assert f"    {command} " in done.stdout
 
 
-@pytest.mark.parametrize("error", [IntegrationError("too small", 1.0, 1e-9, 3.0), AttackError("left the ball"),
-                                   training.DivergedError("the loss is nan"), ValueError("a bug"), ImportError("a bug")])
-def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, tiny, tiny_run, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("error", [IntegrationError("too small", 1.0, 1e-9, 3.0),
+                                   AttackError("left the ball"),
+                                   training.DivergedError("the loss is nan"), ValueError("a bug"),
+                                   ImportError("a bug")])
+def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, tiny, tiny_run, tmp_path,
+                                                                        monkeypatch, capsys):
     def fail(*arguments, **options):
         raise error
 
@@ -103,7 +106,8 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
     out = capsys.readouterr().out
     assert "stored already" in out
     measured = artifacts.load_run(tmp_path / tiny_run.path.name).metrics
-    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics] and all(r["id"] in out for r in measured)
+    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics] and all(r["id"] in out
+                                                                                      for r in measured)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -120,8 +124,10 @@ def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path,
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
-@pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]), lambda *a: main(["evaluate", "small-10", *a]),
-                                  lambda *a: measure.main(["small-10", *a])], ids=["train", "evaluate", "measure"])
+@pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]),
+                                  lambda *a: main(["evaluate", "small-10", *a]),
+                                  lambda *a: measure.main(["small-10", *a])],
+                         ids=["train", "evaluate", "measure"])
 def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
     with pytest.raises(SystemExit) as stop:
         call(f"--budget={value}")
@@ -184,14 +190,19 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
 
 
 def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib import configs, progress; "
-               "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': tiny_config(name=name, seed=seed); "
-               f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', '--root', {str(tmp_path)!r}]))")
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib "
+               "import configs, progress; "
+               "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
+               "tiny_config(name=name, seed=seed); "
+               f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "
+               f"'--root', {str(tmp_path)!r}]))")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
                                cwd=artifacts.__file__.rsplit("/", 2)[0])
     process.stdout.close()
     assert process.wait(timeout=120) == 0
-    assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0), ("small-10", 1)]
+    assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0),
+                                                                               ("small-10", 1)]
 
 
 def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):

@@ -10,7 +10,8 @@ FILES = {
     "__init__.py": "from nodelib.a import one\nfrom nodelib.b import two\n",
     "a.py": "import os\nfrom nodelib import c\none = 1\n",
     "b.py": "def two():\n    from nodelib.d import x\n    return x\n",
-    "c.py": "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from nodelib.b import two\n",
+    "c.py": "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    "
+            "from nodelib.b import two\n",
     "d.py": "x = 'kernel.c'\n",
     "kernel.c": "int main;",
     "other.c": "int main;",
@@ -44,7 +45,8 @@ def package(tmp_path):
     ("import nodelib", "__init__.py a.py b.py c.py d.py kernel.c"),
 ])
 def test_the_imports_are_followed(package, code, expected):
-    assert {path.relative_to(package).as_posix() for path in source_files(code, package)} == set(expected.split())
+    assert {path.relative_to(package).as_posix()
+            for path in source_files(code, package)} == set(expected.split())
 
 
 def test_a_changed_module_is_read_again(package):

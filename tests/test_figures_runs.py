@@ -22,13 +22,15 @@ def copy(tiny_run, tmp_path):
 
 def test_an_interrupted_evaluation_goes_on_before_the_page_is_shown(copy, tiny_run):
     measured = figures_runs.measured_run(tiny_config(), copy.parent)
-    assert [(r["id"], r["correct"]) for r in measured.metrics] == [(r["id"], r["correct"]) for r in tiny_run.metrics]
+    assert [(r["id"], r["correct"]) for r in measured.metrics] == [(r["id"], r["correct"])
+                                                                   for r in tiny_run.metrics]
 
 
 def test_what_is_stored_on_fewer_images_is_not_measured_again(copy, monkeypatch):
     asked = []
     monkeypatch.setattr(evaluation, "evaluate_run", lambda folder, measurements: asked.extend(measurements))
-    artifacts.write_json(copy / "metrics.json", [{**r, "n": r["n"] // 2} for r in artifacts.load_run(copy).metrics])
+    artifacts.write_json(copy / "metrics.json",
+                         [{**r, "n": r["n"] // 2} for r in artifacts.load_run(copy).metrics])
     figures_runs.measured_run(tiny_config(), copy.parent)
     assert len(asked) == 3
 

@@ -93,7 +93,9 @@ def test_make_names_the_versions_it_accepts_when_there_is_no_fitting_python(tmp_
 
 @pytest.fixture
 def checkout(tmp_path):
-    """A folder with a space in its name that holds the Makefile, and programs that only write down how they are called."""
+    """A folder with a space in its name that holds the Makefile, and programs that only write down how they
+    are called.
+    """
     folder = tmp_path / "with space"
     folder.mkdir()
     for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
@@ -120,15 +122,20 @@ def called(checkout: Path, *command: str, **options) -> list[str]:
 def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "book", "FORCE=1") == [
         "python -m nodelib.render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
-    assert called(checkout, "make", "test", "TESTS=tests/test_render.py -k pairs") == ["python -m pytest tests/test_render.py -k pairs"]
-    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib.render --run small-10 --run resnet-1"]
+    assert called(checkout, "make", "test", "TESTS=tests/test_render.py -k pairs") == ["python -m pytest "
+                                                                                       "tests/test_render.py "
+                                                                                       "-k pairs"]
+    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib.render --run "
+                                                                          "small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
     (checkout / ".venv" / ".test").unlink()
     (checkout / ".venv" / ".book").unlink()
     installed = called(checkout, "make", ".venv/.test")
-    assert len(installed) == 3 and all("-m pip" in call and "-c constraints.txt" in call for call in installed)
+    assert len(installed) == 3 and all("-m pip" in call and "-c constraints.txt" in call
+                                       for call in installed)
     (checkout / ".venv" / ".python").unlink()
-    assert called(checkout, "make", ".venv/.python", f"PYTHON={checkout}/.venv/bin/python3")[-1] == "python3 -m venv .venv"
+    assert called(checkout, "make", ".venv/.python",
+                  f"PYTHON={checkout}/.venv/bin/python3")[-1] == "python3 -m venv .venv"
     other = checkout.parent / "with"  # what an unquoted path would hit
     other.mkdir()
     for folder in ("nodelib", "tests", "book"):
@@ -139,7 +146,8 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
 
 def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(checkout, tmp_path):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path, env={**os.environ, "PATH": path})[-1] == "python -m pytest"
+    assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path,
+                  env={**os.environ, "PATH": path})[-1] == "python -m pytest"
 
 
 def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):

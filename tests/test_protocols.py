@@ -200,7 +200,8 @@ def test_broken_images_are_dropped_count_as_broken_and_are_named(folder):
     record = run.metric("then-eps0.02-t1")
     broken = ~(run.outcomes("none-t1")[:16] & run.outcomes("small-step-eps0.02-t1"))
     assert 0 < broken.sum() < 16
-    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1", "small-step-eps0.02-t1"}
+    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1",
+                                                                                         "small-step-eps0.02-t1"}
     assert not (run.outcomes("then-eps0.02-t1") & broken).any() and len(run.outcomes("then-eps0.02-t1")) == 16
 
 
@@ -248,7 +249,8 @@ def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(f
     source = folder.parent / "small-100-seed0"
     shutil.copytree(folder, source)
     stored = artifacts.read_json(source / "config.json")
-    artifacts.write_json(source / "config.json", {**stored, "config": {**stored["config"], "name": "small-100"}})
+    artifacts.write_json(source / "config.json",
+                         {**stored, "config": {**stored["config"], "name": "small-100"}})
     (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
                                            ["small-10-seed0", "small-100-seed0"]))
     records = evaluation.evaluate_run(folder, [m, dataclasses.replace(m, attack="pgd", source=None, label="own")], progress=False)
@@ -301,7 +303,8 @@ def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accurac
 
 def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
     before = len(artifacts.load_run(folder).metrics)
-    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=0)
+    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)],
+                                    progress=False, budget=0)
     assert [r["id"] for r in after[before:]] == ["worst-t1"]
 
 

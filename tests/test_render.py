@@ -138,8 +138,11 @@ def test_a_changed_module_executes_the_chapters_that_import_it(chapter, tmp_path
     for text in ("x = 1", "x = 2"):
         module.write_text(text)
         for name in ("used", "other"):
-            digests[name, text] = render.prepare(chapter(f"from nodelib import {name}"), {}).metadata[render.RECORD]["digest"]
-    assert digests["used", "x = 1"] != digests["used", "x = 2"] and digests["other", "x = 1"] == digests["other", "x = 2"]
+            digests[name, text] = render.prepare(chapter(f"from nodelib import {name}"),
+                                                 {}).metadata[render.RECORD]["digest"]
+    assert digests["used", "x = 1"] != digests["used", "x = 2"] and digests["other",
+                                                                            "x = 1"] == digests["other",
+                                                                                                "x = 2"]
 
 
 def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
@@ -149,9 +152,13 @@ def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
 
 
 @pytest.mark.parametrize("inputs, message", [
-    ("inputs: data/seed.json", "must be a list"), ("inputs: {data: seed.json}", "must be a list"), ("inputs: ['']", "is no input"),
-    ("inputs: [/data]", "is no input"), ("inputs: [../data]", "is no input"), ("inputs: [.]", "is no input"), ("inputs: [3]", "is no input"),
-    ("inputs: [nodelib/table.py]", "found from its imports"), ("inputs: ['data/runs/{small-11}-seed0']", "names the run 'small-11'"),
+    ("inputs: data/seed.json", "must be a list"), ("inputs: {data: seed.json}", "must be a list"),
+                                             ("inputs: ['']", "is no input"),
+    ("inputs: [/data]", "is no input"), ("inputs: [../data]", "is no input"), ("inputs: [.]", "is no input"),
+                                             ("inputs: [3]", "is no input"),
+    ("inputs: [nodelib/table.py]", "found from its imports"),
+                                             ("inputs: ['data/runs/{small-11}-seed0']",
+                                              "names the run 'small-11'"),
 ])
 def test_inputs_that_are_not_paths_of_data_are_refused(chapter, inputs, message):
     path = chapter("1")
@@ -255,7 +262,8 @@ def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="must not write to the published data"):
         render.render(path, out=tmp_path / "scratch", parameters={"scale": "smoke"})
     monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
-    assert "smoke 3" in render.render(path, out=tmp_path / "scratch", parameters={"scale": "smoke"}).path.read_text()
+    assert "smoke 3" in render.render(path, out=tmp_path / "scratch",
+                                      parameters={"scale": "smoke"}).path.read_text()
 
 
 DRAW = "from nodelib.book import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
@@ -270,7 +278,8 @@ def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
             render.render(chapter(DRAW % b"new" + fault), out=out)
     assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
     render.render(chapter(DRAW % b"new"), out=out)
-    assert [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()] == [("a-figure.gif", b"new")]
+    assert [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()] == [("a-figure.gif",
+                                                                                         b"new")]
 
 
 def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chapter, tmp_path, monkeypatch):
@@ -280,10 +289,12 @@ def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chap
         monkeypatch.delenv("NODELIB_FIGURES", raising=False)
         if value is not None:
             monkeypatch.setenv("NODELIB_FIGURES", value)
-        notebook = jupytext.read(chapter("from nodelib.book import figure_path\nprint(figure_path('a-figure.gif').parent)"))
+        notebook = jupytext.read(chapter("from nodelib.book import "
+                                         "figure_path\nprint(figure_path('a-figure.gif').parent)"))
         folders = {}
         for scale in ("full", "smoke"):
-            done = papermill.execute_notebook(notebook, None, {"scale": scale}, kernel_name="python3", progress_bar=False)
+            done = papermill.execute_notebook(notebook, None, {"scale": scale}, kernel_name="python3",
+                                              progress_bar=False)
             folders[scale] = {o.name: o.text.strip() for o in done.cells[-1].outputs}
         assert Path(folders["full"]["stdout"]) == render.BOOK / "figures" and "stderr" not in folders["full"]
         assert render.BOOK not in Path(folders["smoke"]["stdout"]).parents
@@ -292,7 +303,8 @@ def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chap
 
 def test_progress_of_a_notebook_is_shown_while_it_executes(chapter, monkeypatch, capsys):
     monkeypatch.setattr(render, "ALIVE_SECONDS", 0.05)
-    render.render(chapter("import sys, time\nprint('step 1 of 2', file=sys.stderr, flush=True)\ntime.sleep(0.3)"))
+    render.render(chapter("import sys, time\nprint('step 1 of 2', file=sys.stderr, "
+                          "flush=True)\ntime.sleep(0.3)"))
     error = capsys.readouterr().err
     assert error.index("step 1 of 2") < error.rindex("executing for")
 
@@ -302,7 +314,8 @@ def test_the_page_of_another_seed_has_a_name_and_figures_of_its_own(tmp_path):
     text = "\n".join(cell.source for cell in page.cells)
     assert "# The run small-10-seed1" in text
     assert render.shown_figures(text) == ["../figures/run-small-10-seed1-training.svg"]
-    assert render._target(render.TEMPLATE, tmp_path, {"run": "small-10", "seed": 1}).name == "small-10-seed1.ipynb"
+    assert render._target(render.TEMPLATE, tmp_path,
+                          {"run": "small-10", "seed": 1}).name == "small-10-seed1.ipynb"
     with pytest.raises(ValueError, match="must not replace a published one"):
         render.render(render.TEMPLATE, parameters={"run": "small-10", "seed": 1})
 

@@ -36,7 +36,8 @@ def require(module: str) -> None:
     try:
         __import__(module)
     except ImportError as error:
-        raise MissingLibrary(f"{module} is not installed; this attack needs it: pip install 'nodelib[attacks]'") from error
+        raise MissingLibrary(f"{module} is not installed; this attack needs it: pip install "
+                             f"'nodelib[attacks]'") from error
 
 
 def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, seed: int, steps: int, restarts: int,

@@ -192,7 +192,8 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     images, labels = images[chosen], labels[chosen]
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
     if len(labels[:half].unique()) < 2:
-        raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must hold both, so give "
+        raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must "
+                         f"hold both, so give "
                          f"more images")
     whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
                        for part in images.split(BATCH)], 1)
@@ -259,7 +260,8 @@ def doubling(last: float) -> tuple[float, ...]:
         ValueError: the last is below 10.
     """
     if not last >= LOG_TIME:
-        raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give more, such as 80")
+        raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give "
+                         f"more, such as 80")
     times = [LOG_TIME]
     while times[-1] < last:
         times.append(min(2 * times[-1], float(last)))
@@ -326,7 +328,8 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     shows.
     """
     if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
-        raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class needs one")
+        raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class "
+                         f"needs one")
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
     records, found = [], []
@@ -475,7 +478,8 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
-        raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
+        raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
+                         f"{', '.join(parts_of(run))}")
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
     for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
@@ -503,7 +507,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
     parser.add_argument("--far-images", type=int, default=FAR_IMAGES, help=f"and followed further (default: {FAR_IMAGES})")
     parser.add_argument("--log-time", type=float, default=FAR[-1], help=f"so far in log time (default: {FAR[-1]:g})")
-    parser.add_argument("--budget", type=seconds, metavar="SECONDS", help="begin no further part after so long")
+    parser.add_argument("--budget", type=seconds, metavar="SECONDS",
+                        help="begin no further part after so long")
     parser.add_argument("--again", action="store_true", help="measure also what is stored already")
     parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
                         help="measure only this part, stored already or not; may be given several times")
@@ -515,7 +520,8 @@ def main(arguments: list[str] | None = None) -> int:
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
-        measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=budget.left,
+        measure_run(run.path, options.images, reach, again=options.again, parts=options.part,
+                    budget=budget.left,
                     report=say)
     return 0
 
