@@ -8,8 +8,13 @@ SHELL := /bin/bash
 .PHONY: help book test runs bench clean
 
 VENV ?= .venv
-# absolute, without resolving links: the interpreter inside the virtual environment
-PY := $(abspath $(VENV))/bin/python
+# make splits the names of targets at spaces; those of the folder above do no harm, for all that is run is in quotes
+ifneq ($(words $(VENV)),1)
+$(error VENV is "$(VENV)"; it must be a path without spaces, relative to this folder or absolute)
+endif
+# absolute, without resolving links: the programs inside the virtual environment
+BIN := $(abspath $(VENV))/bin
+PY := "$(BIN)/python"
 PIP := $(PY) -m pip --disable-pip-version-check install --no-input $(if $(MAKE_TERMOUT),,-q) -c constraints.txt
 PINS := pyproject.toml constraints.txt
 RUNS ?= small-10 small-random small-100 large-10 large-random large-100 wide-standard wide-adversarial
@@ -24,7 +29,7 @@ help: ## this list
 
 book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and build the HTML
 	$(PY) -m nodelib.render $(if $(FORCE),--force)
-	$(abspath $(VENV))/bin/jupyter-book build book/ -W -n --keep-going --quiet
+	"$(BIN)/jupyter-book" build book/ -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
 test: $(VENV)/.test ## run every check (TESTS="tests/test_render.py -k pairs": some of them)
@@ -37,20 +42,20 @@ bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="
 	$(PY) -m nodelib bench $(BENCH)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
-	rm -rf $(VENV) _build nodelib.egg-info .pytest_cache
+	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache
 	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with the first Python here that is new enough.
 $(VENV)/.python:
-	@for python in $(PYTHON) python3 python3.13 python3.12 python3.11 python3.10; do \
-	  command -v $$python >/dev/null || continue; \
-	  $$python -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || continue; \
-	  if ! $$python -c 'import venv, ensurepip' 2>/dev/null; then \
+	@for python in $(if $(PYTHON),"$(PYTHON)") python3 python3.13 python3.12 python3.11 python3.10; do \
+	  command -v "$$python" >/dev/null || continue; \
+	  "$$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' || continue; \
+	  if ! "$$python" -c 'import venv, ensurepip' 2>/dev/null; then \
 	    echo "error: $$python cannot make virtual environments (its ensurepip module is missing)." \
 	         "Install it, on Debian and Ubuntu with: apt-get install python3-venv;" \
 	         "or name another interpreter: make PYTHON=/path/to/python3" >&2; exit 1; fi; \
-	  echo "making $(VENV) with $$($$python --version)"; \
-	  $$python -m venv $(VENV); touch $@; exit 0; \
+	  echo "making $(VENV) with $$("$$python" --version)"; \
+	  "$$python" -m venv "$(VENV)"; touch "$@"; exit 0; \
 	done; \
 	echo "error: no Python from 3.10 to 3.13 found; python3 is" \
 	     "$$(python3 --version 2>&1 || echo missing). Install one, or name it:" \
@@ -61,13 +66,13 @@ $(VENV)/.book: $(PINS) | $(VENV)/.python
 	@echo "installing the book's packages into $(VENV)"
 	$(PIP) torch==2.13.0
 	$(PIP) -e '.[book]'
-	@touch $@
+	@touch "$@"
 
 $(VENV)/.test: $(VENV)/.book
 	@echo "installing the packages of the checks into $(VENV)"
 	$(PIP) -e '.[book,test,attacks]'
-	@touch $@
+	@touch "$@"
 
 $(VENV)/.bench: $(VENV)/.book
 	$(PIP) -e '.[book,bench]'
-	@touch $@
+	@touch "$@"

@@ -7,19 +7,26 @@ the prose as {glue:text}`name`, so that nobody types one.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
+import sys
+import tempfile
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from nodelib.artifacts import write_atomic
+from nodelib.paths import PUBLISHED
 
 
 def figure_path(name: str) -> Path:
     """Where the figure file `name` belongs: below `book/figures`, or NODELIB_FIGURES where that is set.
+
+    In a notebook whose `scale` is "smoke" it is never below `book/figures`, but in a scratch folder instead,
+    which is named on stderr.
 
     Raises:
         ValueError: the name is not lower-case words joined by hyphens with the suffix .svg, .png or .gif.
@@ -27,8 +34,24 @@ def figure_path(name: str) -> Path:
     if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9.]+)*\.(svg|png|gif)", name):
         raise ValueError(f"the figure name is {name!r}; it must be lower-case words joined by hyphens, "
                          "ending in .svg, .png or .gif")
-    folder = os.environ.get("NODELIB_FIGURES")
-    return (Path(folder) if folder else Path(__file__).resolve().parents[1] / "book" / "figures") / name
+    published = PUBLISHED.parent / "book" / "figures"
+    folder = Path(os.environ.get("NODELIB_FIGURES") or published)
+    if _scale() == "smoke" and folder.resolve() == published:
+        folder = _scratch()
+    return folder / name
+
+
+def _scale() -> str:
+    """The parameter `scale` of the notebook that runs; "full" outside of notebooks."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return "full" if shell is None else shell.user_ns.get("scale", "full")
+
+
+@functools.cache
+def _scratch() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="nodelib-figures-"))
+    print(f"figures at smoke scale do not replace the published ones; they are in {folder}", file=sys.stderr)
+    return folder
 
 
 def save_figure(figure: Any, name: str, dpi: int = 160) -> None:

@@ -7,6 +7,7 @@ import difflib
 import json
 from dataclasses import dataclass
 
+from nodelib.errors import InputError
 from nodelib.models import check_end_time
 from nodelib.odeint import GRADIENTS
 
@@ -141,7 +142,7 @@ class RunConfig:
                                  ("seed", 0, 2**31 - 1)):
             value = getattr(self, field)
             if not low <= value <= high:
-                raise ValueError(f"{field} is {value}; the allowed range is {low} to {high}")
+                raise InputError(f"{field} is {value}; the allowed range is {low} to {high}")
         for field in ("rtol", "atol", "learning_rate", "head_scale"):
             if not getattr(self, field) > 0:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be above 0")
@@ -348,7 +349,7 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
     if name not in _NAMED:
         close = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise ValueError(f"unknown run {name!r}; the known runs are {', '.join(NAMES)}.{hint}")
+        raise InputError(f"unknown run {name!r}; the known runs are {', '.join(NAMES)}.{hint}")
     values = dict(_NAMED[name])
     if seed and name in _LATER_EPOCHS:
         values["epochs"] = _LATER_EPOCHS[name]

@@ -1,25 +1,35 @@
-"""What a solve can refuse or fail with. Each error names the value, the allowed range and the way out."""
+"""What can go wrong for a known reason. Each error names the value, the allowed range and the way out."""
 
 from __future__ import annotations
 
 
-class TimesError(ValueError):
+class NodelibError(Exception):
+    """Base of all errors with a known reason: commands report them in one line, and let any other show as
+    the fault it is.
+    """
+
+
+class InputError(NodelibError, ValueError):
+    """A value that was asked for is not among those allowed."""
+
+
+class TimesError(InputError):
     """The requested times are not increasing, repeated, not finite, or too few."""
 
 
-class ToleranceError(ValueError):
+class ToleranceError(InputError):
     """rtol, atol, a step size or a step limit is outside its range."""
 
 
-class StateTypeError(TypeError):
+class StateTypeError(NodelibError, TypeError):
     """The state is not a float32 or float64 tensor."""
 
 
-class DerivativeError(ValueError):
+class DerivativeError(InputError):
     """func returns something whose shape or type differs from the state's."""
 
 
-class IntegrationError(RuntimeError):
+class IntegrationError(NodelibError, RuntimeError):
     """The integration cannot go on from time `t` with step size `h`; `norm` is the offending norm."""
 
     def __init__(self, message: str, t: float, h: float, norm: float) -> None:

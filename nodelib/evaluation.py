@@ -17,6 +17,8 @@ from nodelib import artifacts, mnist
 from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
+from nodelib.budget import Budget
+from nodelib.errors import InputError, NodelibError
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
@@ -25,10 +27,18 @@ from nodelib.native import unbalanced
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors
 
-__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "at_tolerance", "attack", "evaluate", "evaluate_run", "record",
-           "test_order", "test_subset", "wilson"]
+__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "NonFiniteLogits", "at_tolerance",
+           "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset", "wilson"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
+
+
+class NonFiniteLogits(NodelibError, ValueError):
+    """A network's logits are NaN or infinite."""
+
+
+class MeasurementError(NodelibError, RuntimeError):
+    """A record of a run cannot be measured; what was measured before it is stored."""
 
 
 def test_order() -> np.ndarray:
@@ -43,9 +53,10 @@ test_order.__test__ = False  # not a test, whatever pytest thinks of the name
 
 
 def test_subset(n: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the first n of `test_order()`; ValueError unless n is from 1 to 10,000."""
+    """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
     if not 1 <= n <= TEST_IMAGES or int(n) != n:
-        raise ValueError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the test set")
+        raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
+                         f"test set")
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]
@@ -180,7 +191,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             with torch.no_grad():
                 logits = model(x, m.t1)
             if not torch.isfinite(logits).all():
-                raise ValueError(f"the model's logits are not finite at t1 = {m.t1:g}; check its weights")
+                raise NonFiniteLogits(f"the logits are not finite at t1 = {m.t1:g}; check the weights")
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
             bar.advance()
@@ -192,67 +203,77 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
                  progress: bool | None = None, budget: float | None = None) -> list[dict]:
     """Measure a stored run and add one record per measurement; records it has already are kept.
 
-    A record of the same id on fewer images than asked for is measured again and replaced. Each record is
-    stored as soon as it is measured, so an interrupted evaluation resumes where it stopped. Worst cases
-    come last, whatever the order, and are computed again whenever the records they combine have changed.
+    A record of the same id on fewer images than asked for, or without outcomes, is measured again and
+    replaced. Each record is stored as soon as it is measured, so an interrupted evaluation resumes where it
+    stopped. Worst cases come last, whatever the order, and are computed again whenever the records they
+    combine have changed.
 
     Args:
         budget: seconds after which no further record is begun (worst cases, which cost nothing, still are).
 
     Returns:
         all records of the run.
+
+    Raises:
+        MeasurementError: a solve or an attack failed for a known reason.
+        ArtifactError: the run is damaged, or was trained further meanwhile.
     """
     from nodelib.training import disable_tf32, resolve_device
 
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()
     run = artifacts.load_run(folder)
-    sizes = {r["id"]: r["n"] for r in run.metrics}
-    pending = [m for m in measurements if m.attack != "worst" and sizes.get(m.id, 0) < m.n]
+    pending = [m for m in measurements if m.attack != "worst" and not _measured(run, m)]
     worst = [m for m in measurements if m.attack == "worst"]
-    began = time.monotonic()
+    time_left = Budget(budget)
     commit = artifacts.source_state()["commit"] if pending or worst else None
     where = artifacts.describe_device(device)
     if pending:
         model, directions, sources = run.load_model(device), {}, {}
         images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
     for m in pending:
-        if next((r["n"] for r in run.metrics if r["id"] == m.id), 0) >= m.n:
-            continue  # asked for twice, and measured meanwhile on as many images
-        if budget is not None and time.monotonic() - began > budget:
+        if _measured(run, m):
+            continue  # asked for twice, or measured meanwhile by another process
+        if time_left.spent:
             break
         if m.source is not None and m.source not in sources:
             sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)
         started = time.monotonic()
-        alive, combines = survivors(run.metrics, run.outcomes, m) if m.drop else (None, None)
+        alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
         source = sources.get(m.source)
-        correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive, source=source,
-                                directions=directions)
-        run = _store(run, m, correct, record(
+        try:
+            correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive,
+                                    source=source,
+                                    directions=directions)
+        except NodelibError as error:
+            raise MeasurementError(f"{folder.name}: {m.id} cannot be measured: {error}") from error
+        run = artifacts.add_metric(run, record(
             m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
             dropped=None if alive is None else int((~alive).sum()),
-            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)))
+            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)),
+                                   correct)
     for m in worst:
         run = _worst(run, m, where, commit)
     return list(run.metrics)
 
 
+def _whole(run: artifacts.Run) -> list[dict]:
+    """The records that have their outcomes; one that lost them counts as not measured."""
+    ids = run.outcome_ids()
+    return [r for r in run.metrics if r["id"] in ids]
+
+
+def _measured(run: artifacts.Run, m: Measurement) -> bool:
+    return any(r["id"] == m.id and r["n"] >= m.n for r in _whole(run))
+
+
 def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -> artifacts.Run:
-    stored = next((r for r in run.metrics if r["id"] == m.id), None)
+    stored = next((r for r in _whole(run) if r["id"] == m.id), None)
     if stored is not None and stored["n"] > m.n:
         m = dataclasses.replace(m, n=stored["n"])
-    correct, combines = survivors(run.metrics, run.outcomes, m)
+    correct, combines = survivors(_whole(run), run.outcomes, m)
     if not combines:
         return run
     if stored is not None and stored["combines"] == combines and np.array_equal(run.outcomes(m.id), correct):
         return run
-    return _store(run, m, correct, record(m, correct, 0.0, 0.0, where, commit, combines=combines))
-
-
-def _store(run: artifacts.Run, m: Measurement, correct: np.ndarray, new: dict) -> artifacts.Run:
-    """Add the record to what the folder holds by now, in place of one with the same id; the run as it then is."""
-    records = [r for r in artifacts.still_current(run)["metrics"] if r["id"] != m.id] + [new]
-    # outcomes first: a record is never without them
-    artifacts.save_outcomes(run.path / "outcomes.safetensors", m.id, correct)
-    artifacts.write_json(run.path / "metrics.json", records)
-    return dataclasses.replace(run, metrics=records)
+    return artifacts.add_metric(run, record(m, correct, 0.0, 0.0, where, commit, combines=combines), correct)

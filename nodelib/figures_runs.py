@@ -1,8 +1,28 @@
-"""What a run's own page shows beside its learning curves: its configuration and its records."""
+"""The run of a run's own page, and what it shows beside the learning curves: configuration and records."""
 
 from __future__ import annotations
 
-from nodelib.artifacts import Run
+from pathlib import Path
+
+from nodelib import evaluation, protocols, training
+from nodelib.artifacts import Run, load_run
+from nodelib.configs import RunConfig
+
+
+def measured_run(config: RunConfig, root: str | Path | None = None) -> Run:
+    """The stored run of a config, or else trained now; with the records its page needs, measured now where
+    they are missing.
+
+    A run that was never measured is measured by the whole table's protocol, another by
+    `protocols.page_protocol`: an evaluation that was interrupted goes on. Records on fewer images than the
+    protocol's stay as they are.
+    """
+    run = training.run(config, root, evaluate=False)
+    stored = {r["id"] for r in run.metrics} & run.outcome_ids()
+    wanted = protocols.page_protocol(config) if stored else protocols.table_protocol(config)
+    if missing := [m for m in wanted if m.id not in stored]:
+        evaluation.evaluate_run(run.path, missing)
+    return load_run(run.path)
 
 
 def config_table(run: Run) -> str:
@@ -19,10 +39,16 @@ def config_table(run: Run) -> str:
 
 
 def metrics_table(run: Run) -> str:
-    """The run's records as a Markdown table, by end time and attack."""
+    """The run's records as a Markdown table, by end time and attack; below it, which of the table's protocol
+    are missing.
+    """
     lines = ["| record | end time | images | accuracy | 95 % interval | NFE |", "| --- | ---: | ---: | ---: | ---: | ---: |"]
     for record in sorted(run.metrics, key=lambda r: (r["t1"], r["attack"], r["id"])):
         nfe = "" if record.get("nfe") is None else f"{record['nfe']:.0f}"
         lines.append(f"| {record['id']} | {record['t1']:g} | {record['n']:,} | {100 * record['accuracy']:.2f} % | "
                      f"{100 * record['low']:.2f} to {100 * record['high']:.2f} | {nfe} |")
+    stored, wanted = {r["id"] for r in run.metrics}, protocols.table_protocol(RunConfig.from_dict(run.config))
+    if missing := [f"`{m.id}`" for m in wanted if m.id not in stored]:
+        lines += ["", f"Not measured, of the {len(wanted)} records of the table's protocol: "
+                      f"{', '.join(missing)}."]
     return "\n".join(lines)

@@ -19,15 +19,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts
+from nodelib import artifacts, command
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.errors import InputError
 from nodelib.evaluation import at_tolerance, test_subset
 from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.models import ODENet
-from nodelib.progress import Progress
+from nodelib.progress import Progress, say
 from nodelib.protocols import diagnostic_images
 
 METHODS: dict[str, tuple[str, float]] = {
@@ -139,14 +140,14 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     run = artifacts.load_run(folder)
     config = RunConfig.from_dict(run.config)
     if config.architecture != "odenet":
-        raise ValueError(f"{run.name} is a {config.architecture}; gradient health is about the solver's gradients and needs "
+        raise InputError(f"{run.name} is a {config.architecture}; gradient health is about the solver's "
+                         f"gradients and needs "
                          f"an ODE-net")
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
     found = health(run.load_model(), *test_subset(count), times, progress)
-    # read again: other measurements may have been written meanwhile
-    others = [r for r in artifacts.still_current(run)["measurements"] if r["name"] not in {m["name"] for m in found}]
-    artifacts.write_json(Path(folder) / "measurements.json", others + found)
+    names = {m["name"] for m in found}
+    artifacts.add_measurements(run, found, lambda r: r["name"] in names)
     return found
 
 
@@ -161,9 +162,9 @@ def main(arguments: list[str] | None = None) -> int:
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
-        print(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
+        say(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.call(main))

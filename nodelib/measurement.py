@@ -159,8 +159,27 @@ class Measurement:
 
     @property
     def id(self) -> str:
-        """Name of the record: label and end time, as in "fgsm-seed-t10"."""
-        return f"{self.label or self.attack}-t{self.t1:g}"
+        """Name of the record: label and end time, as in "fgsm-seed-t10", and between them an epsilon that is
+        not the usual one.
+        """
+        label = self.label or self.attack
+        if self.attack != "none" and self.epsilon != EPSILON and not label.endswith(f"-eps{self.epsilon:g}"):
+            label += f"-eps{self.epsilon:g}"
+        return f"{label}-t{self.t1:g}"
+
+
+def contradicted_by(record: dict) -> str | None:
+    """The field of a record that its id contradicts, "t1" or "epsilon", or None.
+
+    An id ends in the end time; before it stands the epsilon where it is not the usual one, as in
+    "worst-eps0.1-t10".
+    """
+    label, _, t1 = record["id"].rpartition("-t")
+    if t1 != f"{record['t1']:g}":
+        return "t1"
+    _, named, epsilon = label.rpartition("-eps")
+    usual = 0.0 if record["attack"] == "none" else EPSILON
+    return None if (epsilon if named else f"{usual:g}") == f"{record['epsilon']:g}" else "epsilon"
 
 
 def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> dict:

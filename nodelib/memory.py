@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import weakref
@@ -101,6 +100,8 @@ def peak_megabytes(method: str, steps: int) -> float:
 
     Only meaningful in a fresh process: the peak never falls.
     """
+    import resource  # not on Windows, where everything else here works
+
     func, y0 = problem()
     unit = 1 if sys.platform == "darwin" else 1024
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -13,10 +13,11 @@ from typing import NamedTuple
 import torch
 
 from nodelib._torchvision import import_torchvision
+from nodelib.errors import NodelibError
 from nodelib.paths import data_dir
 
 
-class DataError(RuntimeError):
+class DataError(NodelibError, RuntimeError):
     """A data file is missing, truncated or altered."""
 
 

@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from nodelib.errors import InputError
+
+PUBLISHED = Path(__file__).resolve().parents[1] / "data"  # wherever NODELIB_DATA points
+
 
 def data_dir() -> Path:
     """The folder `data/` of the repository, or the one named by the environment variable NODELIB_DATA."""
     override = os.environ.get("NODELIB_DATA")
-    return Path(override) if override else Path(__file__).resolve().parents[1] / "data"
+    return Path(override) if override else PUBLISHED
 
 
 def runs_dir() -> Path:
     """The folder that holds one folder per trained run: `data/runs/<run>-seed<k>/`."""
     return data_dir() / "runs"
+
+
+def check_scratch(scale: str, root: Path) -> None:
+    """InputError if a run at smoke scale would enter the published `data/runs` of the repository."""
+    if scale != "full" and root.resolve() == PUBLISHED / "runs":
+        raise InputError(f"a run at scale {scale!r} must not lie among the published ones in "
+                         f"{PUBLISHED / 'runs'}: give another "
+                         f"root (--root), or set the environment variable NODELIB_DATA to a scratch copy of "
+                         f"{PUBLISHED}")

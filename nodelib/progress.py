@@ -1,14 +1,27 @@
-"""Progress: a bar on a terminal, plain lines when piped."""
+"""Lines about work in progress, and a bar of it on a terminal."""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 from tqdm import tqdm
 
 LINE_SECONDS = 10.0  # between plain lines
+
+
+def say(line: str, file: TextIO | None = None, end: str = "\n") -> None:
+    """Print a line at once, by default to stdout. Where its reader, such as `head`, has seen enough, work
+    goes on silently.
+    """
+    file = sys.stdout if file is None else file
+    try:
+        print(line, file=file, end=end, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), file.fileno())
 
 
 class Progress:
@@ -39,8 +52,8 @@ class Progress:
             self._bar.update()
         elif self._lines and (self.done == self.total or time.monotonic() - self._last > LINE_SECONDS):
             self._last = time.monotonic()
-            print(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""),
-                  file=sys.stderr, flush=True)
+            say(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""),
+                sys.stderr)
 
     def __enter__(self) -> Progress:
         return self

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
-from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.configs import ROWS, TABLE_T1, RunConfig
+from nodelib.errors import InputError
 from nodelib.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.tolerance import measurements as tolerance_measurements
 
@@ -64,6 +65,17 @@ def table_protocol(config: RunConfig) -> list[Measurement]:
     if config.architecture != "odenet":  # no solver, so no gradient method to tell apart
         result = [m for m in result if m.label != "fgsm-seed"]
     return result
+
+
+def page_protocol(config: RunConfig) -> list[Measurement]:
+    """What the page of a run does not go without: for the rows of the table all of it, for others their own
+    end time.
+
+    At smoke scale the table's protocol as a whole, as for a run that was never measured.
+    """
+    whole = table_protocol(config)
+    return whole if config.name in ROWS or config.scale == "smoke" else [m for m in whole
+                                                                         if m.t1 == config.test_t1]
 
 
 def strong_images(config: RunConfig) -> int:
@@ -299,9 +311,9 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int |
         images: cap on the number of images of every measurement, 1 to 10,000.
     """
     if name != "all" and name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
+        raise InputError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
     if images is not None and not 1 <= images <= TEST_IMAGES:
-        raise ValueError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
+        raise InputError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
     result = []
     for each in PROTOCOLS if name == "all" else (name,):
         result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nodelib.artifacts import write_atomic
+from nodelib.errors import InputError
 
 
 def marks(name: str) -> tuple[str, str]:
@@ -16,26 +17,31 @@ def between(path: str | Path, name: str) -> str:
     """What stands between the two `marks` of a text file, without the line ends around it.
 
     Raises:
-        ValueError: the file does not hold both marks, in this order.
+        InputError: the file does not hold both marks, in this order.
     """
-    return _parts(Path(path), name)[1].strip()
+    return _parts(Path(path), name)[1].replace("\r\n", "\n").strip()
 
 
 def write_between(path: str | Path, name: str, content: str) -> None:
-    """Put `content` between the two `marks` of a text file.
+    """Put `content` between the two `marks` of a text file, whose line ends, permissions and links stay as
+    they are.
 
     Raises:
-        ValueError: the file does not hold both marks, in this order; it is left alone.
+        InputError: the file does not hold both marks, in this order; it is left alone.
     """
-    before, _, after = _parts(Path(path), name)
+    path = Path(path).resolve()
+    before, _, after = _parts(path, name)
     begin, end = marks(name)
-    write_atomic(Path(path), f"{before}{begin}\n{content}\n{end}{after}".encode())
+    line_end = "\r\n" if "\r\n" in before + after else "\n"
+    write_atomic(path, (before + f"{begin}\n{content}\n{end}".replace("\n", line_end) + after).encode())
 
 
 def _parts(path: Path, name: str) -> tuple[str, str, str]:
     begin, end = marks(name)
-    before, found, rest = path.read_text().partition(begin)
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; name one that holds the marks {begin} and {end}")
+    before, found, rest = path.read_bytes().decode().partition(begin)
     inside, closed, after = rest.partition(end)
     if not (found and closed):
-        raise ValueError(f"{path} does not hold the marks {begin} and {end}; put them where the {name} belong")
+        raise InputError(f"{path} does not hold the marks {begin} and {end}; put them there")
     return before, inside, after

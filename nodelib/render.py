@@ -5,26 +5,33 @@ beside it is what papermill made of it, with all outputs, and what Jupyter Book 
 a function of the text half and of the declared inputs: executing an unchanged chapter again on the same
 machine changes no byte of it.
 
-**Front matter.** Below the usual `jupytext` and `kernelspec` entries a chapter says what it reads:
+**Front matter.** Below the usual `jupytext` and `kernelspec` entries a chapter says which data it reads:
 
     nodelib:
       inputs:                     # files, folders or globs, relative to the repository root
         - data/seed.json
-        - data/runs/small-10-seed*
+        - data/runs/{rows,small-10-tight}-seed*/metrics.json
 
-A chapter counts as changed when its text, one of these inputs, or a parameter differs from what the
-notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
-does not exist. The library's source is not an input by itself, because then every commit would execute
-the whole book; list a module where a chapter should follow it, or use `force`.
+In braces stand names of runs or of their groups, rows, pair and controls. A run's `config.json` holds the
+hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
+its imports are followed (`nodelib.dependencies`).
+
+A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from
+what the notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
+does not exist.
 
 **Parameters.** A chapter with code has one cell tagged `parameters` which assigns literals only, at
 least `scale = "full"`. Other values are put in a cell of their own after it, and an unknown name is an
-error. `scale="smoke"` is what the tests run, into a scratch folder and with NODELIB_DATA naming a scratch
-copy of the data: notebooks train runs and record values there.
+error. What is published has none: with others, notebook and figures go to a folder of their own.
+`scale="smoke"` is what the tests run, with NODELIB_DATA naming a scratch copy of the data: notebooks train
+runs and record values there.
 
 **Run pages.** `book/templates/run.md` is executed once per run into `book/runs/<run>.ipynb`. Words such
-as `@run@` in its text (not in its code) stand for the parameter of that name, so that every page has
-its own title, labels and figures.
+as `@run@` in its text (not in its code) stand for the parameter of that name, and `@page@` for the run's
+name, with the seed where that is not 0, so that every page has its own title, labels and figures.
+
+**Figures** are written to a folder of their own while a notebook executes, and replace the old ones just
+before the notebook does.
 """
 
 from __future__ import annotations
@@ -39,24 +46,30 @@ import os
 import re
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nodelib import command
 from nodelib.artifacts import write_atomic
-from nodelib.configs import NAMES, SCALES
-from nodelib.paths import data_dir
+from nodelib.configs import CONTROLS, NAMES, PAIR, ROWS, SCALES
+from nodelib.dependencies import source_files
+from nodelib.errors import InputError, NodelibError
+from nodelib.paths import PUBLISHED, data_dir
+from nodelib.progress import say
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 TEMPLATE = BOOK / "templates" / "run.md"
 RECORD = "nodelib_render"  # the notebook's own entry: jupytext does not copy it to the text half
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{6,16}")
+ALIVE_SECONDS = 30.0  # between two lines that say that a notebook still executes
 _SENTINEL = "nodelib: every cell has run"
 
 
-class RenderError(RuntimeError):
+class RenderError(NodelibError, RuntimeError):
     """A chapter could not be executed or published; the notebook that was there is untouched."""
 
 
@@ -80,29 +93,40 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         force: execute even if nothing changed.
         scale: "full" (published) or "smoke" (seconds to minutes).
         out: folder for the notebook and its figures; by default the notebook lies beside its text half
-            and figures go to `book/figures`. Required for `scale="smoke"`.
-        parameters: values for names that the cell tagged `parameters` assigns.
+            and figures go to `book/figures`. Required with parameters.
+        parameters: values for names that the cell tagged `parameters` assigns. `scale` may be among them;
+            `run` is what a page of the book is for.
 
     Raises:
-        ValueError: unknown scale or parameter, smoke scale without `out` or on the published data.
+        InputError: unknown scale or parameter, parameters without `out`, or smoke scale on the published
+        data.
         RenderError: a cell failed, the kernel died, or the result is not fit to publish.
     """
     chapter = Path(chapter).resolve()
+    parameters = {"scale": scale, **(parameters or {})}
+    scale = parameters["scale"]
     if scale not in SCALES:
-        raise ValueError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
-    if scale != "full" and out is None:
-        raise ValueError("a smoke-scale notebook must not replace a published one: name a folder with out=")
-    if scale != "full" and data_dir().resolve() == ROOT / "data":
-        raise ValueError(f"smoke-scale notebooks must not write to the published data in {ROOT / 'data'}: "
-                         "set the environment variable NODELIB_DATA to a scratch folder")
-    parameters = dict(parameters or {}) | ({"scale": scale} if scale != "full" else {})
+        raise InputError(f"scale is {scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
+    if scale == "full":
+        del parameters["scale"]
     notebook = prepare(chapter, parameters)
+    if out is None and (other := sorted(set(parameters) - ({"run"} if chapter == TEMPLATE else set()))):
+        raise InputError(f"with another {other[0]} than the chapter's own a notebook must not replace a "
+                         f"published one: name a folder "
+                         f"for it (--out)")
+    if scale != "full" and data_dir().resolve() == PUBLISHED:
+        raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: "
+                         "set the environment variable NODELIB_DATA to a scratch copy of it")
     target = _target(chapter, out, parameters)
     if not force and out is None and not _changed(notebook, target):
         return Rendered(target, False)
     figures = target.parent / "figures" if out is not None else BOOK / "figures"
-    executed = _execute(notebook, chapter, target.parent if out is None else chapter.parent, figures)
-    write_atomic(target, _bytes(executed))
+    with tempfile.TemporaryDirectory(prefix="nodelib-figures-") as drawn:
+        content = _bytes(_execute(notebook, chapter, target.parent if out is None else chapter.parent,
+                                  Path(drawn)))
+        for figure in sorted(Path(drawn).iterdir()):  # before the notebook, which says that all is up to date
+            write_atomic(figures / figure.name, figure.read_bytes())
+    write_atomic(target, content)
     return Rendered(target, True)
 
 
@@ -115,9 +139,11 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
     notebook = jupytext.read(chapter)
     known, position = _parameters_cell(notebook, chapter)
     if unknown := sorted(set(parameters) - set(known)):
-        raise ValueError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
+        raise InputError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
                          f"it has {', '.join(map(repr, sorted(known))) or 'none'}")
     values = {**known, **parameters}
+    if "run" in values:
+        values["page"] = _page(values)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), cell.source)
@@ -129,9 +155,46 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
         notebook.cells.insert(position + 1, cell)
     _set_ids(notebook)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)  # describes the text half alone
-    declared = notebook.metadata.get("nodelib", {}).get("inputs", [])
-    notebook.metadata[RECORD] = {"digest": _digest(notebook, [_fill(i, values) for i in declared])}
+    declared = [_fill(i, values) for i in _declared(notebook, chapter)]
+    notebook.metadata[RECORD] = {"digest": _digest(notebook,
+                                                   [*_input_files(declared), *_sources(notebook, chapter)])}
     return notebook
+
+
+def _declared(notebook: Any, chapter: Path) -> list[str]:
+    """The inputs of the front matter; RenderError unless they are paths inside the repository, none of them
+    of the library.
+    """
+    inputs = notebook.metadata.get("nodelib", {}).get("inputs", [])
+    if not isinstance(inputs, list):
+        raise RenderError(f"{chapter.name}: inputs is {inputs!r}; it must be a list, such as [{inputs}]")
+    for declared in inputs:
+        parts = Path(declared).parts if isinstance(declared, str) else ()
+        if not parts or Path(declared).is_absolute() or ".." in parts:
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; it must be a path relative to the "
+                              f"repository root, "
+                              f"such as data/seed.json")
+        if parts[0] == "nodelib":
+            raise RenderError(f"{chapter.name}: {declared!r} is no input; which source files a chapter "
+                              f"depends on is found from "
+                              f"its imports")
+    return inputs
+
+
+def _sources(notebook: Any, chapter: Path) -> Iterator[tuple[str, Path]]:
+    """Name and path of the library's files that the code of a chapter depends on."""
+    code = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    code = re.sub(r"^(\s*)[%!].*$", r"\1pass", code, flags=re.MULTILINE)  # commands of IPython
+    try:
+        files = source_files(code)
+    except SyntaxError as error:
+        raise RenderError(f"{chapter.name}: the code is no Python ({error})") from error
+    return ((str(path.relative_to(ROOT)), path) for path in files)
+
+
+def _page(parameters: dict[str, Any]) -> str:
+    """The name of a run's page."""
+    return parameters["run"] + (f"-seed{parameters['seed']}" if parameters.get("seed") else "")
 
 
 def _fill(pattern: str, values: dict[str, Any]) -> str:
@@ -164,34 +227,54 @@ def _set_ids(notebook: Any) -> None:
         cell.id = name if seen[name] == 1 else f"{name}-{seen[name]}"
 
 
-def _digest(notebook: Any, inputs: list[str]) -> str:
-    """SHA-256 over the cells and over the content of the declared inputs."""
+def _digest(notebook: Any, files: list[tuple[str, Path]]) -> str:
+    """SHA-256 over the cells and over names and content of the files that a chapter depends on."""
     digest = hashlib.sha256()
     for cell in notebook.cells:
         digest.update(json.dumps([cell.cell_type, cell.source, cell.metadata], sort_keys=True).encode())
-    for name, path in _input_files(inputs):
+    for name, path in files:
         digest.update(f"\n{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
 
 
 def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
-    for declared in sorted(inputs):
-        base = data_dir().parent if declared.startswith("data/") and data_dir().name == "data" else ROOT
-        found = sorted(glob.glob(str(base / declared)))
-        if not found and not glob.has_magic(declared):
+    """Name, relative to the repository root, and path of every file that is declared, once."""
+    found: dict[str, Path] = {}
+    for declared in (each for pattern in inputs for each in _runs_named(pattern)):
+        in_data = declared.startswith("data/")
+        base, below = (data_dir(), declared.removeprefix("data/")) if in_data else (ROOT, declared)
+        tops = [base / name for name in glob.glob(below, root_dir=base)]
+        # a run may come later
+        if not tops and not glob.has_magic(declared) and not declared.startswith("data/runs/"):
             raise RenderError(f"the declared input {declared} does not exist below {base}")
-        for top in map(Path, found):
-            files = sorted(p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]
-            for path in files:
-                hidden = any(part.startswith((".", "__pycache__")) for part in path.relative_to(base).parts)
+        for top in tops:
+            for path in (p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]:
+                name = path.relative_to(base)
+                hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
                 unfinished = (path.parent / "checkpoint.safetensors").exists()  # a run that trains just now
                 if not hidden and not unfinished:
-                    yield str(path.relative_to(base)), path
+                    found["data/" + name.as_posix() if in_data else name.as_posix()] = path
+    yield from sorted(found.items())
+
+
+def _runs_named(pattern: str) -> list[str]:
+    """A pattern without braces for every run that stands in its braces, by its name or its group's."""
+    before, brace, rest = pattern.partition("{")
+    if not brace:
+        return [pattern]
+    inside, _, after = rest.partition("}")
+    groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS}
+    names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
+    if unknown := sorted(set(names) - set(NAMES)):
+        raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "
+                          f"{', '.join(NAMES)}, and their "
+                          f"groups {', '.join(groups)}")
+    return [before + name + after for name in names]
 
 
 def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -> Path:
     is_run = "run" in parameters and chapter.parent.name == "templates"
-    name = f"{parameters['run']}.ipynb" if is_run else f"{chapter.stem}.ipynb"
+    name = f"{_page(parameters)}.ipynb" if is_run else f"{chapter.stem}.ipynb"
     if out is not None:
         return Path(out).resolve() / name
     return chapter.parent.parent / "runs" / name if is_run else chapter.with_name(name)
@@ -236,10 +319,11 @@ def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
     folder.mkdir(parents=True, exist_ok=True)
     try:
         # sockets of its own instead of open ports; by default they would lie in the kernel's folder
-        with _environment(chapter, figures), tempfile.TemporaryDirectory(prefix="nodelib-") as sockets:
+        with (_environment(chapter, figures), tempfile.TemporaryDirectory(prefix="nodelib-") as sockets,
+              _alive(chapter.name)):
             done = papermill.execute_notebook(
                 notebook, None, kernel_name="python3", cwd=str(folder), start_timeout=300,
-                progress_bar=sys.stderr.isatty(), log_output=False,
+                progress_bar=sys.stderr.isatty(), log_output=False, stderr_file=_Stderr(),
                 config=traitlets.config.Config(KernelManager={"transport": "ipc", "ip": f"{sockets}/kernel"}))
     except papermill.PapermillExecutionError as error:
         raise RenderError(f"{chapter.name}: a cell failed\n{_plain(str(error))}") from None
@@ -251,6 +335,34 @@ def _execute(notebook: Any, chapter: Path, folder: Path, figures: Path) -> Any:
     if not same_cells(done, nbformat.from_dict(started)):
         raise RenderError(f"{chapter.name}: the executed cells are not the chapter's")
     return done
+
+
+class _Stderr:
+    """Warnings and progress of the kernel, as they come; the notebook does not keep them."""
+
+    def write(self, text: str) -> None:
+        say(text, sys.stderr, end="")
+
+    def flush(self) -> None:
+        """Nothing is kept back."""
+
+
+@contextlib.contextmanager
+def _alive(name: str) -> Iterator[None]:
+    """Say now and then that a notebook still executes."""
+    ended, began = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not ended.wait(ALIVE_SECONDS):
+            say(f"{name}: executing for {time.monotonic() - began:.0f} s", sys.stderr)
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 @contextlib.contextmanager
@@ -303,8 +415,7 @@ def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
     last = None
     for output in cell.outputs:
         if output.output_type == "stream":
-            if output.name == "stderr":  # warnings and progress bars are for who runs it
-                print(f"{chapter.name}: {output.text.rstrip()}", file=sys.stderr)
+            if output.name == "stderr":
                 continue
             if last is not None:  # where a stream is cut depends on timing
                 last.text += _plain(output.text)
@@ -360,18 +471,26 @@ def pages(toc: Path = BOOK / "_toc.yml") -> list[tuple[Path, dict[str, Any]]]:
 
 
 def parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m nodelib.render", description=(
-        "Execute the book's chapters with papermill and publish their notebooks. "
-        "Without chapters: every page of the table of contents that changed."))
+    parser = argparse.ArgumentParser(
+        prog="python -m nodelib render", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
+            "Execute the book's chapters with papermill and publish their notebooks. "
+            "Without chapters: every page of the table of contents that changed."), epilog="""\
+Only what no parameter changes is published. Everything else goes to a folder of its own, and at
+smoke scale works on a copy of the data, where it trains runs and records values:
+
+  cp -r data /tmp/try && rm -r /tmp/try/runs && mkdir /tmp/try/runs
+  NODELIB_DATA=/tmp/try python -m nodelib render --run small-10 --scale smoke --out /tmp/try/book
+""")
     parser.add_argument("chapters", nargs="*", type=Path, metavar="CHAPTER", help="text halves, such as book/05-*.md")
     parser.add_argument("--run", action="append", default=[], choices=NAMES, metavar="RUN",
                         help="the page of a named run; trains it first if it is not stored")
     parser.add_argument("--force", action="store_true", help="execute unchanged chapters too")
     parser.add_argument("--scale", choices=SCALES, default="full",
-                        help="smoke: seconds to minutes; needs --out and the environment variable NODELIB_DATA")
+                        help="smoke: seconds to minutes; needs --out, and a copy of the data in NODELIB_DATA")
     parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-                        help="a value for the chapter's parameters cell, a Python literal or else a word")
+                        help="a value for the chapter's parameters cell, a Python literal or else a word; "
+                             "needs --out")
     parser.add_argument("--list", action="store_true", help="say which pages would be executed, and stop")
     parser.add_argument("--tidy", action="store_true", help="only rewrite text halves the way jupytext writes them")
     return parser
@@ -398,22 +517,22 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.monotonic()
         try:
             if options.tidy:
-                write_atomic(path, tidy_text(path).encode())
+                write_atomic(path.resolve(), tidy_text(path).encode())
                 continue
             if options.list:
                 page = prepare(path.resolve(), parameters)
                 stale = _changed(page, _target(path.resolve(), None, parameters))
-                print(f"{label}: {'changed' if stale else 'up to date'}", flush=True)
+                say(f"{label}: {'changed' if stale else 'up to date'}")
                 continue
             done = render(path, options.force, options.scale, options.out, parameters)
-        except (RenderError, ValueError) as error:
+        except NodelibError as error:
             failures += 1
-            print(f"{label}: {error}", file=sys.stderr, flush=True)
+            say(f"{label}: {error}", sys.stderr)
             continue
         took = f"executed in {time.monotonic() - started:.1f} s" if done.executed else "up to date"
-        print(f"{label}: {took}", flush=True)
+        say(f"{label}: {took}")
     return 1 if failures else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command.call(main))

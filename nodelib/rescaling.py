@@ -48,8 +48,7 @@ def measure_run(folder: Path, budget: float | None = None, progress: bool | None
     evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)
     if not any(r["name"] == "gap_past" for r in run.measurements):
         found = gap_records(run.load_model(), protocols.rescaling_images(config))
-        others = [r for r in artifacts.still_current(run)["measurements"] if r["name"] != "gap_past"]
-        artifacts.write_json(folder / "measurements.json", others + found)
+        artifacts.add_measurements(run, found, lambda r: r["name"] == "gap_past")
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -21,8 +21,9 @@ from torch import Tensor, nn
 
 from nodelib import artifacts, mnist, snapshots
 from nodelib.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
+from nodelib.errors import InputError, NodelibError
 from nodelib.models import ODENet, ResNet, build, count_parameters
-from nodelib.paths import runs_dir
+from nodelib.paths import check_scratch, runs_dir
 from nodelib.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
@@ -32,14 +33,18 @@ class OutOfTime(RuntimeError):
     """The time budget ended before the run did; its checkpoint is stored and training can go on."""
 
 
+class DivergedError(NodelibError, FloatingPointError):
+    """The loss or its gradient is no longer finite; the last checkpoint is intact."""
+
+
 def resolve_device(device: str | torch.device = "cpu") -> torch.device:
-    """A usable torch device; ValueError with the way out if there is no such device here."""
+    """A usable torch device; InputError with the way out if there is no such device here."""
     try:
         resolved = torch.device(device)
     except RuntimeError as error:
-        raise ValueError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
+        raise InputError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
     if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
+        raise InputError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
     return resolved
 
 
@@ -75,12 +80,13 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
         OutOfTime: the budget ended first; call again to continue.
         ArtifactError: the folder is being written by another process, or holds a damaged checkpoint or a finished
             run that the config does not prolong.
-        FloatingPointError: the loss or its gradient is not finite.
+        DivergedError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
     device = resolve_device(device)
     disable_tf32()
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    check_scratch(config.scale, folder.parent)
     with artifacts.locked(folder):
         return _train(config, folder, device, budget, checkpoint_seconds, progress)
 
@@ -126,27 +132,28 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
 
     def publish(step: int) -> None:
         """Store the run as it is after so many steps; killed at any point, its older state or this one is left, or a resume mends it."""
-        if config.endless or (folder / "config.json").exists():
-            save(step)
-        for name in ("metrics.json", "outcomes.safetensors", "measurements.json"):  # true of older weights only
-            (folder / name).unlink(missing_ok=True)
-        mode = model.training
-        model.eval()
-        weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
-        model.train(mode)
-        artifacts.write_history(folder / "history.csv", rows)
-        done = dataclasses.replace(config, epochs=step // config.steps_per_epoch) if config.endless else config
-        artifacts.write_json(folder / "config.json", {
-            "config": done.to_dict(),
-            "provenance": {
-                **artifacts.source_state(), **artifacts.environment(device),
-                "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
-                "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
-                "started": started.isoformat(timespec="seconds"),
-                "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                "resumed": start > 0, **artifacts.kept_weights(folder),
-            },
-        })
+        with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
+            if config.endless or (folder / "config.json").exists():
+                save(step)
+            for name in ("metrics.json", "outcomes.safetensors", "measurements.json"):  # true of older weights only
+                (folder / name).unlink(missing_ok=True)
+            mode = model.training
+            model.eval()
+            weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
+            model.train(mode)
+            artifacts.write_history(folder / "history.csv", rows)
+            done = dataclasses.replace(config, epochs=step // config.steps_per_epoch) if config.endless else config
+            artifacts.write_json(folder / "config.json", {
+                "config": done.to_dict(),
+                "provenance": {
+                    **artifacts.source_state(), **artifacts.environment(device),
+                    "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
+                    "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
+                    "started": started.isoformat(timespec="seconds"),
+                    "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "resumed": start > 0, **artifacts.kept_weights(folder),
+                },
+            })
 
     if config.endless and start and start % config.steps_per_epoch == 0 and _outdated(folder, start // config.steps_per_epoch):
         publish(start)  # killed between the checkpoint of an epoch and its store
@@ -281,7 +288,8 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
                                       ("gradient's norm", slope, f"shorten the end time, over which it grows, or lower the "
                                                                  f"learning rate ({config.learning_rate:g})")):
         if not math.isfinite(number):
-            raise FloatingPointError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = {t1:g}); "
+            raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
+                                f"{t1:g}); "
                                      f"the last checkpoint is intact, {way_out}")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)

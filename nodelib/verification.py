@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 from nodelib import artifacts, evaluation, mnist
 from nodelib.claims.contract import MEASUREMENTS
 from nodelib.configs import RunConfig
+from nodelib.measurement import contradicted_by
 from nodelib.models import build, count_parameters
 from nodelib.protocols import end_times
 from nodelib.training import fingerprint
@@ -31,26 +33,27 @@ CONFIDENCE_Z = 4.42  # 99.999 %, two-sided: hundreds of honest records are compu
 def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> Iterator[str]:
     """What is wrong with a run, one sentence per fault; nothing if all is well.
 
-    Checks the hashes of weights and dataset, the parameter count, the schema of every record, that
-    correct / n is the accuracy and lies in its interval, that the stored outcomes add up, and that the
-    accuracies of `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
-    batches where they are more than one, of an attack one batch at most) the stated accuracy must lie within the sampling error of
-    the recomputed one, and the clean one at the run's own end time must agree with the stored outcomes image by image, up to
-    `tolerance` of them (another processor rounds differently). Other records, iterative attacks above all, are not computed again.
+    Checks the hashes of weights and dataset, the parameter count, that the history rises, the schema of every
+    record, that it is there once, finite and of the end time and epsilon of its id, that correct / n is the
+    accuracy and lies in its interval, that the stored outcomes add up, and that the accuracies of
+    `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
+    batches where they are more than one, of an attack one batch at most) the stated accuracy must lie within
+    the sampling error of the recomputed one, and the clean one at the run's own end time must agree with the
+    stored outcomes image by image, up to `tolerance` of them (another processor rounds differently). Other
+    records, iterative attacks above all, are not computed again.
     """
     try:
         config = RunConfig.from_dict(run.config)
         model = run.load_model()
-    except (artifacts.ArtifactError, ValueError, RuntimeError) as error:
-        yield str(error)
+    except (artifacts.ArtifactError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        yield f"the network cannot be built: {error}"
         return
     parameters = count_parameters(build(config))
     if run.provenance.get("parameters") != parameters:
         yield f"config.json states {run.provenance.get('parameters')} parameters, the network has {parameters}"
     if run.provenance.get("dataset_sha256") != mnist.fingerprint():
         yield "config.json states other dataset hashes than the shipped MNIST"
-    if len(run.history["step"]) != config.steps:
-        yield f"history.csv has {len(run.history['step'])} steps, the config {config.steps}"
+    yield from _history_problems(run, config)
     yield from _left_over(run.path / "checkpoint.safetensors", config)
     ids = [r.get("id") for r in run.metrics]
     if len(set(ids)) != len(ids):
@@ -60,13 +63,31 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
             yield f"measurement {m.get('name')}: missing or of the wrong type: {', '.join(wrong)}"
         elif m["name"] not in MEASUREMENTS:
             yield f"measurement {m['name']} is none of nodelib.claims.MEASUREMENTS"
-    readable = True
+        elif artifacts.not_finite(m):
+            yield f"measurement {m['name']} is not finite"
+    for m in artifacts.doubled(run.measurements):
+        yield f"measurements.json holds {m['name']} at t1 = {m.get('t1')} ({m.get('label')}) twice"
+    if (own := evaluation.Measurement(config.test_t1, sample).id) not in ids:
+        yield f"metrics.json has no record {own}, the clean accuracy at the run's own end time"
+    sound = []
     for r in run.metrics:
-        for fault in _record_problems(run, r):
-            readable = readable and "wrong type" not in fault
-            yield fault
-    if readable:
-        yield from _recomputed(run, config, model, sample, tolerance)
+        faults = list(_record_problems(run, r))
+        yield from faults
+        sound += [] if faults else [r]
+    yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample, tolerance)
+
+
+def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
+    history = run.history
+    if len(history["step"]) != config.steps:
+        yield f"history.csv has {len(history['step'])} steps, the config {config.steps}"
+    for column, rises in (("step", np.greater), ("images", np.greater), ("epoch", np.greater_equal),
+                          ("seconds", np.greater_equal)):
+        if not rises(history[column][1:], history[column][:-1]).all():
+            yield f"history.csv: the column {column} does not rise"
+    for column, values in history.items():
+        if not np.isfinite(values).all():
+            yield f"history.csv: the column {column} is not finite"
 
 
 def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
@@ -92,6 +113,11 @@ def _record_problems(run: artifacts.Run, r: dict) -> Iterator[str]:
     if wrong:
         yield f"record {r.get('id')}: missing or of the wrong type: {', '.join(wrong)}"
         return
+    if artifacts.not_finite(r) or not 0 <= r["correct"] <= r["n"] or r["n"] < 1:
+        yield f"record {r['id']}: {r['correct']} of {r['n']} images, or a number that is not finite"
+        return
+    if field := contradicted_by(r):
+        yield f"record {r['id']}: its {field} is {r[field]:g}, which is not what its id says"
     if not math.isclose(r["correct"] / r["n"], r["accuracy"], abs_tol=1e-9):
         yield f"record {r['id']}: accuracy {r['accuracy']} is not {r['correct']} / {r['n']}"
     low, high = evaluation.wilson(r["correct"], r["n"])
@@ -113,12 +139,8 @@ def recomputable(run: artifacts.Run, config: RunConfig) -> list[dict]:
 
 
 def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, tolerance: float) -> Iterator[str]:
-    records = recomputable(run, config)
     own = evaluation.Measurement(config.test_t1, sample).id
-    if own not in {r["id"] for r in records}:
-        yield f"metrics.json has no record {own}, the clean accuracy at the run's own end time"
-        return
-    for stated in records:
+    for stated in recomputable(run, config):
         n, batch = min(sample, stated["n"]), stated["batch"]
         if n > batch:
             n = batch if stated["attack"] != "none" else n - n % batch  # whole batches: their images share draws and step sizes

@@ -4,6 +4,9 @@ import dataclasses
 import json
 import os
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -56,6 +59,12 @@ def test_missing_weights_are_named(copy):
     (lambda m: m[0].pop("pooling"), "missing or of the wrong type: pooling"),
     (lambda m: m[0].update(n="64"), "wrong type: n"),
     (lambda m: m.append(m[0]), "an id twice"),
+    (lambda m: m[0].update(t1=2.0), "its t1 is 2"),
+    (lambda m: next(r for r in m if r["attack"] == "fgsm").update(epsilon=0.1), "its epsilon is 0.1"),
+    (lambda m: m[0].update(epsilon=0.3), "its epsilon is 0.3"),
+    (lambda m: m[0].update(n=0), "of 0 images"),
+    (lambda m: m[0].update(correct=65), "65 of 64 images"),
+    (lambda m: m[0].update(n=6400, accuracy=m[0]["correct"] / 6400), "holds outcomes of 64 images at most"),
     (lambda m: m.__delitem__(0), "no record none-t1"),
 ])
 def test_a_record_that_does_not_add_up_is_found(copy, function, message):
@@ -103,6 +112,90 @@ def test_broken_json_is_named(copy):
         artifacts.load_run(copy)
 
 
+@pytest.mark.parametrize("file, content", [
+    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.json", b"{}"),
+                                           ("metrics.json", b"[1]"),
+    ("metrics.json", b'[{"t1": 1.0}]'), ("measurements.json", b"[[]]"), ("history.csv", b"step,loss\n0,1\n"),
+    ("history.csv", b"\xff\xfe"), ("history.csv",
+                                   ",".join(artifacts.HISTORY_COLUMNS).encode() + b"\n0,0,0,much"),
+])
+def test_a_damaged_file_is_named(copy, file, content):
+    (copy / file).write_bytes(content)
+    with pytest.raises(artifacts.ArtifactError, match=file):
+        artifacts.load_run(copy)
+
+
+@pytest.mark.parametrize("file", ["metrics.json", "measurements.json"])
+def test_a_number_that_is_not_finite_is_found_and_never_written(copy, file):
+    run = artifacts.load_run(copy)
+    before = (copy / "metrics.json").read_bytes()
+    with pytest.raises(artifacts.ArtifactError, match="is not finite; nothing was stored"):
+        artifacts.add_metric(run, {**run.metrics[0], "nfe": float("nan")}, run.outcomes(run.metrics[0]["id"]))
+    with pytest.raises(artifacts.ArtifactError, match="norm is not finite"):
+        artifacts.add_measurements(run, [measurement(settings={"low": float("-inf")})], lambda r: False)
+    assert (copy / "metrics.json").read_bytes() == before and not (copy / "measurements.json").exists()
+    wrong = [{**run.metrics[0], "nfe": float("nan")}] if file == "metrics.json" else [measurement(value=float("nan"))]
+    (copy / file).write_text(json.dumps(wrong))
+    with pytest.raises(artifacts.ArtifactError, match=f"{file} is not valid JSON .NaN"):
+        artifacts.load_run(copy)
+    (copy / file).write_text((copy / file).read_text().replace("NaN", "1e999"))
+    assert "not finite" in faults(copy)
+
+
+def measurement(**changes) -> dict:
+    return {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 1.0,
+            "n": 5, "settings": {},
+            **changes}
+
+
+def test_a_measurement_that_is_there_twice_is_found_and_never_written(copy):
+    run, twice = artifacts.load_run(copy), [measurement(settings={"part": "whole", "low": 0.5}),
+                                            measurement(settings={"part": "whole"}, value=2.0)]
+    with pytest.raises(artifacts.ArtifactError, match="norm would be stored twice"):
+        artifacts.add_measurements(run, twice, lambda r: False)
+    artifacts.add_measurements(run, [twice[0], measurement(settings={"part": "centred"})], lambda r: False)
+    assert faults(copy) == ""
+    artifacts.write_json(copy / "measurements.json", twice)
+    assert faults(copy) == "measurements.json holds norm at t1 = 1.0 (all) twice"
+
+
+def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
+    path = copy / "history.csv"
+    head, *lines = path.read_text().splitlines()
+    rows = artifacts.read_history_rows(path)
+    with pytest.raises(artifacts.ArtifactError, match="do not rise"):
+        artifacts.write_history(path, rows[::-1])
+    assert artifacts.read_history_rows(path) == rows
+    path.write_text("\n".join([head, *lines[::-1]]) + "\n")
+    assert "the column step does not rise" in faults(copy) and "the column seconds does not rise" in faults(copy)
+    path.write_text("\n".join([head, *lines[:-1],
+                               lines[-1].replace(f"{rows[-1]['loss']:.6g}", "nan")]) + "\n")
+    assert faults(copy) == "history.csv: the column loss is not finite"
+
+
+def test_damaged_outcomes_are_named(copy):
+    path = copy / "outcomes.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(artifacts.ArtifactError, match="outcomes.safetensors is damaged"):
+        artifacts.load_run(copy).outcomes("none-t1")
+    assert "outcomes.safetensors is damaged" in faults(copy)
+
+
+@pytest.mark.parametrize("rename", ["small-10-seed1", "small-100-seed0", "copy"])
+def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monkeypatch):
+    monkeypatch.chdir(copy)
+    assert artifacts.load_run(".").name == "small-10"
+    shutil.copytree(copy, copy.with_name(rename))
+    with pytest.raises(artifacts.ArtifactError, match=f"{rename} holds the run small-10-seed0"):
+        artifacts.find_runs(copy.parent)
+
+
+def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(artifacts.ArtifactError, match="there is no folder"):
+        artifacts.find_runs(tmp_path / "runs")
+    assert artifacts.find_runs(tmp_path) == []
+
+
 def test_a_record_or_outcome_that_is_not_there_is_named(tiny_run):
     with pytest.raises(artifacts.ArtifactError, match="no record 'fgsm-t3'; it has none-t1"):
         tiny_run.metric("fgsm-t3")
@@ -115,6 +208,16 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
     with pytest.raises(OSError, match="No space left"):
         artifacts.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["file.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+def test_a_file_that_is_written_again_keeps_its_permissions(tmp_path):
+    path = tmp_path / "file.json"
+    artifacts.write_json(path, 1)
+    assert path.stat().st_mode & 0o777 == 0o644
+    path.chmod(0o600)
+    artifacts.write_json(path, 2)
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_not_a_number_never_reaches_a_json_file(tmp_path):
@@ -153,3 +256,63 @@ def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
 def test_a_measurement_outside_the_contract_is_found(copy, measurement, message):
     artifacts.write_json(copy / "measurements.json", [measurement])
     assert message in faults(copy)
+
+
+def test_two_processes_that_measure_one_run_lose_none_of_each_others_records(copy):
+    before = artifacts.load_run(copy)
+    program = """
+import sys
+import numpy as np
+from nodelib import artifacts
+me, run = int(sys.argv[1]), artifacts.load_run(sys.argv[2])
+template = dict(run.metrics[0])
+for k in range(20):
+    correct = np.arange(64) % (k + 2) == me
+    artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
+    artifacts.add_measurements(run, [{"name": f"p{me}", "t1": k, "n": 1}], lambda r: False)
+"""
+    processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE,
+                                  text=True,
+                                  cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
+    run = artifacts.load_run(copy)
+    names = {f"p{me}-{k}" for me in range(2) for k in range(20)}
+    assert {r["id"] for r in run.metrics} == names | {r["id"] for r in before.metrics}
+    assert all(run.outcomes(r["id"]).sum() == r["correct"] for r in run.metrics)
+    assert sorted((m["name"], m["t1"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2)
+                                                                      for k in range(20)]
+
+
+def test_a_run_is_never_held_by_two_processes(tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    with artifacts.locked(tmp_path / "run"):
+        (path,) = tmp_path.rglob("*lock")
+        waiting = path.open("a")  # another process that comes now, and gets the lock when it is free
+    with waiting:
+        fcntl.flock(waiting, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with pytest.raises(artifacts.ArtifactError,
+                           match="another process"), artifacts.locked(tmp_path / "run"):
+            pass
+
+
+def test_a_run_that_trains_can_be_measured_meanwhile(copy):
+    run = artifacts.load_run(copy)
+    with artifacts.locked(copy):
+        artifacts.add_measurements(run, [{"name": "norm", "n": 1}], lambda r: False)
+    assert artifacts.load_run(copy).measurements == [{"name": "norm", "n": 1}]
+
+
+def test_what_was_measured_on_other_weights_is_not_stored(copy):
+    run = artifacts.load_run(copy)
+    change(copy / "config.json", lambda c: c["provenance"].update(weights_sha256="0" * 64))
+    with pytest.raises(artifacts.ArtifactError, match="has other weights by now"):
+        artifacts.add_metric(run, run.metrics[0], run.outcomes(run.metrics[0]["id"]))
+
+
+def test_a_record_on_fewer_images_never_replaces_one_on_more(copy):
+    run = artifacts.load_run(copy)
+    record = run.metric("none-t1")
+    kept = artifacts.add_metric(run, {**record, "n": 8, "correct": 8}, np.ones(8, dtype=bool))
+    assert kept.metric("none-t1") == artifacts.load_run(copy).metric("none-t1") == record
+    assert len(run.outcomes("none-t1")) == record["n"]

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 
 import pytest
 
+from nodelib import artifacts, evaluation, training
 from nodelib.__main__ import main
+from nodelib.attacks import AttackError
+from nodelib.dynamics import measure
+from nodelib.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
 
@@ -26,6 +31,32 @@ def test_the_module_lists_its_commands():
         assert f"    {command} " in done.stdout
 
 
+@pytest.mark.parametrize("error", [IntegrationError("too small", 1.0, 1e-9, 3.0),
+                                   AttackError("left the ball"),
+                                   training.DivergedError("the loss is nan"), ValueError("a bug"),
+                                   ImportError("a bug")])
+def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, tiny, tiny_run, tmp_path,
+                                                                        monkeypatch, capsys):
+    def fail(*arguments, **options):
+        raise error
+
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    monkeypatch.setattr(evaluation, "evaluate", fail)
+    monkeypatch.setattr(training, "_step", fail)
+    known = isinstance(error, NodelibError)
+    for command in (["evaluate", "small-10"], ["train", "small-10", "--seed", "1"]):
+        command += ["--root", str(tmp_path)]
+        if known:
+            assert main(command) == 2
+            said = capsys.readouterr().err.splitlines()[-1]
+            assert said.startswith("error: ") and str(error) in said
+            command.append("--debug")
+        with pytest.raises((type(error), evaluation.MeasurementError)):
+            main(command)
+        capsys.readouterr()
+
+
 @pytest.mark.parametrize("arguments, message", [
     (["train", "small-11"], "unknown run 'small-11'; the known runs are small-10"),
     (["train", "small-10", "--device", "cuda"], "use --device cpu"),
@@ -33,6 +64,8 @@ def test_the_module_lists_its_commands():
     (["evaluate", "nothing"], "unknown run 'nothing'"),
     (["evaluate", "small-10", "--protocol", "weak"], "unknown protocol 'weak'; the known protocols are table, strong"),
     (["evaluate", "small-10", "--images", "0"], "images is 0"),
+    (["verify", "--sample", "0"], "sample is 0"),
+    (["table", "--write", "nothing.md"], "nothing.md; name one that holds the marks"),
 ])
 def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp_path):
     assert main([*arguments, "--root", str(tmp_path)]) == 2
@@ -46,12 +79,7 @@ def test_evaluating_a_run_that_was_not_trained_says_how_to_train_it(capsys, tmp_
     assert "nodelib train small-10" in capsys.readouterr().err
 
 
-def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys, tmp_path, monkeypatch):
-    from conftest import tiny_config
-
-    from nodelib import configs
-
-    monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
+def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(tiny, capsys, tmp_path):
     command = ["train", "small-10", "--root", str(tmp_path)]
     assert main([*command, "--budget", "0"]) == 3
     assert "run the same command again" in capsys.readouterr().out
@@ -61,9 +89,52 @@ def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(capsys,
     assert "stored already" in capsys.readouterr().out
 
 
-def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
-    import shutil
+@pytest.fixture
+def tiny(monkeypatch):
+    """Every named run is a tiny one, whatever its scale."""
+    from conftest import tiny_config
 
+    from nodelib import configs
+
+    monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
+
+
+def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    assert main(["train", "small-10", "--evaluate", "--root", str(tmp_path)]) == 0
+    out = capsys.readouterr().out
+    assert "stored already" in out
+    measured = artifacts.load_run(tmp_path / tiny_run.path.name).metrics
+    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics] and all(r["id"] in out
+                                                                                      for r in measured)
+
+
+@pytest.mark.parametrize("command", ["train", "evaluate"])
+def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-2])
+    line = [command, "small-10", "--root", str(tmp_path), *(["--evaluate"] if command == "train" else [])]
+    assert main([*line, "--budget", "0"]) == 3
+    assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics) - 2
+    assert "2 of 8 records are missing" in capsys.readouterr().out
+    assert main(line) == 0
+    assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics)
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
+@pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]),
+                                  lambda *a: main(["evaluate", "small-10", *a]),
+                                  lambda *a: measure.main(["small-10", *a])],
+                         ids=["train", "evaluate", "measure"])
+def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
+    with pytest.raises(SystemExit) as stop:
+        call(f"--budget={value}")
+    assert stop.value.code == 2 and "no budget" in capsys.readouterr().err
+
+
+def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -72,14 +143,66 @@ def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_pat
 
 
 def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys):
-    import shutil
-
     assert main(["verify", "--root", str(tiny_run.path.parent), "--sample", "64"]) == 0
     assert "1 runs, 0 faults" in capsys.readouterr().out
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     (tmp_path / tiny_run.path.name / "model.safetensors").write_bytes(b"nothing")
     assert main(["verify", "--root", str(tmp_path)]) == 1
     assert "is altered" in capsys.readouterr().out
+
+
+def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    bad = tmp_path / "large-10-seed0"
+    bad.mkdir()
+    (bad / "config.json").write_text("{")
+    assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
+    out = capsys.readouterr().out
+    assert "config.json is not valid JSON" in out and "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
+
+
+@pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
+def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
+    names = ["small-10"] if command == "evaluate" else []
+    assert main([command, *names, "--root", str(tmp_path / "nothing")]) == 2
+    assert "there is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["table", "claims"])
+def test_a_run_that_cannot_be_read_stops_the_table_and_is_named(command, tmp_path, capsys):
+    (tmp_path / "small-10-seed3").mkdir()
+    (tmp_path / "small-10-seed3" / "config.json").write_text("{")
+    assert main([command, "--root", str(tmp_path)]) == 2
+    out, error = capsys.readouterr()
+    assert "small-10-seed3/config.json" in error and out == ""
+
+
+def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
+    from nodelib import mnist, paths
+
+    monkeypatch.delenv("NODELIB_DATA", raising=False)
+    monkeypatch.setattr(mnist, "load", lambda *a: pytest.fail("it began to train"))
+    before = sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir())
+    for root in ([], ["--root", str(paths.PUBLISHED / "runs")]):
+        assert main(["train", "small-10", "--seed", "5", "--scale", "smoke", "--evaluate", *root]) == 2
+        assert "--root" in capsys.readouterr().err
+    assert sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir()) == before
+
+
+def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
+    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib "
+               "import configs, progress; "
+               "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
+               "tiny_config(name=name, seed=seed); "
+               f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "
+               f"'--root', {str(tmp_path)!r}]))")
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT,
+                               cwd=artifacts.__file__.rsplit("/", 2)[0])
+    process.stdout.close()
+    assert process.wait(timeout=120) == 0
+    assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0),
+                                                                               ("small-10", 1)]
 
 
 def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):

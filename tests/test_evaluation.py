@@ -81,6 +81,21 @@ def test_a_measurement_refuses_values_out_of_range(change, message):
         Measurement(**{"t1": 1.0, "n": 10, **change})
 
 
+def test_attacks_of_another_epsilon_have_records_of_their_own():
+    from nodelib.measurement import contradicted_by, record
+
+    usual, other = (Measurement(2.0, 4, "fgsm", epsilon) for epsilon in (0.3, 0.1))
+    assert usual.id == "fgsm-t2" and other.id == protocols.at_epsilon(dataclasses.replace(usual,
+                                                                                          label="fgsm"),
+                                                                      0.1).id == "fgsm-eps0.1-t2"
+    for m in (usual, other, Measurement(2.0, 4), Measurement(1e-5, 4, "worst", 1.0),
+              protocols.at_epsilon(usual, 0.3)):
+        made = record(m, np.ones(4, dtype=bool), 1.0, 0.0, "cpu", None)
+        assert contradicted_by(made) is None
+        assert contradicted_by({**made, "t1": 3.0}) == "t1" and contradicted_by({**made,
+                                                                                 "epsilon": 0.2}) == "epsilon"
+
+
 def test_the_test_order_is_a_fixed_shuffle_of_all_test_images():
     order = evaluation.test_order()
     assert sorted(order) == list(range(10000)) and order[:3].tolist() == evaluation.test_order()[:3].tolist()
@@ -121,6 +136,20 @@ def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
     assert measured == [records[-1]["id"]]
     assert [r["id"] for r in after] == [r["id"] for r in records]
     assert after[-1]["correct"] == records[-1]["correct"]
+
+
+def test_a_record_that_lost_its_outcomes_is_measured_again(tiny_run, tmp_path):
+    import shutil
+
+    import safetensors.numpy
+
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    path, lost = folder / "outcomes.safetensors", tiny_run.metrics[0]
+    safetensors.numpy.save_file({k: v for k, v in safetensors.numpy.load_file(path).items()
+                                 if k != lost["id"]}, path)
+    evaluation.evaluate_run(folder, [Measurement(lost["t1"], lost["n"])], progress=False)
+    assert artifacts.load_run(folder).outcomes(lost["id"]).tolist() == tiny_run.outcomes(lost["id"]).tolist()
 
 
 def test_a_tighter_tolerance_costs_more_evaluations(small, test_images):

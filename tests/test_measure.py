@@ -110,6 +110,21 @@ def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_
     assert [r["name"] for r in artifacts.load_run(stored).measurements] == ["logit_scale", "norm", "turning"]
 
 
+def test_a_measurement_is_never_replaced_by_one_on_fewer_images(stored, monkeypatch):
+    monkeypatch.setitem(measure.PARTS, "turning", measure.Part(lambda model, images, *a: [
+        measure.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
+    monkeypatch.setitem(measure.PARTS, "norm", measure.Part(lambda model, images, labels, reach: [
+        measure.record("norm", reach.rays, n=reach.rays, t1=1.0)], ("norm",)))
+    measure.measure_run(stored, count=4, reach=measure.Reach(rays=3))
+    before = artifacts.load_run(stored).measurements
+    for part, count, rays in (("turning", 2, 3), ("turning", 3, 3), ("norm", 2, 3), ("norm", 4, 2)):
+        with pytest.raises(artifacts.ArtifactError, match="too few to replace"):
+            measure.measure_run(stored, count=count, reach=measure.Reach(rays=rays), parts=[part])
+    assert artifacts.load_run(stored).measurements == before
+    measure.measure_run(stored, count=5, reach=measure.Reach(rays=4), again=True)
+    assert [r["value"] for r in artifacts.load_run(stored).measurements] == [2.0, 4.0, 5.0]
+
+
 def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch):
     def interrupt(*arguments):
         raise KeyboardInterrupt
@@ -125,7 +140,7 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch
 
 def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
-    assert measure.measure_run(stored, count=2, budget=-1.0, report=lines.append) == []
+    assert measure.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
     assert "goes on from here" in lines[0] and measure.pending(artifacts.load_run(stored)) == ("norm", "turning")
 
 
@@ -193,8 +208,8 @@ def test_only_the_parts_asked_for_are_measured_again(tmp_path, tiny_run):
     assert measure.measure_run(folder, 40, parts=("complexity",)) == ["complexity"]
     first = {r["name"]: r for r in artifacts.load_run(folder).measurements}["jacobian_norm"]
     assert first["settings"]["low"] <= first["value"] <= first["settings"]["high"] and first["n"] == 40
-    assert measure.measure_run(folder, 30, parts=("complexity",)) == ["complexity"]
-    assert {r["name"]: r["n"] for r in artifacts.load_run(folder).measurements}["jacobian_norm"] == 30
+    assert measure.measure_run(folder, 50, parts=("complexity",)) == ["complexity"]
+    assert {r["name"]: r["n"] for r in artifacts.load_run(folder).measurements}["jacobian_norm"] == 50
     with pytest.raises(ValueError, match="unknown part 'speed'; the parts are trajectories"):
         measure.measure_run(folder, parts=("speed",))
     with pytest.raises(ValueError, match="part 'attacked' makes no sense for"):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TRAINING = {"torch", "torchvision", "torchdiffeq", "numpy", "safetensors", "tqdm", "tomli"}
+TRAINING = {"torch", "torchvision", "torchdiffeq", "numpy", "safetensors", "tqdm", "tomli", "filelock"}
 
 
 def project() -> dict:
@@ -87,6 +89,70 @@ def test_make_names_the_versions_it_accepts_when_there_is_no_fitting_python(tmp_
                           env={"PATH": str(tmp_path)})
     assert done.returncode != 0
     assert "no Python from 3.10 to 3.13 found" in done.stderr
+
+
+@pytest.fixture
+def checkout(tmp_path):
+    """A folder with a space in its name that holds the Makefile, and programs that only write down how they
+    are called.
+    """
+    folder = tmp_path / "with space"
+    folder.mkdir()
+    for name in ("Makefile", "pyproject.toml", "constraints.txt", ".ci/run"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name in ("python", "jupyter-book", "python3", "cc", "chromium"):
+        (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{folder}/calls"\n')
+        (programs / name).chmod(0o755)
+    for name in (".python", ".book", ".test", ".bench"):
+        (folder / ".venv" / name).touch()
+    return folder
+
+
+def called(checkout: Path, *command: str, **options) -> list[str]:
+    """What a command run in the checkout calls."""
+    (checkout / "calls").unlink(missing_ok=True)
+    done = subprocess.run(command, capture_output=True, text=True, **{"cwd": checkout, **options})
+    assert done.returncode == 0, done.stderr
+    return (checkout / "calls").read_text().splitlines() if (checkout / "calls").exists() else []
+
+
+def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
+    assert called(checkout, "make", "book", "FORCE=1") == [
+        "python -m nodelib.render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
+    assert called(checkout, "make", "test", "TESTS=tests/test_render.py -k pairs") == ["python -m pytest "
+                                                                                       "tests/test_render.py "
+                                                                                       "-k pairs"]
+    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib.render --run "
+                                                                          "small-10 --run resnet-1"]
+    assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
+    (checkout / ".venv" / ".test").unlink()
+    (checkout / ".venv" / ".book").unlink()
+    installed = called(checkout, "make", ".venv/.test")
+    assert len(installed) == 3 and all("-m pip" in call and "-c constraints.txt" in call
+                                       for call in installed)
+    (checkout / ".venv" / ".python").unlink()
+    assert called(checkout, "make", ".venv/.python",
+                  f"PYTHON={checkout}/.venv/bin/python3")[-1] == "python3 -m venv .venv"
+    other = checkout.parent / "with"  # what an unquoted path would hit
+    other.mkdir()
+    for folder in ("nodelib", "tests", "book"):
+        (checkout / folder / "__pycache__").mkdir(parents=True)
+    called(checkout, "make", "clean")
+    assert other.exists() and not (checkout / ".venv").exists() and not (checkout / "nodelib" / "__pycache__").exists()
+
+
+def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(checkout, tmp_path):
+    path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path,
+                  env={**os.environ, "PATH": path})[-1] == "python -m pytest"
+
+
+def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):
+    done = subprocess.run(["make", "clean", "VENV=my env"], cwd=checkout, capture_output=True, text=True)
+    assert done.returncode != 0 and "without spaces" in done.stderr
 
 
 def test_the_version_is_the_same_everywhere():

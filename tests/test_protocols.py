@@ -98,12 +98,12 @@ def test_an_evaluation_keeps_what_another_stored_meanwhile_and_refuses_other_wei
     evaluation.evaluate_run(folder, [Measurement(6.0, 4, label="meanwhile")], progress=False)
     m = Measurement(6.0, 4, label="mine")
     correct = np.ones(4, dtype=bool)
-    evaluation._store(run, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+    artifacts.add_metric(run, evaluation.record(m, correct, 0.0, 0.0, "cpu", None), correct)
     assert {"meanwhile-t6", "mine-t6"} <= {r["id"] for r in artifacts.load_run(folder).metrics}
     before = (folder / "metrics.json").read_bytes()
     other = dataclasses.replace(run, provenance={**run.provenance, "weights_sha256": 64 * "0"})
     with pytest.raises(artifacts.ArtifactError, match="has other weights by now .* nothing was stored, measure it again"):
-        evaluation._store(other, m, correct, evaluation.record(m, correct, 0.0, 0.0, "cpu", None))
+        artifacts.add_metric(other, evaluation.record(m, correct, 0.0, 0.0, "cpu", None), correct)
     assert (folder / "metrics.json").read_bytes() == before
 
 
@@ -121,7 +121,7 @@ def test_a_larger_worst_case_is_kept_up_to_date_too(folder):
     later = [Measurement(4.0, 4, "fgsm", 0.2, label="later"), Measurement(4.0, 4, "worst", 0.3)]
     evaluation.evaluate_run(folder, later, progress=False)
     worst = artifacts.load_run(folder).metric("worst-t4")
-    assert worst["n"] == 8 and "later-t4" in worst["combines"]
+    assert worst["n"] == 8 and "later-eps0.2-t4" in worst["combines"]
 
 
 @pytest.mark.parametrize("n", [0, -5, 20_000, 2.5])
@@ -148,19 +148,19 @@ def test_a_worst_case_is_no_higher_than_any_record_in_its_ball_and_falls_with_ep
     step = Measurement(1.0, 12, "fgsm", 0.3, label="f")
     epsilons = (0.0, 0.02, 0.1, 0.3)
     attacks = [protocols.at_epsilon(step, e) for e in epsilons]
-    worst = [Measurement(1.0, 12, "worst", e, label=f"w{e}") for e in epsilons]
+    worst = [Measurement(1.0, 12, "worst", e, label=f"w-eps{e:g}") for e in epsilons]
     evaluation.evaluate_run(folder, [*worst, *attacks], progress=False)
     run = artifacts.load_run(folder)
     clean = run.outcomes("none-t1")[:12]
     # the clean record saw its images in a larger batch, with another step size: at epsilon 0 both count
     before = clean & run.outcomes("f-eps0-t1")
-    assert np.array_equal(run.outcomes("w0.0-t1"), before)
+    assert np.array_equal(run.outcomes("w-eps0-t1"), before)
     for epsilon in epsilons[1:]:
-        now = run.outcomes(f"w{epsilon}-t1")
+        now = run.outcomes(f"w-eps{epsilon:g}-t1")
         assert not (now & ~before).any()  # monotone image by image, though single attacks may not be
         assert not (now & ~run.outcomes(f"f-eps{epsilon:g}-t1")).any()
         before = now
-    record = run.metric("w0.1-t1")
+    record = run.metric("w-eps0.1-t1")
     assert {"none-t1", "f-eps0.02-t1", "f-eps0.1-t1"} <= set(record["combines"])
     assert "f-eps0.3-t1" not in record["combines"] and "fgsm-exact-t1" not in record["combines"]
 
@@ -173,7 +173,7 @@ def test_a_worst_case_is_computed_again_only_when_there_is_more_to_combine(folde
     assert (folder / "metrics.json").read_bytes() == artifact
     new = Measurement(1.0, 8, "fgsm", 0.2, label="another")
     evaluation.evaluate_run(folder, [new, worst], progress=False)
-    assert "another-t1" in artifacts.load_run(folder).metric("worst-t1")["combines"]
+    assert "another-eps0.2-t1" in artifacts.load_run(folder).metric("worst-t1")["combines"]
 
 
 @pytest.mark.parametrize("change, wanted", [
@@ -197,11 +197,12 @@ def test_broken_images_are_dropped_count_as_broken_and_are_named(folder):
     then = Measurement(1.0, 16, "pgd", 0.02, steps=2, step_size=0.01, drop=True, label="then")
     evaluation.evaluate_run(folder, [first, then], progress=False)
     run = artifacts.load_run(folder)
-    record = run.metric("then-t1")
-    broken = ~(run.outcomes("none-t1")[:16] & run.outcomes("small-step-t1"))
+    record = run.metric("then-eps0.02-t1")
+    broken = ~(run.outcomes("none-t1")[:16] & run.outcomes("small-step-eps0.02-t1"))
     assert 0 < broken.sum() < 16
-    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1", "small-step-t1"}
-    assert not (run.outcomes("then-t1") & broken).any() and len(run.outcomes("then-t1")) == 16
+    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1",
+                                                                                         "small-step-eps0.02-t1"}
+    assert not (run.outcomes("then-eps0.02-t1") & broken).any() and len(run.outcomes("then-eps0.02-t1")) == 16
 
 
 def test_adversarial_images_are_scored_in_fixed_batches_whatever_the_attack_used(small, test_images):
@@ -245,13 +246,17 @@ def test_a_record_on_fewer_images_is_measured_again_and_a_larger_one_kept(folder
 
 
 def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(folder):
-    shutil.copytree(folder, folder.parent / "small-100-seed0")
+    source = folder.parent / "small-100-seed0"
+    shutil.copytree(folder, source)
+    stored = artifacts.read_json(source / "config.json")
+    artifacts.write_json(source / "config.json",
+                         {**stored, "config": {**stored["config"], "name": "small-100"}})
     (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
                                            ["small-10-seed0", "small-100-seed0"]))
     records = evaluation.evaluate_run(folder, [m, dataclasses.replace(m, attack="pgd", source=None, label="own")], progress=False)
     transfer, own = records[-2:]
     assert transfer["source"] == "small-100-seed0" and transfer["settings"]["t1"] == 1.0
-    assert transfer["correct"] == own["correct"]  # the source is a copy of this very network
+    assert transfer["correct"] == own["correct"]  # the source has the weights of this very network
 
 
 def test_the_rules_find_the_records_of_every_protocol(folder):
@@ -298,7 +303,8 @@ def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accurac
 
 def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
     before = len(artifacts.load_run(folder).metrics)
-    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)], progress=False, budget=-1)
+    after = evaluation.evaluate_run(folder, [Measurement(7.0, 4), Measurement(1.0, 4, "worst", 0.3)],
+                                    progress=False, budget=0)
     assert [r["id"] for r in after[before:]] == ["worst-t1"]
 
 

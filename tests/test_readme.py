@@ -36,3 +36,14 @@ def test_what_is_written_between_the_marks_is_read_back_and_the_rest_stays(tmp_p
     readme.write_between(path, "table", "new")
     assert readme.between(path, "table") == "new"
     assert path.read_text().startswith("above\n") and path.read_text().endswith("\nbelow\n")
+
+
+def test_writing_between_the_marks_keeps_line_ends_permissions_and_links(tmp_path):
+    path, link = tmp_path / "README.md", tmp_path / "link.md"
+    path.write_bytes(b"above\r\n<!-- table: begin -->\r\nold\r\n<!-- table: end -->\r\nbelow\r\n")
+    path.chmod(0o600)
+    link.symlink_to(path.name)
+    readme.write_between(link, "table", "one\ntwo")
+    assert path.read_bytes() == b"above\r\n<!-- table: begin -->\r\none\r\ntwo\r\n<!-- table: end -->\r\nbelow\r\n"
+    assert readme.between(path, "table") == "one\ntwo"
+    assert path.stat().st_mode & 0o777 == 0o600 and link.is_symlink()

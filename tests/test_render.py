@@ -128,6 +128,66 @@ def test_a_changed_input_executes_the_chapter_again(chapter, tmp_path, monkeypat
     assert render.render(path).executed
 
 
+def test_a_changed_module_executes_the_chapters_that_import_it(chapter, tmp_path, monkeypatch):
+    module = tmp_path / "nodelib" / "used.py"
+    module.parent.mkdir()
+    module.write_text("x = 1")
+    monkeypatch.setattr(render, "ROOT", tmp_path)
+    monkeypatch.setattr(render, "source_files", lambda code: [module] if "used" in code else [])
+    digests = {}
+    for text in ("x = 1", "x = 2"):
+        module.write_text(text)
+        for name in ("used", "other"):
+            digests[name, text] = render.prepare(chapter(f"from nodelib import {name}"),
+                                                 {}).metadata[render.RECORD]["digest"]
+    assert digests["used", "x = 1"] != digests["used", "x = 2"] and digests["other",
+                                                                            "x = 1"] == digests["other",
+                                                                                                "x = 2"]
+
+
+def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
+    render.prepare(chapter("%matplotlib inline\nif True:\n    !ls\nfrom nodelib import book"), {})
+    with pytest.raises(RenderError, match="is no Python"):
+        render.prepare(chapter("from nodelib import"), {})
+
+
+@pytest.mark.parametrize("inputs, message", [
+    ("inputs: data/seed.json", "must be a list"), ("inputs: {data: seed.json}", "must be a list"),
+                                             ("inputs: ['']", "is no input"),
+    ("inputs: [/data]", "is no input"), ("inputs: [../data]", "is no input"), ("inputs: [.]", "is no input"),
+                                             ("inputs: [3]", "is no input"),
+    ("inputs: [nodelib/table.py]", "found from its imports"),
+                                             ("inputs: ['data/runs/{small-11}-seed0']",
+                                              "names the run 'small-11'"),
+])
+def test_inputs_that_are_not_paths_of_data_are_refused(chapter, inputs, message):
+    path = chapter("1")
+    path.write_text(path.read_text().replace("inputs: []", inputs))
+    with pytest.raises(RenderError, match=message):
+        render.prepare(path, {})
+
+
+def test_runs_are_declared_by_name_or_group_and_a_folder_of_any_name_may_hold_the_data(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "elsewhere"))
+    for run in ("small-10-seed0", "small-10-seed1", "large-100-seed0", "resnet-6-seed0"):
+        (tmp_path / "elsewhere" / "runs" / run).mkdir(parents=True)
+        (tmp_path / "elsewhere" / "runs" / run / "metrics.json").write_text("[]")
+
+    def names(*declared):
+        return [name.split("/")[2] for name, _ in render._input_files(list(declared))]
+
+    assert names("data/runs/{rows}-seed0") == ["large-100-seed0", "small-10-seed0"]
+    assert names("data/runs/{resnet-6,small-10}-seed*/*.json", "data/runs/small-10-seed0") == [
+        "resnet-6-seed0", "small-10-seed0", "small-10-seed1"]
+
+
+@pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
+def test_every_declared_input_of_the_book_is_there(path):
+    for declared in render._declared(jupytext.read(path), path):
+        for pattern in render._runs_named(render._fill(declared, {"run": "small-10", "seed": 0})):
+            assert list(render._input_files([pattern])) or pattern.startswith("data/runs/"), pattern
+
+
 def test_a_missing_figure_executes_the_chapter_again(chapter):
     path = chapter("1 + 1", text="\n```{figure} figures/missing.svg\n:alt: nothing\n\nNothing.\n```\n")
     assert [render.render(path).executed, render.render(path).executed] == [True, True]
@@ -180,6 +240,84 @@ def test_parameters_reach_the_code_and_the_smoke_scale_never_the_book(chapter, t
     done = render.render(path, scale="smoke", out=tmp_path / "scratch", parameters={"steps": 7})
     assert "smoke 7" in done.path.read_text()
     assert not path.with_suffix(".ipynb").exists()
+
+
+@pytest.mark.parametrize("parameters, message", [
+    ({"scale": "zzz"}, "scale is 'zzz'"), ({"scale": "smoke"}, "must not replace a published one"),
+    ({"steps": 4}, "with another steps than the chapter's own"),
+])
+def test_what_a_parameter_changes_is_not_published(chapter, tmp_path, monkeypatch, parameters, message):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
+    path = chapter("print(scale, steps)")
+    with pytest.raises(ValueError, match=message):
+        render.render(path, parameters=parameters)
+    (name, value), = parameters.items()
+    assert render.main([str(path), "-p", name, str(value)]) == 1
+    assert not path.with_suffix(".ipynb").exists()
+
+
+def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
+    path = chapter("print(scale, steps)")
+    monkeypatch.setenv("NODELIB_DATA", str(render.ROOT / "data"))
+    with pytest.raises(ValueError, match="must not write to the published data"):
+        render.render(path, out=tmp_path / "scratch", parameters={"scale": "smoke"})
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
+    assert "smoke 3" in render.render(path, out=tmp_path / "scratch",
+                                      parameters={"scale": "smoke"}).path.read_text()
+
+
+DRAW = "from nodelib.book import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
+
+
+def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
+    out = tmp_path / "out"
+    render.render(chapter(DRAW % b"old"), out=out)
+    assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
+    for fault in ("raise KeyError('lost')", f"print({str(render.ROOT)!r})"):
+        with pytest.raises(RenderError):
+            render.render(chapter(DRAW % b"new" + fault), out=out)
+    assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
+    render.render(chapter(DRAW % b"new"), out=out)
+    assert [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()] == [("a-figure.gif",
+                                                                                         b"new")]
+
+
+def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chapter, tmp_path, monkeypatch):
+    import papermill
+
+    for value in (None, str(render.BOOK / "figures")):
+        monkeypatch.delenv("NODELIB_FIGURES", raising=False)
+        if value is not None:
+            monkeypatch.setenv("NODELIB_FIGURES", value)
+        notebook = jupytext.read(chapter("from nodelib.book import "
+                                         "figure_path\nprint(figure_path('a-figure.gif').parent)"))
+        folders = {}
+        for scale in ("full", "smoke"):
+            done = papermill.execute_notebook(notebook, None, {"scale": scale}, kernel_name="python3",
+                                              progress_bar=False)
+            folders[scale] = {o.name: o.text.strip() for o in done.cells[-1].outputs}
+        assert Path(folders["full"]["stdout"]) == render.BOOK / "figures" and "stderr" not in folders["full"]
+        assert render.BOOK not in Path(folders["smoke"]["stdout"]).parents
+        assert folders["smoke"]["stdout"] in folders["smoke"]["stderr"]
+
+
+def test_progress_of_a_notebook_is_shown_while_it_executes(chapter, monkeypatch, capsys):
+    monkeypatch.setattr(render, "ALIVE_SECONDS", 0.05)
+    render.render(chapter("import sys, time\nprint('step 1 of 2', file=sys.stderr, "
+                          "flush=True)\ntime.sleep(0.3)"))
+    error = capsys.readouterr().err
+    assert error.index("step 1 of 2") < error.rindex("executing for")
+
+
+def test_the_page_of_another_seed_has_a_name_and_figures_of_its_own(tmp_path):
+    page = render.prepare(render.TEMPLATE, {"run": "small-10", "seed": 1})
+    text = "\n".join(cell.source for cell in page.cells)
+    assert "# The run small-10-seed1" in text
+    assert render.shown_figures(text) == ["../figures/run-small-10-seed1-training.svg"]
+    assert render._target(render.TEMPLATE, tmp_path,
+                          {"run": "small-10", "seed": 1}).name == "small-10-seed1.ipynb"
+    with pytest.raises(ValueError, match="must not replace a published one"):
+        render.render(render.TEMPLATE, parameters={"run": "small-10", "seed": 1})
 
 
 def test_a_parameters_cell_that_computes_is_an_error(chapter):

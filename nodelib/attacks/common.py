@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.losses import Loss, logit_gap, resolve_loss
+from nodelib.errors import NodelibError
 
 BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
 
 
-class AttackError(RuntimeError):
+class AttackError(NodelibError, RuntimeError):
     """An attack returned images that break its own rules."""
 
 

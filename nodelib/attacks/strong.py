@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from nodelib.attacks.common import (
     attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
 )
+from nodelib.errors import NodelibError
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
@@ -26,12 +27,17 @@ LIBRARY_ATTACKS = tuple(dict.fromkeys((*STRONG, *RANDOMISED)))
 OTHER_CLASSES = 9
 
 
+class MissingLibrary(NodelibError, ImportError):
+    """An optional package that an attack needs is not installed."""
+
+
 def require(module: str) -> None:
-    """ImportError that says what to install, unless the module of the optional packages is there."""
+    """MissingLibrary, which says what to install, unless the module of the optional packages is there."""
     try:
         __import__(module)
     except ImportError as error:
-        raise ImportError(f"{module} is not installed; this attack needs it: pip install 'nodelib[attacks]'") from error
+        raise MissingLibrary(f"{module} is not installed; this attack needs it: pip install "
+                             f"'nodelib[attacks]'") from error
 
 
 def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, seed: int, steps: int, restarts: int,

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib import artifacts
+from nodelib import artifacts, command
 from nodelib.attacks import pgd
+from nodelib.budget import Budget, seconds
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
@@ -29,10 +30,12 @@ from nodelib.dynamics.motion import path_turning, settling_time, velocities
 from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
+from nodelib.errors import InputError
 from nodelib.evaluation import test_subset
 from nodelib.measurement import TEST_IMAGES, median_interval
 from nodelib.models import ODEFunc, ODENet
 from nodelib.odeint import odeint
+from nodelib.progress import say
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
@@ -189,7 +192,8 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     images, labels = images[chosen], labels[chosen]
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
     if len(labels[:half].unique()) < 2:
-        raise ValueError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must hold both, so give "
+        raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must "
+                         f"hold both, so give "
                          f"more images")
     whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
                        for part in images.split(BATCH)], 1)
@@ -256,7 +260,8 @@ def doubling(last: float) -> tuple[float, ...]:
         ValueError: the last is below 10.
     """
     if not last >= LOG_TIME:
-        raise ValueError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give more, such as 80")
+        raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give "
+                         f"more, such as 80")
     times = [LOG_TIME]
     while times[-1] < last:
         times.append(min(2 * times[-1], float(last)))
@@ -323,7 +328,8 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     shows.
     """
     if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
-        raise ValueError(f"no image of the classes {absent}; {len(labels)} images are too few, every class needs one")
+        raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class "
+                         f"needs one")
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
     records, found = [], []
@@ -469,24 +475,24 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         the parts measured now.
     """
     if unknown := sorted(set(parts) - set(PARTS)):
-        raise ValueError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    began, run, done = time.monotonic(), artifacts.load_run(folder), []
+        raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
-        raise ValueError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are {', '.join(parts_of(run))}")
+        raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
+                         f"{', '.join(parts_of(run))}")
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
     for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
-        if budget is not None and started - began > budget:
+        if time_left.spent:
             report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")
             break
         keys = PARTS[part].keys
         measured = (images, labels)
         if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
             measured = test_subset(TEST_IMAGES)
+        artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)
-        # read again: another measurement may have been stored meanwhile
-        others = [r for r in artifacts.still_current(run)["measurements"] if key(r) not in keys]
-        artifacts.write_json(Path(folder) / "measurements.json", others + records)
+        artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
     return done
@@ -501,23 +507,24 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
     parser.add_argument("--far-images", type=int, default=FAR_IMAGES, help=f"and followed further (default: {FAR_IMAGES})")
     parser.add_argument("--log-time", type=float, default=FAR[-1], help=f"so far in log time (default: {FAR[-1]:g})")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further part after so long")
+    parser.add_argument("--budget", type=seconds, metavar="SECONDS",
+                        help="begin no further part after so long")
     parser.add_argument("--again", action="store_true", help="measure also what is stored already")
     parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
                         help="measure only this part, stored already or not; may be given several times")
     options = parser.parse_args(arguments)
     reach = Reach(options.ray_images, options.far_images, options.log_time)
     doubling(reach.last)  # raises before any work
-    began = time.monotonic()
+    budget = Budget(options.budget)
     found = [run for run in artifacts.find_runs() if run.name in options.run]
     if absent := sorted(set(options.run) - {run.name for run in found}):
         parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
     for run in found:
-        left = None if options.budget is None else options.budget - (time.monotonic() - began)
-        measure_run(run.path, options.images, reach, again=options.again, parts=options.part, budget=left,
-                    report=lambda line: print(line, flush=True))
+        measure_run(run.path, options.images, reach, again=options.again, parts=options.part,
+                    budget=budget.left,
+                    report=say)
     return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(command.call(main))

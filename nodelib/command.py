@@ -1,0 +1,34 @@
+"""What all commands share: an error with a known reason is one line, any other a traceback."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+
+from nodelib.errors import NodelibError
+from nodelib.progress import say
+
+
+def call(main: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None) -> int:
+    """Call a command with its arguments, by default those of this process, and return the exit status.
+
+    2 after an error with a known reason, whose traceback `--debug` among the arguments shows; 130 after an
+    interrupt.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        status = main([argument for argument in given if argument != "--debug"])
+        sys.stdout.flush()
+        return status or 0
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except NodelibError as error:
+        if "--debug" in given:
+            raise
+        say(f"error: {error}", sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        say("interrupted; what was done is stored", sys.stderr)
+        return 130

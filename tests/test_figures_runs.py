@@ -1,0 +1,56 @@
+"""The page of a run shows all of the run, or says what is missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+
+import pytest
+from conftest import tiny_config
+
+from nodelib import artifacts, configs, evaluation, figures_runs, protocols
+
+
+@pytest.fixture
+def copy(tiny_run, tmp_path):
+    """A copy of the tiny run without its last three records."""
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-3])
+    return folder
+
+
+def test_an_interrupted_evaluation_goes_on_before_the_page_is_shown(copy, tiny_run):
+    measured = figures_runs.measured_run(tiny_config(), copy.parent)
+    assert [(r["id"], r["correct"]) for r in measured.metrics] == [(r["id"], r["correct"])
+                                                                   for r in tiny_run.metrics]
+
+
+def test_what_is_stored_on_fewer_images_is_not_measured_again(copy, monkeypatch):
+    asked = []
+    monkeypatch.setattr(evaluation, "evaluate_run", lambda folder, measurements: asked.extend(measurements))
+    artifacts.write_json(copy / "metrics.json",
+                         [{**r, "n": r["n"] // 2} for r in artifacts.load_run(copy).metrics])
+    figures_runs.measured_run(tiny_config(), copy.parent)
+    assert len(asked) == 3
+
+
+def test_the_table_says_what_of_the_protocol_was_not_measured(copy, tiny_run):
+    missing = [r["id"] for r in tiny_run.metrics[-3:]]
+    table = figures_runs.metrics_table(artifacts.load_run(copy))
+    assert f"of the 8 records of the table's protocol: {', '.join(f'`{name}`' for name in missing)}." in table
+    assert "Not measured" not in figures_runs.metrics_table(tiny_run)
+
+
+def test_a_page_needs_the_whole_table_of_a_row_and_the_own_end_time_of_a_control():
+    row, control = configs.get("small-10"), configs.get("small-10-tight")
+    assert protocols.page_protocol(row) == protocols.table_protocol(row)
+    assert {m.t1 for m in protocols.page_protocol(control)} == {control.test_t1}
+    smoke = dataclasses.replace(control, scale="smoke")
+    assert protocols.page_protocol(smoke) == protocols.table_protocol(smoke)
+
+
+@pytest.mark.parametrize("run", artifacts.find_runs(), ids=lambda run: run.path.name)
+def test_no_published_run_waits_for_its_page_to_be_measured(run):
+    wanted = protocols.page_protocol(configs.RunConfig.from_dict(run.config))
+    assert {m.id for m in wanted} <= {r["id"] for r in run.metrics}
