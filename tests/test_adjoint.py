@@ -352,12 +352,20 @@ def test_parameters_changed_between_forward_and_backward_are_noticed():
         loss.backward()
 
 
-def test_changed_weights_reach_the_compiled_kernels():
+@pytest.mark.parametrize("change", [
+    lambda func: func.conv1.weight.mul_(-1.0),
+    lambda func: func.conv1.weight.data.mul_(-1.0),  # no new version
+    lambda func: func.norm2.bias.data.copy_(func.norm2.bias.data.flip(0)),
+    lambda func: func.conv3.weight.numpy().__imul__(-1.0),
+    lambda func: func.conv2.weight.set_(func.conv3.weight.data),
+], ids=["in place", "data", "offsets", "numpy", "storage"])
+def test_changed_weights_reach_the_compiled_kernels(change):
     func, y0 = dynamics("small")
     with torch.no_grad():
-        odeint(func, y0, [0.0, 1.0])
-        func.conv1.weight.mul_(-1.0)
+        before = odeint(func, y0, [0.0, 1.0]).y
+        change(func.requires_grad_(False))
         found = odeint(func, y0, [0.0, 1.0]).y
+        assert relative_error(before[-1], found[-1]) > 1e-2
         torch.testing.assert_close(found, odeint(func, y0, [0.0, 1.0], compiled=False).y, rtol=1e-4, atol=1e-4)
 
 
