@@ -59,29 +59,67 @@ def unbalanced(active: bool = True) -> Iterator[None]:
 def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
                    atol: float) -> "NativeStepper | None":
     """A compiled stepper for this problem, or None where the kernels do not apply or cannot be built."""
-    if not applies(func, y0, tableau, params) or os.environ.get("NODELIB_COMPILED", "1") == "0":
+    if os.environ.get("NODELIB_COMPILED", "1") == "0" or misfit(func, y0, tableau, params) is not None:
         return None
     library = load(y0.shape[1], y0.shape[2], y0.shape[3], func.norm0.num_groups, func.last_norm, func.leaky)
     return None if library is None else NativeStepper(library, func, y0, params, rtol, atol)
 
 
-def applies(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> bool:
-    """Whether the kernels know these dynamics, this state and this method."""
+def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> str | None:
+    """Why the kernels do not apply to these dynamics, this state and this method; None where they do."""
     from nodelib.models import ODEFunc
 
-    if type(func) is not ODEFunc or tableau is not DOPRI5 or y0.ndim != 4 or y0.shape[1] != func.channels:
-        return False
+    if type(func) is not ODEFunc:
+        return "the dynamics are not an ODEFunc"
+    if tableau is not DOPRI5:
+        return "the method is not dopri5"
+    changed = _changed_part(func)
+    if changed is not None:
+        return f"{changed} is not as ODEFunc makes it"
     own = list(func.parameters())
-    modules = list(func.modules())
-    return (
-        all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (y0, *own))
-        and y0.shape[1] % 16 == 0
-        and min(y0.shape[2:]) >= 5
-        and y0.shape[3] <= 12  # a row of pixels must fit the registers
-        and all(any(p is q for q in own) for p in params)
-        and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
-        and not any(hasattr(m, "parametrizations") for m in modules)
-    )
+    if not all(x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided and not x.is_neg()
+               and type(x) in (Tensor, nn.Parameter) for x in (y0, *own)):
+        return "state and parameters are not all plain float32 tensors on the CPU"
+    if y0.ndim != 4 or y0.shape[1] != func.channels:
+        return f"the state has shape {tuple(y0.shape)} and not (N, {func.channels}, H, W)"
+    if func.channels % 16 or min(y0.shape[2:]) < 5 or y0.shape[3] > 12:  # a row of pixels must fit the registers
+        return (f"the state is {func.channels} x {y0.shape[2]} x {y0.shape[3]}; channels must be a multiple of 16, the "
+                f"height at least 5, the width 5 to 12")
+    if not all(any(p is q for q in own) for p in params):
+        return "params holds tensors that are not the dynamics' own"
+    return None
+
+
+def _changed_part(func: nn.Module) -> str | None:
+    """Name of a part of an `ODEFunc` that was replaced, reconfigured, hooked or overridden; None if there is none."""
+    channels, groups, eps = func.channels, getattr(func.norm0, "num_groups", None), getattr(func.norm0, "eps", None)
+    convolution = dict(in_channels=channels, out_channels=channels, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1),
+                       dilation=(1, 1), groups=1, padding_mode="zeros", transposed=False)
+    norm = dict(num_channels=channels, num_groups=groups, eps=eps)
+    shapes = {"conv": {"weight": (channels, channels, 3, 3)}, "norm": {"weight": (channels,), "bias": (channels,)}}
+    last = CONVOLUTIONS + 1 if func.last_norm else CONVOLUTIONS
+    names = {*(f"conv{i}" for i in range(1, CONVOLUTIONS + 1)), *(f"norm{i}" for i in range(last))}
+    if torch.nn.modules.module._has_any_global_hook():
+        return "a module with global hooks"
+    if set(func._modules) != names or func._parameters or func._buffers or not _plain(func):
+        return "ODEFunc itself"
+    seen: set[int] = set()
+    for name, part in func.named_children():
+        kind, settings = (nn.Conv2d, convolution) if name[:4] == "conv" else (nn.GroupNorm, norm)
+        held = {key: value for key, value in part._parameters.items() if value is not None}
+        if (type(part) is not kind or part._modules or part._buffers or not _plain(part)
+                or any(getattr(part, key) != value for key, value in settings.items())
+                or {key: tuple(value.shape) for key, value in held.items()} != shapes[name[:4]]
+                or seen & {id(value) for value in held.values()}):  # a shared tensor collects two gradients
+            return name
+        seen |= {id(value) for value in held.values()}
+    return None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether calling the module runs its class's forward and nothing else."""
+    return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks or any(callable(value) for value in vars(module).values()))
 
 
 def load(channels: int, height: int, width: int, groups: int, last_norm: bool, leaky: bool) -> ctypes.CDLL | None:

@@ -408,18 +408,85 @@ def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, 
         assert torch.equal(solution.y, odeint(func, y0, [0.0, 1.0], compiled=False).y)
 
 
-def test_other_dynamics_use_torch():
-    class Changed(ODEFunc):
-        def forward(self, t, y):
-            return 2 * super().forward(t, y)
+class Doubled(ODEFunc):
+    def forward(self, t, y):
+        return 2 * super().forward(t, y)
 
+
+def double(module, inputs, output):
+    return 2 * output
+
+
+def tied(func):
+    func.conv2.weight = func.conv1.weight
+
+
+def scaled(func, name):
+    """Override the forward of one instance."""
+    part = func.get_submodule(name)
+    original = part.forward
+    part.forward = lambda *inputs: 2 * original(*inputs)
+
+
+CHANGES = {
+    "groups": lambda f: setattr(f, "norm2", nn.GroupNorm(4, 16)),
+    "eps of one": lambda f: setattr(f.norm3, "eps", 0.5),
+    "no affine": lambda f: setattr(f, "norm1", nn.GroupNorm(16, 16, affine=False)),
+    "a norm of another kind": lambda f: setattr(f, "norm1", nn.BatchNorm2d(16).eval()),
+    "no norm": lambda f: setattr(f, "norm1", nn.Identity()),
+    "no first norm": lambda f: setattr(f, "norm0", nn.Identity()),
+    "a bias": lambda f: setattr(f, "conv1", nn.Conv2d(16, 16, 3, padding=1)),
+    "dilation": lambda f: setattr(f, "conv2", nn.Conv2d(16, 16, 3, padding=2, dilation=2, bias=False)),
+    "grouped convolution": lambda f: setattr(f, "conv2", nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=False)),
+    "kernel of five": lambda f: setattr(f, "conv3", nn.Conv2d(16, 16, 5, padding=2, bias=False)),
+    "kernel of one": lambda f: setattr(f, "conv3", nn.Conv2d(16, 16, 1, bias=False)),
+    "circular padding": lambda f: setattr(f, "conv4", nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular", bias=False)),
+    "padding in words": lambda f: setattr(f, "conv4", nn.Conv2d(16, 16, 3, padding="same", bias=False)),
+    "a convolution in parts": lambda f: setattr(f, "conv1", nn.Sequential(f.conv1, nn.Tanh())),
+    "tied weights": tied,
+    "a hook": lambda f: f.conv2.register_forward_hook(double),
+    "a hook on the whole": lambda f: f.register_forward_hook(double),
+    "a hook before": lambda f: f.norm2.register_forward_pre_hook(lambda module, inputs: (2 * inputs[0],)),
+    "a hook backwards": lambda f: f.conv2.register_full_backward_hook(lambda m, g, _: (2 * g[0],)),
+    "a forward of one part": lambda f: scaled(f, "conv2"),
+    "a forward of the whole": lambda f: scaled(f, ""),
+    "parametrised weights": lambda f: nn.utils.parametrizations.weight_norm(f.conv1),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changed_parts_are_solved_and_differentiated_as_they_are(name):
+    func, y0 = dynamics("small")
+    assert native.misfit(func, y0, native.DOPRI5, ()) is None
+    CHANGES[name](func)
+    weights = torch.randn(2, *y0.shape)
+    (ours, found), (theirs, expected) = (gradients(func, y0, [0.0, 0.2], weights, compiled=compiled)
+                                         for compiled in (True, False))
+    torch.testing.assert_close(ours.y, theirs.y, rtol=1e-4, atol=1e-4)
+    assert_equal_gradients(found, expected, 1e-2)
+
+
+def test_global_hooks_are_called():
+    func, y0 = dynamics("small")
+    seen = []
+    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module))
+    try:
+        with torch.no_grad():
+            solution = odeint(func, y0, [0.0, 0.2])
+    finally:
+        handle.remove()
+    assert sum(module is func.conv2 for module in seen) == solution.nfe
+
+
+def test_other_dynamics_use_torch():
     y0 = torch.randn(2, 16, 7, 7)
-    hooked = ODEFunc(16)
-    hooked.conv2.register_forward_hook(lambda module, inputs, output: 2 * output)
-    for func in (Changed(16), hooked, nn.Identity(), lambda t, y: y):
-        assert not native.applies(func, y0, native.DOPRI5, ())
-    assert not native.applies(ODEFunc(16).double(), y0.double(), native.DOPRI5, ())
-    assert native.applies(ODEFunc(16), y0, native.DOPRI5, ())
+    for func in (Doubled(16), nn.Identity(), lambda t, y: y):
+        assert native.misfit(func, y0, native.DOPRI5, ()) is not None
+    func = ODEFunc(16)
+    for state in (y0.double(), y0[:, :8], y0[0], y0[..., :4], y0.repeat(1, 1, 1, 2), nn.functional.pad(y0, (0, 6))):
+        assert native.misfit(func, state, native.DOPRI5, ()) is not None
+    assert native.misfit(func.double(), y0, native.DOPRI5, ()) is not None
+    assert native.misfit(ODEFunc(16), y0, native.DOPRI5, [torch.ones(1)]) is not None
 
 
 def test_a_solution_frees_its_steps_at_once():
