@@ -537,9 +537,10 @@ void nodelib_vjp(int n, int threads, const Params *p, const float *k_bar, float 
 double nodelib_step(int n, int threads, const Params *p, const float *y, const float *k1, float *k, float *y_next,
                     float *k_next, float *kept, const float *ha, const float *he, float rtol, float atol,
                     float *scratch) {
-    double sum = 0;
-#pragma omp parallel num_threads(threads) reduction(+ : sum)
-    {
+    double sums[threads], square = 0; /* added in the threads' order below; a reduction's order is open from three on */
+    for (int i = 0; i < threads; i++) sums[i] = 0;
+    PARALLEL {
+        double sum = 0;
         float *work = scratch + THREAD * (size_t)SCRATCH, *stage = work + CHUNK * (SIZE + GROUPS);
         float *error = stage + CHUNK * SIZE;
         FOR_CHUNKS(s, m) {
@@ -567,8 +568,10 @@ double nodelib_step(int n, int threads, const Params *p, const float *y, const f
                 }
             }
         }
+        sums[id] = sum;
     }
-    return sum / ((double)n * SIZE);
+    for (int i = 0; i < threads; i++) square += sums[i];
+    return square / ((double)n * SIZE);
 }
 
 /* Reverse of one step. next_bar: cotangent of y_next; last_bar: of stage 7 (the next step's k1); extra:

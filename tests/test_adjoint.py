@@ -529,3 +529,24 @@ def test_cotangents_without_a_size_go_through_as_they_are():
     weights[-1, 0, 0, 0, 0] = float("inf")
     (infinite,) = torch.autograd.grad((y * weights).sum(), leaf)
     assert not infinite[0].isfinite().all() and torch.equal(infinite[1], zero[1])
+
+
+def test_the_error_estimate_sums_its_threads_in_their_order():
+    func, y0 = ODEFunc(16), torch.randn(4, 16, 8, 8)  # of powers of two: means lose nothing
+    y0 = y0 * torch.tensor([1e4, 1e2, 1e3, 1e1]).view(4, 1, 1, 1)  # sizes at which the order of a sum shows
+
+    def mean_square(y, threads, h):
+        stepper = native.native_stepper(func, y, native.DOPRI5, (), 1e-3, 1e-3)
+        if stepper is None:
+            pytest.skip("no C compiler")
+        stepper.threads = threads
+        stepper.scratch = torch.empty(threads * stepper.library.nodelib_scratch())
+        packed = stepper.pack(y)
+        squares = []
+        stepper._call = lambda name, *a: squares.append(native.NativeStepper._call(stepper, name, *a)) or 1.0
+        stepper.step(0.0, packed, torch.zeros_like(packed), h)
+        return squares[0]
+    for i in range(1, 30):
+        alone = [mean_square(y0[j:j + 1], 1, 0.01 * i) for j in range(4)]
+        without_openmp = mean_square(y0, 1, 0.01 * i)
+        assert mean_square(y0, 4, 0.01 * i) in (sum(alone) / 4, without_openmp)
