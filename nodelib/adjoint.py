@@ -8,8 +8,10 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.odeint import Solution, Solver, Tape, odeint, rms_norm
-from nodelib.tableau import DOPRI5
+from nodelib.errors import UnsupportedGradientError
+from nodelib.odeint import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
+from nodelib.stepper import Step
+from nodelib.tableau import DOPRI5, Tableau
 
 
 def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_budget: int) -> Solution:
@@ -30,9 +32,7 @@ class _Exact(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, solver, memory_budget, record, y0, *params):
-        wanted = tuple(p for p, need in zip(params, ctx.needs_input_grad[4:]) if need)
-        solution, ctx.tape = solver.solve(y0, wanted, keep_bytes=memory_budget)
-        ctx.needed = ctx.needs_input_grad[4:]
+        solution, ctx.tape = solver.solve(y0, params, keep_bytes=memory_budget)
         ctx.counts = solution.backward_counts
         record.append(solution)
         # detects parameters that changed in place between forward and backward
@@ -40,12 +40,79 @@ class _Exact(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @uncompiled
     def backward(ctx, y_bar):
-        _ = ctx.saved_tensors
+        check_transforms(y_bar)
+        y0, *params = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: a gradient of this gradient may follow
+            return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, y_bar, y0, *params)
         y0_bar, found = reverse(ctx.tape, y_bar, ctx.counts)
-        gradients = iter(found)
-        return (None, None, None, y0_bar, *(next(gradients) if need else None for need in ctx.needed))
+        return None, None, None, y0_bar, *found
+
+
+class _Reverse(torch.autograd.Function):
+    """`reverse` as a function of cotangents, y0 and parameters, for a gradient of a gradient.
+
+    Its backward replays the accepted steps by torch's operations, the whole solve in one graph: the memory
+    of a plain backpropagation twice over, whatever the memory budget.
+    """
+
+    @staticmethod
+    def forward(ctx, tape, counts, y_bar, y0, *params):
+        ctx.tape, ctx.counts = tape, counts
+        ctx.save_for_backward(y_bar, y0, *params)
+        ctx.set_materialize_grads(False)
+        y0_bar, found = reverse(tape, y_bar, counts)
+        return y0_bar, *found
+
+    @staticmethod
+    @uncompiled
+    def backward(ctx, *bars):
+        check_transforms(*(bar for bar in bars if bar is not None))
+        if torch.is_grad_enabled():
+            raise UnsupportedGradientError("a third derivative of a solve is not available; for a second one give "
+                                           "create_graph=True to the first call of torch.autograd.grad alone")
+        y_bar, y0, *params = ctx.saved_tensors
+        stepper = ctx.tape.stepper
+        with torch.enable_grad():
+            # leaves: y0 may depend on params, whose share through y0 is the caller's graph's to add
+            y_bar, start = (x.detach().requires_grad_() for x in (y_bar, y0))
+            y = replay(stepper.func, stepper.tableau, start, ctx.tape.steps, len(y_bar))
+            first = torch.autograd.grad(y, (start, *params), y_bar, create_graph=True, allow_unused=True)
+            pairs = [(f, bar) for f, bar in zip(first, bars)
+                     if bar is not None and f is not None and f.requires_grad]
+            if not pairs:
+                return (None,) * (4 + len(params))
+            outputs, cotangents = zip(*pairs)
+            found = torch.autograd.grad(outputs, (y_bar, start, *params), cotangents, allow_unused=True)
+        reused = int(stepper.tableau.first_same_as_last)
+        evaluations = (stepper.tableau.stages - reused) * len(ctx.tape.steps) + reused
+        ctx.counts.append(4 * evaluations)  # each, its vector-Jacobian product, and one product for either
+        return None, None, *found
+
+
+def replay(func: Callable, tableau: Tableau, y0: Tensor, steps: Sequence[Step], count: int) -> Tensor:
+    """The states at `count` requested times by accepted steps of constant sizes, in torch's own operations."""
+    states, y, k_last = [y0] * count, y0, None
+    for step in steps:
+        k: list[Tensor] = []
+        for row, node in zip(tableau.a, tableau.c):
+            if not row and k_last is not None and tableau.first_same_as_last:
+                k.append(k_last)
+                continue
+            stage = _combine(y, step.h, row, k)
+            k.append(func(torch.full((), step.t + node * step.h, dtype=y.dtype, device=y.device), stage))
+        for i, x in step.outputs:
+            states[i] = _combine(y, step.h, tableau.b if x == 1.0 else tableau.dense(x), k)
+        y, k_last = _combine(y, step.h, tableau.b, k), k[-1]
+    return torch.stack(states)
+
+
+def _combine(y: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor]) -> Tensor:
+    for weight, derivative in zip(weights, k):
+        if weight:
+            y = torch.add(y, derivative, alpha=h * weight)
+    return y
 
 
 def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[Tensor | None]]:
@@ -101,6 +168,13 @@ def anchor_times(start: float, end: float, count: int) -> list[float]:
     return [start + length * 10 ** (-3 * (1 - i / count)) for i in range(1, count)] + [end]
 
 
+def _refuse_graph(y_bar: Tensor) -> None:
+    """Raise where a backward pass is to be differentiated in its turn: its result would be a constant."""
+    if torch.is_grad_enabled():
+        raise UnsupportedGradientError("create_graph=True is not available with the continuous adjoint; for a "
+                                       "gradient of a gradient use gradient='exact' or 'torchdiffeq-backprop'")
+
+
 class _ContinuousAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solver, record, y0, *params):
@@ -111,8 +185,10 @@ class _ContinuousAdjoint(torch.autograd.Function):
         return solution.y.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @uncompiled
     def backward(ctx, y_bar):
+        check_transforms(y_bar)
+        _refuse_graph(y_bar)
         y, *params = ctx.saved_tensors
         solver = ctx.solver
         a, params_bar, nfe = continuous_adjoint(solver.func, solver.times, y, y_bar, params, rtol=solver.rtol,
@@ -218,6 +294,8 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5", "options": {"norm": solver.norm}}
     if gradient == "torchdiffeq-adjoint":
         solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={}, **options)
+        if solution.y.requires_grad:
+            solution.y.register_hook(_refuse_graph)
     else:
         solution.y = torchdiffeq.odeint(func, y0, t, **options)
     if gradient == "torchdiffeq-adjoint":

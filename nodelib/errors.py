@@ -19,6 +19,10 @@ class DerivativeError(ValueError):
     """func returns something whose shape or type differs from the state's."""
 
 
+class UnsupportedGradientError(RuntimeError):
+    """A derivative that this way of differentiating cannot give."""
+
+
 class IntegrationError(RuntimeError):
     """The integration cannot go on from time `t` with step size `h`; `norm` is the offending norm."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Callable, Sequence
 
@@ -17,6 +19,7 @@ from nodelib.errors import (
     StepSizeUnderflowError,
     TimesError,
     ToleranceError,
+    UnsupportedGradientError,
 )
 from nodelib.stepper import Step, TorchStepper
 from nodelib.tableau import DOPRI5, EULER, RK4, Tableau
@@ -77,6 +80,21 @@ def rms_norm(x: Tensor) -> Tensor:
     return x.pow(2).mean().sqrt()
 
 
+def uncompiled(function: Callable) -> Callable:
+    """Run `function` as it is inside functions that torch.compile compiles around it.
+
+    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all.
+    """
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        return torch.compiler.disable(function)(*args, **kwargs)
+
+    return call
+
+
+@uncompiled
 def odeint(
     func: Callable[[Tensor, Tensor], Tensor],
     y0: Tensor,
@@ -113,7 +131,9 @@ def odeint(
             divide every interval of t into equal steps no longer than `step_size` and hit each time exactly.
         gradient: what `backward` computes.
             "exact": the gradient of the computed solution, by reversing the accepted steps with their
-                sizes held constant (the first included). What an attacker of this very model needs.
+                sizes held constant (the first included). What an attacker of this very model needs. The one
+                that can be differentiated again (create_graph=True), by torch alone: the second backward
+                keeps the whole solve's graph.
             "adjoint": a second solve, of the continuous adjoint, backwards in time (Chen et al., 2018,
                 algorithm 1). It approximates the gradient of the true flow, and fails at long end times.
             "anchored": the same with the state restored at `anchors` log-spaced times.
@@ -138,11 +158,15 @@ def odeint(
     Raises:
         TimesError, ToleranceError, StateTypeError, DerivativeError: bad input.
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
+        UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
+            create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
         ValueError: unknown method or gradient, or func holds differentiable tensors not in `params`.
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
-    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times.
+    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
+    leaves a solve as it is and compiles what is around it.
     """
+    check_transforms()
     times = _check_times(t)
     _check_state(y0)
     _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
@@ -368,6 +392,20 @@ def next_step_size(h: float, ratio: float) -> float:
     if ratio == 0:
         return h * GROWTH
     return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))
+
+
+def check_transforms(*tensors: Tensor) -> None:
+    """Raise inside a transform of torch.func, in forward-mode differentiation, and for batched cotangents.
+
+    A solver's step control reads numbers out of tensors, which none of them allows.
+    """
+    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
+    if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+            or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
+        raise UnsupportedGradientError("a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode "
+                                       "differentiation; use torch.autograd.grad instead of torch.func.grad, a batch "
+                                       "or a loop instead of vmap (and of vectorize=True, is_grads_batched=True), "
+                                       "torch.autograd.functional.jvp instead of torch.func.jvp")
 
 
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
