@@ -123,7 +123,7 @@ def odeint(
 
     Args:
         func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type.
-        y0: initial state, float32 or float64, any shape.
+        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0.
         t: times, at least two, finite, increasing; t[0] is the initial time. Two equal times return the
             state unchanged with nfe 0.
         rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
@@ -173,6 +173,11 @@ def odeint(
     grid = torch.tensor(times, dtype=torch.float64)
     if times[0] == times[-1]:
         return Solution(grid, y0.unsqueeze(0).expand(2, *y0.shape).clone())
+    if y0.numel() == 0:
+        y = y0.unsqueeze(0).expand(len(times), *y0.shape).clone()
+        for p in _parameters(func, params):  # their gradients are zero, as those of torch's layers are
+            y = y + p.sum().to(y)
+        return Solution(grid, y)
     # a plain function may hide parameters, whose gradient would silently be missing
     opaque = params is None and not isinstance(func, nn.Module) and torch.is_grad_enabled()
     params = _parameters(func, params)
@@ -434,8 +439,6 @@ def _check_state(y0: Tensor) -> None:
     if y0.dtype not in (torch.float32, torch.float64):
         raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
                              f"error estimate): use y0.float()")
-    if y0.numel() == 0:
-        raise StateTypeError(f"the state has shape {tuple(y0.shape)}, which is empty; it needs at least one element")
 
 
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,

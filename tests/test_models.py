@@ -99,6 +99,18 @@ def test_images_of_another_shape_are_refused():
         models.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
 
 
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("pooling", models.POOLINGS)
+def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
+    model, images = models.ODENet(16, 7, pooling=pooling).train(train), torch.zeros(0, 1, 28, 28, requires_grad=True)
+    logits = model(images)
+    assert logits.shape == (0, 10) and model.block.nfe == 0
+    assert model.trajectory(images, [1.0, 2.0]).shape == (2, 0, 16, 7, 7)
+    logits.sum().backward()
+    assert images.grad.shape == images.shape and not any(p.grad.any() for p in model.parameters())
+    assert model.block.nfe_backward == 0
+
+
 def test_unknown_gradients_and_poolings_name_the_known_ones():
     with pytest.raises(ValueError, match="'magic'.*exact"):
         models.ODENet(16, 7, gradient="magic")
