@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from nodelib.errors import UnsupportedGradientError
 from nodelib.odeint import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
-from nodelib.stepper import Step
+from nodelib.stepper import Step, checked_call
 from nodelib.tableau import DOPRI5, Tableau
 
 
@@ -178,7 +178,7 @@ def _refuse_graph(y_bar: Tensor) -> None:
 class _ContinuousAdjoint(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solver, record, y0, *params):
-        solution, _ = solver.solve(y0)
+        solution, _ = solver.solve(y0, params)
         ctx.solver, ctx.counts = solver, solution.backward_counts
         record.append(solution)
         ctx.save_for_backward(solution.y, *params)
@@ -236,7 +236,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         with torch.enable_grad():
             state = state.detach().view(y[0].shape).requires_grad_()
             f = func(-s, state)
-            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), allow_unused=True)
+            # func may hold tensors made of its parameters once for all evaluations: their graph must stay
+            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True, allow_unused=True)
         grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
@@ -263,9 +264,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
 
 class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
-    def __init__(self, func: Callable, solution: Solution) -> None:
+    def __init__(self, func: Callable, solution: Solution, hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
-        self.func, self.solution = func, solution
+        self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -273,7 +274,13 @@ class _Counted(nn.Module):
             self.solution.nfe += 1
         else:
             self.counts[0] += 1
-        return self.func(t, y)
+        if self.checked:
+            return self.func(t, y)
+        self.checked = True
+        seek = self.hidden_beside is not None  # the adjoint solves without a graph, by which to look
+        with torch.set_grad_enabled(seek or torch.is_grad_enabled()):
+            k = checked_call(self.func, t, y.clone(), self.hidden_beside)
+        return k.detach() if seek else k
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         self.solution.steps.append((t.item(), h.item(), math.nan))
@@ -289,7 +296,8 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     if solver.method != "dopri5":
         raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
-    func = _Counted(solver.func, solution)
+    seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
+    func = _Counted(solver.func, solution, tuple(params) if seek else None)
     t = torch.tensor(solver.times, dtype=torch.float64, device=y0.device)
     options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5", "options": {"norm": solver.norm}}
     if gradient == "torchdiffeq-adjoint":

@@ -19,6 +19,10 @@ class DerivativeError(ValueError):
     """func returns something whose shape or type differs from the state's."""
 
 
+class ChangedStateError(ValueError):
+    """func changes the state it is given in place."""
+
+
 class UnsupportedGradientError(RuntimeError):
     """A derivative that this way of differentiating cannot give."""
 

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.errors import (
-    DerivativeError,
     NonFiniteError,
     StateTypeError,
     StepLimitError,
@@ -156,11 +155,12 @@ def odeint(
         Solution.
 
     Raises:
-        TimesError, ToleranceError, StateTypeError, DerivativeError: bad input.
+        TimesError, ToleranceError, StateTypeError, DerivativeError, ChangedStateError: bad input.
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
         UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
             create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
-        ValueError: unknown method or gradient, or func holds differentiable tensors not in `params`.
+        ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
+            `params`, as its first call shows (pass `params`, or run under torch.no_grad, and it is not looked for).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
     integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
@@ -178,12 +178,11 @@ def odeint(
         for p in _parameters(func, params):  # their gradients are zero, as those of torch's layers are
             y = y + p.sum().to(y)
         return Solution(grid, y)
-    # a plain function may hide parameters, whose gradient would silently be missing
-    opaque = params is None and not isinstance(func, nn.Module) and torch.is_grad_enabled()
+    seek_hidden = params is None and torch.is_grad_enabled()
     params = _parameters(func, params)
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
-                    max_steps=max_steps, norm=norm, compiled=compiled, opaque=opaque)
+                    max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
     if gradient.startswith("torchdiffeq"):
         from nodelib.adjoint import torchdiffeq_solution
 
@@ -212,7 +211,7 @@ class Solver:
     max_steps: int = 10_000
     norm: Callable[[Tensor], Tensor] = rms_norm
     compiled: bool = True
-    opaque: bool = False
+    seek_hidden: bool = False
 
     def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
         """The stepper for this state; the compiled one where it applies."""
@@ -223,7 +222,7 @@ class Solver:
             found = native_stepper(self.func, y0, table, params, self.rtol, self.atol)
             if found is not None:
                 return found
-        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm)
+        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm, self.seek_hidden)
 
     def solve(self, y0: Tensor, params: Sequence[Tensor] = (), keep_bytes: int | None = None,
               ) -> tuple[Solution, "Tape | None"]:
@@ -241,21 +240,13 @@ class Solver:
         solution.nfe = stepper.nfe
         return solution, tape
 
-    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor:
-        t = self.times[0]
-        if self.opaque:
-            with torch.enable_grad():
-                hidden = getattr(self.func(torch.tensor(t, dtype=y.dtype, device=y.device), stepper.unpack(y)),
-                                 "requires_grad", False)
-            if hidden:
-                raise ValueError("func is not a module and holds tensors that require gradients: name them in params, "
-                                 "or pass params=() to leave them out")
-        k, kept = stepper.evaluate(t, y, keep=tape is not None)
-        if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
-            found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
-            raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor | None:
+        """The derivative at the start, which opens the first step where the method reuses a step's last stage."""
+        if not stepper.tableau.first_same_as_last:
+            return None
+        k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
         if tape is not None:
-            tape.begin(kept)
+            tape.start = kept
         return k
 
     def _adaptive(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
@@ -300,9 +291,6 @@ class Solver:
                tape: "Tape | None") -> None:
         total = 0
         k = self._begin(stepper, y, tape)
-        if not stepper.tableau.first_same_as_last:
-            stepper.nfe -= 1  # evaluated only to check it; the first step evaluates it again
-            k = None
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]
             # an integer quotient must not gain a step by rounding
@@ -362,10 +350,9 @@ class Tape:
     def has_room(self) -> bool:
         return self.used + 2 * self.step_bytes() <= self.budget
 
-    def begin(self, kept: object) -> None:
-        self.start = kept if self.stepper.tableau.first_same_as_last else None
-
     def append(self, step: Step) -> None:
+        if not self.has_room():  # the first evaluation of all tells the size of its activations
+            step.kept = None
         if step.kept is not None:
             self.used += self.step_bytes()
         self.steps.append(step)

@@ -343,6 +343,45 @@ def test_hidden_parameters_are_refused():
     assert torch.autograd.grad(solution.y[-1].sum(), weight)[0].norm() > 0
 
 
+class Hiding(nn.Module):
+    """Dynamics with a tensor that is no parameter."""
+
+    def __init__(self, hidden):
+        super().__init__()
+        self.scale, self.hidden = nn.Parameter(torch.ones(())), hidden
+
+    def forward(self, t, y):
+        return -self.scale * torch.tanh(self.hidden * y)
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"memory_budget": 0}, {"gradient": "adjoint"}, {"gradient": "anchored"}, {"gradient": "torchdiffeq-adjoint"},
+    {"method": "rk4", "step_size": 0.1},
+], ids=str)
+def test_tensors_hidden_in_a_module_are_refused_and_its_own_are_not(settings):
+    leaf = torch.ones(3, requires_grad=True)
+    made = torch.ones(3, requires_grad=True) * 2
+    for hidden in (leaf, made):
+        with pytest.raises(ValueError, match="params"):
+            odeint(Hiding(hidden), torch.ones(3), [0.0, 1.0], **settings)
+        func = Hiding(hidden)
+        solution = odeint(func, torch.ones(3), [0.0, 1.0], params=[func.scale, hidden], **settings)
+        assert torch.autograd.grad(solution.y[-1].sum(), hidden, retain_graph=True)[0].norm() > 0
+        assert odeint(func, torch.ones(3), [0.0, 1.0], params=(), **settings).y[-1].isfinite().all()
+        with torch.no_grad():
+            odeint(func, torch.ones(3), [0.0, 1.0], **settings)
+    func = Hiding(torch.ones(3))
+    func.hidden = func.scale * 2  # made of what is registered
+    odeint(func, torch.ones(3), [0.0, 1.0], **settings).y[-1].sum().backward()
+    assert func.scale.grad.norm() > 0
+
+
+def test_backpropagation_finds_hidden_tensors_itself():
+    hidden = torch.ones(3, requires_grad=True)
+    odeint(Hiding(hidden), torch.ones(3), [0.0, 1.0], gradient="torchdiffeq-backprop").y[-1].sum().backward()
+    assert hidden.grad.norm() > 0
+
+
 def test_parameters_changed_between_forward_and_backward_are_noticed():
     func, y0 = dynamics("small")
     loss = odeint(func, y0, [0.0, 1.0]).y[-1].sum()
