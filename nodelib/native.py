@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -41,8 +42,12 @@ DOMAIN = 36  # products of a tile in minimal filtering, see native.c
 # G of native.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
+COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _balanced = True
+# OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: whoever asks for it then hangs
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @contextlib.contextmanager
@@ -128,7 +133,7 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
     if key not in _libraries:
         try:
             _libraries[key] = _declare(_build(key))
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # a CC with an open quote is a ValueError
             detail = getattr(error, "stderr", None) or error
             logger.warning("compiled kernels are not available, using torch instead: %s", str(detail).strip()[-500:])
             _libraries[key] = None
@@ -136,14 +141,14 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
 
 
 def _build(key: tuple) -> Path:
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not compiler:
         raise FileNotFoundError("no C compiler found (cc, gcc, clang; or set CC)")
     names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")
     macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)] + [f"-DCHUNK={CHUNK}"]
     # -march=native: a cached library must not meet another processor (a shared home folder)
-    parts = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS, *macros]).encode(), _processor().encode())
-    name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
+    parts = (SOURCE.read_bytes(), " ".join([*compiler, *FLAGS, *macros]).encode(), _processor().encode())
+    name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}"
     for folder in (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelib",
                    Path(tempfile.gettempdir()) / f"nodelib-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
         try:
@@ -153,28 +158,45 @@ def _build(key: tuple) -> Path:
                 continue
         except OSError:
             continue
-        path = folder / name
-        if not path.exists():
-            _compile(compiler, macros, path)
-        return path
+        for path in folder.glob(f"{name}-*.so"):
+            with contextlib.suppress(OSError):
+                # a library cut short would not fail to load but end the process at its first use
+                if path.stem.endswith(_checksum(path)):
+                    return path
+                path.unlink()
+        return _compile(compiler, macros, folder, name)
     raise OSError("no folder for compiled kernels can be written; set XDG_CACHE_HOME")
 
 
-def _compile(compiler: str, macros: Sequence[str], path: Path) -> None:
+def _compile(compiler: Sequence[str], macros: Sequence[str], folder: Path, name: str) -> Path:
+    """Compile into `folder`; the file's name ends in its checksum."""
     start = time.perf_counter()
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    for stale in folder.glob("build-*"):  # of processes that were killed
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime > 3 * COMPILE_SECONDS:
+                shutil.rmtree(stale)
+    scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
+    built = scratch / "native.so"
     try:
         for openmp in (("-fopenmp",), ()):  # some compilers come without OpenMP: one thread then
-            command = [compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(scratch), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            command = [*compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(built), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
             if done.returncode == 0:
                 break
         done.check_returncode()
-        os.replace(scratch, path)
+        with built.open("rb+") as file:
+            os.fsync(file.fileno())
+        path = folder / f"{name}-{_checksum(built)}.so"
+        os.replace(built, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     logger.info("compiled kernels for %s in %.1f s%s", " ".join(macros), time.perf_counter() - start,
                 "" if openmp else " without OpenMP")
+    return path
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
 
 
 def _processor() -> str:

@@ -2,9 +2,11 @@ import copy
 import gc
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -445,6 +447,80 @@ def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, 
     assert type(odeint(func, y0, [0.0, 1.0])) is type(solution)
     with torch.no_grad():
         assert torch.equal(solution.y, odeint(func, y0, [0.0, 1.0], compiled=False).y)
+
+
+KEY = (16, 7, 7, 16, True, False)
+
+
+@pytest.fixture
+def empty_cache(monkeypatch, tmp_path):
+    """A cache folder without kernels, and none loaded; the folder."""
+    if native.load(*KEY) is None:
+        pytest.skip("no C compiler")
+    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "nodelib"
+
+
+def test_a_compiler_may_come_with_options(empty_cache, monkeypatch):
+    compiler = os.environ.get("CC") or next(c for c in ("cc", "gcc", "clang") if shutil.which(c))
+    monkeypatch.setenv("CC", f"{compiler} -std=gnu11 -DNAME='a b'")
+    assert native.load(*KEY) is not None
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?"],
+                         ids=["half", "nothing", "another last byte"])
+def test_a_damaged_library_is_built_anew(empty_cache, damage):
+    path = native._build(KEY)
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert native.load(*KEY) is not None
+    assert [file.read_bytes() for file in empty_cache.iterdir()] == [whole]
+
+
+def test_processes_and_threads_compile_beside_one_another_and_sweep_after_the_killed(empty_cache):
+    old, new = empty_cache / "build-old", empty_cache / "build-new"
+    old.mkdir(parents=True)
+    new.mkdir()
+    os.utime(old, (0, 0))
+    with ThreadPoolExecutor(3) as pool:
+        paths = list(pool.map(native._build, [KEY] * 3))
+    assert set(empty_cache.iterdir()) == {new, *paths}
+    assert all(native._checksum(path) in path.name for path in paths)
+
+
+def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
+    monkeypatch.setattr(native, "FLAGS", ("--no-such-option",))
+    assert native.load(*KEY) is None and not list(empty_cache.iterdir())
+
+
+FORK = """
+import os, signal, torch
+from nodelib.models import ODEFunc
+from nodelib.odeint import odeint
+torch.manual_seed(0)
+func, y0 = ODEFunc(16), torch.randn(4, 16, 7, 7)
+def solve():
+    leaf = y0.clone().requires_grad_()
+    odeint(func, leaf, [0.0, 1.0]).y[-1].square().sum().backward()
+    return leaf.grad
+torch.set_num_threads(1)
+expected = solve()
+torch.set_num_threads(2)
+solve()
+child = os.fork()
+if not child:
+    signal.alarm(60)
+    os._exit(0 if torch.equal(solve(), expected) else 1)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_solves_where_its_parent_used_several_threads():
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, env=environment, timeout=120)
+    assert done.stdout.split() == ["0"], done.stderr
 
 
 class Doubled(ODEFunc):
