@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nodelib.errors import UnsupportedGradientError
+from nodelib.errors import StepLimitError, UnsupportedGradientError
 from nodelib.odeint import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
 from nodelib.stepper import Step, checked_call
 from nodelib.tableau import DOPRI5, Tableau
@@ -147,14 +147,18 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
 
 
 def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], anchors: int = 0) -> Solution:
-    """A solve whose backward is the continuous adjoint, restored at `anchors` more times if above 0."""
+    """A solve whose backward is the continuous adjoint, restored at `anchors` more times if above 0.
+
+    Adaptive steps have states between their ends, fixed ones do not: there the starts of steps nearest to
+    the anchors are restored. Neither changes the steps.
+    """
     wanted = solver.times
-    if anchors:
-        solver.times = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)})
-    record: list[Solution] = []
-    y = _ContinuousAdjoint.apply(solver, record, y0, *params)
-    solution = record[0]
-    index = [solver.times.index(time) for time in wanted]
+    if anchors and solver.method == "dopri5":
+        solver.times, anchors = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)}), 0
+    record: list[Any] = []
+    y = _ContinuousAdjoint.apply(solver, anchors, record, y0, *params)
+    solution, times = record
+    index = [times.index(time) for time in wanted]
     solution.t, solution.y = torch.tensor(wanted, dtype=torch.float64), y[index]
     return solution
 
@@ -177,12 +181,15 @@ def _refuse_graph(y_bar: Tensor) -> None:
 
 class _ContinuousAdjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, solver, record, y0, *params):
-        solution, _ = solver.solve(y0, params)
-        ctx.solver, ctx.counts = solver, solution.backward_counts
-        record.append(solution)
-        ctx.save_for_backward(solution.y, *params)
-        return solution.y.clone()
+    def forward(ctx, solver, anchors, record, y0, *params):
+        solution, tape = solver.solve(y0, params, keep_bytes=0 if anchors else None)
+        times, y = solver.times, solution.y
+        if tape is not None:
+            times, y = _with_anchors(times, y, tape, anchors)
+        ctx.solver, ctx.times, ctx.counts = solver, times, solution.backward_counts
+        record += [solution, times]
+        ctx.save_for_backward(y, *params)
+        return y.clone()
 
     @staticmethod
     @uncompiled
@@ -191,11 +198,22 @@ class _ContinuousAdjoint(torch.autograd.Function):
         _refuse_graph(y_bar)
         y, *params = ctx.saved_tensors
         solver = ctx.solver
-        a, params_bar, nfe = continuous_adjoint(solver.func, solver.times, y, y_bar, params, rtol=solver.rtol,
-                                                atol=solver.atol, norm=solver.norm, max_steps=solver.max_steps,
-                                                compiled=solver.compiled)
+        a, params_bar, nfe = continuous_adjoint(
+            solver.func, ctx.times, y, y_bar, params, rtol=solver.rtol, atol=solver.atol, norm=solver.norm,
+            max_steps=solver.max_steps, method=solver.method, step_size=solver.step_size, compiled=solver.compiled)
         ctx.counts.append(nfe)
-        return None, None, a, *params_bar
+        return None, None, None, a, *params_bar
+
+
+def _with_anchors(times: list[float], y: Tensor, tape: Tape, count: int) -> tuple[list[float], Tensor]:
+    """Times and states, with those of the steps that start nearest to `count` anchors."""
+    states = dict(zip(times, y))
+    starts = {step.t: step.y for step in tape.steps}
+    for anchor in anchor_times(times[0], times[-1], count):
+        nearest = min(starts, key=lambda t: abs(t - anchor))
+        states.setdefault(nearest, tape.stepper.unpack(starts[nearest]))
+    times = sorted(states)
+    return times, torch.stack([states[t] for t in times])
 
 
 def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
@@ -209,8 +227,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     Args:
         func: (t, y) -> dy/dt; times: increasing, T of them.
         y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
-        params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps and compiled of `odeint`: the compiled
-            kernels give f and a df/dy where they apply and no parameter is asked for, as in an attack.
+        params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps, method, step_size and
+            compiled of `odeint`: the compiled kernels give f and a df/dy where they apply and no parameter is
+            asked for, as in an attack.
 
     Returns:
         dL/dy0, [dL/dtheta], and the number of evaluations of the augmented dynamics.
@@ -236,6 +255,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         with torch.enable_grad():
             state = state.detach().view(y[0].shape).requires_grad_()
             f = func(-s, state)
+            if not f.requires_grad:  # depends on neither the state nor params
+                return torch.cat([-f.reshape(-1), torch.zeros(sum(sizes[1:])).to(z)])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
             grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True, allow_unused=True)
         grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
@@ -264,9 +285,10 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
 
 class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
-    def __init__(self, func: Callable, solution: Solution, hidden_beside: Sequence[Tensor] | None) -> None:
+    def __init__(self, func: Callable, solution: Solution, max_steps: int, hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
         self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
+        self.max_steps, self.attempts = max_steps, 0
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -281,6 +303,21 @@ class _Counted(nn.Module):
         with torch.set_grad_enabled(seek or torch.is_grad_enabled()):
             k = checked_call(self.func, t, y.clone(), self.hidden_beside)
         return k.detach() if seek else k
+
+    def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], h: Tensor) -> None:
+        if self.solution.first_step is None:
+            self.solution.first_step = h.item()
+        if self.attempts == self.max_steps:
+            state = y if isinstance(y, Tensor) else y[1]  # the adjoint's solve has (., y, dL/dy, ...)
+            raise StepLimitError(f"max_steps = {self.max_steps} steps are spent; raise max_steps, or loosen the tolerances",
+                                 t.item(), h.item(), float(rms_norm(state.detach())))
+        self.attempts += 1
+
+    callback_step_adjoint = callback_step
+
+    def begin_backward(self, y_bar: Tensor) -> None:
+        _refuse_graph(y_bar)
+        self.attempts = 0
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         self.solution.steps.append((t.item(), h.item(), math.nan))
@@ -297,13 +334,14 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
         raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
     seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
-    func = _Counted(solver.func, solution, tuple(params) if seek else None)
+    func = _Counted(solver.func, solution, solver.max_steps, tuple(params) if seek else None)
     t = torch.tensor(solver.times, dtype=torch.float64, device=y0.device)
-    options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5", "options": {"norm": solver.norm}}
+    options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5",
+               "options": {"norm": solver.norm, "first_step": solver.first_step}}
     if gradient == "torchdiffeq-adjoint":
         solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={}, **options)
         if solution.y.requires_grad:
-            solution.y.register_hook(_refuse_graph)
+            solution.y.register_hook(func.begin_backward)
     else:
         solution.y = torchdiffeq.odeint(func, y0, t, **options)
     if gradient == "torchdiffeq-adjoint":

@@ -134,8 +134,10 @@ def odeint(
                 that can be differentiated again (create_graph=True), by torch alone: the second backward
                 keeps the whole solve's graph.
             "adjoint": a second solve, of the continuous adjoint, backwards in time (Chen et al., 2018,
-                algorithm 1). It approximates the gradient of the true flow, and fails at long end times.
-            "anchored": the same with the state restored at `anchors` log-spaced times.
+                algorithm 1), by the same method. It approximates the gradient of the true flow, and fails at
+                long end times.
+            "anchored": the same with the state restored at `anchors` log-spaced times (with fixed steps at
+                the starts of the steps nearest to them).
             "torchdiffeq-backprop", "torchdiffeq-adjoint": torchdiffeq's own, as references.
             Neither kind is the other: the solution's gradient differs from the flow's by the
             discretisation error, which only a tighter tolerance reduces.

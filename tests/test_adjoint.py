@@ -1,6 +1,7 @@
 import copy
 import gc
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -17,6 +18,7 @@ from torch import nn
 
 from nodelib import native
 from nodelib.adjoint import anchor_times
+from nodelib.errors import StepLimitError
 from nodelib.models import ODEFunc
 from nodelib.odeint import odeint
 
@@ -319,6 +321,72 @@ def test_anchors_repair_the_continuous_adjoint_at_long_end_times():
             found = gradients(func, 3 * y0, [0.0, 12.0], weights, gradient=gradient)[1]
             errors[gradient] += relative_error(found[1], reference[1])
     assert errors["anchored"] < errors["adjoint"] / 2
+
+
+@pytest.mark.parametrize("gradient", ["exact", "adjoint", "anchored"])
+@pytest.mark.parametrize("func", [lambda t, y: torch.ones_like(y), lambda t, y: t * torch.ones_like(y)], ids=["constant", "time"])
+def test_dynamics_without_a_graph_pass_cotangents_through(func, gradient):
+    y0 = torch.randn(3, requires_grad=True)
+    solution = odeint(func, y0, [0.0, 0.5, 1.0], gradient=gradient)
+    torch.testing.assert_close(torch.autograd.grad(solution.y.sum(), y0)[0], torch.full((3,), 3.0))
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"method": "euler", "step_size": 0.3}, {"method": "rk4", "step_size": 0.3}, {"method": "dopri5-fixed", "step_size": 0.3},
+], ids=str)
+def test_the_gradient_asked_for_changes_no_bit_of_the_solution(settings):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    expected = odeint(func, y0, [0.0, 1.0, 4.0], **settings)
+    for gradient in ("adjoint", "anchored"):
+        found = odeint(func, y0, [0.0, 1.0, 4.0], gradient=gradient, anchors=7, **settings)
+        assert torch.equal(found.y, expected.y) and found.steps == expected.steps and found.nfe == expected.nfe
+        assert found.t.tolist() == [0.0, 1.0, 4.0]
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "anchored"])
+@pytest.mark.parametrize("method, order", [("euler", 1), ("rk4", 4), ("dopri5-fixed", 5)])
+def test_the_adjoint_of_fixed_steps_takes_the_same_steps_backwards(method, order, gradient):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    weights = torch.randn(3, 3, 6, dtype=torch.float64)
+    reference = gradients(func, y0, [0.0, 1.0, 3.0], weights, rtol=1e-11, atol=1e-11)[1]
+    errors = []
+    for step_size in (0.1, 0.05):
+        solution, found = gradients(func, y0, [0.0, 1.0, 3.0], weights, method=method, step_size=step_size,
+                                    gradient=gradient)
+        # from a state and a derivative anew at every time where steps reuse the last stage
+        assert solution.nfe <= solution.nfe_backward <= solution.nfe + 25
+        errors.append(relative_error(found[1], reference[1]))
+    assert order - 0.7 < math.log2(errors[0] / errors[1]) < order + 1.5, errors
+
+
+@pytest.mark.parametrize("gradient", ["torchdiffeq-backprop", "torchdiffeq-adjoint"])
+def test_the_references_obey_first_step_and_max_steps(gradient):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    ours = odeint(func, y0, [0.0, 5.0], first_step=0.01)
+    theirs = odeint(func, y0, [0.0, 5.0], first_step=0.01, gradient=gradient)
+    assert (ours.accepted, ours.rejected, ours.nfe) == (theirs.accepted, theirs.rejected, theirs.nfe)
+    assert theirs.first_step == theirs.step_sizes[0] == 0.01
+    total = ours.accepted + ours.rejected
+    odeint(func, y0, [0.0, 2.0, 5.0], first_step=0.01, gradient=gradient, max_steps=total)
+    with pytest.raises(StepLimitError) as caught:
+        odeint(func, y0, [0.0, 2.0, 5.0], first_step=0.01, gradient=gradient, max_steps=total - 1)
+    assert 0 < caught.value.t < 5 and caught.value.norm > 0
+
+
+def test_the_references_backward_solve_obeys_max_steps():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+
+    def solve(max_steps):
+        return odeint(func, y0, [0.0, 5.0], gradient="torchdiffeq-adjoint", max_steps=max_steps)
+    free = solve(1000)
+    (1e6 * free.y).sum().backward()
+    attempts = (free.nfe_backward - 2) // 6
+    assert attempts > free.accepted + free.rejected
+    enough, short = solve(attempts), solve(attempts - 1)
+    for _ in range(2):  # every backward pass has steps of its own
+        (1e6 * enough.y).sum().backward(retain_graph=True)
+    with pytest.raises(StepLimitError):
+        (1e6 * short.y).sum().backward()
 
 
 def test_anchor_times_are_log_spaced_and_end_at_the_end():
