@@ -58,8 +58,8 @@ typedef int mask __attribute__((vector_size(VL * 4)));
  *     output = A' [ (G w G') * (B' input B) ] A        (* element by element, ' transposed)
  *
  * with the points 0, 1, -1, 2, -2, infinity (Winograd, 1980; Lavin and Gray, Fast algorithms for convolutional
- * neural networks, 2016). Rounding errors are about ten times those of the sum, so the solver asks for
- * it at tolerances far above them only. Transformed data: [DOMAIN][tiles][C], weights: [DOMAIN][C / COLUMNS][C][COLUMNS]. */
+ * neural networks, 2016). Rounding errors are about four times those of the sum, a few 1e-6 of f, so the solver
+ * asks for it at tolerances far above them only. Transformed data: [DOMAIN][tiles][C], weights: [DOMAIN][C / COLUMNS][C][COLUMNS]. */
 #define DOMAIN 36
 #define TX ((W + 3) / 4)
 #define TILES (TX * ((H + 3) / 4)) /* tiles of 4 x 4 outputs per sample */
@@ -504,7 +504,8 @@ int nodelib_rows(void) { return ROWS; }
 #define THREAD 0
 #define TEAM 1
 #endif
-/* A fixed share of the samples per thread, so that sums over samples repeat to the bit. */
+/* A fixed share of the samples per thread. With the sums over threads taken in their order, results repeat to the
+ * bit for one number of threads; for another, sums over samples round differently. */
 #define FOR_CHUNKS(s, m)                                                                                     \
     const int id = THREAD, team = TEAM, stop = (int)((long)n * (id + 1) / team);                             \
     for (int s = (int)((long)n * id / team), m; m = stop - s < CHUNK ? stop - s : CHUNK, s < stop; s += CHUNK)

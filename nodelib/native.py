@@ -2,10 +2,10 @@
 
 torch's convolution of 16 channels runs far below the processor's peak, and every operation passes the
 whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
-step. At tolerances of 1e-4 and more they convolve by minimal filtering, with a third of the products
+step. At tolerances of 1e-4 and more they convolve by minimal filtering, with about a third of the products
 and about four times the rounding error (`native.c` says how). They are compiled for the state's shape at
 first use (a second or two, kept in the user's cache folder); without a C compiler, or for any other
-dynamics, the solver uses torch, and says so in the log of "nodelib".
+dynamics, the solver uses torch, and says so in the log of "nodelib", once for each reason.
 """
 
 from __future__ import annotations
@@ -37,13 +37,14 @@ SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 CHUNK = 8  # samples a thread works on together
 CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
-MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, some 1e-5 of f, must not show in the error estimate
+MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the error estimate
 DOMAIN = 36  # products of a tile in minimal filtering, see native.c
 # G of native.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
 COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
+_told: set[str] = set()
 _balanced = True
 # OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: whoever asks for it then hangs
 if hasattr(os, "register_at_fork"):
@@ -64,7 +65,13 @@ def unbalanced(active: bool = True) -> Iterator[None]:
 def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
                    atol: float) -> "NativeStepper | None":
     """A compiled stepper for this problem, or None where the kernels do not apply or cannot be built."""
-    if os.environ.get("NODELIB_COMPILED", "1") == "0" or misfit(func, y0, tableau, params) is not None:
+    if os.environ.get("NODELIB_COMPILED", "1") == "0":
+        return None
+    reason = misfit(func, y0, tableau, params)
+    if reason is not None:
+        if reason not in _told:
+            _told.add(reason)
+            logger.info("compiled kernels do not apply, using torch instead: %s", reason)
         return None
     library = load(y0.shape[1], y0.shape[2], y0.shape[3], func.norm0.num_groups, func.last_norm, func.leaky)
     return None if library is None else NativeStepper(library, func, y0, params, rtol, atol)

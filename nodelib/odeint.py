@@ -151,7 +151,7 @@ def odeint(
         norm: tensor -> 0-dimensional tensor, for the error ratio.
         anchors: number of restored times of "anchored", at least 1.
         compiled: allow the compiled kernels where they apply (`nodelib.native`). From tolerances of 1e-4 on they
-            convolve by minimal filtering, which rounds to about 5e-6 of f instead of 1e-6; below, like torch.
+            convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below, like torch.
 
     Returns:
         Solution.

@@ -649,6 +649,18 @@ def test_changed_parts_are_solved_and_differentiated_as_they_are(name):
     assert_equal_gradients(found, expected, 1e-2)
 
 
+def test_dynamics_that_the_kernels_do_not_know_are_logged_once_for_each_reason(monkeypatch, caplog):
+    monkeypatch.setattr(native, "_told", set())
+    func, narrow = ODEFunc(16), ODEFunc(8)
+    with caplog.at_level(logging.INFO, logger="nodelib"), torch.no_grad():
+        for _ in range(2):
+            odeint(narrow, torch.randn(1, 8, 7, 7), [0.0, 0.1])
+            odeint(func, torch.randn(1, 16, 4, 7), [0.0, 0.1])
+            odeint(func, torch.randn(1, 16, 7, 7), [0.0, 0.1], compiled=False)
+    told = [record.getMessage() for record in caplog.records if "do not apply" in record.getMessage()]
+    assert len(told) == 2 and "8 x 7 x 7" in told[0] and "16 x 4 x 7" in told[1]
+
+
 def test_global_hooks_are_called():
     func, y0 = dynamics("small")
     seen = []

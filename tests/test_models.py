@@ -94,6 +94,28 @@ def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_im
         models.ODENet(16, 7)(test_images[0][:1], t1)
 
 
+@pytest.mark.parametrize("channels", [-1, 0, 33, 40])
+def test_channels_that_groups_do_not_divide_are_refused_with_the_allowed_ones(channels):
+    for make in (models.ODEFunc, lambda c: models.ODENet(c, 7), lambda c: models.ResNet(c, 7, 6)):
+        with pytest.raises(ValueError, match=f"channels is {channels}.*1 to 32"):
+            make(channels)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 31, 32, 96])
+def test_channels_in_the_allowed_range_are_solved(channels):
+    assert models.ODENet(channels, 7).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("size", [0, 28])
+def test_a_size_that_pooling_cannot_give_is_refused(size):
+    with pytest.raises(ValueError, match=f"size is {size}.*1 to 27"):
+        models.ODENet(16, size)
+
+
+def test_the_largest_size_is_pooled():
+    assert models.ODENet(1, 27).eval().stem(torch.zeros(1, 1, 28, 28)).shape == (1, 1, 27, 27)
+
+
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
         models.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
