@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.odeint import GRADIENTS, odeint
+from nodelib.seeding import seeded
 
 if TYPE_CHECKING:
     from nodelib.configs import RunConfig
@@ -288,8 +289,7 @@ class ResNet(_Classifier):
 
 def build(config: RunConfig) -> ODENet | ResNet:
     """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed), torch.no_grad():
         if config.architecture == "resnet":
             model = ResNet(config.channels, config.size, config.blocks)
         else:
