@@ -70,8 +70,9 @@ class _Reverse(torch.autograd.Function):
     def backward(ctx, *bars):
         check_transforms(*(bar for bar in bars if bar is not None))
         if torch.is_grad_enabled():
-            raise UnsupportedGradientError("a third derivative of a solve is not available; for a second one give "
-                                           "create_graph=True to the first call of torch.autograd.grad alone")
+            raise UnsupportedGradientError(
+                "a third derivative of a solve is not available; for a second one give create_graph=True to "
+                "the first call of torch.autograd.grad alone")
         y_bar, y0, *params = ctx.saved_tensors
         stepper = ctx.tape.stepper
         with torch.enable_grad():
@@ -92,7 +93,7 @@ class _Reverse(torch.autograd.Function):
 
 
 def replay(func: Callable, tableau: Tableau, y0: Tensor, steps: Sequence[Step], count: int) -> Tensor:
-    """The states at `count` requested times by accepted steps of constant sizes, in torch's own operations."""
+    """The states at `count` requested times by accepted steps of constant sizes, by torch's operations."""
     states, y, k_last = [y0] * count, y0, None
     for step in steps:
         k: list[Tensor] = []
@@ -175,8 +176,9 @@ def anchor_times(start: float, end: float, count: int) -> list[float]:
 def _refuse_graph(y_bar: Tensor) -> None:
     """Raise where a backward pass is to be differentiated in its turn: its result would be a constant."""
     if torch.is_grad_enabled():
-        raise UnsupportedGradientError("create_graph=True is not available with the continuous adjoint; for a "
-                                       "gradient of a gradient use gradient='exact' or 'torchdiffeq-backprop'")
+        raise UnsupportedGradientError(
+            "create_graph=True is not available with the continuous adjoint; for a gradient of a gradient "
+            "use gradient='exact' or 'torchdiffeq-backprop'")
 
 
 class _ContinuousAdjoint(torch.autograd.Function):
@@ -200,7 +202,8 @@ class _ContinuousAdjoint(torch.autograd.Function):
         solver = ctx.solver
         a, params_bar, nfe = continuous_adjoint(
             solver.func, ctx.times, y, y_bar, params, rtol=solver.rtol, atol=solver.atol, norm=solver.norm,
-            max_steps=solver.max_steps, method=solver.method, step_size=solver.step_size, compiled=solver.compiled)
+            max_steps=solver.max_steps, method=solver.method, step_size=solver.step_size,
+            compiled=solver.compiled)
         ctx.counts.append(nfe)
         return None, None, None, a, *params_bar
 
@@ -258,7 +261,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
             if not f.requires_grad:  # depends on neither the state nor params
                 return torch.cat([-f.reshape(-1), torch.zeros(sum(sizes[1:])).to(z)])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
-            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True, allow_unused=True)
+            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True,
+                                        allow_unused=True)
         grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
@@ -285,7 +289,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
 
 class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
-    def __init__(self, func: Callable, solution: Solution, max_steps: int, hidden_beside: Sequence[Tensor] | None) -> None:
+    def __init__(self, func: Callable, solution: Solution, max_steps: int,
+                 hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
         self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
         self.max_steps, self.attempts = max_steps, 0
@@ -309,8 +314,8 @@ class _Counted(nn.Module):
             self.solution.first_step = h.item()
         if self.attempts == self.max_steps:
             state = y if isinstance(y, Tensor) else y[1]  # the adjoint's solve has (., y, dL/dy, ...)
-            raise StepLimitError(f"max_steps = {self.max_steps} steps are spent; raise max_steps, or loosen the tolerances",
-                                 t.item(), h.item(), float(rms_norm(state.detach())))
+            message = f"max_steps = {self.max_steps} steps are spent; raise it, or loosen the tolerances"
+            raise StepLimitError(message, t.item(), h.item(), float(rms_norm(state.detach())))
         self.attempts += 1
 
     callback_step_adjoint = callback_step

@@ -32,10 +32,10 @@ def check_end_time(t1: float) -> float:
 
 
 def check_channels(channels: int) -> int:
-    """Return channels, or raise a ValueError unless min(32, channels) groups divide a number of at least 1."""
+    """Return channels, or raise a ValueError unless min(32, channels) groups divide them."""
     if channels < 1 or channels % min(32, channels):
-        raise ValueError(f"channels is {channels}; it must be from 1 to 32, or a multiple of 32, for the groups of the "
-                         f"normalisation (the post used 16, 64 and 128)")
+        raise ValueError(f"channels is {channels}; it must be from 1 to 32, or a multiple of 32, for the "
+                         f"groups of the normalisation (the post used 16, 64 and 128)")
     return channels
 
 

@@ -37,7 +37,7 @@ SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 CHUNK = 8  # samples a thread works on together
 CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
-MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the error estimate
+MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the estimate
 DOMAIN = 36  # products of a tile in minimal filtering, see native.c
 # G of native.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
@@ -46,7 +46,7 @@ COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _told: set[str] = set()
 _balanced = True
-# OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: whoever asks for it then hangs
+# OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: who asks for it hangs
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
@@ -89,26 +89,29 @@ def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor
     if changed is not None:
         return f"{changed} is not as ODEFunc makes it"
     own = list(func.parameters())
-    if not all(x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided and not x.is_neg()
-               and type(x) in (Tensor, nn.Parameter) for x in (y0, *own)):
+    if not all(x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided
+               and not x.is_neg() and type(x) in (Tensor, nn.Parameter) for x in (y0, *own)):
         return "state and parameters are not all plain float32 tensors on the CPU"
     if y0.ndim != 4 or y0.shape[1] != func.channels:
         return f"the state has shape {tuple(y0.shape)} and not (N, {func.channels}, H, W)"
-    if func.channels % 16 or min(y0.shape[2:]) < 5 or y0.shape[3] > 12:  # a row of pixels must fit the registers
-        return (f"the state is {func.channels} x {y0.shape[2]} x {y0.shape[3]}; channels must be a multiple of 16, the "
-                f"height at least 5, the width 5 to 12")
+    # a row of pixels must fit the registers
+    if func.channels % 16 or min(y0.shape[2:]) < 5 or y0.shape[3] > 12:
+        return (f"the state is {func.channels} x {y0.shape[2]} x {y0.shape[3]}; channels must be a multiple "
+                f"of 16, the height at least 5, the width 5 to 12")
     if not all(any(p is q for q in own) for p in params):
         return "params holds tensors that are not the dynamics' own"
     return None
 
 
 def _changed_part(func: nn.Module) -> str | None:
-    """Name of a part of an `ODEFunc` that was replaced, reconfigured, hooked or overridden; None if there is none."""
-    channels, groups, eps = func.channels, getattr(func.norm0, "num_groups", None), getattr(func.norm0, "eps", None)
-    convolution = dict(in_channels=channels, out_channels=channels, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1),
-                       dilation=(1, 1), groups=1, padding_mode="zeros", transposed=False)
-    norm = dict(num_channels=channels, num_groups=groups, eps=eps)
-    shapes = {"conv": {"weight": (channels, channels, 3, 3)}, "norm": {"weight": (channels,), "bias": (channels,)}}
+    """Name of a part of an `ODEFunc` that was replaced, reconfigured, hooked or overridden, or None."""
+    channels, first = func.channels, func.norm0
+    convolution = dict(in_channels=channels, out_channels=channels, kernel_size=(3, 3), stride=(1, 1),
+                       padding=(1, 1), dilation=(1, 1), groups=1, padding_mode="zeros", transposed=False)
+    norm = dict(num_channels=channels, num_groups=getattr(first, "num_groups", None),
+                eps=getattr(first, "eps", None))
+    shapes = {"conv": {"weight": (channels, channels, 3, 3)},
+              "norm": {"weight": (channels,), "bias": (channels,)}}
     last = CONVOLUTIONS + 1 if func.last_norm else CONVOLUTIONS
     names = {*(f"conv{i}" for i in range(1, CONVOLUTIONS + 1)), *(f"norm{i}" for i in range(last))}
     if torch.nn.modules.module._has_any_global_hook():
@@ -140,7 +143,7 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
     if key not in _libraries:
         try:
             _libraries[key] = _declare(_build(key))
-        except (OSError, ValueError, subprocess.SubprocessError) as error:  # a CC with an open quote is a ValueError
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: an open quote in CC
             detail = getattr(error, "stderr", None) or error
             logger.warning("compiled kernels are not available, using torch instead: %s", str(detail).strip()[-500:])
             _libraries[key] = None
@@ -148,7 +151,8 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
 
 
 def _build(key: tuple) -> Path:
-    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    found = [c for c in ("cc", "gcc", "clang") if shutil.which(c)]
+    compiler = shlex.split(os.environ.get("CC", "")) or found[:1]
     if not compiler:
         raise FileNotFoundError("no C compiler found (cc, gcc, clang; or set CC)")
     names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")

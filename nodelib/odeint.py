@@ -162,7 +162,7 @@ def odeint(
         UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
             create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
         ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
-            `params`, as its first call shows (pass `params`, or run under torch.no_grad, and it is not looked for).
+            `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
     integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
@@ -243,7 +243,7 @@ class Solver:
         return solution, tape
 
     def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor | None:
-        """The derivative at the start, which opens the first step where the method reuses a step's last stage."""
+        """The derivative at the start, for methods in which a step's last stage opens the next."""
         if not stepper.tableau.first_same_as_last:
             return None
         k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
@@ -396,10 +396,10 @@ def check_transforms(*tensors: Tensor) -> None:
     functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
     if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
             or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
-        raise UnsupportedGradientError("a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode "
-                                       "differentiation; use torch.autograd.grad instead of torch.func.grad, a batch "
-                                       "or a loop instead of vmap (and of vectorize=True, is_grads_batched=True), "
-                                       "torch.autograd.functional.jvp instead of torch.func.jvp")
+        raise UnsupportedGradientError(
+            "a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode differentiation; "
+            "use torch.autograd.grad instead of torch.func.grad, a batch or a loop instead of vmap (and of "
+            "vectorize=True, is_grads_batched=True), torch.autograd.functional.jvp instead of torch.func.jvp")
 
 
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:

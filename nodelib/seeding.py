@@ -12,10 +12,11 @@ import torch
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Start torch's generators of the CPU and of `device` from `seed`, and put them back at the end.
 
-    torch.manual_seed reseeds every accelerator too, those that torch.random.fork_rng was not told of included.
+    torch.manual_seed reseeds every accelerator, those included that torch.random.fork_rng was not told of.
     """
-    index = torch.device(device).index
-    cuda = [] if torch.device(device).type != "cuda" else [torch.cuda.current_device() if index is None else index]
+    device, cuda = torch.device(device), []
+    if device.type == "cuda":
+        cuda = [torch.cuda.current_device() if device.index is None else device.index]
     with torch.random.fork_rng(devices=cuda):
         torch.default_generator.manual_seed(seed)
         for i in cuda:

@@ -16,8 +16,8 @@ from torch import Tensor
 from nodelib.errors import ChangedStateError, DerivativeError
 from nodelib.tableau import Tableau
 
-CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a copy (y.clone()), "
-           "or leave out what works in place (y.mul_, ReLU(inplace=True))")
+CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a "
+           "copy (y.clone()), or leave out what works in place (y.mul_, ReLU(inplace=True))")
 
 
 @dataclass
@@ -246,9 +246,10 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
         raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
     hidden = None if params is None else _hidden(k, (y, *params))
     if hidden is not None:
-        raise ValueError(f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
-                         f"parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
-                         f"all such tensors in params, or pass params=() to leave them out")
+        raise ValueError(
+            f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
+            f"parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
+            f"all such tensors in params, or pass params=() to leave them out")
     return k
 
 
@@ -270,7 +271,7 @@ def _bits(y: Tensor) -> Tensor:
 
 
 def _hidden(result: Tensor, known: Sequence[Tensor]) -> Tensor | None:
-    """A leaf that requires gradients, on which the result depends otherwise than through `known`; None without one."""
+    """A leaf that requires gradients, reached from the result otherwise than through `known`; or None."""
     if result.grad_fn is None:
         return result if result.requires_grad and not any(result is x for x in known) else None
     seen = {x.grad_fn for x in known}

