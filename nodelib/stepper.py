@@ -296,7 +296,7 @@ def _measure(evaluate: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a saved result that kept its node would be a cycle, and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = evaluate()

@@ -693,6 +693,33 @@ def test_other_dynamics_use_torch():
     assert native.misfit(ODEFunc(16), y0, native.DOPRI5, [torch.ones(1)]) is not None
 
 
+@pytest.mark.parametrize("settings", [{}, {"memory_budget": 0}, {"gradient": "adjoint"}], ids=str)
+def test_a_solve_by_torch_leaves_no_activation_behind(settings, monkeypatch):
+    func, y0 = dynamics("small")
+    seen = weakref.WeakSet()
+
+    class Activation(torch.autograd.Function):  # saves its result, as many of torch's do
+        @staticmethod
+        def forward(ctx, x):
+            y = x.relu()
+            ctx.save_for_backward(y)
+            ctx.box = set()
+            seen.add(ctx)
+            return y
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * (ctx.saved_tensors[0] > 0)
+
+    monkeypatch.setattr(nn.functional, "relu", Activation.apply)
+    gc.disable()
+    try:
+        odeint(func, y0, [0.0, 1.0], compiled=False, **settings).y[-1].sum().backward()
+        assert len(seen) == 0
+    finally:
+        gc.enable()
+
+
 def test_a_solution_frees_its_steps_at_once():
     func, y0 = dynamics("small")
     gc.disable()
