@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nodelib.odeint import Solution, Solver, Tape, odeint, rms_norm
-from nodelib.tableau import DOPRI5
+from nodelib.errors import StepLimitError, UnsupportedGradientError
+from nodelib.odeint import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
+from nodelib.stepper import Step, checked_call
+from nodelib.tableau import DOPRI5, Tableau
 
 
 def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_budget: int) -> Solution:
@@ -30,9 +32,7 @@ class _Exact(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, solver, memory_budget, record, y0, *params):
-        wanted = tuple(p for p, need in zip(params, ctx.needs_input_grad[4:]) if need)
-        solution, ctx.tape = solver.solve(y0, wanted, keep_bytes=memory_budget)
-        ctx.needed = ctx.needs_input_grad[4:]
+        solution, ctx.tape = solver.solve(y0, params, keep_bytes=memory_budget)
         ctx.counts = solution.backward_counts
         record.append(solution)
         # detects parameters that changed in place between forward and backward
@@ -40,12 +40,80 @@ class _Exact(torch.autograd.Function):
         return solution.y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @uncompiled
     def backward(ctx, y_bar):
-        _ = ctx.saved_tensors
+        check_transforms(y_bar)
+        y0, *params = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph: a gradient of this gradient may follow
+            return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, y_bar, y0, *params)
         y0_bar, found = reverse(ctx.tape, y_bar, ctx.counts)
-        gradients = iter(found)
-        return (None, None, None, y0_bar, *(next(gradients) if need else None for need in ctx.needed))
+        return None, None, None, y0_bar, *found
+
+
+class _Reverse(torch.autograd.Function):
+    """`reverse` as a function of cotangents, y0 and parameters, for a gradient of a gradient.
+
+    Its backward replays the accepted steps by torch's operations, the whole solve in one graph: the memory
+    of a plain backpropagation twice over, whatever the memory budget.
+    """
+
+    @staticmethod
+    def forward(ctx, tape, counts, y_bar, y0, *params):
+        ctx.tape, ctx.counts = tape, counts
+        ctx.save_for_backward(y_bar, y0, *params)
+        ctx.set_materialize_grads(False)
+        y0_bar, found = reverse(tape, y_bar, counts)
+        return y0_bar, *found
+
+    @staticmethod
+    @uncompiled
+    def backward(ctx, *bars):
+        check_transforms(*(bar for bar in bars if bar is not None))
+        if torch.is_grad_enabled():
+            raise UnsupportedGradientError(
+                "a third derivative of a solve is not available; for a second one give create_graph=True to "
+                "the first call of torch.autograd.grad alone")
+        y_bar, y0, *params = ctx.saved_tensors
+        stepper = ctx.tape.stepper
+        with torch.enable_grad():
+            # leaves: y0 may depend on params, whose share through y0 is the caller's graph's to add
+            y_bar, start = (x.detach().requires_grad_() for x in (y_bar, y0))
+            y = replay(stepper.func, stepper.tableau, start, ctx.tape.steps, len(y_bar))
+            first = torch.autograd.grad(y, (start, *params), y_bar, create_graph=True, allow_unused=True)
+            pairs = [(f, bar) for f, bar in zip(first, bars)
+                     if bar is not None and f is not None and f.requires_grad]
+            if not pairs:
+                return (None,) * (4 + len(params))
+            outputs, cotangents = zip(*pairs)
+            found = torch.autograd.grad(outputs, (y_bar, start, *params), cotangents, allow_unused=True)
+        reused = int(stepper.tableau.first_same_as_last)
+        evaluations = (stepper.tableau.stages - reused) * len(ctx.tape.steps) + reused
+        ctx.counts.append(4 * evaluations)  # each, its vector-Jacobian product, and one product for either
+        return None, None, *found
+
+
+def replay(func: Callable, tableau: Tableau, y0: Tensor, steps: Sequence[Step], count: int) -> Tensor:
+    """The states at `count` requested times by accepted steps of constant sizes, by torch's operations."""
+    states, y, k_last = [y0] * count, y0, None
+    for step in steps:
+        k: list[Tensor] = []
+        for row, node in zip(tableau.a, tableau.c):
+            if not row and k_last is not None and tableau.first_same_as_last:
+                k.append(k_last)
+                continue
+            stage = _combine(y, step.h, row, k)
+            k.append(func(torch.full((), step.t + node * step.h, dtype=y.dtype, device=y.device), stage))
+        for i, x in step.outputs:
+            states[i] = _combine(y, step.h, tableau.b if x == 1.0 else tableau.dense(x), k)
+        y, k_last = _combine(y, step.h, tableau.b, k), k[-1]
+    return torch.stack(states)
+
+
+def _combine(y: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor]) -> Tensor:
+    for weight, derivative in zip(weights, k):
+        if weight:
+            y = torch.add(y, derivative, alpha=h * weight)
+    return y
 
 
 def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[Tensor | None]]:
@@ -80,14 +148,18 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
 
 
 def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], anchors: int = 0) -> Solution:
-    """A solve whose backward is the continuous adjoint, restored at `anchors` more times if above 0."""
+    """A solve whose backward is the continuous adjoint, restored at `anchors` more times if above 0.
+
+    Adaptive steps have states between their ends, fixed ones do not: there the starts of steps nearest to
+    the anchors are restored. Neither changes the steps.
+    """
     wanted = solver.times
-    if anchors:
-        solver.times = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)})
-    record: list[Solution] = []
-    y = _ContinuousAdjoint.apply(solver, record, y0, *params)
-    solution = record[0]
-    index = [solver.times.index(time) for time in wanted]
+    if anchors and solver.method == "dopri5":
+        solver.times, anchors = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)}), 0
+    record: list[Any] = []
+    y = _ContinuousAdjoint.apply(solver, anchors, record, y0, *params)
+    solution, times = record
+    index = [times.index(time) for time in wanted]
     solution.t, solution.y = torch.tensor(wanted, dtype=torch.float64), y[index]
     return solution
 
@@ -101,25 +173,50 @@ def anchor_times(start: float, end: float, count: int) -> list[float]:
     return [start + length * 10 ** (-3 * (1 - i / count)) for i in range(1, count)] + [end]
 
 
+def _refuse_graph(y_bar: Tensor) -> None:
+    """Raise where a backward pass is to be differentiated in its turn: its result would be a constant."""
+    if torch.is_grad_enabled():
+        raise UnsupportedGradientError(
+            "create_graph=True is not available with the continuous adjoint; for a gradient of a gradient "
+            "use gradient='exact' or 'torchdiffeq-backprop'")
+
+
 class _ContinuousAdjoint(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, solver, record, y0, *params):
-        solution, _ = solver.solve(y0)
-        ctx.solver, ctx.counts = solver, solution.backward_counts
-        record.append(solution)
-        ctx.save_for_backward(solution.y, *params)
-        return solution.y.clone()
+    def forward(ctx, solver, anchors, record, y0, *params):
+        solution, tape = solver.solve(y0, params, keep_bytes=0 if anchors else None)
+        times, y = solver.times, solution.y
+        if tape is not None:
+            times, y = _with_anchors(times, y, tape, anchors)
+        ctx.solver, ctx.times, ctx.counts = solver, times, solution.backward_counts
+        record += [solution, times]
+        ctx.save_for_backward(y, *params)
+        return y.clone()
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
+    @uncompiled
     def backward(ctx, y_bar):
+        check_transforms(y_bar)
+        _refuse_graph(y_bar)
         y, *params = ctx.saved_tensors
         solver = ctx.solver
-        a, params_bar, nfe = continuous_adjoint(solver.func, solver.times, y, y_bar, params, rtol=solver.rtol,
-                                                atol=solver.atol, norm=solver.norm, max_steps=solver.max_steps,
-                                                compiled=solver.compiled)
+        a, params_bar, nfe = continuous_adjoint(
+            solver.func, ctx.times, y, y_bar, params, rtol=solver.rtol, atol=solver.atol, norm=solver.norm,
+            max_steps=solver.max_steps, method=solver.method, step_size=solver.step_size,
+            compiled=solver.compiled)
         ctx.counts.append(nfe)
-        return None, None, a, *params_bar
+        return None, None, None, a, *params_bar
+
+
+def _with_anchors(times: list[float], y: Tensor, tape: Tape, count: int) -> tuple[list[float], Tensor]:
+    """Times and states, with those of the steps that start nearest to `count` anchors."""
+    states = dict(zip(times, y))
+    starts = {step.t: step.y for step in tape.steps}
+    for anchor in anchor_times(times[0], times[-1], count):
+        nearest = min(starts, key=lambda t: abs(t - anchor))
+        states.setdefault(nearest, tape.stepper.unpack(starts[nearest]))
+    times = sorted(states)
+    return times, torch.stack([states[t] for t in times])
 
 
 def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
@@ -133,8 +230,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     Args:
         func: (t, y) -> dy/dt; times: increasing, T of them.
         y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
-        params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps and compiled of `odeint`: the compiled
-            kernels give f and a df/dy where they apply and no parameter is asked for, as in an attack.
+        params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps, method, step_size and
+            compiled of `odeint`: the compiled kernels give f and a df/dy where they apply and no parameter is
+            asked for, as in an attack.
 
     Returns:
         dL/dy0, [dL/dtheta], and the number of evaluations of the augmented dynamics.
@@ -160,7 +258,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         with torch.enable_grad():
             state = state.detach().view(y[0].shape).requires_grad_()
             f = func(-s, state)
-            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), allow_unused=True)
+            if not f.requires_grad:  # depends on neither the state nor params
+                return torch.cat([-f.reshape(-1), torch.zeros(sum(sizes[1:])).to(z)])
+            # func may hold tensors made of its parameters once for all evaluations: their graph must stay
+            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True,
+                                        allow_unused=True)
         grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
@@ -187,9 +289,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
 
 class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
-    def __init__(self, func: Callable, solution: Solution) -> None:
+    def __init__(self, func: Callable, solution: Solution, max_steps: int,
+                 hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
-        self.func, self.solution = func, solution
+        self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
+        self.max_steps, self.attempts = max_steps, 0
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -197,7 +301,28 @@ class _Counted(nn.Module):
             self.solution.nfe += 1
         else:
             self.counts[0] += 1
-        return self.func(t, y)
+        if self.checked:
+            return self.func(t, y)
+        self.checked = True
+        seek = self.hidden_beside is not None  # the adjoint solves without a graph, by which to look
+        with torch.set_grad_enabled(seek or torch.is_grad_enabled()):
+            k = checked_call(self.func, t, y.clone(), self.hidden_beside)
+        return k.detach() if seek else k
+
+    def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], h: Tensor) -> None:
+        if self.solution.first_step is None:
+            self.solution.first_step = h.item()
+        if self.attempts == self.max_steps:
+            state = y if isinstance(y, Tensor) else y[1]  # the adjoint's solve has (., y, dL/dy, ...)
+            message = f"max_steps = {self.max_steps} steps are spent; raise it, or loosen the tolerances"
+            raise StepLimitError(message, t.item(), h.item(), float(rms_norm(state.detach())))
+        self.attempts += 1
+
+    callback_step_adjoint = callback_step
+
+    def begin_backward(self, y_bar: Tensor) -> None:
+        _refuse_graph(y_bar)
+        self.attempts = 0
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
         self.solution.steps.append((t.item(), h.item(), math.nan))
@@ -213,11 +338,15 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     if solver.method != "dopri5":
         raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
-    func = _Counted(solver.func, solution)
+    seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
+    func = _Counted(solver.func, solution, solver.max_steps, tuple(params) if seek else None)
     t = torch.tensor(solver.times, dtype=torch.float64, device=y0.device)
-    options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5", "options": {"norm": solver.norm}}
+    options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5",
+               "options": {"norm": solver.norm, "first_step": solver.first_step}}
     if gradient == "torchdiffeq-adjoint":
         solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={}, **options)
+        if solution.y.requires_grad:
+            solution.y.register_hook(func.begin_backward)
     else:
         solution.y = torchdiffeq.odeint(func, y0, t, **options)
     if gradient == "torchdiffeq-adjoint":

@@ -29,6 +29,14 @@ class DerivativeError(InputError):
     """func returns something whose shape or type differs from the state's."""
 
 
+class ChangedStateError(InputError):
+    """func changes the state it is given in place."""
+
+
+class UnsupportedGradientError(NodelibError, RuntimeError):
+    """A derivative that this way of differentiating cannot give."""
+
+
 class IntegrationError(NodelibError, RuntimeError):
     """The integration cannot go on from time `t` with step size `h`; `norm` is the offending norm."""
 

@@ -72,7 +72,7 @@ def kept_bytes(method: str, func: Callable, y0: Tensor, steps: int) -> int:
     held: weakref.WeakSet[_Held] = weakref.WeakSet()
 
     def pack(tensor: Tensor) -> _Held:
-        box = _Held(tensor)
+        box = _Held(tensor.detach())  # a saved result that kept its node would be a cycle, and never be freed
         held.add(box)
         return box
 

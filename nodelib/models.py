@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.odeint import GRADIENTS, odeint
+from nodelib.seeding import seeded
 
 if TYPE_CHECKING:
     from nodelib.configs import RunConfig
@@ -30,6 +31,14 @@ def check_end_time(t1: float) -> float:
     return t1
 
 
+def check_channels(channels: int) -> int:
+    """Return channels, or raise a ValueError unless min(32, channels) groups divide them."""
+    if channels < 1 or channels % min(32, channels):
+        raise ValueError(f"channels is {channels}; it must be from 1 to 32, or a multiple of 32, for the "
+                         f"groups of the normalisation (the post used 16, 64 and 128)")
+    return channels
+
+
 def group_norm(channels: int) -> nn.GroupNorm:
     """Group normalisation in min(32, channels) groups (Wu and He, 2018)."""
     return nn.GroupNorm(min(32, channels), channels)
@@ -46,8 +55,8 @@ class ODEFunc(nn.Module):
     the normalisation's eps) and its own size is bounded.
 
     Args:
-        channels: number of channels C of the state, at least 1; GroupNorm uses min(32, C) groups,
-            which must divide C.
+        channels: number of channels C of the state, 1 to 32 or a multiple of 32; GroupNorm uses min(32, C)
+            groups.
         leaky: use f(y) - y instead, the control in which an equilibrium must exist.
         last_norm: False leaves out the last normalisation, the control in which the speed is free.
 
@@ -56,7 +65,7 @@ class ODEFunc(nn.Module):
 
     def __init__(self, channels: int, leaky: bool = False, last_norm: bool = True) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = check_channels(channels)
         self.leaky = leaky
         self.last_norm = last_norm
         self.norm0 = group_norm(channels)
@@ -170,7 +179,10 @@ class _Classifier(nn.Module):
 
     def __init__(self, channels: int, size: int, pooling: str) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels = check_channels(channels)
+        if not 1 <= size <= IMAGE_SIZE - POOLING_KERNEL + 1:
+            raise ValueError(f"size is {size}; pooling images of {IMAGE_SIZE} pixels gives 1 to "
+                             f"{IMAGE_SIZE - POOLING_KERNEL + 1} (the post used 7 and 10)")
         self.size = size
         self.conv = nn.Conv2d(1, channels, kernel_size=3, padding=1)
         self.norm = nn.BatchNorm2d(channels)
@@ -277,8 +289,7 @@ class ResNet(_Classifier):
 
 def build(config: RunConfig) -> ODENet | ResNet:
     """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        torch.manual_seed(config.seed)
+    with seeded(config.seed), torch.no_grad():
         if config.architecture == "resnet":
             model = ResNet(config.channels, config.size, config.blocks)
         else:

@@ -2,10 +2,10 @@
 
 torch's convolution of 16 channels runs far below the processor's peak, and every operation passes the
 whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
-step. At tolerances of 1e-4 and more they convolve by minimal filtering, with a third of the products
+step. At tolerances of 1e-4 and more they convolve by minimal filtering, with about a third of the products
 and about four times the rounding error (`native.c` says how). They are compiled for the state's shape at
 first use (a second or two, kept in the user's cache folder); without a C compiler, or for any other
-dynamics, the solver uses torch, and says so in the log of "nodelib".
+dynamics, the solver uses torch, and says so in the log of "nodelib", once for each reason.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import hashlib
 import logging
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -36,13 +37,18 @@ SOURCE = Path(__file__).with_name("native.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 CHUNK = 8  # samples a thread works on together
 CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
-MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, some 1e-5 of f, must not show in the error estimate
+MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the estimate
 DOMAIN = 36  # products of a tile in minimal filtering, see native.c
 # G of native.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
+COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
+_told: set[str] = set()
 _balanced = True
+# OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: who asks for it hangs
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 
 
 @contextlib.contextmanager
@@ -59,29 +65,76 @@ def unbalanced(active: bool = True) -> Iterator[None]:
 def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
                    atol: float) -> "NativeStepper | None":
     """A compiled stepper for this problem, or None where the kernels do not apply or cannot be built."""
-    if not applies(func, y0, tableau, params) or os.environ.get("NODELIB_COMPILED", "1") == "0":
+    if os.environ.get("NODELIB_COMPILED", "1") == "0":
+        return None
+    reason = misfit(func, y0, tableau, params)
+    if reason is not None:
+        if reason not in _told:
+            _told.add(reason)
+            logger.info("compiled kernels do not apply, using torch instead: %s", reason)
         return None
     library = load(y0.shape[1], y0.shape[2], y0.shape[3], func.norm0.num_groups, func.last_norm, func.leaky)
     return None if library is None else NativeStepper(library, func, y0, params, rtol, atol)
 
 
-def applies(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> bool:
-    """Whether the kernels know these dynamics, this state and this method."""
+def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> str | None:
+    """Why the kernels do not apply to these dynamics, this state and this method; None where they do."""
     from nodelib.models import ODEFunc
 
-    if type(func) is not ODEFunc or tableau is not DOPRI5 or y0.ndim != 4 or y0.shape[1] != func.channels:
-        return False
+    if type(func) is not ODEFunc:
+        return "the dynamics are not an ODEFunc"
+    if tableau is not DOPRI5:
+        return "the method is not dopri5"
+    changed = _changed_part(func)
+    if changed is not None:
+        return f"{changed} is not as ODEFunc makes it"
     own = list(func.parameters())
-    modules = list(func.modules())
-    return (
-        all(x.dtype == torch.float32 and x.device.type == "cpu" for x in (y0, *own))
-        and y0.shape[1] % 16 == 0
-        and min(y0.shape[2:]) >= 5
-        and y0.shape[3] <= 12  # a row of pixels must fit the registers
-        and all(any(p is q for q in own) for p in params)
-        and not any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks for m in modules)
-        and not any(hasattr(m, "parametrizations") for m in modules)
-    )
+    if not all(x.dtype == torch.float32 and x.device.type == "cpu" and x.layout == torch.strided
+               and not x.is_neg() and type(x) in (Tensor, nn.Parameter) for x in (y0, *own)):
+        return "state and parameters are not all plain float32 tensors on the CPU"
+    if y0.ndim != 4 or y0.shape[1] != func.channels:
+        return f"the state has shape {tuple(y0.shape)} and not (N, {func.channels}, H, W)"
+    # a row of pixels must fit the registers
+    if func.channels % 16 or min(y0.shape[2:]) < 5 or y0.shape[3] > 12:
+        return (f"the state is {func.channels} x {y0.shape[2]} x {y0.shape[3]}; channels must be a multiple "
+                f"of 16, the height at least 5, the width 5 to 12")
+    if not all(any(p is q for q in own) for p in params):
+        return "params holds tensors that are not the dynamics' own"
+    return None
+
+
+def _changed_part(func: nn.Module) -> str | None:
+    """Name of a part of an `ODEFunc` that was replaced, reconfigured, hooked or overridden, or None."""
+    channels, first = func.channels, func.norm0
+    convolution = dict(in_channels=channels, out_channels=channels, kernel_size=(3, 3), stride=(1, 1),
+                       padding=(1, 1), dilation=(1, 1), groups=1, padding_mode="zeros", transposed=False)
+    norm = dict(num_channels=channels, num_groups=getattr(first, "num_groups", None),
+                eps=getattr(first, "eps", None))
+    shapes = {"conv": {"weight": (channels, channels, 3, 3)},
+              "norm": {"weight": (channels,), "bias": (channels,)}}
+    last = CONVOLUTIONS + 1 if func.last_norm else CONVOLUTIONS
+    names = {*(f"conv{i}" for i in range(1, CONVOLUTIONS + 1)), *(f"norm{i}" for i in range(last))}
+    if torch.nn.modules.module._has_any_global_hook():
+        return "a module with global hooks"
+    if set(func._modules) != names or func._parameters or func._buffers or not _plain(func):
+        return "ODEFunc itself"
+    seen: set[int] = set()
+    for name, part in func.named_children():
+        kind, settings = (nn.Conv2d, convolution) if name[:4] == "conv" else (nn.GroupNorm, norm)
+        held = {key: value for key, value in part._parameters.items() if value is not None}
+        if (type(part) is not kind or part._modules or part._buffers or not _plain(part)
+                or any(getattr(part, key) != value for key, value in settings.items())
+                or {key: tuple(value.shape) for key, value in held.items()} != shapes[name[:4]]
+                or seen & {id(value) for value in held.values()}):  # a shared tensor collects two gradients
+            return name
+        seen |= {id(value) for value in held.values()}
+    return None
+
+
+def _plain(module: nn.Module) -> bool:
+    """Whether calling the module runs its class's forward and nothing else."""
+    return not (module._forward_hooks or module._forward_pre_hooks or module._backward_hooks
+                or module._backward_pre_hooks or any(callable(value) for value in vars(module).values()))
 
 
 def load(channels: int, height: int, width: int, groups: int, last_norm: bool, leaky: bool) -> ctypes.CDLL | None:
@@ -90,7 +143,7 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
     if key not in _libraries:
         try:
             _libraries[key] = _declare(_build(key))
-        except (OSError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: an open quote in CC
             detail = getattr(error, "stderr", None) or error
             logger.warning("compiled kernels are not available, using torch instead: %s", str(detail).strip()[-500:])
             _libraries[key] = None
@@ -98,14 +151,15 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
 
 
 def _build(key: tuple) -> Path:
-    compiler = os.environ.get("CC") or next((c for c in ("cc", "gcc", "clang") if shutil.which(c)), None)
-    if compiler is None:
+    found = [c for c in ("cc", "gcc", "clang") if shutil.which(c)]
+    compiler = shlex.split(os.environ.get("CC", "")) or found[:1]
+    if not compiler:
         raise FileNotFoundError("no C compiler found (cc, gcc, clang; or set CC)")
     names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")
     macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)] + [f"-DCHUNK={CHUNK}"]
     # -march=native: a cached library must not meet another processor (a shared home folder)
-    parts = (SOURCE.read_bytes(), " ".join([compiler, *FLAGS, *macros]).encode(), _processor().encode())
-    name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}.so"
+    parts = (SOURCE.read_bytes(), " ".join([*compiler, *FLAGS, *macros]).encode(), _processor().encode())
+    name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}"
     for folder in (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelib",
                    Path(tempfile.gettempdir()) / f"nodelib-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
         try:
@@ -115,28 +169,45 @@ def _build(key: tuple) -> Path:
                 continue
         except OSError:
             continue
-        path = folder / name
-        if not path.exists():
-            _compile(compiler, macros, path)
-        return path
+        for path in folder.glob(f"{name}-*.so"):
+            with contextlib.suppress(OSError):
+                # a library cut short would not fail to load but end the process at its first use
+                if path.stem.endswith(_checksum(path)):
+                    return path
+                path.unlink()
+        return _compile(compiler, macros, folder, name)
     raise OSError("no folder for compiled kernels can be written; set XDG_CACHE_HOME")
 
 
-def _compile(compiler: str, macros: Sequence[str], path: Path) -> None:
+def _compile(compiler: Sequence[str], macros: Sequence[str], folder: Path, name: str) -> Path:
+    """Compile into `folder`; the file's name ends in its checksum."""
     start = time.perf_counter()
-    scratch = path.with_suffix(f".{os.getpid()}.tmp")
+    for stale in folder.glob("build-*"):  # of processes that were killed
+        with contextlib.suppress(OSError):
+            if time.time() - stale.stat().st_mtime > 3 * COMPILE_SECONDS:
+                shutil.rmtree(stale)
+    scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
+    built = scratch / "native.so"
     try:
         for openmp in (("-fopenmp",), ()):  # some compilers come without OpenMP: one thread then
-            command = [compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(scratch), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+            command = [*compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(built), "-lm"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
             if done.returncode == 0:
                 break
         done.check_returncode()
-        os.replace(scratch, path)
+        with built.open("rb+") as file:
+            os.fsync(file.fileno())
+        path = folder / f"{name}-{_checksum(built)}.so"
+        os.replace(built, path)
     finally:
-        scratch.unlink(missing_ok=True)
+        shutil.rmtree(scratch, ignore_errors=True)
     logger.info("compiled kernels for %s in %.1f s%s", " ".join(macros), time.perf_counter() - start,
                 "" if openmp else " without OpenMP")
+    return path
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:20]
 
 
 def _processor() -> str:
@@ -171,10 +242,11 @@ _packed: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictiona
 
 def _pack(func: nn.Module, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weights in the kernels' order (forward; transposed and flipped for the reverse), scales, offsets."""
-    versions = (id(library), minimal, *((p.data_ptr(), p._version) for p in func.parameters()))
+    # bit for bit: an edit through .data changes neither a pointer nor a version, and -0.0 equals 0.0
+    own = torch.cat([p.detach().reshape(-1) for p in func.parameters()]).view(torch.int32)
     found = _packed.get(func)
-    if found is not None and found[0] == versions:
-        return found[1]
+    if found is not None and found[0] is library and found[1] == minimal and torch.equal(found[2], own):
+        return found[3]
     block, inputs, columns = library.nodelib_block(), library.nodelib_inputs(), library.nodelib_columns()
     channels = func.channels
 
@@ -194,8 +266,9 @@ def _pack(func: nn.Module, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor,
         like = func.norm0.weight
         scale = torch.cat([torch.ones_like(like) if n is None else n.weight.detach() for n in norms])
         offset = torch.cat([torch.zeros_like(like) if n is None else n.bias.detach() for n in norms])
-    _packed[func] = (versions, (forward, backward, scale, offset))
-    return _packed[func][1]
+    packed = (forward, backward, scale, offset)
+    _packed[func] = (library, minimal, own, packed)
+    return packed
 
 
 class NativeStepper(TorchStepper):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Callable, Sequence
 
@@ -10,13 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.errors import (
-    DerivativeError,
     NonFiniteError,
     StateTypeError,
     StepLimitError,
     StepSizeUnderflowError,
     TimesError,
     ToleranceError,
+    UnsupportedGradientError,
 )
 from nodelib.stepper import Step, TorchStepper
 from nodelib.tableau import DOPRI5, EULER, RK4, Tableau
@@ -77,6 +79,21 @@ def rms_norm(x: Tensor) -> Tensor:
     return x.pow(2).mean().sqrt()
 
 
+def uncompiled(function: Callable) -> Callable:
+    """Run `function` as it is inside functions that torch.compile compiles around it.
+
+    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all.
+    """
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        return torch.compiler.disable(function)(*args, **kwargs)
+
+    return call
+
+
+@uncompiled
 def odeint(
     func: Callable[[Tensor, Tensor], Tensor],
     y0: Tensor,
@@ -105,7 +122,7 @@ def odeint(
 
     Args:
         func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type.
-        y0: initial state, float32 or float64, any shape.
+        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0.
         t: times, at least two, finite, increasing; t[0] is the initial time. Two equal times return the
             state unchanged with nfe 0.
         rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
@@ -113,10 +130,14 @@ def odeint(
             divide every interval of t into equal steps no longer than `step_size` and hit each time exactly.
         gradient: what `backward` computes.
             "exact": the gradient of the computed solution, by reversing the accepted steps with their
-                sizes held constant (the first included). What an attacker of this very model needs.
+                sizes held constant (the first included). What an attacker of this very model needs. The one
+                that can be differentiated again (create_graph=True), by torch alone: the second backward
+                keeps the whole solve's graph.
             "adjoint": a second solve, of the continuous adjoint, backwards in time (Chen et al., 2018,
-                algorithm 1). It approximates the gradient of the true flow, and fails at long end times.
-            "anchored": the same with the state restored at `anchors` log-spaced times.
+                algorithm 1), by the same method. It approximates the gradient of the true flow, and fails at
+                long end times.
+            "anchored": the same with the state restored at `anchors` log-spaced times (with fixed steps at
+                the starts of the steps nearest to them).
             "torchdiffeq-backprop", "torchdiffeq-adjoint": torchdiffeq's own, as references.
             Neither kind is the other: the solution's gradient differs from the flow's by the
             discretisation error, which only a tighter tolerance reduces.
@@ -130,31 +151,40 @@ def odeint(
         norm: tensor -> 0-dimensional tensor, for the error ratio.
         anchors: number of restored times of "anchored", at least 1.
         compiled: allow the compiled kernels where they apply (`nodelib.native`). From tolerances of 1e-4 on they
-            convolve by minimal filtering, which rounds to about 5e-6 of f instead of 1e-6; below, like torch.
+            convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below, like torch.
 
     Returns:
         Solution.
 
     Raises:
-        TimesError, ToleranceError, StateTypeError, DerivativeError: bad input.
+        TimesError, ToleranceError, StateTypeError, DerivativeError, ChangedStateError: bad input.
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
-        ValueError: unknown method or gradient, or func holds differentiable tensors not in `params`.
+        UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
+            create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
+        ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
+            `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
-    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times.
+    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
+    leaves a solve as it is and compiles what is around it.
     """
+    check_transforms()
     times = _check_times(t)
     _check_state(y0)
     _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
     grid = torch.tensor(times, dtype=torch.float64)
     if times[0] == times[-1]:
         return Solution(grid, y0.unsqueeze(0).expand(2, *y0.shape).clone())
-    # a plain function may hide parameters, whose gradient would silently be missing
-    opaque = params is None and not isinstance(func, nn.Module) and torch.is_grad_enabled()
+    if y0.numel() == 0:
+        y = y0.unsqueeze(0).expand(len(times), *y0.shape).clone()
+        for p in _parameters(func, params):  # their gradients are zero, as those of torch's layers are
+            y = y + p.sum().to(y)
+        return Solution(grid, y)
+    seek_hidden = params is None and torch.is_grad_enabled()
     params = _parameters(func, params)
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
-                    max_steps=max_steps, norm=norm, compiled=compiled, opaque=opaque)
+                    max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
     if gradient.startswith("torchdiffeq"):
         from nodelib.adjoint import torchdiffeq_solution
 
@@ -183,7 +213,7 @@ class Solver:
     max_steps: int = 10_000
     norm: Callable[[Tensor], Tensor] = rms_norm
     compiled: bool = True
-    opaque: bool = False
+    seek_hidden: bool = False
 
     def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
         """The stepper for this state; the compiled one where it applies."""
@@ -194,7 +224,7 @@ class Solver:
             found = native_stepper(self.func, y0, table, params, self.rtol, self.atol)
             if found is not None:
                 return found
-        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm)
+        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm, self.seek_hidden)
 
     def solve(self, y0: Tensor, params: Sequence[Tensor] = (), keep_bytes: int | None = None,
               ) -> tuple[Solution, "Tape | None"]:
@@ -212,21 +242,13 @@ class Solver:
         solution.nfe = stepper.nfe
         return solution, tape
 
-    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor:
-        t = self.times[0]
-        if self.opaque:
-            with torch.enable_grad():
-                hidden = getattr(self.func(torch.tensor(t, dtype=y.dtype, device=y.device), stepper.unpack(y)),
-                                 "requires_grad", False)
-            if hidden:
-                raise ValueError("func is not a module and holds tensors that require gradients: name them in params, "
-                                 "or pass params=() to leave them out")
-        k, kept = stepper.evaluate(t, y, keep=tape is not None)
-        if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
-            found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
-            raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor | None:
+        """The derivative at the start, for methods in which a step's last stage opens the next."""
+        if not stepper.tableau.first_same_as_last:
+            return None
+        k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
         if tape is not None:
-            tape.begin(kept)
+            tape.start = kept
         return k
 
     def _adaptive(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
@@ -271,9 +293,6 @@ class Solver:
                tape: "Tape | None") -> None:
         total = 0
         k = self._begin(stepper, y, tape)
-        if not stepper.tableau.first_same_as_last:
-            stepper.nfe -= 1  # evaluated only to check it; the first step evaluates it again
-            k = None
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]
             # an integer quotient must not gain a step by rounding
@@ -333,10 +352,9 @@ class Tape:
     def has_room(self) -> bool:
         return self.used + 2 * self.step_bytes() <= self.budget
 
-    def begin(self, kept: object) -> None:
-        self.start = kept if self.stepper.tableau.first_same_as_last else None
-
     def append(self, step: Step) -> None:
+        if not self.has_room():  # the first evaluation of all tells the size of its activations
+            step.kept = None
         if step.kept is not None:
             self.used += self.step_bytes()
         self.steps.append(step)
@@ -370,6 +388,20 @@ def next_step_size(h: float, ratio: float) -> float:
     return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))
 
 
+def check_transforms(*tensors: Tensor) -> None:
+    """Raise inside a transform of torch.func, in forward-mode differentiation, and for batched cotangents.
+
+    A solver's step control reads numbers out of tensors, which none of them allows.
+    """
+    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
+    if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
+            or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
+        raise UnsupportedGradientError(
+            "a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode differentiation; "
+            "use torch.autograd.grad instead of torch.func.grad, a batch or a loop instead of vmap (and of "
+            "vectorize=True, is_grads_batched=True), torch.autograd.functional.jvp instead of torch.func.jvp")
+
+
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, Tensor):
         if t.requires_grad:
@@ -396,8 +428,6 @@ def _check_state(y0: Tensor) -> None:
     if y0.dtype not in (torch.float32, torch.float64):
         raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
                              f"error estimate): use y0.float()")
-    if y0.numel() == 0:
-        raise StateTypeError(f"the state has shape {tuple(y0.shape)}, which is empty; it needs at least one element")
 
 
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,

@@ -7,12 +7,17 @@ with the same methods for `nodelib.models.ODEFunc` on a CPU with a C compiler.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from nodelib.errors import ChangedStateError, DerivativeError
 from nodelib.tableau import Tableau
+
+CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a "
+           "copy (y.clone()), or leave out what works in place (y.mul_, ReLU(inplace=True))")
 
 
 @dataclass
@@ -47,14 +52,17 @@ class TorchStepper:
         params: tensors that func uses and whose gradient is wanted; empty in an attack.
         rtol, atol: tolerances of the error ratio.
         norm: tensor -> 0-dimensional tensor.
+        seek_hidden: refuse a func that uses tensors which require gradients and are not in params, whose
+            gradient would silently be missing.
 
     `nfe` counts evaluations of func; `bytes_per_evaluation` is the size of the activations that one
     evaluation keeps, measured at the first kept one.
     """
 
     def __init__(self, func: Callable, tableau: Tableau, params: Sequence[Tensor], rtol: float, atol: float,
-                 norm: Callable[[Tensor], Tensor]) -> None:
+                 norm: Callable[[Tensor], Tensor], seek_hidden: bool = False) -> None:
         self.func, self.tableau, self.params = func, tableau, tuple(params)
+        self.seek_hidden, self.checked = seek_hidden, False
         self.rtol, self.atol, self.norm = rtol, atol, norm
         self.nfe = 0
         self.bytes_per_evaluation: int | None = None
@@ -71,16 +79,26 @@ class TorchStepper:
         """Derivative at (t, y), and what `vjp` needs if `keep`."""
         self.nfe += 1
         time = torch.full((), t, dtype=y.dtype, device=y.device)  # no copy from the host, which would wait
+        func, seek = self.func, False
+        if not self.checked:
+            # on a copy, so that the caller's state survives
+            self.checked, seek, y = True, self.seek_hidden, y.clone()
+            func = partial(checked_call, func, params=self.params if seek else None)
+        version = _version(y)
         if not keep:
-            with torch.no_grad():
-                return self.func(time, y), None
-        with torch.enable_grad():
-            leaf = y.detach().requires_grad_()
-            if self.bytes_per_evaluation is None:
-                k, self.bytes_per_evaluation = _measure(lambda: self.func(time, leaf), self.params)
-            else:
-                k = self.func(time, leaf)
-        return k.detach(), (leaf, k)
+            with torch.set_grad_enabled(seek):
+                k, kept = func(time, y).detach(), None
+        else:
+            with torch.enable_grad():
+                leaf = y.detach().requires_grad_()
+                if self.bytes_per_evaluation is None:
+                    k, self.bytes_per_evaluation = _measure(lambda: func(time, leaf), self.params)
+                else:
+                    k = func(time, leaf)
+            k, kept = k.detach(), (leaf, k)
+        if _version(y) != version:
+            raise ChangedStateError(CHANGED)
+        return k, kept
 
     def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
         """k_bar times the Jacobian of one evaluation; adds the parameters' share to `gradients`."""
@@ -203,6 +221,72 @@ class TorchStepper:
         return y_start, k_bar[0] if table.first_same_as_last else None
 
 
+def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] | None) -> Tensor:
+    """func(t, y), its first call in a solve.
+
+    Raises:
+        ChangedStateError: func changes y.
+        DerivativeError: the result has not y's shape and type.
+        ValueError: unless params is None, the result depends on a tensor that requires gradients and is
+            neither y nor in params.
+    """
+    before, version = y.detach().clone(), _version(y)
+    try:
+        k = func(t, y)
+    except RuntimeError as error:
+        with torch.no_grad():  # autograd forbids in its own words to change a leaf
+            if y.requires_grad and _changes(func, t, before.clone()):
+                raise ChangedStateError(CHANGED) from error
+        raise
+    # the bits too: an edit through .data changes no version
+    if _version(y) != version or not torch.equal(_bits(y), _bits(before)):
+        raise ChangedStateError(CHANGED)
+    if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
+        found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
+        raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+    hidden = None if params is None else _hidden(k, (y, *params))
+    if hidden is not None:
+        raise ValueError(
+            f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
+            f"parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
+            f"all such tensors in params, or pass params=() to leave them out")
+    return k
+
+
+def _changes(func: Callable, t: Tensor, y: Tensor) -> bool:
+    version = _version(y)
+    try:
+        func(t, y)
+    except RuntimeError:
+        pass
+    return _version(y) != version
+
+
+def _version(y: Tensor) -> int:
+    return 0 if y.is_inference() else y._version
+
+
+def _bits(y: Tensor) -> Tensor:
+    return y.detach().view(torch.int32 if y.dtype == torch.float32 else torch.int64)
+
+
+def _hidden(result: Tensor, known: Sequence[Tensor]) -> Tensor | None:
+    """A leaf that requires gradients, reached from the result otherwise than through `known`; or None."""
+    if result.grad_fn is None:
+        return result if result.requires_grad and not any(result is x for x in known) else None
+    seen = {x.grad_fn for x in known}
+    nodes = [result.grad_fn]
+    while nodes:
+        node = nodes.pop()
+        if node in seen:
+            continue
+        seen.add(node)
+        if type(node).__name__ == "AccumulateGrad" and not any(node.variable is x for x in known):
+            return node.variable
+        nodes += [following for following, _ in node.next_functions if following is not None]
+    return None
+
+
 def _measure(evaluate: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[Tensor, int]:
     """Result of `evaluate` and the bytes that its autograd graph keeps, parameters not counted."""
     own = {p.untyped_storage().data_ptr() for p in params}
@@ -212,7 +296,7 @@ def _measure(evaluate: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
             storages[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a saved result that kept its node would be a cycle, and never be freed
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = evaluate()

@@ -94,9 +94,44 @@ def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_im
         models.ODENet(16, 7)(test_images[0][:1], t1)
 
 
+@pytest.mark.parametrize("channels", [-1, 0, 33, 40])
+def test_channels_that_groups_do_not_divide_are_refused_with_the_allowed_ones(channels):
+    for make in (models.ODEFunc, lambda c: models.ODENet(c, 7), lambda c: models.ResNet(c, 7, 6)):
+        with pytest.raises(ValueError, match=f"channels is {channels}.*1 to 32"):
+            make(channels)
+
+
+@pytest.mark.parametrize("channels", [1, 8, 31, 32, 96])
+def test_channels_in_the_allowed_range_are_solved(channels):
+    assert models.ODENet(channels, 7).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+
+
+@pytest.mark.parametrize("size", [0, 28])
+def test_a_size_that_pooling_cannot_give_is_refused(size):
+    with pytest.raises(ValueError, match=f"size is {size}.*1 to 27"):
+        models.ODENet(16, size)
+
+
+def test_the_largest_size_is_pooled():
+    assert models.ODENet(1, 27).eval().stem(torch.zeros(1, 1, 28, 28)).shape == (1, 1, 27, 27)
+
+
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
         models.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
+
+
+@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("pooling", models.POOLINGS)
+def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
+    model = models.ODENet(16, 7, pooling=pooling).train(train)
+    images = torch.zeros(0, 1, 28, 28, requires_grad=True)
+    logits = model(images)
+    assert logits.shape == (0, 10) and model.block.nfe == 0
+    assert model.trajectory(images, [1.0, 2.0]).shape == (2, 0, 16, 7, 7)
+    logits.sum().backward()
+    assert images.grad.shape == images.shape and not any(p.grad.any() for p in model.parameters())
+    assert model.block.nfe_backward == 0
 
 
 def test_unknown_gradients_and_poolings_name_the_known_ones():

@@ -12,6 +12,7 @@ from problems import PROBLEMS, relative_error, trained_networks
 
 from nodelib import artifacts
 from nodelib.errors import (
+    ChangedStateError,
     DerivativeError,
     IntegrationError,
     NonFiniteError,
@@ -144,6 +145,20 @@ def test_equal_end_points_return_the_state_unchanged():
     assert torch.equal(solution.y, torch.stack([y0, y0])) and solution.nfe == 0 and solution.accepted == 0
 
 
+@pytest.mark.parametrize("settings", [
+    {}, {"gradient": "adjoint"}, {"gradient": "torchdiffeq-adjoint"}, {"method": "rk4", "step_size": 0.1},
+], ids=str)
+def test_an_empty_state_gives_empty_states_and_gradients_of_zero(settings):
+    func, y0 = ODEFunc(16), torch.ones(0, 16, 7, 7, requires_grad=True)
+    solution = odeint(func, y0, [0.0, 1.0, 2.0], **settings)
+    assert solution.y.shape == (3, 0, 16, 7, 7) and solution.nfe == solution.accepted == func.nfe == 0
+    solution.y.sum().backward()
+    assert y0.grad.shape == y0.shape
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in func.parameters())
+    with torch.no_grad():
+        assert not odeint(func, y0, [0.0, 1.0]).y.requires_grad
+
+
 @pytest.mark.parametrize("table", [DOPRI5, RK4, EULER])
 def test_tableaus_are_consistent(table):
     assert sum(table.b) == pytest.approx(1, abs=1e-14)
@@ -196,12 +211,70 @@ FAULTS = {
     "an integer state": (StateTypeError, lambda: odeint(smooth, torch.ones(3, dtype=torch.int64), [0.0, 1.0])),
     "a half-precision state": (StateTypeError, lambda: odeint(smooth, Y0.half(), [0.0, 1.0])),
     "a state that is no tensor": (StateTypeError, lambda: odeint(smooth, [1.0], [0.0, 1.0])),
-    "an empty state": (StateTypeError, lambda: odeint(smooth, torch.ones(0), [0.0, 1.0])),
     "a derivative of another shape": (DerivativeError, lambda: odeint(lambda t, y: y[:2], Y0, [0.0, 1.0])),
     "a derivative of another type": (DerivativeError, lambda: odeint(lambda t, y: y.double(), Y0, [0.0, 1.0])),
     "an unknown method": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="dopri8")),
     "an unknown gradient": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], gradient="backprop")),
 }
+
+
+def by_data(t, y):
+    y.data.mul_(-1)
+    return y.clone()
+
+
+IN_PLACE = {
+    "a plain function": lambda t, y: y.mul_(-1),
+    "a module": torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(3, 3)),
+    "an edit that leaves the version": by_data,
+}
+
+
+@pytest.mark.parametrize("settings", [
+    {}, {"gradient": "adjoint"}, {"gradient": "torchdiffeq-backprop"}, {"gradient": "torchdiffeq-adjoint"},
+    {"method": "euler", "step_size": 0.1}, {"method": "dopri5-fixed", "step_size": 0.1},
+], ids=str)
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_dynamics_that_change_their_state_are_refused_and_leave_the_callers(name, settings):
+    part = IN_PLACE[name]
+    func, params = (lambda t, y: part(y), list(part.parameters())) if name == "a module" else (part, ())
+    for requires_grad in (False, True):
+        y0 = -torch.ones(3, requires_grad=requires_grad)
+        before = y0.detach().clone()
+        for mode in (torch.enable_grad, torch.no_grad):
+            with mode(), pytest.raises(ChangedStateError):
+                odeint(func, y0, [0.0, 1.0], params=params, **settings)
+        assert torch.equal(y0, before)
+
+
+def test_a_state_changed_later_is_noticed_too():
+    with pytest.raises(ChangedStateError):
+        odeint(lambda t, y: y.mul_(-1) if t > 0.5 else -y, Y0, [0.0, 1.0])
+
+
+def test_a_function_that_changes_what_it_made_itself_is_not_refused():
+    y = odeint(lambda t, y: y.clone().neg_(), Y0, [0.0, 1.0], rtol=1e-6, atol=1e-6).y[-1]
+    torch.testing.assert_close(y, torch.full((3,), math.exp(-1)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "rk4", "step_size": 0.1}], ids=str)
+def test_every_evaluation_is_counted(settings):
+    calls = []
+    solution = odeint(lambda t, y: calls.append(float(t)) or -y, Y0, [0.0, 1.0], **settings)
+    assert solution.nfe == len(calls)
+
+
+@pytest.mark.parametrize("func", [ODEFunc(16), torch.nn.Identity()], ids=["compiled", "torch"])
+def test_inference_mode_gives_the_same_solution(func):
+    y0 = torch.randn(2, 16, 7, 7)
+    with torch.no_grad():
+        class Call(torch.nn.Module):
+            def forward(self, t, y):
+                return func(y)
+        dynamics = func if isinstance(func, ODEFunc) else Call()
+        expected = odeint(dynamics, y0, [0.0, 1.0]).y
+    with torch.inference_mode():
+        assert torch.equal(odeint(dynamics, y0.clone(), [0.0, 1.0]).y, expected)
 
 
 def check_faults():

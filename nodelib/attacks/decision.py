@@ -17,6 +17,7 @@ from nodelib.attacks.common import (
     attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
 )
 from nodelib.attacks.strong import require
+from nodelib.seeding import seeded
 
 
 class _Done(Exception):
@@ -82,8 +83,7 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
     result = images.detach().clone()
     if epsilon == 0:
         return result
-    with attacking(model, gradient), torch.no_grad(), torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with attacking(model, gradient), torch.no_grad(), seeded(seed, images.device):
         for i in range(len(images)):
             found = _attack_one(model, images[i:i + 1].detach(), int(labels[i]), epsilon, t1, queries)
             if found is not None:

@@ -20,6 +20,7 @@ from nodelib.attacks.common import (
     attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
 )
 from nodelib.errors import NodelibError
+from nodelib.seeding import unmoved
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
@@ -100,7 +101,7 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     if epsilon == 0 or len(images) == 0:
         return images.detach().clone()
     attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, images.device)
-    with attacking(model, gradient), torch.random.fork_rng(devices=[images.device] if images.is_cuda else []):
+    with attacking(model, gradient), unmoved():
         adversarial = attack(images.detach().clone(), labels.detach().clone())
     return check_result(adversarial.detach().to(images.dtype), images, epsilon, clip, name)
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from nodelib import artifacts, mnist
 from nodelib.models import ODENet
 from nodelib.odeint import odeint
+from nodelib.seeding import seeded
 
 # network -> the run whose stored weights are used
 RUNS = {"small": "small-100", "large": "large-100", "wide": "wide-standard"}
@@ -96,8 +97,7 @@ T1 = {"small": 10.0, "large": 10.0, "wide": 1.0}
 
 
 def _train(network: str) -> ODENet:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with seeded(0):
         model = ODENet(*SHAPES[network], t1=T1[network])
         images, labels = mnist.load("train")
         optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)

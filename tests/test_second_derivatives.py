@@ -1,0 +1,180 @@
+"""Gradients of gradients through a solve, and what torch's transforms and compiler meet there."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import torchdiffeq
+from problems import Contraction, relative_error
+
+from nodelib.errors import UnsupportedGradientError
+from nodelib.models import ODEFunc, ODENet
+from nodelib.odeint import odeint
+
+
+def state():
+    torch.manual_seed(0)
+    return torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+
+
+def penalty(func, y0, solve):
+    """Gradients in y0 and all parameters of |dL/dy0|^2 + |dL/dparameter|^2, a loss that sees two times."""
+    params = [p for p in func.parameters() if p.requires_grad]
+    y = solve(y0)
+    loss = y[-1].square().sum() + y[1].sin().sum()
+    found = torch.autograd.grad(loss, (y0, *params), create_graph=True, allow_unused=True)
+    total = sum(g.square().sum() for g in found if g is not None)
+    return torch.autograd.grad(total, (y0, *params), allow_unused=True)
+
+
+def reference(func, times, first_step):
+    """torchdiffeq's solve, whose first step is differentiated unless given."""
+    t = torch.tensor(times, dtype=torch.float64)
+    return lambda y0: torchdiffeq.odeint(func, y0, t, rtol=1e-3, atol=1e-3, method="dopri5",
+                                         options={"first_step": first_step})
+
+
+@pytest.mark.parametrize("memory_budget", [0, 2**30])
+@pytest.mark.parametrize("times", [[0.0, 1.0], [0.0, 0.1, 0.11, 5.0]])
+def test_a_gradient_penalty_is_torchdiffeqs_backpropagation(times, memory_budget):
+    func, y0 = Contraction(), state()
+    first_step = odeint(func, y0, times).first_step
+    found = penalty(func, y0, lambda y: odeint(func, y, times, memory_budget=memory_budget).y)
+    expected = penalty(func, y0, reference(func, times, first_step))
+    for mine, theirs in zip(found, expected):
+        assert (mine is None and theirs is None) or relative_error(mine, theirs) < 1e-10
+
+
+@pytest.mark.parametrize("method", ["euler", "rk4", "dopri5-fixed"])
+def test_second_derivatives_of_fixed_steps_are_finite_differences(method):
+    func, y0 = Contraction(2), state()[:1, :2].detach().requires_grad_()
+
+    def final(y0, *_):
+        return odeint(func, y0, [0.0, 0.4, 1.0], method=method, step_size=0.25).y
+
+    assert torch.autograd.gradgradcheck(final, (y0,))
+    assert torch.autograd.gradgradcheck(final, (y0, func.weight, func.offset))
+
+
+def test_second_derivatives_of_adaptive_steps_are_finite_differences_at_a_tight_tolerance():
+    func, y0 = Contraction(), state()
+    direction = torch.randn_like(y0)
+
+    def gradient(y0, **graph):
+        y = odeint(func, y0, [0.0, 3.0], rtol=1e-10, atol=1e-10).y[-1]
+        return torch.autograd.grad(y.square().sum(), y0, **graph)[0]
+
+    (found,) = torch.autograd.grad((gradient(y0, create_graph=True) * direction).sum(), y0)
+    h = 1e-4
+    difference = (gradient(y0 + h * direction) - gradient(y0 - h * direction)) / (2 * h)
+    assert relative_error(found, difference) < 1e-6
+
+
+def test_an_initial_state_made_of_the_dynamics_own_parameters_counts_them_once():
+    func, x = Contraction(), state()
+    first_step = odeint(func, x @ func.weight, [0.0, 2.0, 3.0]).first_step
+    found = penalty(func, x, lambda x: odeint(func, x @ func.weight, [0.0, 2.0, 3.0]).y)
+    expected = penalty(func, x, lambda x: reference(func, [0.0, 2.0, 3.0], first_step)(x @ func.weight))
+    for mine, theirs in zip(found[:3], expected[:3]):
+        assert relative_error(mine, theirs) < 1e-10
+
+
+@pytest.mark.parametrize("kinds", [{}, {"leaky": True}, {"last_norm": False}])
+def test_a_gradient_penalty_of_a_compiled_network_is_that_of_double_precision(kinds):
+    torch.manual_seed(0)
+    func, y0 = ODEFunc(16, **kinds), torch.randn(2, 16, 7, 7, requires_grad=True)
+    solution = odeint(func, y0, [0.0, 0.05, 0.1], first_step=0.1)
+    found = penalty(func, y0, lambda y: odeint(func, y, [0.0, 0.05, 0.1], first_step=0.1).y)
+    exact = copy.deepcopy(func).double()
+    expected = penalty(exact, y0.detach().double().requires_grad_(), reference(exact, [0.0, 0.05, 0.1], 0.1))
+    assert solution.accepted == 1
+    assert max(relative_error(mine.double(), theirs) for mine, theirs in zip(found, expected)) < 0.02
+
+
+def test_the_first_gradient_is_the_same_to_the_bit_with_a_graph():
+    torch.manual_seed(0)
+    func, y0 = ODEFunc(16), torch.randn(2, 16, 7, 7, requires_grad=True)
+    inputs = (y0, *func.parameters())
+    plain, graph = (torch.autograd.grad(odeint(func, y0, [0.0, 1.0]).y[-1].square().sum(), inputs,
+                                        create_graph=create) for create in (False, True))
+    assert all(torch.equal(a, b) for a, b in zip(plain, graph))
+    assert all(g.requires_grad for g in graph) and not any(g.requires_grad for g in plain)
+
+
+def test_a_jacobian_vector_product_is_the_transposes_of_the_gradient():
+    func, y0 = Contraction(), state()
+    v, w = torch.randn_like(y0), torch.randn_like(y0)
+
+    def final(y):
+        return odeint(func, y, [0.0, 2.0]).y[-1]
+
+    _, forward = torch.autograd.functional.jvp(final, y0, v)
+    _, backward = torch.autograd.functional.vjp(final, y0, w)
+    assert (forward * w).sum().item() == pytest.approx((backward * v).sum().item(), rel=1e-10)
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "anchored", "torchdiffeq-adjoint"])
+def test_a_gradient_without_a_graph_of_its_own_is_refused(gradient):
+    func, y0 = Contraction(), state()
+    with pytest.raises(UnsupportedGradientError, match="exact"):
+        penalty(func, y0, lambda y: odeint(func, y, [0.0, 0.5, 1.0], gradient=gradient).y)
+
+
+def test_a_third_derivative_is_refused():
+    func, y0 = Contraction(), state()
+    y = odeint(func, y0, [0.0, 1.0]).y[-1]
+    (first,) = torch.autograd.grad(y.square().sum(), y0, create_graph=True)
+    with pytest.raises(UnsupportedGradientError):
+        torch.autograd.grad(first.square().sum(), y0, create_graph=True)
+
+
+def transforms(final, func, y0):
+    def loss(p):
+        return odeint(lambda t, y: torch.func.functional_call(func, p, (t, y)), y0, [0.0, 1.0]).y.sum()
+
+    return {
+        "grad": lambda: torch.func.grad(lambda y: final(y).sum())(y0),
+        "grad of parameters": lambda: torch.func.grad(loss)(dict(func.named_parameters())),
+        "vmap": lambda: torch.func.vmap(final)(y0),
+        "jvp": lambda: torch.func.jvp(final, (y0,), (y0,)),
+        "jacrev": lambda: torch.func.jacrev(final)(y0),
+        "forward mode": lambda: dual(final, y0),
+        "vectorised jacobian": lambda: torch.autograd.functional.jacobian(final, y0, vectorize=True),
+    }
+
+
+def dual(final, y0):
+    with torch.autograd.forward_ad.dual_level():
+        return final(torch.autograd.forward_ad.make_dual(y0, y0))
+
+
+@pytest.mark.parametrize("gradient", ["exact", "adjoint"])
+@pytest.mark.parametrize("name", transforms(None, None, None))
+def test_torchs_transforms_are_refused_in_the_solvers_words(name, gradient):
+    func, y0 = Contraction(), state().detach()
+
+    def final(y):
+        return odeint(func, y, [0.0, 1.0], gradient=gradient).y[-1]
+
+    with pytest.raises(UnsupportedGradientError, match="torch.autograd.grad"):
+        transforms(final, func, y0)[name]()
+
+
+@pytest.mark.parametrize("gradient", ["exact", "adjoint"])
+def test_a_compiled_network_solves_and_learns_as_it_does_uncompiled(gradient):
+    torch.manual_seed(0)
+    model, images = ODENet(16, 7, gradient=gradient).eval(), torch.rand(2, 1, 28, 28)
+
+    def step(model):
+        loss = model(images).square().mean()
+        loss.backward()
+        return loss.detach(), [p.grad for p in model.parameters()]
+
+    expected = step(copy.deepcopy(model))
+    compiled = step(torch.compile(copy.deepcopy(model), backend="eager"))
+    whole = torch.compile(step, backend="eager")(copy.deepcopy(model))
+    for loss, grads in (compiled, whole):
+        torch.testing.assert_close(loss, expected[0])
+        torch.testing.assert_close(grads, expected[1], rtol=1e-3, atol=1e-5)
