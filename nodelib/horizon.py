@@ -96,6 +96,15 @@ def turned(correlation: float = 0.0, ratio: float = 1.0) -> Turned:
 EXPLANATIONS = ("gap-50", "past-17", "past-104", "zero-gradient")
 
 
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's correlation, ties sharing their mean rank; 0 below three pairs and where either is the same everywhere."""
+    from scipy.stats import spearmanr
+
+    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
+        return 0.0
+    return float(spearmanr(first, second).statistic)
+
+
 @dataclass(frozen=True)
 class Explains:
     """How well a quantity of the snapshots ranks their masked points: Spearman's correlation over n snapshots."""
@@ -113,11 +122,7 @@ def explanations(
     Args:
         runs: label -> records of a run's `snapshots.csv`; times: end times of the test that count, each a point of its own.
         whole_epochs: leave out the snapshots within the first epoch.
-
-    Ties share their mean rank. A quantity that is the same everywhere ranks nothing: its correlation is 0.
     """
-    from scipy.stats import spearmanr
-
     points: list[tuple[float, ...]] = []
     for records in runs.values():
         for t1 in times:
@@ -127,9 +132,9 @@ def explanations(
             ]
             common = set(columns[0]).intersection(*columns[1:])
             points += [tuple(column[epoch] for column in columns) for epoch in sorted(common)]
-    found = []
-    for k, name in enumerate(EXPLANATIONS, 2):
-        masked, values = [p[0] - p[1] for p in points], [p[k] for p in points]
-        ranked = len(points) >= 3 and len(set(masked)) > 1 and len(set(values)) > 1
-        found.append(Explains(name, float(spearmanr(masked, values).statistic) if ranked else 0.0, len(points)))
+    masked = [p[0] - p[1] for p in points]
+    found = [
+        Explains(name, rank_correlation(masked, [p[k] for p in points]), len(points))
+        for k, name in enumerate(EXPLANATIONS, 2)
+    ]
     return sorted(found, key=lambda row: -row.correlation)
