@@ -1,16 +1,18 @@
-"""How gaps between logits grow with training, and what one step of FGSM then leaves: the horizon's share of images, predicted.
+"""How gaps between logits grow with training, and what one step of FGSM then leaves.
 
-A step of Adam moves a logit by about rate times the sum of the state's absolute entries (at most (1 - beta1) / sqrt(1 - beta2) = 3.2 times
-that; Kingma and Ba, 2015, section 2.1), so S = sum |z_i| sets the scale of the optimiser's noise. A last GroupNorm that nobody trained has
-entries of mean square 1, which makes S about sqrt(2 / pi) times entries times end time, and never more than entries times end time.
-Two sources of gaps are added:
+A step of Adam moves a logit by about rate times the sum of the state's absolute entries (at most (1 - beta1)
+/ sqrt(1 - beta2) = 3.2 times that; Kingma and Ba, 2015, section 2.1), so S = sum |z_i| sets the scale of the
+optimiser's noise. A last GroupNorm that nobody trained has entries of mean square 1, which makes S about
+sqrt(2 / pi) times entries times end time, and never more than entries times end time. Two sources of gaps are
+added:
 
     G(E) = a log(steps) + k S sqrt(sum of rate^2 over the epochs)
 
-the margin's growth once the images are separated, which under the cross-entropy is logarithmic (Soudry et al., 2018, for gradient descent
-and linear networks), and a random walk of the head at a rate that does not fall. a and k are fitted, on small rows alone, with the S
-that was measured in them. What is assumed and not derived: that the two add; that the walk's steps are independent; that gaps are normally
-distributed with a fixed ratio of spread to median; that between end times they are in the ratios of the first round's networks
+the margin's growth once the images are separated, which under the cross-entropy is logarithmic (Soudry et
+al., 2018, for gradient descent and linear networks), and a random walk of the head at a rate that does not
+fall. a and k are fitted, on small rows alone, with the S that was measured in them. What is assumed and not
+derived: that the two add; that the walk's steps are independent; that gaps are normally distributed with a
+fixed ratio of spread to median; that between end times they are in the ratios of the first round's networks
 (`profile`); and S itself, since training shrinks the state (see `STATES`).
 
 The post's figures enter nowhere but in `compare`.
@@ -22,6 +24,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -36,18 +39,16 @@ STATES = {
     "relative": "it shrinks by the factor by which the small rows' state shrank",
     "absolute": "training makes S what it is in the small rows, whatever the width and the end time",
 }
-
-
 QUARTILES = 1.349  # distance of a normal distribution's quartiles, in standard deviations
-ENOUGH = 0.05  # share of images between the horizons from which on a snapshot tells how many of them a step leaves
+ENOUGH = 0.05  # share of images between the horizons that tells how many of them a step leaves
 
 
 @dataclass(frozen=True)
 class Recipe:
     """What decides S and the optimiser's noise.
 
-    channels, size: of the state; low, high: range of the training end time; rate: Adam's, constant but halved after the epochs in
-    `halve_after`; steps: per epoch.
+    channels, size: of the state; low, high: range of the training end time; rate: Adam's, constant but halved
+    after the epochs in `halve_after`; steps: per epoch.
     """
 
     channels: int
@@ -85,7 +86,7 @@ class Recipe:
             raise ValueError(f"epochs is {epochs}; it must be above 0")
         edges = [0.0, *(float(e) for e in self.halve_after if e < epochs), epochs]
         return math.sqrt(
-            sum((self.rate / 2**k) ** 2 * (end - begin) for k, (begin, end) in enumerate(zip(edges, edges[1:])))
+            sum((self.rate / 2**k) ** 2 * (end - begin) for k, (begin, end) in enumerate(pairwise(edges)))
         )
 
 
@@ -93,9 +94,10 @@ class Recipe:
 class Law:
     """The constants, all of small rows by the post's recipe, and what they were fitted on.
 
-    margin, walk: a and k of the module's equation. spread: standard deviation of gaps over their median. leak: share of the images
-    between the two horizons that a step on the cross-entropy leaves and one on the margin breaks. state: epochs, S over its initial
-    value, and S, medians over runs at the mean training end time. points: snapshots used; sources: runs.
+    margin, walk: a and k of the module's equation. spread: standard deviation of gaps over their median.
+    leak: share of the images between the two horizons that a step on the cross-entropy leaves and one on the
+    margin breaks. state: epochs, S over its initial value, and S, medians over runs at the mean training end
+    time. points: snapshots used; sources: runs.
     """
 
     margin: float
@@ -107,7 +109,8 @@ class Law:
     sources: tuple[str, ...] = ()
 
     def state_sum(self, recipe: Recipe, epochs: float, state: str = "initial") -> float:
-        """S after so many epochs under one of `STATES`; before the first and after the last measured epoch as at these."""
+        """S after so many epochs under one of `STATES`; before the first and after the last measured epoch as
+        at these."""
         if state not in STATES:
             raise ValueError(f"state is {state!r}; it must be one of {', '.join(STATES)}")
         if state == "initial":
@@ -118,7 +121,8 @@ class Law:
         return value * (recipe.initial_state() if state == "relative" else 1.0)
 
     def median_gap(self, recipe: Recipe, epochs: float, state: str | float = "initial") -> float:
-        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number, such as one that was measured."""
+        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number, such
+        as one that was measured."""
         s = self.state_sum(recipe, epochs, state) if isinstance(state, str) else state
         return self.margin * math.log(recipe.steps * epochs) + self.walk * s * recipe.noise(epochs)
 
@@ -127,14 +131,16 @@ class Law:
         return 0.5 * math.erfc((threshold - gap) / (math.sqrt(2) * self.spread * gap))
 
     def left(self, clean: float, gap: float, batch: int = 32) -> float:
-        """Accuracy in per cent under one step, of `clean` per cent before: lost gradients, and a few of those that lost the true class."""
+        """Accuracy in per cent under one step, of `clean` per cent before: lost gradients, and a few of those
+        that lost the true class."""
         lost = self.past(horizon.gradient_lost(batch), gap)
         turned = max(0.0, self.past(horizon.true_class_lost()[0], gap) - lost)
         return clean * (lost + self.leak * turned)
 
 
 def fit(runs: Sequence[Run]) -> Law:
-    """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs; others are not looked at.
+    """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs;
+    others are not looked at.
 
     Raises:
         ValueError: fewer than three such snapshots.
@@ -166,8 +172,8 @@ def fit(runs: Sequence[Run]) -> Law:
             state.setdefault(epoch, []).append((s / recipe.initial_state(), s))
     if len(gaps) < 3:
         raise ValueError(
-            f"{len(gaps)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs 3. Train one of them, for three epochs "
-            f"or more, with `python -m nodelib train {FITTED_ON[0]}`"
+            f"{len(gaps)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs 3. Train one "
+            f"of them, for three epochs or more, with `python -m nodelib train {FITTED_ON[0]}`"
         )
     (margin, walk), _ = nnls(np.array(sides), np.array(gaps))
     return Law(
@@ -183,7 +189,8 @@ def fit(runs: Sequence[Run]) -> Law:
 
 @dataclass(frozen=True)
 class Median:
-    """A measured median gap at the own end time beside the law's, with the S that was measured and under each of `STATES`."""
+    """A measured median gap at the own end time beside the law's, with the S that was measured and under each
+    of `STATES`."""
 
     run: str
     epoch: float
@@ -193,7 +200,8 @@ class Median:
 
 
 def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
-    """The law beside every whole-epoch snapshot of runs by the post's recipe, those that it was not fitted on included."""
+    """The law beside every whole-epoch snapshot of runs by the post's recipe, those that it was not fitted on
+    included."""
     rows = []
     for run in runs:
         if not run.name.endswith("-post") or not run.snapshots:
@@ -215,7 +223,8 @@ def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
 
 
 def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> median gap over that at the own end time, in the first round's networks, geometric mean over seeds."""
+    """(row, end time) -> median gap over that at the own end time, in the first round's networks, geometric
+    mean over seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         gaps = {float(r["t1"]): r["value"] for r in run.measurements if r["name"] == "logit_gap"}
@@ -227,21 +236,27 @@ def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
 
 
 def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy in per cent of the first round's networks, pooling redrawn, mean over seeds."""
+    """(row, end time) -> accuracy in per cent of the first round's networks, pooling redrawn, mean over
+    seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         for record in run.metrics:
             if run.name in ROWS and record["id"] == f"none-random-t{record['t1']:g}":
-                found.setdefault((run.name, float(record["t1"])), []).append(100 * record["correct"] / record["n"])
+                found.setdefault((run.name, float(record["t1"])), []).append(
+                    100 * record["correct"] / record["n"]
+                )
     return {key: statistics.mean(values) for key, values in found.items()}
 
 
-def predict(law: Law, stored: Sequence[Run], epochs: float = 30, state: str = "initial") -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table, after so many epochs.
+def predict(
+    law: Law, stored: Sequence[Run], epochs: float = 30, state: str = "initial"
+) -> dict[tuple[str, float], float]:
+    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table, after
+    so many epochs.
 
     Args:
-        law: of `fit`; stored: runs of the first round, for accuracies before the attack and ratios of gaps between end times (entries
-            that lack either are left out); state: one of `STATES`.
+        law: of `fit`; stored: runs of the first round, for accuracies before the attack and ratios of gaps
+            between end times (entries that lack either are left out); state: one of `STATES`.
     """
     clean, ratios, found = clean_accuracies(stored), profile(stored), {}
     for row in ROWS:
@@ -254,7 +269,8 @@ def predict(law: Law, stored: Sequence[Run], epochs: float = 30, state: str = "i
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions against the post's adversarial figures over n entries, in points; best constant: the mean of each size's entries."""
+    """Predictions against the post's adversarial figures over n entries, in points; best constant: the mean
+    of each size's entries."""
 
     rank: float
     error: float
@@ -264,7 +280,8 @@ class Comparison:
 
 
 def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comparison:
-    """Spearman's correlation and root mean square error of predictions, beside those of the best constant of each size.
+    """Spearman's correlation and root mean square error of predictions, beside those of the best constant of
+    each size.
 
     Args:
         predicted: of `predict`, at least three entries; post: the content of `data/seed.json`.
@@ -279,14 +296,18 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
     theirs = np.array([figures[key] for key in keys])
     ours = np.array([predicted[key] for key in keys])
     constant = np.array([statistics.mean(of_size[row.split("-")[0]]) for row, _ in keys])
-    rank = lambda x: horizon.rank_correlation(x.tolist(), theirs.tolist())  # noqa: E731
-    error = lambda x: float(np.sqrt(np.mean((x - theirs) ** 2)))  # noqa: E731
-    return Comparison(rank(ours), error(ours), rank(constant), error(constant), len(keys))
+
+    def judge(values: np.ndarray) -> tuple[float, float]:
+        rank = horizon.rank_correlation(values.tolist(), theirs.tolist())
+        return rank, float(np.sqrt(np.mean((values - theirs) ** 2)))
+
+    return Comparison(*judge(ours), *judge(constant), len(keys))
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Share of images whose gradient is lost, shape (channels, times), networks tested at the end time they are trained to."""
+    """Share of images whose gradient is lost, shape (channels, times), networks tested at the end time they
+    are trained to."""
 
     channels: tuple[int, ...]
     times: tuple[float, ...]

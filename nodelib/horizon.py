@@ -1,19 +1,22 @@
-"""The float32 horizon: where the gradient of the cross-entropy, as single precision computes it, loses its terms.
+"""The float32 horizon: where single precision loses the gradient of the cross-entropy, term by term.
 
-Let z be the logits of an image of class y, g_j = z_y - z_j > 0 for every wrong class j, and N the images of a mean loss. The exact
-gradient with respect to z_j is p_j / N, and to z_y it is minus the sum of these. As `torch.nn.functional.cross_entropy` computes it
-(u = log(sum of exp(z_j - max z)), then exp(z_j - max z - u) / N - [j = y] / N), with exp and log rounded faithfully:
+Let z be the logits of an image of class y, g_j = z_y - z_j > 0 for every wrong class j, and N the images of a
+mean loss. The exact gradient with respect to z_j is p_j / N, and to z_y it is minus the sum of these. As
+`torch.nn.functional.cross_entropy` computes it (u = log(sum of exp(z_j - max z)), then exp(z_j - max z - u) /
+N - [j = y] / N), with exp and log rounded faithfully:
 
-1. The true class's entry is exactly 0 if the exp(-g_j) sum to at most 2^-24, the half of what float32 can add to 1; it is not 0 if one of
-   them alone is larger. For the nearest wrong class that is a gap of 24 ln 2, for nine wrong classes alike at most ln 9 more, by the order
-   of summation.
-2. Every entry is exactly 0 if exp(-g_j) / N rounds to 0 for the nearest wrong class: past (150 - log2(N + 1)) ln 2 for N a power of 2 from
-   2 on (half the smallest number is 2^-150, and a tie rounds to 0), past 150 ln 2 for N = 1, and past (126 - log2 N) ln 2 where subnormal
-   numbers are flushed to 0.
-3. A factor s on the logits multiplies the gaps in 1 and 2, and what is left of the gradient, but brings nothing back that is 0.
+1. The true class's entry is exactly 0 if the exp(-g_j) sum to at most 2^-24, the half of what float32 can add
+   to 1; it is not 0 if one of them alone is larger. For the nearest wrong class that is a gap of 24 ln 2, for
+   nine wrong classes alike at most ln 9 more, by the order of summation.
+2. Every entry is exactly 0 if exp(-g_j) / N rounds to 0 for the nearest wrong class: past (150 - log2(N + 1))
+   ln 2 for N a power of 2 from 2 on (half the smallest number is 2^-150, and a tie rounds to 0), past 150 ln
+   2 for N = 1, and past (126 - log2 N) ln 2 where subnormal numbers are flushed to 0.
+3. A factor s on the logits multiplies the gaps in 1 and 2, and what is left of the gradient, but brings
+   nothing back that is 0.
 
-Between 1 and 2 a step still has a direction, another one: the wrong logit's gradient a, no longer a - b with b that of the true logit. See
-`turned` for what that costs. The book's chapter has the proof; the thresholds are tested against torch, number for number.
+Between 1 and 2 a step still has a direction, another one: the wrong logit's gradient a, no longer a - b with
+b that of the true logit. See `turned` for what that costs. The book's chapter has the proof; the thresholds
+are tested against torch, number for number.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ CLASSES = 10
 
 
 def true_class_lost(classes: int = CLASSES) -> tuple[float, float]:
-    """Gaps to the nearest wrong class below which the true class's entry is kept, and beyond which it is exactly zero.
+    """Gaps to the nearest wrong class: up to the first the true class keeps its entry, past the second not.
 
     Between the two it depends on the other classes' gaps and on the order of summation.
     """
@@ -62,8 +65,8 @@ def gradient_lost(batch: int = SEED_BATCH, flush: bool = False) -> float:
 class Turned:
     """What is left of a step of signs whose direction lost the true class.
 
-    signs: share of pixels whose sign is still right; gain: the first-order change of the margin, as a share of what the full gradient's
-    signs bring, so that a step of 0.3 does the work of 0.3 times it.
+    signs: share of pixels whose sign is still right; gain: the first-order change of the margin, as a share
+    of what the full gradient's signs bring, so that a step of 0.3 does the work of 0.3 times it.
     """
 
     signs: float
@@ -71,10 +74,11 @@ class Turned:
 
 
 def turned(correlation: float = 0.0, ratio: float = 1.0) -> Turned:
-    """The step along sign(a) instead of sign(a - b), pixels being jointly normal: a of the wrong logit, b of the true one.
+    """The step along sign(a) instead of sign(a - b): a the gradient of the wrong logit, b of the true one.
 
-    The share of equal signs of two normal variables of correlation c is 1 - arccos(c) / pi (Sheppard, 1899), and
-    E[sign(a) (a - b)] / E|a - b| is c itself: c the correlation of a and a - b.
+    Pixels are taken as jointly normal. The share of equal signs of two normal variables of correlation c is
+    1 - arccos(c) / pi (Sheppard, 1899), and E[sign(a) (a - b)] / E|a - b| is c itself: c the correlation of a
+    and a - b.
 
     Args:
         correlation: of a and b, from -1 to 1; ratio: standard deviation of b over that of a, at least 0.
@@ -97,7 +101,7 @@ EXPLANATIONS = ("gap-50", "past-17", "past-104", "zero-gradient")
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's correlation, ties sharing their mean rank; 0 below three pairs and where either is the same everywhere."""
+    """Spearman's correlation, ties sharing their mean rank; 0 below three pairs, or if either is constant."""
     from scipy.stats import spearmanr
 
     if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
@@ -107,7 +111,8 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
 
 @dataclass(frozen=True)
 class Explains:
-    """How well a quantity of the snapshots ranks their masked points: Spearman's correlation over n snapshots."""
+    """How well a quantity of the snapshots ranks their masked points: Spearman's correlation over n
+    snapshots."""
 
     quantity: str
     correlation: float
@@ -115,12 +120,16 @@ class Explains:
 
 
 def explanations(
-    runs: Mapping[str, Sequence[SnapshotRecord]], times: Iterable[float] = TABLE_T1, *, whole_epochs: bool = True
+    runs: Mapping[str, Sequence[SnapshotRecord]],
+    times: Iterable[float] = TABLE_T1,
+    *,
+    whole_epochs: bool = True,
 ) -> list[Explains]:
     """Which quantity predicts masked points: one row for each of `EXPLANATIONS`, the best first.
 
     Args:
-        runs: label -> records of a run's `snapshots.csv`; times: end times of the test that count, each a point of its own.
+        runs: label -> records of a run's `snapshots.csv`; times: end times of the test that count, each a
+            point of its own.
         whole_epochs: leave out the snapshots within the first epoch.
     """
     points: list[tuple[float, ...]] = []

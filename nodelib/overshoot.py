@@ -1,12 +1,12 @@
-"""One step under the loupe: why does a step of FGSM leave an image, because its gradient is lost or because it goes too far?
+"""One step under the loupe: does FGSM leave an image because its gradient is lost, or by going too far?
 
 For every image the accuracy is followed along three directions of signs, from the image to the full step:
 
 - "cross-entropy": its gradient in float32, as an attack takes it;
-- "log-odds": the gradient of log((1 - p) / p) in double precision. In exact arithmetic its signs are those of the cross-entropy, so what
-  the two leave differs by rounding alone;
-- "margin": the gradient of the nearest wrong logit minus the true one. What it and the log odds leave differs by the loss alone: the one
-  looks at the nearest wrong class, the other at all of them.
+- "log-odds": the gradient of log((1 - p) / p) in double precision. In exact arithmetic its signs are those of
+  the cross-entropy, so what the two leave differs by rounding alone;
+- "margin": the gradient of the nearest wrong logit minus the true one. What it and the log odds leave differs
+  by the loss alone: the one looks at the nearest wrong class, the other at all of them.
 
 An image is *overshot* by a direction that breaks it at a smaller step but not at the full one.
 """
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from nodelib.attacks.common import attacking, check_images, check_labels, input_gradient
 from nodelib.attacks.losses import logit_gap
-from nodelib.measurement import EPSILON, SEED_BATCH
+from nodelib.measurement import SEED_BATCH
 from nodelib.models import ODENet
 from nodelib.native import unbalanced
 
@@ -35,10 +35,11 @@ EPSILONS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.2
 class Steps:
     """What single steps do to images of one network at one end time, its logits multiplied by a factor.
 
-    epsilons: lengths of the step, rising from 0, shape (E,); right: direction -> whether each image is classified correctly at each
-    length, bool, shape (E, N); gap: factor times the distance of the two largest logits, shape (N,); zero: whether the gradient of the
-    cross-entropy is zero in every pixel; signs: pair of directions -> share of an image's pixels whose signs agree, of those where the
-    second is not zero, shape (N,).
+    epsilons: lengths of the step, rising from 0, shape (E,); right: direction -> whether each image is
+    classified correctly at each length, bool, shape (E, N); gap: factor times the distance of the two largest
+    logits, shape (N,); zero: whether the gradient of the cross-entropy is zero in every pixel; signs: pair of
+    directions -> share of an image's pixels whose signs agree, of those where the second is not zero, shape
+    (N,).
     """
 
     t1: float
@@ -58,16 +59,16 @@ class Steps:
         return 100 * self.right[direction].mean(1)
 
     def overshot(self, direction: str) -> np.ndarray:
-        """Whether a smaller step along the direction breaks an image that the full one leaves, bool, shape (N,)."""
+        """Whether a smaller step along the direction breaks an image that the full one leaves, shape (N,)."""
         right = self.right[direction]
         return right[0] & right[-1] & ~right.all(0)
 
     def never(self, direction: str) -> np.ndarray:
-        """Whether no step of the lengths tried breaks an image that is classified correctly, bool, shape (N,)."""
+        """Whether an image is classified correctly and no step of these lengths breaks it, shape (N,)."""
         return self.right[direction].all(0)
 
     def hidden(self, by: str = "cross-entropy", shown: str = "margin") -> np.ndarray:
-        """Whether the full step along one direction leaves an image that the other's breaks, bool, shape (N,)."""
+        """Whether the full step along one direction leaves an image that the other's breaks, shape (N,)."""
         return self.right[by][-1] & ~self.right[shown][-1] & self.right[by][0]
 
 
@@ -84,7 +85,8 @@ def follow(
 ) -> Steps:
     """Take the three steps at every length, unclipped, for a model in eval mode with fixed pooling.
 
-    The exact gradient is taken without the engine's balancing of tiny cotangents, which would cure part of what is to be seen.
+    The exact gradient is taken without the engine's balancing of tiny cotangents, which would cure part of
+    what is to be seen.
 
     Args:
         images: (N, 1, 28, 28) in [0, 1]; labels: (N,), 0 to 9.
@@ -93,19 +95,23 @@ def follow(
         gradient: one of `nodelib.odeint.GRADIENTS`; batch: images per mean loss, 32 in the post.
 
     Raises:
-        ValueError: lengths that do not rise from 0, a factor of 0 or below, or images and labels of another kind.
+        ValueError: lengths that do not rise from 0, a factor of 0 or below, or images and labels of another
+            kind.
     """
     check_images(images)
     check_labels(labels, len(images))
     lengths = np.asarray(epsilons, dtype=float)
     if len(lengths) < 2 or lengths[0] != 0 or not (np.diff(lengths) > 0).all():
-        raise ValueError(f"epsilons are {list(epsilons)}; they must rise from 0, such as {list(EPSILONS[:3])}")
+        raise ValueError(
+            f"epsilons are {list(epsilons)}; they must rise from 0, such as {list(EPSILONS[:3])}"
+        )
     if not factor > 0:
         raise ValueError(f"factor is {factor}; it must be above 0")
     right: dict[str, list[Tensor]] = {name: [] for name in DIRECTIONS}
     gaps, zeros = [], []
     agreement: dict[tuple[str, str], list[Tensor]] = {
-        pair: [] for pair in (("cross-entropy", "log-odds"), ("cross-entropy", "margin"), ("log-odds", "margin"))
+        pair: []
+        for pair in (("cross-entropy", "log-odds"), ("cross-entropy", "margin"), ("log-odds", "margin"))
     }
     with attacking(model, gradient), unbalanced() if gradient == "exact" else contextlib.nullcontext():
         for x, y in zip(images.split(batch), labels.split(batch)):
@@ -115,10 +121,10 @@ def follow(
                 sign[name] = ascent.sign()
             gaps.append(factor * logit_gap(logits).double())
             zeros.append((sign["cross-entropy"] == 0).flatten(1).all(1))
-            for first, second in agreement:
+            for (first, second), shares in agreement.items():
                 there = (sign[second] != 0).flatten(1)
                 same = (sign[first] == sign[second]).flatten(1) & there
-                agreement[first, second].append(same.sum(1) / there.sum(1).clamp(min=1))
+                shares.append(same.sum(1) / there.sum(1).clamp(min=1))
             for name, move in sign.items():
                 with torch.no_grad():
                     found = [model(x + e * move, t1).argmax(1) == y for e in lengths.tolist()]
@@ -135,11 +141,12 @@ def follow(
 
 
 def by_gap(steps: Steps, edges: Sequence[float]) -> list[dict[str, float]]:
-    """What happens to images between edges of the gap, images classified correctly only: one row per interval that holds any.
+    """What happens to correctly classified images between edges of the gap, a row per interval with any.
 
-    Columns: from, to, n; then, in per cent of these images: zero (gradient of the cross-entropy), hidden (left by the cross-entropy,
-    broken by the margin), rounding (left by it, broken by the log odds), overshot (by the cross-entropy's direction), and
-    margin overshot; and the mean share of signs in which the cross-entropy agrees with the margin, signs.
+    Columns: from, to, n; then, in per cent of these images: zero (gradient of the cross-entropy), hidden
+    (left by the cross-entropy, broken by the margin), rounding (left by it, broken by the log odds), overshot
+    (by the cross-entropy's direction), and margin overshot; and the mean share of signs in which the
+    cross-entropy agrees with the margin, signs.
     """
     clean = steps.right["cross-entropy"][0]
     rows = []
@@ -147,17 +154,16 @@ def by_gap(steps: Steps, edges: Sequence[float]) -> list[dict[str, float]]:
         inside = clean & (steps.gap > low) & (steps.gap <= high)
         if not inside.any():
             continue
-        percent = lambda which: 100 * float(which[inside].mean())  # noqa: E731
         rows.append(
             {
                 "from": float(low),
                 "to": float(high),
                 "n": int(inside.sum()),
-                "zero": percent(steps.zero),
-                "hidden": percent(steps.hidden()),
-                "rounding": percent(steps.hidden(shown="log-odds")),
-                "overshot": percent(steps.overshot("cross-entropy")),
-                "margin overshot": percent(steps.overshot("margin")),
+                "zero": 100 * float(steps.zero[inside].mean()),
+                "hidden": 100 * float(steps.hidden()[inside].mean()),
+                "rounding": 100 * float(steps.hidden(shown="log-odds")[inside].mean()),
+                "overshot": 100 * float(steps.overshot("cross-entropy")[inside].mean()),
+                "margin overshot": 100 * float(steps.overshot("margin")[inside].mean()),
                 "signs": float(steps.signs["cross-entropy", "margin"][inside].mean()),
             }
         )
@@ -165,11 +171,13 @@ def by_gap(steps: Steps, edges: Sequence[float]) -> list[dict[str, float]]:
 
 
 def causes(steps: Steps) -> dict[str, float]:
-    """Where the accuracy left by the full step on the cross-entropy comes from, in per cent of all images; the parts sum to "left".
+    """Where the accuracy left by the full step on the cross-entropy comes from, in per cent of all images;
+    the parts sum to "left".
 
-    lost: its gradient is zero in every pixel. rounded: not so, but the log odds' step breaks the image, so that rounding of the
-    gradient saves it. loss: neither, but the margin's step breaks it. overshot: none of these, but a smaller step along the
-    margin's direction breaks it. firm: no step on this list breaks it. wrong: it was misclassified, and the step made it right.
+    lost: its gradient is zero in every pixel. rounded: not so, but the log odds' step breaks the image, so
+    that rounding of the gradient saves it. loss: neither, but the margin's step breaks it. overshot: none of
+    these, but a smaller step along the margin's direction breaks it. firm: no step on this list breaks it.
+    wrong: it was misclassified, and the step made it right.
     """
     left = steps.right["cross-entropy"][-1]
     wrong = left & ~steps.right["cross-entropy"][0]

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nodelib import artifacts, configs, gap_growth, horizon, paths
+from nodelib import artifacts, configs, figures_horizon, gap_growth, horizon, paths
 from nodelib.artifacts import Run, read_json
 from nodelib.paths import data_dir
 from nodelib.snapshot_records import SnapshotRecord
@@ -47,7 +47,9 @@ def test_the_true_class_is_lost_where_the_theorem_says(wrong, label):
 
 
 def test_before_it_is_lost_the_true_class_is_a_multiple_of_the_roundoff():
-    entries = torch.stack([gradient(logits(gap, 1))[0] for gap in torch.arange(10, 17, 0.1).tolist()]).double()
+    entries = torch.stack(
+        [gradient(logits(gap, 1))[0] for gap in torch.arange(10, 17, 0.1).tolist()]
+    ).double()
     multiples = -entries * 2**24
     assert torch.equal(multiples, multiples.round()) and multiples.min() == 0
     assert len(set(multiples.tolist())) < len(multiples)
@@ -98,30 +100,55 @@ def test_without_correlation_a_quarter_of_the_signs_is_lost():
 
 
 def records(epoch: int, t1: float, **values: float) -> list[SnapshotRecord]:
-    return [SnapshotRecord(epoch, epoch, t1, name.replace("_", "-"), value, 100) for name, value in values.items()]
+    return [
+        SnapshotRecord(epoch, epoch, t1, name.replace("_", "-"), value, 100) for name, value in values.items()
+    ]
 
 
 def test_the_quantity_that_ranks_masked_points_comes_first():
     found = []
-    for epoch, (fgsm, gap, past) in enumerate(((0.1, 9.0, 0.1), (0.2, 30.0, 0.2), (0.3, 8.0, 0.6), (0.4, 7.0, 0.9)), 1):
-        found += records(epoch, 10.0, fgsm=fgsm, fgsm_margin=0.0, gap_50=gap, past_17=past, past_104=0.0, zero_gradient=0.0)
+    for epoch, (fgsm, gap, past) in enumerate(
+        ((0.1, 9.0, 0.1), (0.2, 30.0, 0.2), (0.3, 8.0, 0.6), (0.4, 7.0, 0.9)), 1
+    ):
+        found += records(
+            epoch, 10.0, fgsm=fgsm, fgsm_margin=0.0, gap_50=gap, past_17=past, past_104=0.0, zero_gradient=0.0
+        )
     best, *others = horizon.explanations({"a": found}, (10.0, 100.0))
     assert (best.quantity, best.n) == ("past-17", 4) and best.correlation == pytest.approx(1)
-    assert {row.quantity: row.correlation for row in others} == pytest.approx({"gap-50": -0.8, "past-104": 0, "zero-gradient": 0})
+    assert {row.quantity: row.correlation for row in others} == pytest.approx(
+        {"gap-50": -0.8, "past-104": 0, "zero-gradient": 0}
+    )
 
 
-# -- growth ------------------------------------------------------------------------------------------------------------
+# -- growth --------------------------------------------------------------------------------------------------
 
 
-def trained(name: str = "small-10-post", law: tuple[float, float] = (0.8, 0.2), shrink: float = 0.5, epochs=(1, 2, 4, 8, 16)) -> Run:
-    """A run whose snapshots follow the law exactly, its state shrinking by that factor at each doubling of the epochs."""
+def trained(
+    name: str = "small-10-post",
+    law: tuple[float, float] = (0.8, 0.2),
+    shrink: float = 0.5,
+    epochs=(1, 2, 4, 8, 16),
+) -> Run:
+    """A run whose snapshots follow the law exactly, its state shrinking by that factor at each doubling of
+    the epochs."""
     config = configs.get(name)
     recipe, found = gap_growth.Recipe.of(config), []
     for epoch in epochs:
         s = recipe.initial_state() * shrink ** math.log2(epoch)
         gap = law[0] * math.log(recipe.steps * epoch) + law[1] * s * recipe.noise(epoch)
-        found += records(epoch, config.test_t1, gap_25=gap * (1 - 0.3), gap_50=gap, gap_75=gap * (1 + 0.3), fgsm=0.1, fgsm_margin=0.0,
-                         state_sum=s * config.test_t1 / recipe.mean, zero_gradient=0.0, past_17=0.2, past_104=0.0)
+        found += records(
+            epoch,
+            config.test_t1,
+            gap_25=gap * (1 - 0.3),
+            gap_50=gap,
+            gap_75=gap * (1 + 0.3),
+            fgsm=0.1,
+            fgsm_margin=0.0,
+            state_sum=s * config.test_t1 / recipe.mean,
+            zero_gradient=0.0,
+            past_17=0.2,
+            past_104=0.0,
+        )
     return Run(name, 0, Path("unused"), config.to_dict(), {}, {}, [], [], found)
 
 
@@ -129,7 +156,9 @@ def first_round() -> list[Run]:
     """Runs of the six rows that are right on 98 % of images and whose gaps are the same at every end time."""
     found = []
     for row in configs.ROWS:
-        metrics = [{"id": f"none-random-t{t1:g}", "t1": t1, "correct": 980, "n": 1000} for t1 in configs.TABLE_T1]
+        metrics = [
+            {"id": f"none-random-t{t1:g}", "t1": t1, "correct": 980, "n": 1000} for t1 in configs.TABLE_T1
+        ]
         gaps = [{"name": "logit_gap", "t1": t1, "value": 10.0} for t1 in configs.TABLE_T1]
         found.append(Run(row, 0, Path("unused"), configs.get(row).to_dict(), {}, {}, metrics, gaps))
     return found
@@ -140,7 +169,9 @@ def test_the_fit_finds_the_constants_it_was_made_from():
     assert (law.margin, law.walk) == pytest.approx((0.8, 0.2)) and law.leak == pytest.approx(0.5)
     assert law.spread == pytest.approx(0.6 / gap_growth.QUARTILES) and law.points == 10
     assert [relative for _, relative, _ in law.state] == pytest.approx([0.5**k for k in range(5)])
-    assert all(row.found == pytest.approx(row.measured) for row in gap_growth.against_snapshots(law, [trained()]))
+    assert all(
+        row.found == pytest.approx(row.measured) for row in gap_growth.against_snapshots(law, [trained()])
+    )
 
 
 def test_only_small_rows_of_the_posts_recipe_are_fitted():
@@ -182,14 +213,21 @@ def test_more_of_everything_loses_more():
     assert all(
         law.median_gap(other, epochs) > gap
         for other, epochs in (
-            (small, 60), (dataclasses.replace(small, channels=32), 30), (dataclasses.replace(small, rate=2e-3), 30),
+            (small, 60),
+            (dataclasses.replace(small, channels=32), 30),
+            (dataclasses.replace(small, rate=2e-3), 30),
             (dataclasses.replace(small, low=20.0, high=20.0), 30),
         )
     )
     assert law.median_gap(small, 30, "relative") < gap
     assert law.left(98, 1000) > law.left(98, 100) > law.left(98, 40) > law.left(98, 10)
     found = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0)).lost
-    assert (np.diff(found, axis=0) >= 0).all() and (np.diff(found, axis=1) >= 0).all() and found[0, 0] < 0.01 < 0.9 < found[-1, -1]
+    assert (
+        (np.diff(found, axis=0) >= 0).all()
+        and (np.diff(found, axis=1) >= 0).all()
+        and found[0, 0] < 0.01
+        and found[-1, -1] > 0.9
+    )
     shrunk = gap_growth.phases(law, (128,), (100.0,), state="relative").lost[0, 0]
     assert shrunk < found[-1, -1]
 
@@ -207,3 +245,24 @@ def test_an_untrained_last_normalisation_bounds_the_state(small):
     speed = small.block.func(0.0, y).abs().flatten(1).sum(1)
     expected = gap_growth.Recipe(16, 7, 1, 1).initial_state()
     assert (speed < 16 * 49).all() and speed.mean().item() == pytest.approx(expected, rel=0.05)
+
+
+def test_the_figure_shows_torchs_own_entries():
+    first, last = horizon.true_class_lost(2)[0], horizon.gradient_lost(32)
+    true, wrong, exact = figures_horizon.entries([5.0, first - 0.1, first + 0.1, last - 0.1, last + 0.1])
+    assert (true > 0).tolist() == [True, True, False, False, False]
+    assert (wrong > 0).tolist() == [True, True, True, True, False]
+    assert wrong[:3] == pytest.approx(exact[:3], rel=1e-5) and true[0] == pytest.approx(exact[0], rel=1e-4)
+
+
+def test_the_figures_hold_what_they_are_given():
+    law, post = gap_growth.fit([trained()]), read_json(data_dir() / "seed.json")
+    diagram = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0))
+    drawn = figures_horizon.phase_diagram([diagram]).axes[0].collections[0]
+    assert drawn.get_array().ravel().tolist() == pytest.approx((100 * diagram.lost).ravel().tolist())
+    predicted = gap_growth.predict(law, first_round())
+    axis = figures_horizon.against_the_post({"initial": predicted}, post).axes[0]
+    shown = np.concatenate(
+        [line.get_ydata() for line in axis.get_lines() if line.get_label() in configs.ROWS]
+    )
+    assert sorted(shown) == pytest.approx(sorted(predicted.values()))

@@ -11,7 +11,10 @@ from nodelib import horizon, overshoot
 
 def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float]) -> overshoot.Steps:
     arrays = {name: np.array(rows, dtype=bool) for name, rows in right.items()}
-    signs = {pair: np.ones(len(gap)) for pair in (("cross-entropy", "log-odds"), ("cross-entropy", "margin"), ("log-odds", "margin"))}
+    signs = {
+        pair: np.ones(len(gap))
+        for pair in (("cross-entropy", "log-odds"), ("cross-entropy", "margin"), ("log-odds", "margin"))
+    }
     return overshoot.Steps(1.0, 1.0, np.array([0.0, 0.1, 0.3]), arrays, np.array(gap), np.array(zero), signs)
 
 
@@ -28,7 +31,10 @@ def test_causes_are_told_apart_and_add_up():
         [200.0, 20, 10, 10, 10, 10, 5],
     )
     share = overshoot.causes(found)
-    assert all(share[name] == pytest.approx(100 / 7) for name in ("lost", "rounded", "loss", "overshot", "firm", "wrong"))
+    assert all(
+        share[name] == pytest.approx(100 / 7)
+        for name in ("lost", "rounded", "loss", "overshot", "firm", "wrong")
+    )
     assert share["left"] == pytest.approx(sum(value for name, value in share.items() if name != "left"))
     assert found.overshot("cross-entropy").tolist() == [no, no, no, yes, no, no, no]
     rows = overshoot.by_gap(found, (17.0, 104.0))
@@ -43,7 +49,9 @@ def test_lost_gradients_are_those_past_the_horizon(small, test_images):
         gap = small(images).topk(2, 1).values
         gap = (gap[:, 0] - gap[:, 1]).numpy()
     middle = float(np.sort(gap)[3:5].mean())
-    found = overshoot.follow(small, images, labels, 1.0, 1.1 * horizon.gradient_lost(8) / middle, epsilons=(0.0, 0.3), batch=8)
+    found = overshoot.follow(
+        small, images, labels, 1.0, 1.1 * horizon.gradient_lost(8) / middle, epsilons=(0.0, 0.3), batch=8
+    )
     past = found.gap > horizon.gradient_lost(8)
     assert past.any() and found.zero[past].all()
     assert found.right["cross-entropy"][-1][past].all() and np.isnan(found.left("margin")).sum() == 0
