@@ -1,19 +1,20 @@
 """How gaps between logits grow with training, and what one step of FGSM then leaves.
 
-A step of Adam moves a logit by about rate times the sum of the state's absolute entries (at most (1 - beta1)
-/ sqrt(1 - beta2) = 3.2 times that; Kingma and Ba, 2015, section 2.1), so S = sum |z_i| sets the scale of the
-optimiser's noise. A last GroupNorm that nobody trained has entries of mean square 1, which makes S about
-sqrt(2 / pi) times entries times end time, and never more than entries times end time. Two sources of gaps are
-added:
+A step of Adam moves a weight by about the rate and never by more than `step_bound` times it, so a logit moves
+by about rate times S, the sum of the state's absolute entries. A last GroupNorm that nobody trained has
+entries of mean square 1, which makes S about sqrt(2 / pi) times entries times end time, and never grow faster
+than entries times end time. Where logits are large the cross-entropy is the perceptron's loss, which has no
+scale of its own: gaps that a head of weight 0 learns from it are exactly proportional to rate times S. Where
+they are small they grow with the logarithm of the steps, as in gradient descent on separable images (Soudry
+et al., 2018; Adam with a falling rate tends to another margin, and faster: Zhang, Zou and Cao, 2024). The two
+are added:
 
     G(E) = a log(steps) + k S sqrt(sum of rate^2 over the epochs)
 
-the margin's growth once the images are separated, which under the cross-entropy is logarithmic (Soudry et
-al., 2018, for gradient descent and linear networks), and a random walk of the head at a rate that does not
-fall. a and k are fitted, on small rows alone, with the S that was measured in them. What is assumed and not
-derived: that the two add; that the walk's steps are independent; that gaps are normally distributed with a
-fixed ratio of spread to median; that between end times they are in the ratios of the first round's networks
-(`profile`); and S itself, since training shrinks the state (see `STATES`).
+a and k are fitted, on small rows alone, with the S that was measured in them. What is assumed and not
+derived: that the two add; that the second grows like a random walk, with independent steps; that gaps are
+normally distributed with a fixed ratio of spread to median; that between end times they are in the ratios of
+the first round's networks (`profile`); and S itself, since training shrinks the state (see `STATES`).
 
 The post's figures enter nowhere but in `compare`.
 """
@@ -41,6 +42,22 @@ STATES = {
 }
 QUARTILES = 1.349  # distance of a normal distribution's quartiles, in standard deviations
 ENOUGH = 0.05  # share of images between the horizons that tells how many of them a step leaves
+
+
+def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
+    """The most that one step of Adam moves a weight, in units of its rate, whatever the gradients were.
+
+    By the inequality of Cauchy and Schwarz on Adam's two means (Kingma and Ba, 2015, section 2.1, give the
+    part (1 - beta1) / sqrt(1 - beta2), for a gradient that was 0 at all steps but the last).
+
+    Raises:
+        ValueError: unless 0 < beta1 < 1, 0 < beta2 < 1 and beta1^2 < beta2.
+    """
+    if not (0 < beta1 < 1 and 0 < beta2 < 1 and beta1**2 < beta2):
+        raise ValueError(
+            f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below beta2"
+        )
+    return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
 @dataclass(frozen=True)

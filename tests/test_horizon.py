@@ -240,6 +240,42 @@ def test_noise_adds_like_the_root_of_epochs_until_the_rate_is_halved():
         recipe.noise(0)
 
 
+def adam(weight: torch.Tensor, rate: float) -> torch.optim.Adam:
+    return torch.optim.Adam([weight], lr=rate, eps=1e-300)
+
+
+def test_no_gradients_move_a_weight_by_more_than_adams_bound():
+    steps, bound = 3000, gap_growth.step_bound()
+    weight = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    optimiser = adam(weight, 1e-3)
+    for k in range(steps):  # the worst of all: growing by beta2 / beta1
+        before = weight.item()
+        weight.grad = torch.tensor([(0.999 / 0.9) ** (k - steps)], dtype=torch.float64)
+        optimiser.step()
+    assert 0.97 * bound < (before - weight.item()) / 1e-3 <= bound
+    with pytest.raises(ValueError, match="beta1"):
+        gap_growth.step_bound(0.9, 0.5)
+
+
+def test_without_a_scale_of_the_loss_gaps_are_proportional_to_rate_times_state():
+    generator = torch.Generator().manual_seed(0)
+    states = torch.randn(40, 12, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 3, (40,), generator=generator)
+
+    def gaps(rate: float, size: float) -> torch.Tensor:
+        weight = torch.zeros(3, 12, dtype=torch.float64, requires_grad=True)
+        optimiser = adam(weight, rate)
+        for _ in range(50):
+            optimiser.zero_grad()
+            logits = size * states @ weight.T
+            margin_loss = (logits.amax(1) - logits.gather(1, labels[:, None])[:, 0]).mean()
+            margin_loss.backward()
+            optimiser.step()
+        return (size * states @ weight.T).detach().topk(2, 1).values.diff(dim=1)[:, 0]
+
+    assert torch.allclose(gaps(4e-3, 8.0), 32 * gaps(1e-3, 1.0), rtol=1e-9, atol=1e-12)
+
+
 def test_an_untrained_last_normalisation_bounds_the_state(small):
     y = torch.randn(4, 16, 7, 7)
     speed = small.block.func(0.0, y).abs().flatten(1).sum(1)
