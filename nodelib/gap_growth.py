@@ -155,53 +155,100 @@ class Law:
         return clean * (lost + self.leak * turned)
 
 
+@dataclass(frozen=True)
+class _Point:
+    """One snapshot of a small row: what the law is fitted on."""
+
+    epoch: float
+    steps: float
+    noise: float
+    s: float
+    shrunk: float
+    gap: float
+    spread: float
+    leak: float | None
+
+
+def _points(runs: Sequence[Run]) -> list[_Point]:
+    found = []
+    for run in runs:
+        config = RunConfig.from_dict(run.config)
+        recipe, t1 = Recipe.of(config), config.test_t1
+        hidden = snapshots.masked(run.snapshots, t1)
+        names = ("gap-25", "gap-50", "gap-75", "state-sum", "zero-gradient", "past-17", "past-104")
+        table = {name: snapshots.values(run.snapshots, name, t1) for name in names}
+        for epoch, gap in table["gap-50"].items():
+            at = {name: column[epoch] for name, column in table.items()}
+            s, turned = at["state-sum"] * recipe.mean / t1, at["past-17"] - at["past-104"]
+            survived = max(0.0, hidden[epoch] / 100 - at["zero-gradient"])
+            found.append(
+                _Point(
+                    epoch,
+                    recipe.steps * epoch,
+                    recipe.noise(epoch),
+                    s,
+                    s / recipe.initial_state(),
+                    gap,
+                    (at["gap-75"] - at["gap-25"]) / QUARTILES / gap,
+                    min(1.0, survived / turned) if turned >= ENOUGH else None,
+                )
+            )
+    return found
+
+
+def _law(points: Sequence[_Point], sources: tuple[str, ...]) -> Law:
+    from scipy.optimize import nnls
+
+    sides = np.array([[math.log(p.steps), p.s * p.noise] for p in points])
+    (margin, walk), _ = nnls(sides, np.array([p.gap for p in points]))
+    leaks = [p.leak for p in points if p.leak is not None]
+    state = []
+    for epoch in sorted({p.epoch for p in points}):
+        there = [p for p in points if p.epoch == epoch]
+        state.append(
+            (epoch, statistics.median(p.shrunk for p in there), statistics.median(p.s for p in there))
+        )
+    return Law(
+        float(margin),
+        float(walk),
+        statistics.median(p.spread for p in points),
+        statistics.median(leaks) if leaks else 0.0,
+        tuple(state),
+        len(points),
+        sources,
+    )
+
+
+def _fitted_on(runs: Sequence[Run], least: int) -> tuple[list[_Point], tuple[str, ...]]:
+    used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
+    points = _points(used)
+    if len(points) < least:
+        raise ValueError(
+            f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs {least}. "
+            f"Train one of them, for {least} epochs or more: `python -m nodelib train {FITTED_ON[0]}`"
+        )
+    return points, tuple(f"{run.name}-seed{run.seed}" for run in used)
+
+
 def fit(runs: Sequence[Run]) -> Law:
-    """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs;
-    others are not looked at.
+    """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs.
+
+    Others are not looked at.
 
     Raises:
         ValueError: fewer than three such snapshots.
     """
-    from scipy.optimize import nnls
+    return _law(*_fitted_on(runs, 3))
 
-    used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
-    sides: list[list[float]] = []
-    gaps: list[float] = []
-    spreads: list[float] = []
-    leaks: list[float] = []
-    state: dict[float, list[tuple[float, float]]] = {}
-    for run in used:
-        config = RunConfig.from_dict(run.config)
-        recipe, t1 = Recipe.of(config), config.test_t1
-        hidden = snapshots.masked(run.snapshots, t1)
-        table = {
-            name: snapshots.values(run.snapshots, name, t1)
-            for name in ("gap-25", "gap-50", "gap-75", "state-sum", "zero-gradient", "past-17", "past-104")
-        }
-        for epoch, gap in table["gap-50"].items():
-            at = {name: column[epoch] for name, column in table.items()}
-            s = at["state-sum"] * recipe.mean / t1
-            sides.append([math.log(recipe.steps * epoch), s * recipe.noise(epoch)])
-            gaps.append(gap)
-            spreads.append((at["gap-75"] - at["gap-25"]) / QUARTILES / gap)
-            if (turned := at["past-17"] - at["past-104"]) >= ENOUGH:
-                leaks.append(min(1.0, max(0.0, hidden[epoch] / 100 - at["zero-gradient"]) / turned))
-            state.setdefault(epoch, []).append((s / recipe.initial_state(), s))
-    if len(gaps) < 3:
-        raise ValueError(
-            f"{len(gaps)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs 3. Train one "
-            f"of them, for three epochs or more, with `python -m nodelib train {FITTED_ON[0]}`"
-        )
-    (margin, walk), _ = nnls(np.array(sides), np.array(gaps))
-    return Law(
-        float(margin),
-        float(walk),
-        statistics.median(spreads),
-        statistics.median(leaks) if leaks else 0.0,
-        tuple((e, *(statistics.median(column) for column in zip(*state[e]))) for e in sorted(state)),
-        len(gaps),
-        tuple(f"{run.name}-seed{run.seed}" for run in used),
-    )
+
+def leave_one_out(runs: Sequence[Run]) -> list[Law]:
+    """The law fitted without each of its snapshots in turn: how far the constants depend on a single one.
+
+    Raises:
+        ValueError: fewer than four snapshots.
+    """
+    points, sources = _fitted_on(runs, 4)
+    return [_law(points[:k] + points[k + 1 :], sources) for k in range(len(points))]
 
 
 @dataclass(frozen=True)

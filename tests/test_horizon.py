@@ -181,6 +181,20 @@ def test_only_small_rows_of_the_posts_recipe_are_fitted():
         gap_growth.fit([trained("large-100-post")])
 
 
+def test_a_single_odd_snapshot_shows_in_the_fits_without_it():
+    exact = gap_growth.leave_one_out([trained()])
+    assert len(exact) == 5 and all(law.walk == pytest.approx(0.2) and law.points == 4 for law in exact)
+    odd = trained()
+    snapshots = [
+        dataclasses.replace(r, value=3 * r.value) if (r.epoch, r.quantity) == (16, "gap-50") else r
+        for r in odd.snapshots
+    ]
+    walks = [law.walk for law in gap_growth.leave_one_out([dataclasses.replace(odd, snapshots=snapshots)])]
+    assert walks[-1] == pytest.approx(0.2) and max(walks) - min(walks) > 0.05
+    with pytest.raises(ValueError, match="needs 4"):
+        gap_growth.leave_one_out([trained(epochs=(1, 2, 3))])
+
+
 def test_the_posts_figures_change_no_prediction(tmp_path, monkeypatch):
     before = gap_growth.predict(gap_growth.fit([trained()]), first_round())
     post = read_json(data_dir() / "seed.json")
