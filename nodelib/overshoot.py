@@ -13,16 +13,22 @@ An image is *overshot* by a direction that breaks it at a smaller step but not a
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from nodelib import artifacts, horizon
 from nodelib.attacks.common import attacking, check_images, check_labels, input_gradient
 from nodelib.attacks.losses import logit_gap
+from nodelib.configs import RunConfig
+from nodelib.evaluation import test_subset
+from nodelib.gradient_health import record
 from nodelib.measurement import SEED_BATCH
 from nodelib.models import ODENet
 from nodelib.native import unbalanced
@@ -193,3 +199,95 @@ def causes(steps: Steps) -> dict[str, float]:
         rest = rest & ~which
     found["firm"] = rest
     return {name: 100 * float(which.mean()) for name, which in found.items()}
+
+
+def records(steps: Steps, **settings: object) -> list[dict]:
+    """What `measurements.json` keeps of single steps, as shares: causes, what each direction leaves, and
+    signs.
+
+    The signs are those of images between the horizons whose signs by the cross-entropy and by the log odds
+    agree.
+
+    Args:
+        settings: told with every record, such as the gradient method.
+    """
+    told = {"logit_scale": steps.factor, **settings}
+    found = [
+        record("step_cause", share / 100, steps.t1, steps.n, name, **told)
+        for name, share in causes(steps).items()
+    ]
+    found += [
+        record("step_left", left / 100, steps.t1, steps.n, name, epsilon=float(epsilon), **told)
+        for name in DIRECTIONS
+        for epsilon, left in zip(steps.epsilons, steps.left(name))
+    ]
+    between = (
+        steps.right["cross-entropy"][0]
+        & (steps.gap > horizon.true_class_lost()[1])
+        & (steps.gap < horizon.gradient_lost(flush=True))
+    )
+    if between.any():
+        same = steps.signs["cross-entropy", "log-odds"][between].mean()
+        found.append(record("turned_signs", same, steps.t1, int(between.sum()), "mean", **told))
+    return found
+
+
+def measure_run(
+    folder: str | Path,
+    n: int = 256,
+    *,
+    kept: str | None = None,
+    factors: Sequence[float] = (1.0,),
+    gradient: str = "exact",
+) -> list[dict]:
+    """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.json`.
+
+    Args:
+        n: images, the first of the test order; kept: earlier weights, see `nodelib.artifacts.Run.load_model`.
+        factors: on the logits, above 0; gradient: one of `nodelib.odeint.GRADIENTS`.
+    """
+    run = artifacts.load_run(folder)
+    config, settings = RunConfig.from_dict(run.config), {"gradient": gradient, "kept": kept}
+    model, (images, labels) = run.load_model(kept=kept), test_subset(n)
+    found = [
+        entry
+        for factor in factors
+        for entry in records(
+            follow(model, images, labels, config.test_t1, factor, gradient=gradient), **settings
+        )
+    ]
+    replaced = {(entry["name"], entry["settings"]["logit_scale"], gradient, kept) for entry in found}
+    others = [
+        entry
+        for entry in artifacts.still_current(run)["measurements"]
+        if (entry["name"], *(entry["settings"].get(key) for key in ("logit_scale", "gradient", "kept")))
+        not in replaced
+    ]
+    artifacts.write_json(Path(folder) / "measurements.json", others + found)
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Follow single steps of stored ODE-nets, every seed of the runs named on the command line."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib.overshoot", description=main.__doc__)
+    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
+    parser.add_argument("--images", type=int, default=256, help="test images (default: 256)")
+    parser.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.0], help="on the logits (default: 1)")
+    parser.add_argument("--gradient", default="exact", help="exact (default), adjoint or another method")
+    parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
+    options = parser.parse_args(arguments)
+    found = [run for run in artifacts.find_runs(options.root) if run.name in options.run]
+    if absent := sorted(set(options.run) - {run.name for run in found}):
+        parser.error(
+            f"no finished run of {', '.join(absent)}; train it: `python -m nodelib train {absent[0]}`"
+        )
+    for run in found:
+        measure_run(
+            run.path, options.images, kept=options.kept, factors=options.factors, gradient=options.gradient
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
-from nodelib import horizon, overshoot
+from nodelib import artifacts, horizon, overshoot
+from nodelib.claims.contract import STEP_MEASUREMENTS
+from nodelib.gradient_health import record
 
 
 def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float]) -> overshoot.Steps:
@@ -75,3 +79,26 @@ def test_steps_that_do_not_begin_at_the_image_are_refused(small, test_images):
         overshoot.follow(small, images, labels, 1.0, epsilons=(0.1, 0.3))
     with pytest.raises(ValueError, match="above 0"):
         overshoot.follow(small, images, labels, 1.0, 0.0)
+
+
+def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_run):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    other = record("logit_gap", 3.0, 1.0, 8)
+    artifacts.write_json(folder / "measurements.json", [other])
+    assert (
+        overshoot.main([tiny_run.name, "--images", "16", "--factors", "1", "500", "--root", str(tmp_path)])
+        == 0
+    )
+    stored = artifacts.load_run(folder).measurements
+    assert other in stored and {r["name"] for r in stored if r != other} <= set(STEP_MEASUREMENTS)
+    causes = {
+        (r["settings"]["logit_scale"], r["statistic"]): r["value"]
+        for r in stored
+        if r["name"] == "step_cause"
+    }
+    assert causes[500.0, "lost"] > causes[1.0, "lost"] == 0
+    overshoot.measure_run(folder, 16, factors=(1.0,))
+    assert sorted(map(str, artifacts.load_run(folder).measurements)) == sorted(map(str, stored))
+    with pytest.raises(SystemExit):
+        overshoot.main(["small-100", "--root", str(tmp_path)])
