@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from nodelib import horizon
 from nodelib.figures import (
     BLUE,
+    GREEN,
     GREY,
     MARKERS,
     ORANGE,
@@ -27,7 +28,9 @@ from nodelib.overshoot import DIRECTIONS, Steps
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STEPS = dict(zip(DIRECTIONS, ((ORANGE, "-", "s"), (BLUE, "--", "o"), (VERMILLION, ":", "^"))))
+_STEPS = dict(
+    zip(DIRECTIONS, ((ORANGE, "-", "s"), (BLUE, "--", "o"), (GREEN, "-.", "D"), (VERMILLION, ":", "^")))
+)
 
 
 def entries(gaps: Sequence[float], batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +82,7 @@ def lost_terms(batch: int = 32) -> Figure:
 
 
 def single_steps(found: Sequence[Steps]) -> Figure:
-    """Accuracy against the length of one step along three directions, one panel per factor on the logits."""
+    """Accuracy against the length of one step along four directions, one panel per factor on the logits."""
     with style():
         figure, axes = panels(len(found), sharey=True, height=2.7)
         for axis, steps in zip(axes, found):
@@ -97,7 +100,7 @@ def single_steps(found: Sequence[Steps]) -> Figure:
             axis.set_title(f"logits × {steps.factor:g}: median gap {np.median(steps.gap):.0f}")
         axes[0].set_ylabel("accuracy (%)")
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=3)
+        figure.legend(handles, labels, loc="outside upper center", ncols=4)
     return figure
 
 

@@ -1,10 +1,12 @@
 """One step under the loupe: does FGSM leave an image because its gradient is lost, or by going too far?
 
-For every image the accuracy is followed along three directions of signs, from the image to the full step:
+For every image the accuracy is followed along four directions of signs, from the image to the full step:
 
 - "cross-entropy": its gradient in float32, as an attack takes it;
 - "log-odds": the gradient of log((1 - p) / p) in double precision. In exact arithmetic its signs are those of
   the cross-entropy, so what the two leave differs by rounding alone;
+- "turned": the same, without the true class where float32 loses it, and nothing else rounded (see
+  `nodelib.horizon`). What it leaves is what that one lost term does;
 - "margin": the gradient of the nearest wrong logit minus the true one. What it and the log odds leave differs
   by the loss alone: the one looks at the nearest wrong class, the other at all of them.
 
@@ -21,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib import artifacts, horizon
@@ -33,8 +36,21 @@ from nodelib.measurement import SEED_BATCH
 from nodelib.models import ODENet
 from nodelib.native import unbalanced
 
-DIRECTIONS = ("cross-entropy", "log-odds", "margin")
+DIRECTIONS = ("cross-entropy", "log-odds", "turned", "margin")
 EPSILONS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.275, 0.3)
+
+
+def turned_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """The log odds against the true class in double precision, its logit left out where p rounds to 1 in
+    float32.
+
+    Its gradient is that of the cross-entropy with the one term missing that float32 loses first, and no
+    underflow."""
+    z = logits.double()
+    true = labels[:, None]
+    lost = F.log_softmax(logits.detach().float(), 1).gather(1, true)[:, 0] == 0
+    wrong = z.scatter(1, true, float("-inf")).logsumexp(1)
+    return (wrong - torch.where(lost, 0.0, z.gather(1, true)[:, 0])).mean()
 
 
 @dataclass(frozen=True)
@@ -89,7 +105,7 @@ def follow(
     gradient: str = "exact",
     batch: int = SEED_BATCH,
 ) -> Steps:
-    """Take the three steps at every length, unclipped, for a model in eval mode with fixed pooling.
+    """Take the four steps at every length, unclipped, for a model in eval mode with fixed pooling.
 
     The exact gradient is taken without the engine's balancing of tiny cotangents, which would cure part of
     what is to be seen.
@@ -123,7 +139,8 @@ def follow(
         for x, y in zip(images.split(batch), labels.split(batch)):
             sign = {}
             for name in DIRECTIONS:
-                ascent, logits = input_gradient(model, x, y, t1, loss=name, logit_scale=factor)
+                loss = turned_loss if name == "turned" else name
+                ascent, logits = input_gradient(model, x, y, t1, loss=loss, logit_scale=factor)
                 sign[name] = ascent.sign()
             gaps.append(factor * logit_gap(logits).double())
             zeros.append((sign["cross-entropy"] == 0).flatten(1).all(1))
@@ -180,18 +197,19 @@ def causes(steps: Steps) -> dict[str, float]:
     """Where the accuracy left by the full step on the cross-entropy comes from, in per cent of all images;
     the parts sum to "left".
 
-    lost: its gradient is zero in every pixel. rounded: not so, but the log odds' step breaks the image, so
-    that rounding of the gradient saves it. loss: neither, but the margin's step breaks it. overshot: none of
-    these, but a smaller step along the margin's direction breaks it. firm: no step on this list breaks it.
-    wrong: it was misclassified, and the step made it right.
-    """
+    lost: its gradient is zero in every pixel. turned: not so, but the log odds' step breaks the image and the
+    turned one leaves it: the lost term of the true class saves it. faded: the log odds' step breaks it and
+    the turned one does, too: other rounding saves it. loss: none of these, but the margin's step breaks it.
+    overshot: none of these, but a smaller step along the margin's direction breaks it. firm: none of these.
+    wrong: it was misclassified, and the step made it right."""
     left = steps.right["cross-entropy"][-1]
     wrong = left & ~steps.right["cross-entropy"][0]
     rest = left & ~wrong
     found = {"left": left, "wrong": wrong}
     for name, which in (
         ("lost", steps.zero),
-        ("rounded", ~steps.right["log-odds"][-1]),
+        ("turned", ~steps.right["log-odds"][-1] & steps.right["turned"][-1]),
+        ("faded", ~steps.right["log-odds"][-1]),
         ("loss", ~steps.right["margin"][-1]),
         ("overshot", ~steps.right["margin"].all(0)),
     ):

@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from nodelib import artifacts, horizon, overshoot
 from nodelib.claims.contract import STEP_MEASUREMENTS
@@ -23,27 +24,40 @@ def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float])
 
 
 def test_causes_are_told_apart_and_add_up():
-    # images: lost, rounded, loss, overshot, firm, wrong before, broken
+    # images: lost, turned, loss, overshot, firm, wrong before, broken, faded
     yes, no = True, False
     found = steps(
         {
-            "cross-entropy": [[1, 1, 1, 1, 1, 0, 1], [1, 1, 1, 0, 1, 0, 0], [1, 1, 1, 1, 1, 1, 0]],
-            "log-odds": [[1, 1, 1, 1, 1, 0, 1], [1, 0, 1, 0, 1, 0, 0], [0, 0, 1, 1, 1, 1, 0]],
-            "margin": [[1, 1, 1, 1, 1, 0, 1], [0, 0, 0, 0, 1, 0, 0], [0, 0, 0, 1, 1, 0, 0]],
+            "cross-entropy": [[1, 1, 1, 1, 1, 0, 1, 1], [1, 1, 1, 0, 1, 0, 0, 1], [1, 1, 1, 1, 1, 1, 0, 1]],
+            "log-odds": [[1, 1, 1, 1, 1, 0, 1, 1], [1, 0, 1, 0, 1, 0, 0, 0], [0, 0, 1, 1, 1, 1, 0, 0]],
+            "turned": [[1, 1, 1, 1, 1, 0, 1, 1], [1, 1, 1, 0, 1, 0, 0, 0], [0, 1, 1, 1, 1, 1, 0, 0]],
+            "margin": [[1, 1, 1, 1, 1, 0, 1, 1], [0, 0, 0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 1, 0, 0, 0]],
         },
-        [yes, no, no, no, no, no, no],
-        [200.0, 20, 10, 10, 10, 10, 5],
+        [yes, no, no, no, no, no, no, no],
+        [200.0, 20, 10, 10, 10, 10, 5, 90],
     )
     share = overshoot.causes(found)
     assert all(
-        share[name] == pytest.approx(100 / 7)
-        for name in ("lost", "rounded", "loss", "overshot", "firm", "wrong")
+        share[name] == pytest.approx(100 / 8)
+        for name in ("lost", "turned", "faded", "loss", "overshot", "firm", "wrong")
     )
     assert share["left"] == pytest.approx(sum(value for name, value in share.items() if name != "left"))
-    assert found.overshot("cross-entropy").tolist() == [no, no, no, yes, no, no, no]
+    assert found.overshot("cross-entropy").tolist() == [no, no, no, yes, no, no, no, no]
     rows = overshoot.by_gap(found, (17.0, 104.0))
-    assert [row["n"] for row in rows] == [4, 1, 1] and [row["zero"] for row in rows] == [0, 0, 100]
+    assert [row["n"] for row in rows] == [4, 2, 1] and [row["zero"] for row in rows] == [0, 0, 100]
     assert [row["rounding"] for row in rows] == [0, 100, 100] and rows[0]["overshot"] == pytest.approx(25)
+
+
+def test_the_turned_loss_is_the_cross_entropy_without_the_term_that_float32_loses():
+    labels = torch.zeros(2, dtype=torch.long)
+    logits = torch.tensor([[0.0, -10.0, -12.0], [0.0, -20.0, -22.0]], requires_grad=True)
+    (turned,) = torch.autograd.grad(overshoot.turned_loss(logits, labels), logits)
+    (computed,) = torch.autograd.grad(F.cross_entropy(logits, labels), logits)
+    assert torch.equal(turned.sign(), computed.sign()) and turned[1, 0] == 0 != turned[0, 0]
+    for row in (0, 1):  # the same direction but for rounding
+        assert torch.allclose(
+            turned[row] / turned[row].norm(), computed[row] / computed[row].norm(), atol=1e-3
+        )
 
 
 def test_lost_gradients_are_those_past_the_horizon(small, test_images):
