@@ -79,11 +79,20 @@ GRADIENT_MEASUREMENTS: dict[str, str] = {
                          "of the loss, float64; settings: noise added to the pixels, which breaks ties in the max pooling",
     "logit_gap": "distance of the two largest logits",
     "logit_size": "mean absolute logit; statistic 'mean'",
-    "gap_past": "share of images whose two largest logits, times settings.logit_scale, differ by more than settings.threshold, "
-                "pooling redrawn; statistic 'mean'",
 }
 
-MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS}
+STEP_MEASUREMENTS: dict[str, str] = {
+    "gap_past": "share of images whose two largest logits, times settings.logit_scale, differ by more than settings.threshold, "
+                "pooling redrawn; statistic 'mean'",
+    "step_cause": "share of images that the statistic names of those left by one step of FGSM on the cross-entropy (see "
+                  "`nodelib.overshoot.causes`); settings: logit_scale, gradient, kept weights",
+    "step_left": "share of images that one step of length settings.epsilon leaves, unclipped, along the direction that the statistic "
+                 "names; settings as before",
+    "turned_signs": "share of signs in which the cross-entropy's gradient in float32 is that in double precision, images between the two "
+                    "horizons (see `nodelib.horizon`); statistic 'mean'; settings as before",
+}
+
+MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {
