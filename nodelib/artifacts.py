@@ -155,7 +155,8 @@ class Run:
         """The trained network in eval mode with fixed pooling; its weights' hash is checked first.
 
         Args:
-            kept: instead of the last weights earlier ones, such as "epoch4" or "nearest" of `weights-epoch4.safetensors`.
+            kept: instead of the last weights earlier ones, such as "epoch4" or "nearest" of
+                `weights-epoch4.safetensors`.
         """
         model = build(RunConfig.from_dict(self.config))
         name = "model.safetensors" if kept is None else f"weights-{kept}.safetensors"
@@ -231,7 +232,9 @@ def _read_snapshots(folder: Path) -> list[SnapshotRecord]:
 
 
 def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
-    """The provenance's entry "kept": SHA-256 of the earlier weights in a folder, by file; nothing where there are none."""
+    """The provenance's entry "kept": SHA-256 of the earlier weights in a folder, by file; nothing where there
+    are none.
+    """
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("weights-*.safetensors"))}
     return {"kept": found} if found else {}
 

@@ -100,13 +100,16 @@ class SentenceError(AssertionError):
 
 
 def sentence(words: str, scale: str = "full") -> Callable[[Callable[[], None]], None]:
-    """Guard a sentence of the page: `@sentence("No row keeps an image.")` above a function `_` that asserts what it says.
+    """Guard a sentence of the page: `@sentence("No row keeps an image.")` above a function `_` that
+    asserts what it says.
 
-    The function is called at once, and only where the page is executed at that scale (its parameter `scale`), since a finding of the
+    The function is called at once, and only where the page is executed at that scale (its parameter
+    `scale`), since a finding of the
     full runs need not hold for small ones. The words stand verbatim in the page's prose, which a test checks.
 
     Raises:
-        SentenceError: an assertion failed; names the sentence and the line, so that somebody looks again and writes another one.
+        SentenceError: an assertion failed; names the sentence and the line, so that somebody looks again
+            and writes another one.
     """
     def guard(check: Callable[[], None]) -> None:
         if check.__globals__.get("scale", "full") != scale:

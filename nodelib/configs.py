@@ -27,8 +27,10 @@ class AttackConfig:
     training, Cai et al., 2018), or empty for one attack throughout. shared_pooling: where pooling is random,
     attack and loss of a step see one draw of the regions (in the last cycle; in those of the curriculum
     every forward pass draws its own, unless the entry has a third value, True). noise, momentum: of the last cycle's
-    gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way: train_mode, the attack sees the
-    network in training mode; other_images, it changes as many other images as the batch has instead of the batch's own.
+    gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way:
+    train_mode, the attack sees the
+    network in training mode; other_images, it changes as many other images as the batch has instead of
+    the batch's own.
     """
 
     epsilon: float = 0.3
@@ -73,7 +75,8 @@ class RunConfig:
         train_images: the first so many of the training images (60,000 is all).
         epochs, batch_size: passes and images per step.
         learning_rate, schedule: Adam's peak rate; "one-cycle" (linear warm-up over the first tenth,
-            cosine to 0), "cosine" (to 0, without warm-up) or "constant". A run at a constant rate can be prolonged, bit for
+            cosine to 0), "cosine" (to 0, without warm-up) or "constant". A run at a constant rate can be
+            prolonged, bit for
             bit: the optimiser's state stays with it, and `epochs` is what is completed.
         halve_after: epochs after each of which a constant rate is halved.
         cycles: epochs of each of several learning-rate cycles, or empty for one of all epochs. Every cycle
@@ -82,10 +85,13 @@ class RunConfig:
         head_scale: factor on the head's initial weights and on their rate. The state grows in proportion
             to the end time, and without it the logits, and every change of them, would as well.
         adversarial: None, or the attack trained against.
-        subset: which training images where `train_images` is below 60,000: the "first", or "random" ones drawn from the seed.
-        norm_init: initial weights of BatchNorm, "ones" or "uniform" on (0, 1), as PyTorch drew them until its version 1.1.
+        subset: which training images where `train_images` is below 60,000: the "first", or "random" ones
+            drawn from the seed.
+        norm_init: initial weights of BatchNorm, "ones" or "uniform" on (0, 1), as PyTorch drew them until
+            its version 1.1.
         start: name of a stored run of the same seed whose weights training starts from, or "" for fresh ones.
-        snapshots: None, or how often the network is measured while it trains: 0 at parts of the first epoch and at each epoch, else
+        snapshots: None, or how often the network is measured while it trains: 0 at parts of the first
+            epoch and at each epoch, else
             that many steps, see `nodelib.snapshots`.
         test_images, attack_images: how many test images evaluation uses at `test_t1` and for attacks.
     """
@@ -190,17 +196,22 @@ class RunConfig:
 
     @property
     def endless(self) -> bool:
-        """Whether the rate of a step does not depend on how many there will be, so that the run can be prolonged at any epoch."""
+        """Whether the rate of a step does not depend on how many there will be, so that the run can be
+        prolonged at any epoch.
+        """
         return self.schedule == "constant" and not self.cycles
 
     def extends(self, other: RunConfig) -> bool:
-        """Whether `other` is this run after fewer of its learning-rate cycles, or of its epochs at a constant rate."""
+        """Whether `other` is this run after fewer of its learning-rate cycles, or of its epochs at a constant
+        rate.
+        """
         if self.endless and other.epochs < self.epochs:
             return dataclasses.replace(self, epochs=other.epochs) == other
         return any(self.first_cycles(count) == other for count in range(1, len(self.cycles)))
 
     def identity(self) -> dict:
-        """What a checkpoint must agree with: the fields not at their default, so that a new field orphans no checkpoint.
+        """What a checkpoint must agree with: the fields not at their default, so that a new field orphans
+        no checkpoint.
 
         Without the epochs of a run that can be prolonged, and without what only says how a run is measured.
         """
@@ -249,7 +260,8 @@ _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, r
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
-# read from the post's code; its step is Adam's, constant but for two halvings, on all but a random twentieth of the images
+# read from the post's code; its step is Adam's, constant but for two halvings, on all but a random twentieth
+# of the images
 _POST = dict(schedule="constant", halve_after=(50, 100), learning_rate=1e-3, batch_size=32, train_images=57000, subset="random",
              norm_init="uniform", snapshots=0)
 _COSINE = dict(schedule="cosine", halve_after=())
@@ -280,7 +292,8 @@ _NAMED: dict[str, dict] = {
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "wide-adversarial-plain": {**_WIDE, **_ATTACKED, **_PLAIN},
-    # the six rows and the pair again by the post's recipe; how long is what this hardware affords, and the post's default is 100
+    # the six rows and the pair again by the post's recipe; how long is what this hardware affords, and the
+    # post's default is 100
     "small-10-post": {**_POST, **_SMALL, **_T10, "epochs": 100, "head_scale": 1.0},
     "small-random-post": {**_POST, **_SMALL, **_RANDOM, "epochs": 100, "head_scale": 1.0},
     "small-100-post": {**_POST, **_SMALL, **_T100, "epochs": 100, "head_scale": 1.0},
@@ -288,10 +301,12 @@ _NAMED: dict[str, dict] = {
     "large-random-post": {**_POST, **_LARGE, **_RANDOM, "epochs": 6, "cycles": (), "head_scale": 1.0},
     "large-100-post": {**_POST, **_LARGE, **_T100, "epochs": 12, "cycles": (), "head_scale": 1.0},
     "wide-standard-post": {**_POST, **_WIDE, "epochs": 10},
-    # the post attacks in training mode, other images than the clean ones of the batch; ten steps of 0.04 for its forty of 0.01
+    # the post attacks in training mode, other images than the clean ones of the batch; ten steps of 0.04 for
+    # its forty of 0.01
     "wide-adversarial-post": {**_POST, **_WIDE, "epochs": 2, "adversarial": AttackConfig(
         epsilon=0.3, steps=10, step_size=0.04, random_start=True, train_mode=True, other_images=True)},
-    # which part of the recipe: the head's scale, the rate's fall, the initial weights of BatchNorm, the gradient of training
+    # which part of the recipe: the head's scale, the rate's fall, the initial weights of BatchNorm, the
+    # gradient of training
     "small-100-post-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, "head_scale": 1.0, **_COSINE},
     "small-100-post-scaled": {**_POST, **_SMALL, **_T100, "epochs": 6},
     "small-100-post-scaled-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, **_COSINE},

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from nodelib import figures, spiral
 from nodelib.flows import Flow, grid, two_moons

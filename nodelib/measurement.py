@@ -72,7 +72,8 @@ class Measurement:
     Fields:
         t1: end time of the test (the attack's too, except for "transfer").
         n: number of test images, the first n of `test_order()`, 1 to 10,000.
-        attack: one of `ATTACK_NAMES`: "none"; "random-signs", a step of that length along signs drawn from `seed`, what a destroyed
+        attack: one of `ATTACK_NAMES`: "none"; "random-signs", a step of that length along signs drawn
+            from `seed`, what a destroyed
             gradient looks like; an attack of `nodelib.attacks`; "transfer", PGD on the run
             `source` at its own end time; "worst", per image the worst of the run's records so far.
         epsilon: radius in pixel units; 0 for "none".
@@ -90,7 +91,8 @@ class Measurement:
         drop: leave out images that records of the run have broken already within the same ball; they count
             as broken, and the record names those records in `combines`.
         source: folder name of the run that a "transfer" attacks, beside this run's.
-        balanced: False leaves the exact gradient's cotangents as small as they are, see `nodelib.native.unbalanced`.
+        balanced: False leaves the exact gradient's cotangents as small as they are, see
+            `nodelib.native.unbalanced`.
         label: short name used in the record's id.
     """
 

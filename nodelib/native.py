@@ -53,7 +53,9 @@ if hasattr(os, "register_at_fork"):
 
 @contextlib.contextmanager
 def unbalanced(active: bool = True) -> Iterator[None]:
-    """Leave cotangents as small as they are (`NativeStepper.powers`), as a solver that knows nothing of it would, to see what that costs."""
+    """Leave cotangents as small as they are (`NativeStepper.powers`), as a solver that knows nothing of it
+    would, to see what that costs.
+    """
     global _balanced
     before, _balanced = _balanced, _balanced and not active
     try:

@@ -21,7 +21,7 @@ from nodelib.errors import (
     UnsupportedGradientError,
 )
 from nodelib.stepper import Step, TorchStepper
-from nodelib.tableau import DOPRI5, EULER, RK4, Tableau
+from nodelib.tableau import DOPRI5, EULER, RK4
 
 FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
 METHODS = ("dopri5", *FIXED)

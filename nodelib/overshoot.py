@@ -275,13 +275,10 @@ def measure_run(
         )
     ]
     replaced = {(entry["name"], entry["settings"]["logit_scale"], gradient, kept) for entry in found}
-    others = [
-        entry
-        for entry in artifacts.still_current(run)["measurements"]
-        if (entry["name"], *(entry["settings"].get(key) for key in ("logit_scale", "gradient", "kept")))
-        not in replaced
-    ]
-    artifacts.write_json(Path(folder) / "measurements.json", others + found)
+    keys = ("logit_scale", "gradient", "kept")
+    artifacts.add_measurements(
+        run, found, lambda entry: (entry["name"], *(entry["settings"].get(key) for key in keys)) in replaced
+    )
     return found
 
 

@@ -255,11 +255,15 @@ def rescaling_images(config: RunConfig) -> int:
 
 
 def rescaling_protocol(config: RunConfig) -> list[Measurement]:
-    """FGSM by the post's protocol with the logits multiplied by a factor, which changes no prediction, at the table's end times.
+    """FGSM by the post's protocol with the logits multiplied by a factor, which changes no prediction, at
+    the table's end times.
 
-    By the adjoint on the cross-entropy at every factor. Beside it, at the own end time, the same with single precision's rounding
-    put in by hand, and without the true class's term (`nodelib.attacks.losses.rounded_loss`); at every factor at the own end time and a few elsewhere: the
-    exact gradient, balanced and not; the margin loss and the log odds, which do not saturate, by both gradients; torchdiffeq's
+    By the adjoint on the cross-entropy at every factor. Beside it, at the own end time, the same with
+    single precision's rounding
+    put in by hand, and without the true class's term (`nodelib.attacks.losses.rounded_loss`); at every
+    factor at the own end time and a few elsewhere: the
+    exact gradient, balanced and not; the margin loss and the log odds, which do not saturate, by both
+    gradients; torchdiffeq's
     adjoint at a few factors at the own end time; random signs and no attack at all.
     """
     if config.architecture != "odenet":

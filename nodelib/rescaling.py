@@ -1,4 +1,5 @@
-"""The rescaling study: FGSM with the logits multiplied by a factor, and the gaps of the logits that may explain it.
+"""The rescaling study: FGSM with the logits multiplied by a factor, and the gaps of the logits that may
+explain it.
 
     python -m nodelib.rescaling small-10 large-100
 """
@@ -18,23 +19,37 @@ from nodelib.gradient_health import record
 from nodelib.measurement import SEED_BATCH
 from nodelib.models import ODENet
 
-THRESHOLDS = (17.0, 104.0)  # of the gap: beyond, p of the true class rounds to 1 in float32; all others round to 0
+THRESHOLDS = (
+    17.0,
+    104.0,
+)  # of the gap: beyond, p of the true class rounds to 1 in float32; all others round to 0
 
 
 def gap_records(model: ODENet, n: int, times: Sequence[float] = TABLE_T1) -> list[dict]:
-    """Share of images whose two largest logits, times a factor, differ by more than a threshold; pooling redrawn, batches of 32."""
+    """Share of images whose two largest logits, times a factor, differ by more than a threshold; pooling
+    redrawn, batches of 32.
+    """
     images, _ = evaluation.test_subset(n)
     before = model.pooling, model.pool.generator
     model.pooling, model.pool.generator = "random", torch.Generator().manual_seed(0)
     try:
         with torch.no_grad():
             gaps = {
-                t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double() for t1 in times
+                t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
+                for t1 in times
             }
     finally:
         model.pooling, model.pool.generator = before
     return [
-        record("gap_past", (factor * gap > threshold).double().mean(), t1, n, "mean", logit_scale=factor, threshold=threshold)
+        record(
+            "gap_past",
+            (factor * gap > threshold).double().mean(),
+            t1,
+            n,
+            "mean",
+            logit_scale=factor,
+            threshold=threshold,
+        )
         for t1, gap in gaps.items()
         for threshold in THRESHOLDS
         for factor in protocols.FACTORS
@@ -42,7 +57,9 @@ def gap_records(model: ODENet, n: int, times: Sequence[float] = TABLE_T1) -> lis
 
 
 def measure_run(folder: Path, budget: float | None = None, progress: bool | None = None) -> None:
-    """Measure a stored run by the rescaling protocol, and its gaps where they are not stored yet; resumes record by record."""
+    """Measure a stored run by the rescaling protocol, and its gaps where they are not stored yet; resumes
+    record by record.
+    """
     run = artifacts.load_run(folder)
     config = RunConfig.from_dict(run.config)
     evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)
@@ -55,11 +72,15 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure seed 0 of the runs named on the command line."""
     parser = argparse.ArgumentParser(prog="python -m nodelib.rescaling", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no further record of a run after so long")
+    parser.add_argument(
+        "--budget", type=float, metavar="SECONDS", help="begin no further record of a run after so long"
+    )
     options = parser.parse_args(arguments)
     found = [run for run in artifacts.find_runs() if run.name in options.run and run.seed == 0]
     if absent := sorted(set(options.run) - {run.name for run in found}):
-        parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
+        parser.error(
+            f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`"
+        )
     for run in found:
         measure_run(run.path, options.budget)
     return 0

@@ -38,8 +38,10 @@ SHARES = frozenset(("clean", "fgsm", "fgsm-margin", "random-signs", "zero-gradie
 class SnapshotRecord:
     """One value of one snapshot.
 
-    epoch: passes over the training images, a fraction within the first; step: optimiser steps; t1: end time of the test; quantity:
-    one of `QUANTITIES`; value: a share from 0 to 1 for `SHARES`, else as the quantity says; n: number of images.
+    epoch: passes over the training images, a fraction within the first; step: optimiser steps; t1: end
+    time of the test; quantity:
+    one of `QUANTITIES`; value: a share from 0 to 1 for `SHARES`, else as the quantity says; n: number of
+    images.
     """
 
     epoch: float
@@ -61,7 +63,8 @@ class SnapshotRecord:
 
 
 def to_csv(records: Iterable[SnapshotRecord]) -> str:
-    """The records as CSV, sorted by step, end time and quantity, so that a change is a readable difference."""
+    """The records as CSV, sorted by step, end time and quantity, so that a change is a readable difference.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -110,7 +113,9 @@ def values(
 
 
 def masked(records: Sequence[SnapshotRecord], t1: float) -> dict[float, float]:
-    """Epoch -> masked points: accuracy in per cent under FGSM on the cross-entropy minus that on the margin loss."""
+    """Epoch -> masked points: accuracy in per cent under FGSM on the cross-entropy minus that on the margin
+    loss.
+    """
     hidden, shown = values(records, "fgsm", t1), values(records, "fgsm-margin", t1)
     return {epoch: 100 * (hidden[epoch] - shown[epoch]) for epoch in hidden if epoch in shown}
 

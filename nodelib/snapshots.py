@@ -1,6 +1,8 @@
-"""Measure a network while it trains: accuracy by the post's protocol, what its loss hides, how large its logits are.
+"""Measure a network while it trains: accuracy by the post's protocol, what its loss hides, how large its
+logits are.
 
-Nothing here changes the training: the measurements draw from generators of their own, and the network's mode is restored.
+Nothing here changes the training: the measurements draw from generators of their own, and the network's
+mode is restored.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Watch:
     """Takes the snapshots of one run in training and stores them in its folder.
 
     Args:
-        config, folder: of the run; start: steps done before, after which older records of the folder are dropped and taken again.
+        config, folder: of the run; start: steps done before, after which older records of the folder are
+            dropped and taken again.
     """
 
     def __init__(self, config: RunConfig, folder: Path, start: int) -> None:
@@ -64,7 +67,9 @@ class Watch:
         self.figure = _posts_figure(config)
 
     def take(self, model: ODENet, step: int) -> None:
-        """Measure the network if a snapshot is due after this step and not there already; keep its weights where they are wanted."""
+        """Measure the network if a snapshot is due after this step and not there already; keep its weights
+        where they are wanted.
+        """
         config = self.config
         if not due(config, step) or any(r.step == step for r in self.records):
             return
@@ -108,9 +113,11 @@ def _posts_figure(config: RunConfig) -> float | None:
 
 
 def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
-    """Accuracies by the post's protocol at one end time, and the logits behind them, on the first n test images.
+    """Accuracies by the post's protocol at one end time, and the logits behind them, on the first n test
+    images.
 
-    One forward pass by the continuous adjoint gives both losses' gradients, so that the two attacks see the same regions.
+    One forward pass by the continuous adjoint gives both losses' gradients, so that the two attacks see
+    the same regions.
 
     Args:
         model: restored to the mode, pooling and gradient method it had.
@@ -166,7 +173,8 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
 
 
 def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
-    """Jacobian norm, path curvature and the steps of solves of single images, at one end time, fixed regions."""
+    """Jacobian norm, path curvature and the steps of solves of single images, at one end time, fixed regions.
+    """
     from nodelib.dynamics.motion import path_turning, velocities
     from nodelib.dynamics.paths import states_at
     from nodelib.dynamics.rays import jacobian_norm

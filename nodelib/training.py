@@ -61,11 +61,13 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
     Cross-entropy, Adam (Kingma and Ba, 2015), a random end time per batch where the config asks for
     one. Adversarial training classifies each batch's clean and attacked images together; the attack
-    runs in eval mode unless the config says otherwise. All randomness of a step is drawn from (seed, step), so a run that was
+    runs in eval mode unless the config says otherwise. All randomness of a step is drawn from (seed,
+    step), so a run that was
     interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
     A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
     the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its own and stays.
-    A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its optimiser's state beside it, and
+    A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its optimiser's
+    state beside it, and
     prolonged from there bit for bit; what was measured of its older weights goes.
 
     Args:
@@ -131,7 +133,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
 
     def publish(step: int) -> None:
-        """Store the run as it is after so many steps; killed at any point, its older state or this one is left, or a resume mends it."""
+        """Store the run as it is after so many steps; killed at any point, its older state or this one is
+        left, or a resume mends it.
+        """
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
             if config.endless or (folder / "config.json").exists():
                 save(step)
@@ -203,7 +207,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
 
 
 def training_images(config: RunConfig) -> np.ndarray:
-    """Indices of the training images that a config uses, in their order: the first ones, or random ones drawn from its seed."""
+    """Indices of the training images that a config uses, in their order: the first ones, or random ones drawn
+    from its seed.
+    """
     if config.subset == "first":
         return np.arange(config.train_images)
     return np.sort(_generator(config.seed, "subset", 0).permutation(TRAIN_IMAGES)[:config.train_images])
@@ -264,7 +270,9 @@ def stop_requests() -> Iterator[list[int]]:
 
 def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor,
           config: RunConfig, step: int, others: tuple[Tensor, Tensor] | None = None) -> dict:
-    """One optimiser step; returns the history's columns. `others`: images and labels to attack instead of the batch's own."""
+    """One optimiser step; returns the history's columns. `others`: images and labels to attack instead of the
+    batch's own.
+    """
     draw = _generator(config.seed, "step", step)
     low, high = config.t1
     t1 = float(draw.uniform(low, high)) if high > low else low
@@ -300,7 +308,9 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
 
 def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, attack: AttackConfig,
                  t1: float, draw: np.random.Generator) -> Tensor:
-    """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one step of adversarial training."""
+    """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one
+    step of adversarial training.
+    """
     from nodelib.attacks import pgd
 
     model.train(attack.train_mode)
@@ -315,7 +325,9 @@ def _nfe(model: nn.Module, backward: bool = False) -> int:
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Adam's rate at a step: constant but for halvings, or along a cosine to 0, with or without a linear warm-up over a tenth."""
+    """Adam's rate at a step: constant but for halvings, or along a cosine to 0, with or without a linear
+    warm-up over a tenth.
+    """
     number, first, length = config.cycle(step)
     halvings = sum(step >= epoch * config.steps_per_epoch for epoch in config.halve_after)
     peak, step = config.learning_rate * 0.5 ** (number + halvings), step - first

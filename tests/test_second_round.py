@@ -1,4 +1,6 @@
-"""The second round: predictions and rules on synthetic records, every outcome reached, words built from constants."""
+"""The second round: predictions and rules on synthetic records, every outcome reached, words built from
+constants.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,8 @@ def evidence(runs):
 
 
 class Snapped(StubRun):
-    """A run by the post's recipe whose snapshots hold the same shares at every epoch, unless told otherwise."""
+    """A run by the post's recipe whose snapshots hold the same shares at every epoch, unless told otherwise.
+    """
 
     def __init__(self, name, seed=0):
         super().__init__(name, seed)
@@ -79,7 +82,8 @@ def ladder(run, t1, smallest):
     return run
 
 
-# -- words and constants -------------------------------------------------------------------------------------------------
+# -- words and constants
+# -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*second_round.predictions(), *second_round.rules()])
@@ -107,7 +111,8 @@ def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
     assert day == "2026-11-28" and "another recipe" not in why and "21 %" in known
 
 
-# -- statistics ----------------------------------------------------------------------------------------------------------
+# -- statistics
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_holm_stops_at_the_first_p_value_that_is_too_large():
@@ -125,13 +130,16 @@ def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
         paired_bootstrap(values, values[:, :10])
 
 
-# -- predictions ---------------------------------------------------------------------------------------------------------
+# -- predictions
+# ---------------------------------------------------------------------------------------------------------
 
 FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
 
 def rescaled(bend=lambda row, t1: 0.0, moved=0.0):
-    """Stored rows whose curves pass through the post's figures at one common factor of 10, off by `bend` at some end times."""
+    """Stored rows whose curves pass through the post's figures at one common factor of 10, off by `bend` at
+    some end times.
+    """
     runs = []
     for row in ROWS:
         run = StubRun(row)
@@ -283,7 +291,8 @@ def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand
     assert outcome("P7", runs).outcome == expected
 
 
-# -- rules ---------------------------------------------------------------------------------------------------------------
+# -- rules
+# ---------------------------------------------------------------------------------------------------------------
 
 
 def verdict(claim, runs):
@@ -443,7 +452,8 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
     assert post_recipe.sensitive(lambda factor: Verdict("reproduced", "r")).reason == "r"
 
 
-# -- snapshots -----------------------------------------------------------------------------------------------------------
+# -- snapshots
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_snapshots_survive_their_file_and_a_bad_line_is_named(tmp_path):

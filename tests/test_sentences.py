@@ -1,4 +1,6 @@
-"""Guarded sentences: the words stand on the page, and a guard fails, by name and line, where the data says otherwise."""
+"""Guarded sentences: the words stand on the page, and a guard fails, by name and line, where the data says
+otherwise.
+"""
 
 from __future__ import annotations
 

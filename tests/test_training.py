@@ -351,13 +351,17 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
     assert all(change == pytest.approx(1e-3, rel=0.02) for change in moved.values()), moved
 
 
-# -- a constant rate: prolonged bit for bit ------------------------------------------------------------------------------
+# -- a constant rate: prolonged bit for bit
+# ------------------------------------------------------------------------------
 
-CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4, snapshots=0)
+CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4, snapshots=0,
+                test_images=8)
 
 
 def folder_bits(folder):
-    """What must not depend on interruptions: every tensor of every file, and the snapshots. Times and the order of metadata may."""
+    """What must not depend on interruptions: every tensor of every file, and the snapshots. Times and the
+    order of metadata may.
+    """
     found = {"snapshots.csv": (folder / "snapshots.csv").read_bytes()}
     for path in folder.glob("*.safetensors"):
         for name, tensor in safetensors.numpy.load_file(path).items():

@@ -41,28 +41,35 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of log((1 - p) / p), p the softmax of the true class: log sum over wrong classes of exp(z_j - z_y), in double precision.
+    """Mean of log((1 - p) / p), p the softmax of the true class: log sum over wrong classes of exp(z_j -
+    z_y), in double precision.
 
-    The cross-entropy is log(1 + exp(.)) of it, which increases, so that in exact arithmetic a step of signs along either is the same;
+    The cross-entropy is log(1 + exp(.)) of it, which increases, so that in exact arithmetic a step of
+    signs along either is the same;
     but this one's gradient does not vanish where p rounds to 1.
     """
     return log_odds(logits, labels).mean()
 
 
 def wrong_classes_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of log sum over wrong classes of exp(z_j), in double precision: the log odds without the true class's term.
+    """Mean of log sum over wrong classes of exp(z_j), in double precision: the log odds without the true
+    class's term.
 
-    What single precision leaves of the cross-entropy once p rounds to 1: a step along it raises wrong classes and does not care
+    What single precision leaves of the cross-entropy once p rounds to 1: a step along it raises wrong
+    classes and does not care
     whether the true one rises as well.
     """
     return logits.double().scatter(1, labels[:, None], float("-inf")).logsumexp(1).mean()
 
 
 def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy's ascent as single precision rounds it, put together in double precision from exact pieces.
+    """The cross-entropy's ascent as single precision rounds it, put together in double precision from
+    exact pieces.
 
-    Per image: the log odds; without the true class's term where 1 + exp(log odds) rounds to 1 (24 ln 2); nothing where the wrong
-    classes' cotangents, divided by the batch, round to 0 (150 ln 2 less the batch's logarithm). If a step along this leaves what a step
+    Per image: the log odds; without the true class's term where 1 + exp(log odds) rounds to 1 (24 ln 2);
+    nothing where the wrong
+    classes' cotangents, divided by the batch, round to 0 (150 ln 2 less the batch's logarithm). If a step
+    along this leaves what a step
     along the cross-entropy does, rounding is what that one leaves.
     """
     odds = log_odds(logits, labels)

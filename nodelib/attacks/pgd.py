@@ -41,7 +41,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
         noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
         momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is stepped along. With
             noise and one draw, a step costs one pass and follows the average over the neighbourhoods of the steps before it.
-        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose running ones every pass
+        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
+            running ones every pass
             changes: for adversarial training as some do it, never for an evaluation.
 
     Returns:

@@ -38,7 +38,9 @@ NAMES = {"clean accuracy (fixed pooling)": CLEAN, "clean accuracy (random poolin
          "FGSM by the post's protocol": FGSM_POST, "PGD with the exact gradient": PGD_EXACT, "worst case": WORST}
 
 class Missing(LookupError):
-    """Evidence that is not there; `what` lists it in words, `note` says in two or three what the verdict waits for."""
+    """Evidence that is not there; `what` lists it in words, `note` says in two or three what the verdict
+    waits for.
+    """
 
     def __init__(self, what: Iterable[str], note: str = "") -> None:
         self.what, self.note = list(what), note

@@ -82,7 +82,9 @@ RULE_CHANGES: list[dict[str, str]] = [
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the ledger: the claim, the post's figure, ours, the test, the verdict, and the first round's where it had another rule."""
+    """One line of the ledger: the claim, the post's figure, ours, the test, the verdict, and the first
+    round's where it had another rule.
+    """
 
     id: str
     statement: str
@@ -124,7 +126,9 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
 
 
 def first_round(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> dict[str, Verdict]:
-    """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as in `ledger`."""
+    """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as
+    in `ledger`.
+    """
     evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
     return {claim.id: judge(claim, evidence) for claim in sorted(FIRST_ROUND, key=lambda claim: claim.order)}
 

@@ -1,7 +1,10 @@
-"""The second round's rules for what the table says (C8 to C12, C14, C19), judged on networks trained by the post's recipe.
+"""The second round's rules for what the table says (C8 to C12, C14, C19), judged on networks trained by
+the post's recipe.
 
-A rule is undecided, "another recipe", until its networks have snapshots, and names the epochs reached where they have too few. A
-threshold on an effect is judged at half, once and twice its value (`sensitive`). Constants: `second_round.toml`.
+A rule is undecided, "another recipe", until its networks have snapshots, and names the epochs reached
+where they have too few. A
+threshold on an effect is judged at half, once and twice its value (`sensitive`). Constants:
+`second_round.toml`.
 """
 
 from __future__ import annotations
@@ -79,7 +82,9 @@ def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float =
 
 
 def sensitive(rule: Callable[[float], Verdict]) -> Verdict:
-    """A rule judged at half, once and twice its threshold: in part, and said so, where the three verdicts disagree."""
+    """A rule judged at half, once and twice its threshold: in part, and said so, where the three verdicts
+    disagree.
+    """
     factors = constants("all").factors
     verdicts = [rule(factor) for factor in factors]
     at = verdicts[factors.index(1)]
@@ -126,7 +131,8 @@ def table(evidence: Evidence) -> Verdict:
 
 
 def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
-    """Per image the smallest epsilon of the ladder that breaks it, seeds stacked, shape (seeds, images); `UNBROKEN` where none does.
+    """Per image the smallest epsilon of the ladder that breaks it, seeds stacked, shape (seeds, images);
+    `UNBROKEN` where none does.
 
     An image broken at a smaller epsilon counts as broken at a larger one.
     """
@@ -156,7 +162,9 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
 
 
 def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the first of each pair has the larger mean smallest epsilon, on the same images; Holm over the pairs."""
+    """Whether the first of each pair has the larger mean smallest epsilon, on the same images; Holm over the
+    pairs.
+    """
     answers = evidence.all(
         *(lambda n=n: minimal_epsilon(evidence, POST[n], OWN_T1[n]) for pair in pairs for n in pair)
     )
@@ -171,7 +179,9 @@ def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bo
 def in_order(
     evidence: Evidence, pairs: Sequence[tuple[str, float, str, float]]
 ) -> tuple[list[Band], list[bool]]:
-    """Bands of FGSM of each (better row, t1, worse row, t1), and whether each pair's medians are in that order."""
+    """Bands of FGSM of each (better row, t1, worse row, t1), and whether each pair's medians are in that
+    order.
+    """
     bands = evidence.all(
         *(
             lambda n=n, t1=t1: band(evidence, POST[n], t1, "fgsm", constants("C8").epochs)
@@ -188,7 +198,9 @@ def by_robustness(
     pairs: Sequence[tuple[str, str]],
     groups: Sequence[Sequence[int]],
 ) -> Verdict:
-    """C9 and C10: reproduced if all orders of robustness hold, in part if those of one group do, artefact if only the figures' do."""
+    """C9 and C10: reproduced if all orders of robustness hold, in part if those of one group do, artefact if
+    only the figures' do.
+    """
     bands, held = in_order(evidence, entries)
     robust = more_robust(evidence, pairs)
     verdict = (

@@ -1,6 +1,8 @@
-"""P1 to P7: what was predicted of the post's recipe before its networks were there, each kept, broken or open.
+"""P1 to P7: what was predicted of the post's recipe before its networks were there, each kept, broken or
+open.
 
-Rules and constants are those of `second_round.toml`; here is how they are computed from stored records and snapshots.
+Rules and constants are those of `second_round.toml`; here is how they are computed from stored records
+and snapshots.
 """
 
 from __future__ import annotations
@@ -52,13 +54,16 @@ def between(value: float, kept: bool, broken: bool) -> str:
     return KEPT if kept else BROKEN if broken else OPEN
 
 
-# -- the stored networks of the first round, their logits rescaled -------------------------------------------------------
+# -- the stored networks of the first round, their logits rescaled
+# -------------------------------------------------------
 
 
 def curve(
     evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy", gradient: str = "adjoint"
 ) -> dict[float, float]:
-    """Accuracy in per cent left by one step, by the factor on the logits: seed 0 of a stored row, pooling redrawn, unclipped."""
+    """Accuracy in per cent left by one step, by the factor on the logits: seed 0 of a stored row, pooling
+    redrawn, unclipped.
+    """
     run = evidence.named(row)[0]
     found = {
         float(r["settings"]["logit_scale"]): 100 * r["correct"] / r["n"]
@@ -83,7 +88,9 @@ def at_factor(by_factor: Mapping[float, float], factor: float) -> float:
 
 
 def dial(by_factor: Mapping[float, float], level: float) -> float:
-    """The smallest factor at which a curve reaches a level, by the same interpolation; its ends where it lies outside."""
+    """The smallest factor at which a curve reaches a level, by the same interpolation; its ends where it lies
+    outside.
+    """
     factors = sorted(by_factor)
     if by_factor[factors[0]] >= level:
         return factors[0]
@@ -99,7 +106,9 @@ def dial_errors(
     post: Callable[[str, float], float],
     order: Sequence[str] = ROWS,
 ) -> list[float]:
-    """Absolute errors of P1's fit, in points: rows' curves (row -> end time -> factor -> accuracy), the figures of the rows in `order`."""
+    """Absolute errors of P1's fit, in points: rows' curves (row -> end time -> factor -> accuracy), the
+    figures of the rows in `order`.
+    """
     errors = []
     for row, like in zip(ROWS, order):
         factor = dial(curves[row][OWN_T1[row]], post(like, OWN_T1[like]))
@@ -160,7 +169,8 @@ def loss_not_network(evidence: Evidence) -> Outcome:
     )
 
 
-# -- the post's recipe ---------------------------------------------------------------------------------------------------
+# -- the post's recipe
+# ---------------------------------------------------------------------------------------------------
 
 
 def recorded(evidence: Evidence, name: str) -> list:
@@ -193,7 +203,9 @@ def masked_where_reproduced(evidence: Evidence) -> Outcome:
 
 
 def rank_correlation(by_epoch: Mapping[float, float]) -> float:
-    """Spearman's correlation of values with their epochs; ties share their mean rank, a constant correlates with nothing."""
+    """Spearman's correlation of values with their epochs; ties share their mean rank, a constant correlates
+    with nothing.
+    """
     from scipy.stats import spearmanr
 
     if len(by_epoch) < 3 or len(set(by_epoch.values())) == 1:

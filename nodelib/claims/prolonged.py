@@ -1,4 +1,5 @@
-"""Which of the first round's verdicts depend on how long networks were trained: with shorter trained networks in the ledger.
+"""Which of the first round's verdicts depend on how long networks were trained: with shorter trained
+networks in the ledger.
 
 Some networks were trained for further learning-rate cycles after their test figures had been seen. Whoever stops training
 when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had

@@ -67,7 +67,9 @@ def text(name: str) -> str:
 
 
 def added(name: str) -> tuple[str, str] | None:
-    """The day on which a later prediction was added, and what was known by then; None for those of the first day's list."""
+    """The day on which a later prediction was added, and what was known by then; None for those of the first
+    day's list.
+    """
     table = _table(name)
     return (table["added"], table["known"]) if "added" in table else None
 

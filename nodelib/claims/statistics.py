@@ -64,7 +64,8 @@ def holm(ps: Sequence[float], level: float) -> list[bool]:
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000, seed: int = 0) -> tuple[float, float]:
     """Mean difference of two networks' values on the same images, and its two-sided bootstrap p value.
 
-    Images are drawn in pairs, the seeds of each network independently of the other's (hierarchical bootstrap, Efron and Tibshirani,
+    Images are drawn in pairs, the seeds of each network independently of the other's (hierarchical
+    bootstrap, Efron and Tibshirani,
     1993, chapter 8).
 
     Args:

@@ -94,7 +94,8 @@ class Claim:
         page: the chapter that shows it, without its ending.
         rule: from evidence to a verdict.
         possible: the verdicts the rule can give besides "undecided".
-        first_round: the rule of the first round, where the second replaced it, shown beside; first_test: in words.
+        first_round: the rule of the first round, where the second replaced it, shown beside; first_test:
+            in words.
         keeps_first: the first round's verdict stands until the second's evidence is there.
     """
 
