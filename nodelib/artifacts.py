@@ -1,7 +1,7 @@
 """One run's folder under `data/runs`: written atomically, verified when read, with provenance.
 
     config.json             the RunConfig and its provenance, with the SHA-256 of the weights
-    history.csv             one row per optimiser step
+    history.csv             one row per optimiser step; of a run at a constant rate, means over fifty of them in finished epochs
     metrics.json            tidy records, one per measured accuracy
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
     measurements.json       dynamics and gradient health, where measured
@@ -205,7 +205,8 @@ def load_run(path: str | Path) -> Run:
                             f"folder, or restore config.json with git.")
     history = read_history(path / "history.csv")
     if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
-        history = {name: column[:RunConfig.from_dict(config).steps] for name, column in history.items()}
+        own = history["step"] < RunConfig.from_dict(config).steps
+        history = {name: column[own] for name, column in history.items()}
     return Run(name=config["name"], seed=config["seed"], path=path, config=config, provenance=provenance,
                history=history,
                metrics=_read_records(path / "metrics.json", "id"),
@@ -414,6 +415,28 @@ def write_history(path: Path, rows: list[dict]) -> None:
     for row in rows:
         writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
     write_atomic(path, text.getvalue().encode())
+
+
+def rounded(row: dict) -> dict:
+    """A row of the history as its file gives it back, so that a resumed run averages what an uninterrupted one does."""
+    return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+
+
+def thinned(rows: list[dict], epoch: int, steps: int = 50) -> list[dict]:
+    """The rows with those of one epoch replaced by means over so many steps, step, images and seconds being the last one's."""
+    own = [row for row in rows if row["epoch"] == epoch]
+    means = []
+    for start in range(0, len(own), steps):
+        part = own[start:start + steps]
+        last = ("step", "epoch", "images", "seconds")
+        means.append(rounded({key: part[-1][key] if key in last else sum(float(row[key]) for row in part) / len(part)
+                              for key in part[0]}))
+    return [row for row in rows if row["epoch"] < epoch] + means
+
+
+def history_until(path: Path, step: int) -> list[dict]:
+    """The rows of a history that are of steps before this one."""
+    return [row for row in read_history_rows(path) if row["step"] < step]
 
 
 def read_history_rows(path: Path) -> list[dict]:

@@ -12,7 +12,7 @@ machine changes no byte of it.
         - data/seed.json
         - data/runs/{rows,small-10-tight}-seed*/metrics.json
 
-In braces stand names of runs or of their groups, rows, pair and controls. A run's `config.json` holds the
+In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds the
 hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
 its imports are followed (`nodelib.dependencies`).
 
@@ -54,7 +54,7 @@ from typing import Any, NamedTuple
 
 from nodelib import command
 from nodelib.artifacts import write_atomic
-from nodelib.configs import CONTROLS, NAMES, PAIR, ROWS, SCALES
+from nodelib.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
 from nodelib.dependencies import source_files
 from nodelib.errors import InputError, NodelibError
 from nodelib.paths import PUBLISHED, data_dir
@@ -251,7 +251,9 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
             for path in (p for p in top.rglob("*") if p.is_file()) if top.is_dir() else [top]:
                 name = path.relative_to(base)
                 hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
-                unfinished = (path.parent / "checkpoint.safetensors").exists()  # a run that trains just now
+                # a run that trains just now, or the state from which one at a constant rate can go on
+                unfinished = path.name == "checkpoint.safetensors" or (
+                    (path.parent / "checkpoint.safetensors").exists() and not (path.parent / "snapshots.csv").exists())
                 if not hidden and not unfinished:
                     found["data/" + name.as_posix() if in_data else name.as_posix()] = path
     yield from sorted(found.items())
@@ -263,7 +265,7 @@ def _runs_named(pattern: str) -> list[str]:
     if not brace:
         return [pattern]
     inside, _, after = rest.partition("}")
-    groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS}
+    groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS, "post": POST_ROWS}
     names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
     if unknown := sorted(set(names) - set(NAMES)):
         raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "

@@ -109,7 +109,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     if checkpoint.exists():
         tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
         _restore(model, optimiser, tensors)
-        rows = artifacts.read_history_rows(folder / "history.csv")[:start]
+        rows = artifacts.history_until(folder / "history.csv", start)
         seconds_before = rows[-1]["seconds"] if rows else 0.0
         if start >= config.steps and not _outdated(folder, start // config.steps_per_epoch):
             if not config.endless:
@@ -121,7 +121,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     elif (prefix := stored_prefix(config, folder)) is not None:
         model.load_state_dict(prefix.load_model(device).state_dict())
         start = RunConfig.from_dict(prefix.config).steps
-        rows = artifacts.read_history_rows(prefix.path / "history.csv")[:start]
+        rows = artifacts.history_until(prefix.path / "history.csv", start)
         seconds_before = rows[-1]["seconds"]
     elif (folder / "config.json").exists():
         raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
@@ -183,9 +183,11 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 others = images[second], labels[second]
             row = _step(model, optimiser, images[index], labels[index], config, step, others)
             seconds = seconds_before + time.monotonic() - began
-            rows.append({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds})
+            rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds}))
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
             watch.take(model, step + 1)
+            if config.endless and position + 1 == config.steps_per_epoch:
+                rows[:] = artifacts.thinned(rows, epoch)
             if config.endless and position + 1 == config.steps_per_epoch and step + 1 < config.steps:
                 publish(step + 1)
                 saved = time.monotonic()

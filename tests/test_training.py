@@ -378,7 +378,8 @@ def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_lo
     config = tiny_config(**CONSTANT)
     for epochs in (1, 2, 4):
         run = training.train(dataclasses.replace(config, epochs=epochs), tmp_path, progress=False)
-        assert run.config["epochs"] == epochs and len(run.history["loss"]) == epochs * config.steps_per_epoch
+        assert run.config["epochs"] == epochs and run.history["epoch"].tolist() == list(range(epochs))  # one mean each
+        assert run.history["images"][-1] == epochs * config.train_images and run.history["step"][-1] == config.steps_per_epoch * epochs - 1
     assert folder_bits(run.path) == folder_bits(constant.path)
     assert run.history["loss"].tolist() == constant.history["loss"].tolist()
 
