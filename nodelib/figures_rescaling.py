@@ -98,9 +98,10 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
         below.plot(list(gap), list(gap.values()), color=paint, marker=".")
     above.set(ylabel="correct under one step (%)", ylim=(-1, None))
     below.axhline(24 * np.log(2), color=GREY, linewidth=1)
-    below.text(
-        0, 24 * np.log(2), " the true class's term is lost above", color=GREY, fontsize=8.5, va="bottom"
-    )
+    last = max((max(snapshots.values(run.snapshots, "gap-50", OWN_T1[run.name.removesuffix("-post")]),
+                    default=0.0) for run in shown), default=0.0)
+    below.text(last, 24 * np.log(2), "the true class's term is lost above", color=GREY, fontsize=8.5,
+               va="bottom", ha="right")
     below.set(ylabel="gap of the two largest logits", xlabel="epochs by the post's recipe", ylim=(0, None))
     if shown:
         above.legend(loc="upper right")
