@@ -140,7 +140,9 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
         : "The gradient: black, zero everywhere",
     );
     attacked.show(adversarial);
+    const gap = now.factor * (logits[label] - Math.max(...logits.filter((_, j) => j !== label)));
     cost.textContent =
+      `Gap ${gap.toFixed(1)}: past 16.6 the true class's term is lost, past 104 everything. ` +
       `Largest entry of the gradient: ${largest ? largest.toExponential(1) : "0"}; ` +
       `${nonzero} of ${PIXELS} pixels have one that is not zero.`;
     asked = { adversarial, factor: now.factor, label, before: Float64Array.from(logits) };
