@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from pathlib import Path
 import shutil
+from pathlib import Path
 
 import pytest
 from conftest import tiny_config
