@@ -149,6 +149,14 @@ def test_every_control_of_the_attack_answers_to_keys(visit):
     assert axis.locator(".node-live-accepted").count() == accepted > 1
 
 
+def test_a_cleared_pad_is_attacked_no_more(visit):
+    page = visit()
+    place = part(page, "dial")
+    place.get_by_role("button", name="Clear and draw").click()
+    place.get_by_role("slider", name="Logits times").press("End")
+    assert place.get_by_role("status").inner_text() == "Draw a digit."
+
+
 def test_the_dial_kills_the_gradient_and_the_margin_loss_brings_it_back(visit):
     page = visit()
     place = part(page, "dial")

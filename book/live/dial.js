@@ -182,7 +182,21 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     Object.assign(now, values);
     again();
   };
-  const source = digitSource(digits, (image, label) => update({ image, label }, refresh));
+  const nothing = new Float32Array(PIXELS);
+  const empty = () => {
+    stop.abort(); // nothing is attacked until something is drawn
+    found = asked = null;
+    for (const view of [digit, slope, attacked]) view.show(nothing);
+    panels[0].caption.textContent = "The digit";
+    panels[2].caption.textContent = "After one FGSM step";
+    cost.textContent = "";
+    status.textContent = "Draw a digit.";
+  };
+  const source = digitSource(
+    digits,
+    (image, label) => update({ image, label }, refresh),
+    () => update({ image: null, label: null }, empty),
+  );
   body.append(
     h(
       "div",

@@ -202,7 +202,7 @@ NodeLive.widgets = (function () {
 
   // Where a digit comes from: a pad for mouse, pen and finger, and buttons with test images for every other
   // way. onchange(image, label): label is null for what was drawn.
-  function digitSource(digits, onchange) {
+  function digitSource(digits, onchange, onclear = () => {}) {
     const size = 280;
     const canvas = h("canvas", { width: size, height: size, class: "node-live-pad", role: "img" });
     const context = canvas.getContext("2d", { willReadFrequently: true });
@@ -293,6 +293,7 @@ NodeLive.widgets = (function () {
           drawn = true;
           press(-1);
           name("Empty");
+          onclear();
         },
       },
       "Clear and draw",
