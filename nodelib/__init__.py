@@ -8,7 +8,7 @@ from nodelib.attacks import fgsm, pgd
 from nodelib.configs import NAMES, AttackConfig, RunConfig
 from nodelib.evaluation import Measurement, evaluate, evaluate_run, wilson
 from nodelib.models import ODEBlock, ODEFunc, ODENet, ResNet, build
-from nodelib.odeint import GRADIENTS, Solution, odeint
+from nodelib.solver.integrate import GRADIENTS, Solution, odeint
 from nodelib.training import run, train
 
 __version__ = "0.1.0"

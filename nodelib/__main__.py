@@ -9,7 +9,7 @@ from pathlib import Path
 
 from nodelib import command, configs
 from nodelib.budget import Budget, seconds
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 from nodelib.progress import say
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did

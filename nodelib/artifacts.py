@@ -40,7 +40,7 @@ import torch
 from torch import Tensor
 
 from nodelib.configs import RunConfig
-from nodelib.errors import NodelibError
+from nodelib.solver.errors import NodelibError
 from nodelib.models import ODENet, ResNet, build
 from nodelib.paths import PUBLISHED, runs_dir
 from nodelib.snapshot_records import SnapshotRecord, from_csv

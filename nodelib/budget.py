@@ -6,7 +6,7 @@ import argparse
 import math
 import time
 
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 
 
 class Budget:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from nodelib.errors import NodelibError
+from nodelib.solver.errors import NodelibError
 from nodelib.progress import say
 
 

@@ -9,9 +9,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib.odeint import Solution, odeint, rms_norm
-from nodelib.stepper import TorchStepper
-from nodelib.tableau import DOPRI5
+from nodelib.solver.integrate import Solution, odeint, rms_norm
+from nodelib.solver.stepper import TorchStepper
+from nodelib.solver.tableau import DOPRI5
 
 
 def attempts(solution: Solution) -> pd.DataFrame:

@@ -7,9 +7,9 @@ import difflib
 import json
 from dataclasses import dataclass
 
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 from nodelib.models import check_end_time
-from nodelib.odeint import GRADIENTS
+from nodelib.solver.integrate import GRADIENTS
 
 TABLE_T1 = (1.0, 10.0, 100.0, 500.0)  # the post's test end times
 TRAIN_IMAGES = 60000  # of MNIST

@@ -18,12 +18,12 @@ from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
 from nodelib.budget import Budget
-from nodelib.errors import InputError, NodelibError
+from nodelib.solver.errors import InputError, NodelibError
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
 from nodelib.models import ODEBlock, ODENet, ResNet
-from nodelib.native import unbalanced
+from nodelib.solver.kernel import unbalanced
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from nodelib import figures
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 from nodelib.toys import Recorder
 
 if TYPE_CHECKING:

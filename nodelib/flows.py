@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 NORMAL = math.log(2 * math.pi)
 

@@ -23,7 +23,7 @@ from nodelib import artifacts, command
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.configs import TABLE_T1, RunConfig
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 from nodelib.evaluation import at_tolerance, test_subset
 from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH

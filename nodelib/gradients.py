@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.adjoint import continuous_adjoint
+from nodelib.solver.adjoints import continuous_adjoint
 from nodelib.models import ODENet
-from nodelib.odeint import odeint, rms_norm
+from nodelib.solver.integrate import odeint, rms_norm
 
 REFERENCE = 1e-7  # tolerance of the reference, in float64: kinks of the ReLU make a tighter one expensive
 
@@ -39,7 +39,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
 
     Args:
         model: in eval mode, fixed pooling; images: (N, 1, 28, 28) of the model's type; labels: (N,).
-        gradient: one of `nodelib.odeint.GRADIENTS`.
+        gradient: one of `nodelib.solver.integrate.GRADIENTS`.
         scale: the loss is multiplied by this before the backward pass and the gradient divided by it
             after: no change on paper, but the adjoint's atol is compared with what it multiplies.
         anchors: restored states of "anchored".

@@ -1,6 +1,6 @@
 """What the book's live parts need: the kernels as WebAssembly, and weights and digits as scripts.
 
-    python -m nodelib.live kernels          compile native.c again into book/live/kernels
+    python -m nodelib.live kernels          compile kernel.c again into book/live/kernels
     python -m nodelib.live export FOLDER    all that a page loads, into FOLDER
 
 A page opened from a file may load scripts and nothing else, so binary data travels as base64 inside of
@@ -26,7 +26,7 @@ from nodelib import mnist
 from nodelib.artifacts import Run, load_run, write_atomic
 from nodelib.configs import PAIR, ROWS, RunConfig
 from nodelib.models import group_norm
-from nodelib.native import MINIMAL_TOLERANCE, SOURCE
+from nodelib.solver.kernel import MINIMAL_TOLERANCE, SOURCE
 from nodelib.paths import runs_dir
 
 FOLDER = Path(__file__).resolve().parents[1] / "book" / "live"
@@ -37,7 +37,7 @@ TARGET = ("-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory")
 FLAGS = ("-O3", "-fno-math-errno", "-nostdlib", "-s", "-Wl,--no-entry")
 FUNCTIONS = ("evaluate", "vjp", "step", "reverse", "scratch", "kept", "block", "columns", "inputs")
 EXPORTS = (*(f"nodelib_{name}" for name in FUNCTIONS), "__heap_base")
-# all that native.c takes from the C library; the compiler turns each into instructions
+# all that kernel.c takes from the C library; the compiler turns each into instructions
 HEADERS = {"math.h": "#define sqrtf __builtin_sqrtf\n",
            "string.h": "#define memcpy __builtin_memcpy\n#define memset __builtin_memset\n"}
 
@@ -48,7 +48,7 @@ def shape_name(channels: int, size: int) -> str:
 
 
 def compile_kernel(channels: int, size: int) -> bytes:
-    """`native.c` for one shape as a WebAssembly module with 128-bit vectors, for one image at a time.
+    """`kernel.c` for one shape as a WebAssembly module with 128-bit vectors, for one image at a time.
 
     The same bytes at every run of the `ziglang` that pyproject.toml names.
 
@@ -64,11 +64,11 @@ def compile_kernel(channels: int, size: int) -> bytes:
         folder = Path(scratch)
         for name, text in HEADERS.items():
             (folder / name).write_text(text)
-        shutil.copy(SOURCE, folder / "native.c")
+        shutil.copy(SOURCE, folder / "kernel.c")
         command = [sys.executable, "-m", "ziglang", "cc", *TARGET, *FLAGS,
                    *(f"-Wl,--export={name}" for name in EXPORTS),
                    *(f"-D{name}={value}" for name, value in values.items()),
-                   "-I.", "native.c", "-o", "kernel.wasm"]
+                   "-I.", "kernel.c", "-o", "kernel.wasm"]
         environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": scratch, "ZIG_LOCAL_CACHE_DIR": scratch}
         subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
         return (folder / "kernel.wasm").read_bytes()

@@ -12,7 +12,7 @@ from nodelib.attacks.common import check_epsilon, check_gradient_options, check_
 from nodelib.attacks.losses import LOSSES
 from nodelib.attacks.strong import LIBRARY_ATTACKS
 from nodelib.models import POOLINGS, check_end_time
-from nodelib.odeint import GRADIENTS
+from nodelib.solver.integrate import GRADIENTS
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -78,7 +78,7 @@ class Measurement:
             `source` at its own end time; "worst", per image the worst of the run's records so far.
         epsilon: radius in pixel units; 0 for "none".
         clip: attacked pixels kept in [0, 1].
-        gradient: of the attack, one of `nodelib.odeint.GRADIENTS`, or "reference" (FGSM only: exact, in
+        gradient: of the attack, one of `nodelib.solver.integrate.GRADIENTS`, or "reference" (FGSM only: exact, in
             float64 at a tolerance of 1e-7).
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
@@ -92,7 +92,7 @@ class Measurement:
             as broken, and the record names those records in `combines`.
         source: folder name of the run that a "transfer" attacks, beside this run's.
         balanced: False leaves the exact gradient's cotangents as small as they are, see
-            `nodelib.native.unbalanced`.
+            `nodelib.solver.kernel.unbalanced`.
         label: short name used in the record's id.
     """
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from nodelib.artifacts import environment, read_json, write_json
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 from nodelib.paths import data_dir
 
 METHODS = ("backprop", "exact", "exact, states only", "adjoint")

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 
 from nodelib._torchvision import import_torchvision
-from nodelib.errors import NodelibError
+from nodelib.solver.errors import NodelibError
 from nodelib.paths import data_dir
 
 

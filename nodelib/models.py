@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.odeint import GRADIENTS, odeint
-from nodelib.seeding import seeded
+from nodelib.solver.integrate import GRADIENTS, odeint
+from nodelib.solver.seeding import seeded
 
 if TYPE_CHECKING:
     from nodelib.configs import RunConfig
@@ -93,7 +93,7 @@ class ODEBlock(nn.Module):
         func: module (t, y) -> dy/dt.
         t1: end time, above 0; `forward` may override it per call.
         rtol, atol: relative and absolute tolerance of the solver, above 0.
-        gradient: how the backward pass is computed, one of `nodelib.odeint.GRADIENTS`.
+        gradient: how the backward pass is computed, one of `nodelib.solver.integrate.GRADIENTS`.
 
     After a forward pass `nfe` holds its number of function evaluations, after a backward pass
     `nfe_backward` holds those and the vector-Jacobian products of the gradient.
@@ -220,7 +220,7 @@ class ODENet(_Classifier):
             large 128 x 7 x 7 (655,370), wide 64 x 10 x 10 (212,874).
         t1: end time of the integration, above 0.
         rtol, atol: solver tolerances, above 0.
-        gradient: see `nodelib.odeint.GRADIENTS`.
+        gradient: see `nodelib.solver.integrate.GRADIENTS`.
         pooling: "fixed" or "random", see `FractionalPool`.
         leaky, last_norm: controls, see `ODEFunc`.
     """

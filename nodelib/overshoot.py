@@ -34,7 +34,7 @@ from nodelib.evaluation import test_subset
 from nodelib.gradient_health import record
 from nodelib.measurement import SEED_BATCH
 from nodelib.models import ODENet
-from nodelib.native import unbalanced
+from nodelib.solver.kernel import unbalanced
 
 DIRECTIONS = ("cross-entropy", "log-odds", "turned", "margin")
 EPSILONS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.275, 0.3)
@@ -114,7 +114,7 @@ def follow(
         images: (N, 1, 28, 28) in [0, 1]; labels: (N,), 0 to 9.
         factor: on the logits before the loss, above 0. It changes no prediction.
         epsilons: lengths, rising from 0.
-        gradient: one of `nodelib.odeint.GRADIENTS`; batch: images per mean loss, 32 in the post.
+        gradient: one of `nodelib.solver.integrate.GRADIENTS`; batch: images per mean loss, 32 in the post.
 
     Raises:
         ValueError: lengths that do not rise from 0, a factor of 0 or below, or images and labels of another
@@ -262,7 +262,7 @@ def measure_run(
 
     Args:
         n: images, the first of the test order; kept: earlier weights, see `nodelib.artifacts.Run.load_model`.
-        factors: on the logits, above 0; gradient: one of `nodelib.odeint.GRADIENTS`.
+        factors: on the logits, above 0; gradient: one of `nodelib.solver.integrate.GRADIENTS`.
     """
     run = artifacts.load_run(folder)
     config, settings = RunConfig.from_dict(run.config), {"gradient": gradient, "kept": kept}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "data"  # wherever NODELIB_DATA points
 

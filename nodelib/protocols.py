@@ -9,7 +9,7 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.configs import ROWS, TABLE_T1, RunConfig
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 from nodelib.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.tolerance import measurements as tolerance_measurements
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from nodelib.artifacts import write_atomic
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 
 
 def marks(name: str) -> tuple[str, str]:

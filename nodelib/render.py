@@ -56,7 +56,7 @@ from nodelib import command
 from nodelib.artifacts import write_atomic
 from nodelib.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
 from nodelib.dependencies import source_files
-from nodelib.errors import InputError, NodelibError
+from nodelib.solver.errors import InputError, NodelibError
 from nodelib.paths import PUBLISHED, data_dir
 from nodelib.progress import say
 

@@ -179,7 +179,7 @@ def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> lis
     from nodelib.dynamics.paths import states_at
     from nodelib.dynamics.rays import jacobian_norm
     from nodelib.evaluation import test_subset
-    from nodelib.odeint import odeint
+    from nodelib.solver.integrate import odeint
 
     device = next(model.parameters()).device
     images, func = test_subset(n)[0].to(device), model.block.func

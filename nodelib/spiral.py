@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 END = 5.0
 NOISE = 0.02

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 class Field(nn.Module):

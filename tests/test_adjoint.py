@@ -16,11 +16,11 @@ import torchdiffeq
 from problems import Contraction, relative_error, replay, trained_networks
 from torch import nn
 
-from nodelib import native
-from nodelib.adjoint import anchor_times
-from nodelib.errors import StepLimitError
+from nodelib.solver import kernel
+from nodelib.solver.adjoints import anchor_times
+from nodelib.solver.errors import StepLimitError
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
 DYNAMICS = {
@@ -138,15 +138,15 @@ def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_minimal_filtering_rounds_far_below_the_tolerance_and_keeps_the_steps(name):
     func, y0 = dynamics(name)
-    loose = native.native_stepper(func, y0, native.DOPRI5, (), native.MINIMAL_TOLERANCE, native.MINIMAL_TOLERANCE)
+    loose = kernel.native_stepper(func, y0, kernel.DOPRI5, (), kernel.MINIMAL_TOLERANCE, kernel.MINIMAL_TOLERANCE)
     if loose is None:
         pytest.skip("no C compiler")
-    tight = native.native_stepper(func, y0, native.DOPRI5, (), 0.9 * native.MINIMAL_TOLERANCE, 1.0)
+    tight = kernel.native_stepper(func, y0, kernel.DOPRI5, (), 0.9 * kernel.MINIMAL_TOLERANCE, 1.0)
     assert loose.minimal and not tight.minimal
     with torch.no_grad():
         expected = copy.deepcopy(func).double()(0.0, y0.double())
     errors = [relative_error(s.unpack(s.evaluate(0.0, s.pack(y0))[0]).double(), expected) for s in (loose, tight)]
-    assert errors[0] < 2e-5 < native.MINIMAL_TOLERANCE / 4 and errors[1] < 3e-6, errors
+    assert errors[0] < 2e-5 < kernel.MINIMAL_TOLERANCE / 4 and errors[1] < 3e-6, errors
     solutions = [odeint(func, y0, [0.0, 10.0], compiled=compiled, params=()) for compiled in (True, False)]
     counts = [(s.accepted, s.rejected) for s in solutions]
     assert abs(counts[0][0] - counts[1][0]) <= 1 and abs(counts[0][1] - counts[1][1]) <= 1, counts
@@ -180,8 +180,8 @@ def test_input_gradients_skip_the_parameters(monkeypatch):
     _, with_parameters = gradients(func, y0, [0.0, 10.0], weights)
     func.requires_grad_(False)
     seen = []
-    original = native.NativeStepper.reverse
-    monkeypatch.setattr(native.NativeStepper, "reverse",
+    original = kernel.NativeStepper.reverse
+    monkeypatch.setattr(kernel.NativeStepper, "reverse",
                         lambda self, *a: (original(self, *a), seen.append(self._bars()))[0])
     y0 = y0.requires_grad_()
     (found,) = torch.autograd.grad((odeint(func, y0, [0.0, 10.0]).y * weights).sum(), y0)
@@ -246,7 +246,7 @@ PEAK = """
 import os, sys, threading, torch
 from pathlib import Path
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(64, 16, 7, 7)
 compiled, budget = sys.argv[1] == "True", int(sys.argv[2])
@@ -486,7 +486,7 @@ def test_changed_weights_reach_the_compiled_kernels(change):
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_compiled_evaluations_and_their_reverse_match_double_precision(name, samples, tolerance):
     func, y = dynamics(name, samples)
-    stepper = native.native_stepper(func, y, native.DOPRI5, tuple(func.parameters()), tolerance, tolerance)
+    stepper = kernel.native_stepper(func, y, kernel.DOPRI5, tuple(func.parameters()), tolerance, tolerance)
     if stepper is None:
         pytest.skip("no C compiler")
     packed = stepper.pack(y)
@@ -526,7 +526,7 @@ KEY = (16, 7, 7, 16, True, False)
 @pytest.fixture
 def empty_cache(monkeypatch, tmp_path):
     """A cache folder without kernels, and none loaded; the folder."""
-    if native.load(*KEY) is None:
+    if kernel.load(*KEY) is None:
         pytest.skip("no C compiler")
     monkeypatch.setattr(native, "_libraries", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -536,17 +536,17 @@ def empty_cache(monkeypatch, tmp_path):
 def test_a_compiler_may_come_with_options(empty_cache, monkeypatch):
     compiler = os.environ.get("CC") or next(c for c in ("cc", "gcc", "clang") if shutil.which(c))
     monkeypatch.setenv("CC", f"{compiler} -std=gnu11 -DNAME='a b'")
-    assert native.load(*KEY) is not None
+    assert kernel.load(*KEY) is not None
 
 
 @pytest.mark.parametrize("damage", [
     lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?",
 ], ids=["half", "nothing", "another last byte"])
 def test_a_damaged_library_is_built_anew(empty_cache, damage):
-    path = native._build(KEY)
+    path = kernel._build(KEY)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
-    assert native.load(*KEY) is not None
+    assert kernel.load(*KEY) is not None
     assert [file.read_bytes() for file in empty_cache.iterdir()] == [whole]
 
 
@@ -556,20 +556,20 @@ def test_processes_and_threads_compile_beside_one_another_and_sweep_after_the_ki
     new.mkdir()
     os.utime(old, (0, 0))
     with ThreadPoolExecutor(3) as pool:
-        paths = list(pool.map(native._build, [KEY] * 3))
+        paths = list(pool.map(kernel._build, [KEY] * 3))
     assert set(empty_cache.iterdir()) == {new, *paths}
-    assert all(native._checksum(path) in path.name for path in paths)
+    assert all(kernel._checksum(path) in path.name for path in paths)
 
 
 def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
     monkeypatch.setattr(native, "FLAGS", ("--no-such-option",))
-    assert native.load(*KEY) is None and not list(empty_cache.iterdir())
+    assert kernel.load(*KEY) is None and not list(empty_cache.iterdir())
 
 
 FORK = """
 import os, signal, torch
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(4, 16, 7, 7)
 def solve():
@@ -649,7 +649,7 @@ CHANGES = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_changed_parts_are_solved_and_differentiated_as_they_are(name):
     func, y0 = dynamics("small")
-    assert native.misfit(func, y0, native.DOPRI5, ()) is None
+    assert kernel.misfit(func, y0, kernel.DOPRI5, ()) is None
     CHANGES[name](func)
     weights = torch.randn(2, *y0.shape)
     (ours, found), (theirs, expected) = (gradients(func, y0, [0.0, 0.2], weights, compiled=compiled)
@@ -685,12 +685,12 @@ def test_global_hooks_are_called():
 def test_other_dynamics_use_torch():
     y0 = torch.randn(2, 16, 7, 7)
     for func in (Doubled(16), nn.Identity(), lambda t, y: y):
-        assert native.misfit(func, y0, native.DOPRI5, ()) is not None
+        assert kernel.misfit(func, y0, kernel.DOPRI5, ()) is not None
     func = ODEFunc(16)
     for state in (y0.double(), y0[:, :8], y0[0], y0[..., :4], nn.functional.pad(y0, (0, 6))):
-        assert native.misfit(func, state, native.DOPRI5, ()) is not None
-    assert native.misfit(func.double(), y0, native.DOPRI5, ()) is not None
-    assert native.misfit(ODEFunc(16), y0, native.DOPRI5, [torch.ones(1)]) is not None
+        assert kernel.misfit(func, state, kernel.DOPRI5, ()) is not None
+    assert kernel.misfit(func.double(), y0, kernel.DOPRI5, ()) is not None
+    assert kernel.misfit(ODEFunc(16), y0, kernel.DOPRI5, [torch.ones(1)]) is not None
 
 
 @pytest.mark.parametrize("settings", [{}, {"memory_budget": 0}, {"gradient": "adjoint"}], ids=str)
@@ -767,14 +767,14 @@ def test_the_error_estimate_sums_its_threads_in_their_order():
     y0 = y0 * torch.tensor([1e4, 1e2, 1e3, 1e1]).view(4, 1, 1, 1)  # sizes at which the order of a sum shows
 
     def mean_square(y, threads, h):
-        stepper = native.native_stepper(func, y, native.DOPRI5, (), 1e-3, 1e-3)
+        stepper = kernel.native_stepper(func, y, kernel.DOPRI5, (), 1e-3, 1e-3)
         if stepper is None:
             pytest.skip("no C compiler")
         stepper.threads = threads
         stepper.scratch = torch.empty(threads * stepper.library.nodelib_scratch())
         packed = stepper.pack(y)
         squares = []
-        stepper._call = lambda name, *a: squares.append(native.NativeStepper._call(stepper, name, *a)) or 1.0
+        stepper._call = lambda name, *a: squares.append(kernel.NativeStepper._call(stepper, name, *a)) or 1.0
         stepper.step(0.0, packed, torch.zeros_like(packed), h)
         return squares[0]
     for i in range(1, 30):

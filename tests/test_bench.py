@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodelib import native
+from nodelib.solver import kernel
 from nodelib.bench import cases, main, measure, methods, suites
 
 
@@ -88,7 +88,7 @@ def test_invalid_options_are_refused(arguments):
 
 
 def test_minimal_filtering_is_measured_against_the_sum(tmp_path):
-    if native.load(16, 7, 7, 16, True, False) is None:
+    if kernel.load(16, 7, 7, 16, True, False) is None:
         pytest.skip("no C compiler")
     assert main(["--quick", "--only", "convolution", "--networks", "small", "--output", str(tmp_path)]) == 0
     rows = {row["way"]: row for row in json.loads((tmp_path / "convolution.json").read_text())["rows"]}
@@ -97,11 +97,11 @@ def test_minimal_filtering_is_measured_against_the_sum(tmp_path):
 
 
 def test_gradients_at_the_end_of_the_range_of_floats_are_measured_both_ways(tmp_path):
-    if native.load(16, 7, 7, 16, True, False) is None:
+    if kernel.load(16, 7, 7, 16, True, False) is None:
         pytest.skip("no C compiler")
-    before = native.NativeStepper.powers
+    before = kernel.NativeStepper.powers
     assert main(["--quick", "--only", "saturation", "--networks", "small", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "saturation.json").read_text())["rows"]
     assert [(row["size"], row["way"]) for row in rows] == [(size, way) for size in (1e-36, 1e-40) for way in ("as they are", "balanced")]
     assert all(row["speed_up"]["median"] == 1 for row in rows if row["way"] == "as they are")
-    assert native.NativeStepper.powers is before  # put back
+    assert kernel.NativeStepper.powers is before  # put back

@@ -10,7 +10,7 @@ from nodelib import artifacts, evaluation, training
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
 from nodelib.dynamics import measure
-from nodelib.errors import IntegrationError, NodelibError
+from nodelib.solver.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from nodelib import dynamics
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 def random_func(channels=16, seed=0, **kinds) -> ODEFunc:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from nodelib import complexity, figures, figures_adjoint, figures_benefits, figures_solver, flows, spiral, toys
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 def test_the_ode_net_has_one_tick_per_evaluation():

@@ -18,7 +18,7 @@ from nodelib import artifacts, configs, live, mnist
 from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.evaluation import test_subset as subset
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 from nodelib.paths import runs_dir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")

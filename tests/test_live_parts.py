@@ -10,7 +10,7 @@ from book_site import ROOT, chromium
 from test_book_browser import ARGUMENTS
 
 from nodelib import artifacts, configs, live
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 from nodelib.paths import runs_dir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")

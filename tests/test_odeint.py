@@ -11,7 +11,7 @@ import torchdiffeq
 from problems import PROBLEMS, relative_error, trained_networks
 
 from nodelib import artifacts
-from nodelib.errors import (
+from nodelib.solver.errors import (
     ChangedStateError,
     DerivativeError,
     IntegrationError,
@@ -23,8 +23,8 @@ from nodelib.errors import (
     ToleranceError,
 )
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
-from nodelib.tableau import DOPRI5, EULER, RK4
+from nodelib.solver.integrate import odeint
+from nodelib.solver.tableau import DOPRI5, EULER, RK4
 
 by_name = pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 

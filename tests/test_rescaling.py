@@ -14,7 +14,7 @@ from nodelib.attacks.common import input_gradient
 from nodelib.claims.predictions import curve
 from nodelib.claims.evidence import Evidence
 from nodelib.measurement import Measurement
-from nodelib.native import unbalanced
+from nodelib.solver.kernel import unbalanced
 
 
 def test_log_odds_ascend_where_the_cross_entropy_has_lost_its_gradient():

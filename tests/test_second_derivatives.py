@@ -9,9 +9,9 @@ import torch
 import torchdiffeq
 from problems import Contraction, relative_error
 
-from nodelib.errors import UnsupportedGradientError
+from nodelib.solver.errors import UnsupportedGradientError
 from nodelib.models import ODEFunc, ODENet
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 def state():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from nodelib import configs, models
-from nodelib.seeding import seeded, unmoved
+from nodelib.solver.seeding import seeded, unmoved
 
 
 def test_a_seeded_block_draws_as_after_manual_seed_and_leaves_the_generator():

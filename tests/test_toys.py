@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from nodelib import complexity, toys
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 def test_the_field_has_the_derivative_of_its_formula():

@@ -1,4 +1,4 @@
-// The networks without a page: solver, exact reverse and attacks, over the kernels of nodelib/native.c in
+// The networks without a page: solver, exact reverse and attacks, over the kernels of nodelib/solver/kernel.c in
 // WebAssembly. One function that refers to nothing outside itself, because a page opened from a file may
 // start a worker only from the function's own text.
 var NodeLive = globalThis.NodeLive || {};
@@ -16,7 +16,7 @@ NodeLive.core = function () {
   const MAX_STEPS = 10000;
   const KEPT_BYTES = 128 * 2 ** 20; // activations kept for the reverse; steps beyond are computed again
 
-  // Dormand and Prince (1980), with Shampine's error weights and middle: nodelib/tableau.py says more.
+  // Dormand and Prince (1980), with Shampine's error weights and middle: nodelib/solver/tableau.py says more.
   const A = [
     [],
     [1 / 5],
@@ -256,7 +256,7 @@ NodeLive.core = function () {
       const words = new DataView(this.memory.buffer, this.params);
       pointers.forEach((pointer, i) => words.setUint32(4 * i, pointer, true));
       words.setFloat32(16, header.eps, true);
-      words.setInt32(20, 1, true); // minimal filtering, as nodelib/native.py has it at these tolerances
+      words.setInt32(20, 1, true); // minimal filtering, as nodelib/solver/kernel.py has it at these tolerances
       this.evaluation = k.nodelib_kept();
       this.scratch = this._allocate(k.nodelib_scratch());
       this.matrix = this._allocate(STAGES * STAGES);
@@ -419,7 +419,7 @@ NodeLive.core = function () {
       return h;
     }
 
-    // States at increasing `times` above 0 from y(0), by the controller of nodelib/odeint.py: the same steps.
+    // States at increasing `times` above 0 from y(0), by the controller of nodelib/solver/integrate.py: the same steps.
     // With `keep` the accepted steps stay for one or more reverses, until the next solve.
     solve(y0, times, keep = false) {
       const end = times[times.length - 1];
@@ -504,7 +504,7 @@ NodeLive.core = function () {
 
     // Cotangent of y(0) from that of the state at the last time of a kept solve: the exact gradient of the
     // computed solution, steps held constant. `rescale` brings the cotangent near 1 first, as
-    // nodelib/native.py does; without, a tiny one fades in single precision.
+    // nodelib/solver/kernel.py does; without, a tiny one fades in single precision.
     reverse(solution, bar, rescale = true) {
       let largest = 0;
       for (const v of bar) largest = Math.max(largest, Math.abs(v));

@@ -216,7 +216,7 @@ NodeLive.components.playground = async function (body) {
   };
 };
 
-// dy/dt = f(y) for a few numbers, from y(0) to `end`, by the steps of nodelib/odeint.py in double precision.
+// dy/dt = f(y) for a few numbers, from y(0) to `end`, by the steps of nodelib/solver/integrate.py in double precision.
 // {y, steps, rejected, nfe, accepted, refused}; an entry of the last two has next, the state the step led to,
 // its stages, dense(x), the state at a part x of it, and the part that lies before `end`.
 NodeLive.solvePlain = function (core, f, start, end, tolerance) {

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.losses import Loss, logit_gap, resolve_loss
-from nodelib.errors import NodelibError
+from nodelib.solver.errors import NodelibError
 
 BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
 
@@ -120,8 +120,8 @@ def check_momentum(momentum: float) -> None:
 
 
 def check_gradient(gradient: str | None) -> None:
-    """ValueError unless the gradient method is one of `nodelib.odeint.GRADIENTS`, or None."""
-    from nodelib.odeint import GRADIENTS
+    """ValueError unless the gradient method is one of `nodelib.solver.integrate.GRADIENTS`, or None."""
+    from nodelib.solver.integrate import GRADIENTS
 
     if gradient is not None and gradient not in GRADIENTS:
         raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")

@@ -17,7 +17,7 @@ from nodelib.attacks.common import (
     attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
 )
 from nodelib.attacks.strong import require
-from nodelib.seeding import seeded
+from nodelib.solver.seeding import seeded
 
 
 class _Done(Exception):

@@ -29,7 +29,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1
         epsilon: radius of the l-infinity ball in pixel units, at least 0 (the post: 0.3).
         t1: end time attacked; default: the model's own.
         clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].
-        gradient: gradient method of the ODE block, see `nodelib.odeint.GRADIENTS`; default: its own.
+        gradient: gradient method of the ODE block, see `nodelib.solver.integrate.GRADIENTS`; default: its own.
         allow_random_forward: accept a model with random pooling.
         loss: of (logits, labels), scalar, or one of `nodelib.attacks.LOSSES`.
         logit_scale: factor on the logits before the loss, above 0, or "gap", see `input_gradient`.

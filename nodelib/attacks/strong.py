@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from nodelib.attacks.common import (
     attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
 )
-from nodelib.errors import NodelibError
-from nodelib.seeding import unmoved
+from nodelib.solver.errors import NodelibError
+from nodelib.solver.seeding import unmoved
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nodelib import artifacts, mnist
 from nodelib.models import ODENet
-from nodelib.odeint import odeint
-from nodelib.seeding import seeded
+from nodelib.solver.integrate import odeint
+from nodelib.solver.seeding import seeded
 
 # network -> the run whose stored weights are used
 RUNS = {"small": "small-100", "large": "large-100", "wide": "wide-standard"}

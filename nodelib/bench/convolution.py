@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nodelib import native
+from nodelib.solver import kernel
 from nodelib.bench import measure
 from nodelib.bench.cases import Case, Problem
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from nodelib.bench.suites import Settings
 
 REPEATS = {"small": 40, "large": 2, "wide": 4}  # evaluations of one timing
-WAYS = {"sum": native.MINIMAL_TOLERANCE / 2, "minimal": native.MINIMAL_TOLERANCE}  # the tolerance that chooses it
+WAYS = {"sum": kernel.MINIMAL_TOLERANCE / 2, "minimal": kernel.MINIMAL_TOLERANCE}  # the tolerance that chooses it
 
 
 def convolution(settings: Settings) -> dict:
@@ -27,7 +27,7 @@ def convolution(settings: Settings) -> dict:
         with torch.no_grad():
             y = problem.model.stem(problem.images)
             expected = copy.deepcopy(func).double()(0.0, y.double())
-        steppers = {way: native.native_stepper(func, y, native.DOPRI5, params, tolerance, tolerance)
+        steppers = {way: kernel.native_stepper(func, y, kernel.DOPRI5, params, tolerance, tolerance)
                     for way, tolerance in WAYS.items()}
         if None in steppers.values():
             return {"rows": [], "omitted": "no compiled kernels here"}
@@ -41,7 +41,7 @@ def convolution(settings: Settings) -> dict:
     return {"rows": rows}
 
 
-def _step(stepper: native.NativeStepper, y: torch.Tensor, repeats: int):
+def _step(stepper: kernel.NativeStepper, y: torch.Tensor, repeats: int):
     packed = stepper.pack(y)
 
     def step() -> None:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from nodelib.bench.cases import TOLERANCE, Problem
-from nodelib.odeint import MEMORY_BUDGET, odeint
+from nodelib.solver.integrate import MEMORY_BUDGET, odeint
 
 Step = Callable[[], list[Tensor]]
 
@@ -27,7 +27,7 @@ def _torch_step(problem: Problem, solve: Callable[[Tensor], Tensor]) -> Step:
 
 def ours(gradient: str = "exact", tolerance: float = TOLERANCE, budget: int = MEMORY_BUDGET, compiled: bool = True,
          ) -> Callable[[Problem], Step]:
-    """`nodelib.odeint`; the step's attribute `counts` holds (nfe, nfe_backward) of the last step."""
+    """`nodelib.solver.integrate`; the step's attribute `counts` holds (nfe, nfe_backward) of the last step."""
     def prepare(problem: Problem) -> Step:
         def step() -> list[Tensor]:
             solution = odeint(problem.func, problem.model.stem(problem.images), [0.0, problem.case.t1], rtol=tolerance,

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from nodelib import native
+from nodelib.solver import kernel
 from nodelib.bench import measure
 from nodelib.bench.cases import Case, Problem
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 if TYPE_CHECKING:
     from nodelib.bench.suites import Settings
@@ -31,7 +31,7 @@ def saturation(settings: Settings) -> dict:
         func = problem.func
         with torch.no_grad():
             y = problem.model.stem(problem.images)
-        if native.native_stepper(func, y, native.DOPRI5, (), 1e-3, 1e-3) is None:
+        if kernel.native_stepper(func, y, kernel.DOPRI5, (), 1e-3, 1e-3) is None:
             return {"rows": [], "omitted": "no compiled kernels here"}
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
         for size in SIZES[-2:] if settings.quick else SIZES:
@@ -48,12 +48,12 @@ def _gradient(func: torch.nn.Module, y: Tensor, cotangent: Tensor, way: str):
     end = odeint(func, leaf, [0.0, T1], params=()).y[-1]
 
     def step() -> None:
-        kept = native.NativeStepper.powers
+        kept = kernel.NativeStepper.powers
         if way == WAYS[0]:
-            native.NativeStepper.powers = lambda self, y_bar: None
+            kernel.NativeStepper.powers = lambda self, y_bar: None
         try:
             torch.autograd.grad(end, leaf, cotangent, retain_graph=True)
         finally:
-            native.NativeStepper.powers = kept
+            kernel.NativeStepper.powers = kept
 
     return step

@@ -19,7 +19,7 @@ from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem
 from nodelib.bench.convolution import convolution
 from nodelib.bench.saturation import saturation
-from nodelib.odeint import Solver
+from nodelib.solver.integrate import Solver
 from nodelib.paths import data_dir
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
@@ -223,14 +223,14 @@ def machine(settings: Settings) -> dict:
         except importlib.metadata.PackageNotFoundError:
             return None
 
-    from nodelib import native
+    from nodelib.solver import kernel
 
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
                      platform.processor() or platform.machine())
     return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
-            "compiled": native.load(16, 7, 7, 16, True, False) is not None,
+            "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
             "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "diffrax", "jax")},
             **artifacts.source_state(), "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
 

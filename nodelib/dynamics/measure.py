@@ -30,11 +30,11 @@ from nodelib.dynamics.motion import path_turning, settling_time, velocities
 from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
-from nodelib.errors import InputError
+from nodelib.solver.errors import InputError
 from nodelib.evaluation import test_subset
 from nodelib.measurement import TEST_IMAGES, median_interval
 from nodelib.models import ODEFunc, ODENet
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 from nodelib.progress import say
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm
 from nodelib.models import ODEFunc
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 
 @torch.no_grad()

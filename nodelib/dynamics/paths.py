@@ -13,7 +13,7 @@ from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, direction, norm
 from nodelib.dynamics.motion import ray_distance, relative_speed, turning
 from nodelib.models import ODENet
-from nodelib.odeint import odeint
+from nodelib.solver.integrate import odeint
 
 QUANTITIES = {
     "norm": "norm of the state",

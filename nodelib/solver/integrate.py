@@ -11,7 +11,7 @@ from typing import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.errors import (
+from nodelib.solver.errors import (
     NonFiniteError,
     StateTypeError,
     StepLimitError,
@@ -20,8 +20,8 @@ from nodelib.errors import (
     ToleranceError,
     UnsupportedGradientError,
 )
-from nodelib.stepper import Step, TorchStepper
-from nodelib.tableau import DOPRI5, EULER, RK4
+from nodelib.solver.stepper import Step, TorchStepper
+from nodelib.solver.tableau import DOPRI5, EULER, RK4
 
 FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
 METHODS = ("dopri5", *FIXED)
@@ -150,7 +150,7 @@ def odeint(
             keep only their states and are recomputed one at a time: slower, the same gradient.
         norm: tensor -> 0-dimensional tensor, for the error ratio.
         anchors: number of restored times of "anchored", at least 1.
-        compiled: allow the compiled kernels where they apply (`nodelib.native`). From tolerances of 1e-4 on they
+        compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of 1e-4 on they
             convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below, like torch.
 
     Returns:
@@ -186,13 +186,13 @@ def odeint(
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
                     max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
     if gradient.startswith("torchdiffeq"):
-        from nodelib.adjoint import torchdiffeq_solution
+        from nodelib.solver.adjoints import torchdiffeq_solution
 
         return torchdiffeq_solution(solver, y0, params, gradient)
     if not differentiate:
         solution, _ = solver.solve(y0)
         return solution
-    from nodelib.adjoint import adjoint_solution, exact_solution
+    from nodelib.solver.adjoints import adjoint_solution, exact_solution
 
     if gradient == "exact":
         return exact_solution(solver, y0, params, memory_budget)
@@ -219,7 +219,7 @@ class Solver:
         """The stepper for this state; the compiled one where it applies."""
         table = FIXED.get(self.method, DOPRI5)
         if self.compiled and self.norm is rms_norm:
-            from nodelib.native import native_stepper
+            from nodelib.solver.kernel import native_stepper
 
             found = native_stepper(self.func, y0, table, params, self.rtol, self.atol)
             if found is not None:

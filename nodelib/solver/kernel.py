@@ -1,9 +1,9 @@
-"""Compiled Runge-Kutta steps of `ODEFunc` for float32 states on a CPU (`native.c`).
+"""Compiled Runge-Kutta steps of `ODEFunc` for float32 states on a CPU (`kernel.c`).
 
 torch's convolution of 16 channels runs far below the processor's peak, and every operation passes the
 whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
 step. At tolerances of 1e-4 and more they convolve by minimal filtering, with about a third of the products
-and about four times the rounding error (`native.c` says how). They are compiled for the state's shape at
+and about four times the rounding error (`kernel.c` says how). They are compiled for the state's shape at
 first use (a second or two, kept in the user's cache folder); without a C compiler, or for any other
 dynamics, the solver uses torch, and says so in the log of "nodelib", once for each reason.
 """
@@ -29,17 +29,17 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.stepper import Step, TorchStepper
-from nodelib.tableau import DOPRI5, Tableau
+from nodelib.solver.stepper import Step, TorchStepper
+from nodelib.solver.tableau import DOPRI5, Tableau
 
 logger = logging.getLogger("nodelib")
-SOURCE = Path(__file__).with_name("native.c")
+SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
 CHUNK = 8  # samples a thread works on together
 CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
 MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the estimate
-DOMAIN = 36  # products of a tile in minimal filtering, see native.c
-# G of native.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
+DOMAIN = 36  # products of a tile in minimal filtering, see kernel.c
+# G of kernel.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
 COMPILE_SECONDS = 120

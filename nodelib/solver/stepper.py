@@ -1,6 +1,6 @@
 """One Runge-Kutta step forward, and its exact reverse.
 
-`TorchStepper` works for every dynamics that torch can differentiate. `nodelib.native` has a stepper
+`TorchStepper` works for every dynamics that torch can differentiate. `nodelib.solver.kernel` has a stepper
 with the same methods for `nodelib.models.ODEFunc` on a CPU with a C compiler.
 """
 
@@ -13,8 +13,8 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor
 
-from nodelib.errors import ChangedStateError, DerivativeError
-from nodelib.tableau import Tableau
+from nodelib.solver.errors import ChangedStateError, DerivativeError
+from nodelib.solver.tableau import Tableau
 
 CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a "
            "copy (y.clone()), or leave out what works in place (y.mul_, ReLU(inplace=True))")

@@ -8,10 +8,10 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.errors import StepLimitError, UnsupportedGradientError
-from nodelib.odeint import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
-from nodelib.stepper import Step, checked_call
-from nodelib.tableau import DOPRI5, Tableau
+from nodelib.solver.errors import StepLimitError, UnsupportedGradientError
+from nodelib.solver.integrate import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
+from nodelib.solver.stepper import Step, checked_call
+from nodelib.solver.tableau import DOPRI5, Tableau
 
 
 def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_budget: int) -> Solution:
@@ -244,7 +244,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
     stepper = None
     if compiled and not params and norm is rms_norm:  # the norm does not depend on the kernels' order of pixels and channels
-        from nodelib.native import native_stepper
+        from nodelib.solver.kernel import native_stepper
 
         stepper = native_stepper(func, y[0], DOPRI5, (), settings["rtol"], settings["atol"])
     if stepper is not None:
