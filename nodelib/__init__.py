@@ -7,7 +7,7 @@ from nodelib.artifacts import Run, find_runs, load_run
 from nodelib.attacks import fgsm, pgd
 from nodelib.configs import NAMES, AttackConfig, RunConfig
 from nodelib.evaluation import Measurement, evaluate, evaluate_run, wilson
-from nodelib.models import ODEBlock, ODEFunc, ODENet, ResNet, build
+from nodelib.networks import ODEBlock, ODEFunc, ODENet, ResNet, build
 from nodelib.solver.integrate import GRADIENTS, Solution, odeint
 from nodelib.training import run, train
 

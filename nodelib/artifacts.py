@@ -41,7 +41,7 @@ from torch import Tensor
 
 from nodelib.configs import RunConfig
 from nodelib.solver.errors import NodelibError
-from nodelib.models import ODENet, ResNet, build
+from nodelib.networks import ODENet, ResNet, build
 from nodelib.paths import PUBLISHED, runs_dir
 from nodelib.snapshot_records import SnapshotRecord, from_csv
 

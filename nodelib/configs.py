@@ -8,7 +8,7 @@ import json
 from dataclasses import dataclass
 
 from nodelib.solver.errors import InputError
-from nodelib.models import check_end_time
+from nodelib.networks import check_end_time
 from nodelib.solver.integrate import GRADIENTS
 
 TABLE_T1 = (1.0, 10.0, 100.0, 500.0)  # the post's test end times
@@ -69,7 +69,7 @@ class RunConfig:
         t1: (low, high) of the training end time; equal ends mean a fixed one, else uniform per batch.
         test_t1: the end time at which the run's own accuracy is quoted.
         architecture: "odenet" or "resnet" (then `blocks` counts its blocks).
-        leaky, last_norm: controls, see `nodelib.models.ODEFunc`.
+        leaky, last_norm: controls, see `nodelib.networks.ODEFunc`.
         gradient, rtol, atol: of the solver while training.
         pooling: pooling regions while training, "random" or "fixed".
         train_images: the first so many of the training images (60,000 is all).

@@ -22,7 +22,7 @@ from nodelib.solver.errors import InputError, NodelibError
 from nodelib.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
-from nodelib.models import ODEBlock, ODENet, ResNet
+from nodelib.networks import ODEBlock, ODENet, ResNet
 from nodelib.solver.kernel import unbalanced
 from nodelib.progress import Progress
 from nodelib.worst_case import survivors

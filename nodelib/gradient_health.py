@@ -27,7 +27,7 @@ from nodelib.solver.errors import InputError
 from nodelib.evaluation import at_tolerance, test_subset
 from nodelib.gradients import cosines
 from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.progress import Progress, say
 from nodelib.protocols import diagnostic_images
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from nodelib import mnist
 from nodelib.artifacts import Run, load_run, write_atomic
 from nodelib.configs import PAIR, ROWS, RunConfig
-from nodelib.models import group_norm
+from nodelib.networks import group_norm
 from nodelib.solver.kernel import MINIMAL_TOLERANCE, SOURCE
 from nodelib.paths import runs_dir
 

@@ -11,7 +11,7 @@ import numpy as np
 from nodelib.attacks.common import check_epsilon, check_gradient_options, check_momentum, check_noise
 from nodelib.attacks.losses import LOSSES
 from nodelib.attacks.strong import LIBRARY_ATTACKS
-from nodelib.models import POOLINGS, check_end_time
+from nodelib.networks import POOLINGS, check_end_time
 from nodelib.solver.integrate import GRADIENTS
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST

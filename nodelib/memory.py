@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from nodelib.artifacts import environment, read_json, write_json
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 from nodelib.paths import data_dir
 

@@ -33,7 +33,7 @@ from nodelib.configs import RunConfig
 from nodelib.evaluation import test_subset
 from nodelib.gradient_health import record
 from nodelib.measurement import SEED_BATCH
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.solver.kernel import unbalanced
 
 DIRECTIONS = ("cross-entropy", "log-odds", "turned", "margin")

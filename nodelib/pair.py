@@ -20,7 +20,7 @@ from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
 from nodelib.configs import PAIR, AttackConfig
 from nodelib.figures import history_frame
 from nodelib.measurement import wilson
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 
 FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,
                   loss="cross-entropy", logit_scale=1.0)

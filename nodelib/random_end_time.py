@@ -16,7 +16,7 @@ from torch import Tensor
 from nodelib.attacks import pgd
 from nodelib.attacks.common import check_epsilon
 from nodelib.measurement import wilson
-from nodelib.models import ODENet, check_end_time
+from nodelib.networks import ODENet, check_end_time
 
 STEPS = 10
 BATCH = 100  # images per solve

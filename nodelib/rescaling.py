@@ -17,7 +17,7 @@ from nodelib.attacks.losses import logit_gap
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.gradient_health import record
 from nodelib.measurement import SEED_BATCH
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 
 THRESHOLDS = (
     17.0,

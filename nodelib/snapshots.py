@@ -20,7 +20,7 @@ from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
 from nodelib.configs import TABLE_T1, RunConfig
 from nodelib.measurement import EPSILON, SEED_BATCH
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.paths import data_dir
 from nodelib.snapshot_records import SnapshotRecord
 

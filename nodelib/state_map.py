@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from nodelib.dynamics import direction, remove_drift, states_at
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 
 
 @dataclass(frozen=True)

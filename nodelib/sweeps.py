@@ -9,7 +9,7 @@ import pandas as pd
 from torch import Tensor
 
 from nodelib.evaluation import Measurement, evaluate, wilson
-from nodelib.models import ODENet, ResNet
+from nodelib.networks import ODENet, ResNet
 
 
 def sweep(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, field: str,

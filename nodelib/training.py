@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nodelib import artifacts, mnist, snapshots
 from nodelib.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
 from nodelib.solver.errors import InputError, NodelibError
-from nodelib.models import ODENet, ResNet, build, count_parameters
+from nodelib.networks import ODENet, ResNet, build, count_parameters
 from nodelib.paths import check_scratch, runs_dir
 from nodelib.progress import Progress
 

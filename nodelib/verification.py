@@ -14,7 +14,7 @@ from nodelib import artifacts, evaluation, mnist
 from nodelib.claims.contract import MEASUREMENTS
 from nodelib.configs import RunConfig
 from nodelib.measurement import contradicted_by
-from nodelib.models import build, count_parameters
+from nodelib.networks import build, count_parameters
 from nodelib.protocols import end_times
 from nodelib.training import fingerprint
 

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from nodelib import configs, mnist, models, training
+from nodelib import configs, mnist, networks, training
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +18,9 @@ def test_images() -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @pytest.fixture
-def small() -> models.ODENet:
+def small() -> networks.ODENet:
     """An untrained small network in eval mode with fixed pooling, end time 1."""
-    return models.build(dataclasses.replace(configs.get("small-10"), t1=(1.0, 1.0), test_t1=1.0)).eval()
+    return networks.build(dataclasses.replace(configs.get("small-10"), t1=(1.0, 1.0), test_t1=1.0)).eval()
 
 
 def tiny_config(**changes) -> configs.RunConfig:

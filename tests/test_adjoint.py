@@ -19,7 +19,7 @@ from torch import nn
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import anchor_times
 from nodelib.solver.errors import StepLimitError
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
@@ -245,7 +245,7 @@ def test_the_memory_budget_changes_memory_and_not_the_gradient(compiled):
 PEAK = """
 import os, sys, threading, torch
 from pathlib import Path
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(64, 16, 7, 7)
@@ -568,7 +568,7 @@ def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
 
 FORK = """
 import os, signal, torch
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(4, 16, 7, 7)

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from nodelib import dynamics
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 
 

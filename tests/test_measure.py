@@ -152,7 +152,7 @@ def test_a_run_that_is_not_there_is_named(capsys):
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     """A network whose leaky dynamics pull every state to a constant: one equilibrium, and it attracts."""
-    from nodelib.models import ODENet
+    from nodelib.networks import ODENet
 
     torch.manual_seed(0)
     model = ODENet(16, 7, leaky=True).eval()
@@ -187,7 +187,7 @@ def test_the_times_at_which_a_longer_flow_is_looked_at_double():
 
 
 def test_images_on_no_ray_are_counted_so_however_late():
-    from nodelib.models import ODENet
+    from nodelib.networks import ODENet
 
     torch.manual_seed(0)
     model = ODENet(16, 7).eval()

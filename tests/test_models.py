@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nodelib import configs, models
+from nodelib import configs, networks
 
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 
@@ -11,18 +11,18 @@ PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 @pytest.mark.parametrize("name", ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
                                   "wide-standard", "wide-adversarial"])
 def test_the_networks_have_the_parameters_of_the_post(name):
-    model = models.build(configs.get(name))
-    assert models.count_parameters(model) == PARAMETERS[name.split("-")[0]]
+    model = networks.build(configs.get(name))
+    assert networks.count_parameters(model) == PARAMETERS[name.split("-")[0]]
 
 
 def test_the_single_block_baseline_has_the_size_of_the_wide_network_and_six_blocks_have_more():
-    assert models.count_parameters(models.build(configs.get("resnet-1"))) == PARAMETERS["wide"]
-    assert models.count_parameters(models.build(configs.get("resnet-6"))) > 2 * PARAMETERS["wide"]
+    assert networks.count_parameters(networks.build(configs.get("resnet-1"))) == PARAMETERS["wide"]
+    assert networks.count_parameters(networks.build(configs.get("resnet-6"))) > 2 * PARAMETERS["wide"]
 
 
 @pytest.mark.parametrize("channels, size", [(16, 7), (128, 7), (64, 10)])
 def test_states_keep_their_shape_and_logits_are_ten(channels, size, test_images):
-    model = models.ODENet(channels, size).eval()
+    model = networks.ODENet(channels, size).eval()
     with torch.no_grad():
         states = model.trajectory(test_images[0][:2], [0.5, 1.0])
         assert states.shape == (2, 2, channels, size, size)
@@ -32,7 +32,7 @@ def test_states_keep_their_shape_and_logits_are_ten(channels, size, test_images)
 
 
 def test_the_dynamics_ignore_the_scale_of_the_state():
-    func = models.ODEFunc(16).double()
+    func = networks.ODEFunc(16).double()
     y = torch.randn(2, 16, 7, 7, dtype=torch.float64)
     assert torch.allclose(func(0.0, y), func(0.0, 1000 * y), atol=1e-4)
     assert not torch.allclose(func(0.0, y), func(0.0, y.flip(-1)), atol=1e-2)
@@ -40,7 +40,7 @@ def test_the_dynamics_ignore_the_scale_of_the_state():
 
 def test_the_controls_change_the_dynamics_as_they_say():
     torch.manual_seed(0)
-    plain, leaky, nolast = models.ODEFunc(16), models.ODEFunc(16, leaky=True), models.ODEFunc(16, last_norm=False)
+    plain, leaky, nolast = networks.ODEFunc(16), networks.ODEFunc(16, leaky=True), networks.ODEFunc(16, last_norm=False)
     leaky.load_state_dict(plain.state_dict())
     y = torch.randn(2, 16, 7, 7)
     assert torch.allclose(leaky(0.0, y), plain(0.0, y) - y)
@@ -48,7 +48,7 @@ def test_the_controls_change_the_dynamics_as_they_say():
 
 
 def test_fixed_pooling_repeats_itself_and_random_pooling_does_not(test_images):
-    model = models.ODENet(16, 7).eval()
+    model = networks.ODENet(16, 7).eval()
     images = test_images[0][:8]
     assert torch.equal(model.stem(images), model.stem(images))
     model.pooling = "random"
@@ -60,7 +60,7 @@ def test_fixed_pooling_repeats_itself_and_random_pooling_does_not(test_images):
 
 
 def test_fixed_regions_are_those_of_the_stored_draw_in_torchs_own_module(test_images):
-    model = models.ODENet(16, 7).eval()
+    model = networks.ODENet(16, 7).eval()
     images = test_images[0][:3]
     before = model.norm(model.conv(images - 0.5))
     samples = model.pool.samples.expand(3, -1, -1)
@@ -69,7 +69,7 @@ def test_fixed_regions_are_those_of_the_stored_draw_in_torchs_own_module(test_im
 
 
 def test_the_pooling_draw_is_stored_with_the_weights():
-    first, second = models.ODENet(16, 7), models.ODENet(16, 7)
+    first, second = networks.ODENet(16, 7), networks.ODENet(16, 7)
     assert not torch.equal(first.pool.samples, second.pool.samples)
     second.load_state_dict(first.state_dict())
     assert torch.equal(first.pool.samples, second.pool.samples)
@@ -79,9 +79,9 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = models.build(configs.get("small-10", seed=3))
+    first = networks.build(configs.get("small-10", seed=3))
     assert torch.equal(torch.rand(1), expected)
-    second, other = models.build(configs.get("small-10", seed=3)), models.build(configs.get("small-10", seed=4))
+    second, other = networks.build(configs.get("small-10", seed=3)), networks.build(configs.get("small-10", seed=4))
     assert torch.equal(first.conv.weight, second.conv.weight)
     assert not torch.equal(first.conv.weight, other.conv.weight)
 
@@ -89,42 +89,42 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
 @pytest.mark.parametrize("t1", [0, -1, float("nan"), float("inf")])
 def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_images):
     with pytest.raises(ValueError, match="end time t1 is"):
-        models.ODENet(16, 7, t1=t1)
+        networks.ODENet(16, 7, t1=t1)
     with pytest.raises(ValueError, match="end time t1 is"):
-        models.ODENet(16, 7)(test_images[0][:1], t1)
+        networks.ODENet(16, 7)(test_images[0][:1], t1)
 
 
 @pytest.mark.parametrize("channels", [-1, 0, 33, 40])
 def test_channels_that_groups_do_not_divide_are_refused_with_the_allowed_ones(channels):
-    for make in (models.ODEFunc, lambda c: models.ODENet(c, 7), lambda c: models.ResNet(c, 7, 6)):
+    for make in (networks.ODEFunc, lambda c: networks.ODENet(c, 7), lambda c: networks.ResNet(c, 7, 6)):
         with pytest.raises(ValueError, match=f"channels is {channels}.*1 to 32"):
             make(channels)
 
 
 @pytest.mark.parametrize("channels", [1, 8, 31, 32, 96])
 def test_channels_in_the_allowed_range_are_solved(channels):
-    assert models.ODENet(channels, 7).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
+    assert networks.ODENet(channels, 7).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
 
 
 @pytest.mark.parametrize("size", [0, 28])
 def test_a_size_that_pooling_cannot_give_is_refused(size):
     with pytest.raises(ValueError, match=f"size is {size}.*1 to 27"):
-        models.ODENet(16, size)
+        networks.ODENet(16, size)
 
 
 def test_the_largest_size_is_pooled():
-    assert models.ODENet(1, 27).eval().stem(torch.zeros(1, 1, 28, 28)).shape == (1, 1, 27, 27)
+    assert networks.ODENet(1, 27).eval().stem(torch.zeros(1, 1, 28, 28)).shape == (1, 1, 27, 27)
 
 
 def test_images_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
-        models.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
+        networks.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
 
 
 @pytest.mark.parametrize("train", [False, True])
-@pytest.mark.parametrize("pooling", models.POOLINGS)
+@pytest.mark.parametrize("pooling", networks.POOLINGS)
 def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
-    model = models.ODENet(16, 7, pooling=pooling).train(train)
+    model = networks.ODENet(16, 7, pooling=pooling).train(train)
     images = torch.zeros(0, 1, 28, 28, requires_grad=True)
     logits = model(images)
     assert logits.shape == (0, 10) and model.block.nfe == 0
@@ -136,6 +136,6 @@ def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
 
 def test_unknown_gradients_and_poolings_name_the_known_ones():
     with pytest.raises(ValueError, match="'magic'.*exact"):
-        models.ODENet(16, 7, gradient="magic")
+        networks.ODENet(16, 7, gradient="magic")
     with pytest.raises(ValueError, match="'max'.*'random', 'fixed'"):
-        models.ODENet(16, 7).pooling = "max"
+        networks.ODENet(16, 7).pooling = "max"

@@ -22,7 +22,7 @@ from nodelib.solver.errors import (
     TimesError,
     ToleranceError,
 )
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 from nodelib.solver.tableau import DOPRI5, EULER, RK4
 

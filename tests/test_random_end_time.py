@@ -7,7 +7,7 @@ import torch
 
 from nodelib.attacks import pgd
 from nodelib.evaluation import test_subset
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.random_end_time import random_end_time_accuracy, share_correct
 
 

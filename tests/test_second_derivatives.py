@@ -10,7 +10,7 @@ import torchdiffeq
 from problems import Contraction, relative_error
 
 from nodelib.solver.errors import UnsupportedGradientError
-from nodelib.models import ODEFunc, ODENet
+from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.integrate import odeint
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib import artifacts, mnist
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.solver.integrate import odeint
 from nodelib.solver.seeding import seeded
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 
 
 @dataclass(frozen=True)

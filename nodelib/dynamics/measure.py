@@ -33,7 +33,7 @@ from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm
 from nodelib.solver.errors import InputError
 from nodelib.evaluation import test_subset
 from nodelib.measurement import TEST_IMAGES, median_interval
-from nodelib.models import ODEFunc, ODENet
+from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.integrate import odeint
 from nodelib.progress import say
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, direction, norm
 from nodelib.dynamics.motion import ray_distance, relative_speed, turning
-from nodelib.models import ODENet
+from nodelib.networks import ODENet
 from nodelib.solver.integrate import odeint
 
 QUANTITIES = {

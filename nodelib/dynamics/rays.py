@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from nodelib.dynamics.geometry import angle, norm
-from nodelib.models import ODEFunc
+from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 
 LATE = 1000.0  # the eps of the first normalisation is a millionth there of what it is to w itself

@@ -81,7 +81,7 @@ def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequenc
 
 def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> str | None:
     """Why the kernels do not apply to these dynamics, this state and this method; None where they do."""
-    from nodelib.models import ODEFunc
+    from nodelib.networks import ODEFunc
 
     if type(func) is not ODEFunc:
         return "the dynamics are not an ODEFunc"

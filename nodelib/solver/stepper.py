@@ -1,7 +1,7 @@
 """One Runge-Kutta step forward, and its exact reverse.
 
 `TorchStepper` works for every dynamics that torch can differentiate. `nodelib.solver.kernel` has a stepper
-with the same methods for `nodelib.models.ODEFunc` on a CPU with a C compiler.
+with the same methods for `nodelib.networks.ODEFunc` on a CPU with a C compiler.
 """
 
 from __future__ import annotations
