@@ -9,7 +9,7 @@ import numpy as np
 from nodelib import configs, pair
 from nodelib.artifacts import Run
 from nodelib.claims.end_time import KEEPS
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import AttackConfig, RunConfig
 from nodelib.measurement import Measurement, wilson
 from nodelib.protocols import SWEEP_T1

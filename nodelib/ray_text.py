@@ -11,7 +11,7 @@ import pandas as pd
 from nodelib import state_records
 from nodelib.artifacts import Run
 from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
-from nodelib.claims.statistics import mcnemar, on_common
+from nodelib.statistics import mcnemar, on_common
 from nodelib.configs import RunConfig
 from nodelib.dynamics.measure import LOG_TIME
 from nodelib.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from nodelib import diagnosis
 from nodelib.artifacts import Run
 from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import PAIR, ROWS
 from nodelib.measurement import EPSILON
 from nodelib.pair_text import blind_ahead, per_cent_of, span

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nodelib.artifacts import Run
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar, on_common
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.configs import ROWS, TABLE_T1, RunConfig, get
 from nodelib.table import COLUMNS, TOLERANCE, Cell, Comparison, per_cent, with_interval
 

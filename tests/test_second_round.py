@@ -16,7 +16,7 @@ from nodelib.claims import post_recipe, predictions, second_round
 from nodelib.claims.evidence import Evidence, Missing
 from nodelib.claims.ledger import FIRST_ROUND, ledger
 from nodelib.claims.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
-from nodelib.claims.statistics import holm, paired_bootstrap
+from nodelib.statistics import holm, paired_bootstrap
 from nodelib.claims.verdict import UNDECIDED, Verdict, judge
 from nodelib.snapshot_records import SnapshotRecord
 

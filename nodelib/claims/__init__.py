@@ -14,7 +14,7 @@ from nodelib.claims.contract import CHAPTER_VALUES, MEASUREMENTS
 from nodelib.claims.evidence import Evidence
 from nodelib.claims.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
                                    counts, first_round, ledger, summary)
-from nodelib.claims.statistics import mcnemar, within_tolerance
+from nodelib.statistics import mcnemar, within_tolerance
 from nodelib.claims.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [

@@ -8,7 +8,7 @@ from itertools import product
 from nodelib.claims.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
                                      ordered, percents, same_images, value_figure)
 from nodelib.claims.robustness import CHANCE_BOUND, strongest
-from nodelib.claims.statistics import ENTRY_TOLERANCE, within_tolerance
+from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance
 from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
 
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nodelib.claims.statistics import SIGNIFICANCE, mcnemar
+from nodelib.statistics import SIGNIFICANCE, mcnemar
 from nodelib.claims.verdict import Figure
 from nodelib.evaluation import wilson
 

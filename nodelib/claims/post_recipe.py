@@ -21,7 +21,7 @@ from nodelib.claims.evidence import Evidence, Missing, accuracy_figure, matches
 from nodelib.claims.predictions import BROKEN, KEPT, OWN_T1, POST, ROWS, TABLE_T1, judge_predictions, recorded
 from nodelib.claims.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
 from nodelib.claims.second_round import constants, text
-from nodelib.claims.statistics import holm, paired_bootstrap
+from nodelib.statistics import holm, paired_bootstrap
 from nodelib.claims.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
