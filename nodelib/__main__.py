@@ -7,10 +7,10 @@ import importlib
 import sys
 from pathlib import Path
 
-from nodelib import command, configs
-from nodelib.budget import Budget, seconds
+from nodelib.experiment import command, configs
+from nodelib.experiment.budget import Budget, seconds
 from nodelib.solver.errors import InputError
-from nodelib.progress import say
+from nodelib.experiment.progress import say
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
 
@@ -24,8 +24,8 @@ def _names(text: str) -> list[str]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from nodelib import training
-    from nodelib.paths import runs_dir
+    from nodelib.experiment import training
+    from nodelib.experiment.paths import runs_dir
 
     training.resolve_device(arguments.device)
     budget = Budget(arguments.budget)
@@ -52,7 +52,7 @@ def _train(arguments: argparse.Namespace) -> int:
 def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: str = "table",
                      images: int | None = None) -> bool:
     """Measure a stored run and print what was asked for; whether all of it is measured by now."""
-    from nodelib import artifacts, evaluation, protocols
+    from nodelib.experiment import artifacts, evaluation, protocols
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
     # adversarial images come from the first seed of every main run that is stored beside this one
@@ -74,9 +74,9 @@ def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: 
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from nodelib import protocols
-    from nodelib.artifacts import find_runs
-    from nodelib.training import resolve_device
+    from nodelib.experiment import protocols
+    from nodelib.experiment.artifacts import find_runs
+    from nodelib.experiment.training import resolve_device
 
     resolve_device(arguments.device)
     names = _names(arguments.run)
@@ -95,7 +95,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 def _table(arguments: argparse.Namespace) -> int:
     from nodelib import readme, table
-    from nodelib.artifacts import find_runs
+    from nodelib.experiment.artifacts import find_runs
 
     rows = table.rows(find_runs(arguments.root))
     if arguments.write is not None:
@@ -107,8 +107,8 @@ def _table(arguments: argparse.Namespace) -> int:
 
 def _claims(arguments: argparse.Namespace) -> int:
     from nodelib import claims, readme
-    from nodelib.artifacts import find_runs, read_json
-    from nodelib.paths import data_dir
+    from nodelib.experiment.artifacts import find_runs, read_json
+    from nodelib.experiment.paths import data_dir
 
     rows = claims.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
     if arguments.write is not None:
@@ -119,9 +119,9 @@ def _claims(arguments: argparse.Namespace) -> int:
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from nodelib.artifacts import ArtifactError, load_run, run_folders
-    from nodelib.measurement import TEST_IMAGES
-    from nodelib.verification import problems
+    from nodelib.experiment.artifacts import ArtifactError, load_run, run_folders
+    from nodelib.experiment.measurement import TEST_IMAGES
+    from nodelib.experiment.verification import problems
 
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
@@ -208,7 +208,7 @@ def _main(arguments: list[str]) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; returns the exit status, see `nodelib.command.call`."""
+    """Run a command; returns the exit status, see `nodelib.experiment.command.call`."""
     return command.call(_main, arguments)
 
 

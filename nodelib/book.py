@@ -18,8 +18,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from nodelib.artifacts import write_atomic
-from nodelib.paths import PUBLISHED
+from nodelib.experiment.artifacts import write_atomic
+from nodelib.experiment.paths import PUBLISHED
 
 
 def figure_path(name: str) -> Path:

@@ -1,6 +1,6 @@
 """What a run's stored records say about its robustness, as tidy data and tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib.gradient_health RUN`
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib.experiment.gradient_health RUN`
 store the records, these functions read them. Whatever is not stored yet is left out, or shown as a dash.
 """
 
@@ -11,13 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.artifacts import Run
-from nodelib.evaluation import evaluate, record, test_subset
-from nodelib.gradient_health import METHODS
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.evaluation import evaluate, record, test_subset
+from nodelib.experiment.gradient_health import METHODS
 from nodelib.attacks.strong import RANDOMISED, STRONG
-from nodelib.measurement import EPSILON, Measurement, wilson
-from nodelib.protocols import GRADIENT_METHODS
-from nodelib.worst_case import survivors
+from nodelib.experiment.measurement import EPSILON, Measurement, wilson
+from nodelib.experiment.protocols import GRADIENT_METHODS
+from nodelib.experiment.worst_case import survivors
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -214,7 +214,7 @@ def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The records of `nodelib.gradient_health` as tidy data: run, t1, name, method, loss, logit_scale, noise, value, n."""
+    """The records of `nodelib.experiment.gradient_health` as tidy data: run, t1, name, method, loss, logit_scale, noise, value, n."""
     methods = {how: name for name, how in METHODS.items()}
     rows = []
     for run in runs:

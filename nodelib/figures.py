@@ -21,8 +21,8 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
-from nodelib.artifacts import Run
-from nodelib.configs import NAMES, PAIR, ROWS
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import NAMES, PAIR, ROWS
 from nodelib.table import COLUMNS
 
 if TYPE_CHECKING:
@@ -239,7 +239,7 @@ def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
     network is one line.
 
     Args:
-        runs: finished runs, see `nodelib.artifacts.find_runs`; a network without one shows the post's alone.
+        runs: finished runs, see `nodelib.experiment.artifacts.find_runs`; a network without one shows the post's alone.
         seed: the content of `data/seed.json`.
     """
     data = accuracy_frame(runs, seed)

@@ -44,7 +44,7 @@ def backward_states(data: pd.DataFrame) -> Figure:
     """Relative error of the state solved backwards against the time reached, one line per end time.
 
     Args:
-        data: rows of `nodelib.gradients.backward_state` with columns `t1` and `run`; one panel per run.
+        data: rows of `nodelib.experiment.gradients.backward_state` with columns `t1` and `run`; one panel per run.
     """
     names = list(dict.fromkeys(data["run"]))
     with figures.style():
@@ -68,7 +68,7 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
     """Error of the image and the parameter gradient, and share of wrong signs, against the end time.
 
     Args:
-        data: rows of `nodelib.gradients.gradient_errors` with a column `run`; a row of panels per run.
+        data: rows of `nodelib.experiment.gradients.gradient_errors` with a column `run`; a row of panels per run.
     """
     labels = {"input_error": ("image gradient", "relative error"), "parameter_error": ("parameter gradient", "relative error"),
               "signs": ("signs of the image gradient", "share that is wrong")}

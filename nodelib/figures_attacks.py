@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from torch import Tensor
 
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.figures import (
     ATTACKS, BLACK, BLUE, GREEN, SKY, VERMILLION, colour, history_frame, lines, panels, style,
 )
@@ -134,7 +134,7 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
 def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
     """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
 
-    Columns title, method (of `nodelib.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high, n. Drawn to the post's 0.3 and a
+    Columns title, method (of `nodelib.experiment.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high, n. Drawn to the post's 0.3 and a
     little beyond, where the order of the methods can turn round.
     """
     groups = list(data.groupby("title", sort=False))
@@ -157,7 +157,7 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
 def gradient_health(data: pd.DataFrame) -> Figure:
     """Agreement of signs and cosine with the reference by gradient method, and the logits' size, against the end time.
 
-    Columns run, t1, name, method, value: the records of `nodelib.gradient_health` as `nodelib.diagnosis.health_frame`
+    Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as `nodelib.diagnosis.health_frame`
     returns them. Every run is a line; several runs of one method share its colour.
     """
     views = (("sign_agreement", "pixels with the right sign (%)", 100), ("gradient_cosine", "cosine with the reference", 1))

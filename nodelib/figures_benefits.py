@@ -15,7 +15,7 @@ from nodelib.flows import Flow, grid, two_moons
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from nodelib.artifacts import Run
+    from nodelib.experiment.artifacts import Run
 
 
 def size_accuracy(data: pd.DataFrame) -> Figure:
@@ -55,7 +55,7 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
     """Accuracy (left) and NFE (right) against the tolerance at test time, one line per network.
 
     Args:
-        data: rows of `nodelib.tolerance.dial`, of all runs together.
+        data: rows of `nodelib.experiment.tolerance.dial`, of all runs together.
     """
     with figures.style():
         figure, axes = figures.panels(2, height=2.9)

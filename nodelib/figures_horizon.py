@@ -10,7 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from nodelib import horizon
+from nodelib.experiment import horizon
 from nodelib.figures import (
     BLUE,
     GREEN,
@@ -23,7 +23,7 @@ from nodelib.figures import (
     style,
 )
 from nodelib.gap_growth import Phases
-from nodelib.overshoot import DIRECTIONS, Steps
+from nodelib.experiment.overshoot import DIRECTIONS, Steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from nodelib import table
-from nodelib.artifacts import Run
-from nodelib.configs import ROWS, get
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import ROWS, get
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

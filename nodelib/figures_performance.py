@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from nodelib.artifacts import read_json
+from nodelib.experiment.artifacts import read_json
 from nodelib.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
-from nodelib.paths import data_dir
+from nodelib.experiment.paths import data_dir
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nodelib import snapshot_records as snapshots
-from nodelib.artifacts import Run
+from nodelib.experiment import snapshot_records as snapshots
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.evidence import Evidence, Missing
 from nodelib.claims.predictions import OWN_T1, POST, ROWS, curve, dial
 from nodelib.figures import GREY, colour

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodelib import evaluation, protocols, training
-from nodelib.artifacts import Run, load_run
-from nodelib.configs import RunConfig
+from nodelib.experiment import evaluation, protocols, training
+from nodelib.experiment.artifacts import Run, load_run
+from nodelib.experiment.configs import RunConfig
 
 
 def measured_run(config: RunConfig, root: str | Path | None = None) -> Run:

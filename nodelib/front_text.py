@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import pandas as pd
 
 from nodelib import state_records
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
-from nodelib.dynamics.measure import LOG_TIME
+from nodelib.experiment.measure_states import LOG_TIME
 
 def directions(frame: pd.DataFrame) -> str:
     """How many networks' directions have settled by t = 1000, from `nodelib.state_records.settling_frame`."""

@@ -29,10 +29,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from nodelib import horizon
-from nodelib import snapshot_records as snapshots
-from nodelib.artifacts import Run
-from nodelib.configs import ROWS, TABLE_T1, RunConfig, get
+from nodelib.experiment import horizon
+from nodelib.experiment import snapshot_records as snapshots
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig, get
 
 FITTED_ON = ("small-10-post", "small-random-post", "small-100-post")
 STATES = {

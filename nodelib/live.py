@@ -22,12 +22,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from nodelib import mnist
-from nodelib.artifacts import Run, load_run, write_atomic
-from nodelib.configs import PAIR, ROWS, RunConfig
+from nodelib.experiment import mnist
+from nodelib.experiment.artifacts import Run, load_run, write_atomic
+from nodelib.experiment.configs import PAIR, ROWS, RunConfig
 from nodelib.networks import group_norm
 from nodelib.solver.kernel import MINIMAL_TOLERANCE, SOURCE
-from nodelib.paths import runs_dir
+from nodelib.experiment.paths import runs_dir
 
 FOLDER = Path(__file__).resolve().parents[1] / "book" / "live"
 SHAPES = ((16, 7), (128, 7), (64, 10))  # channels and side of the state: small, large, wide

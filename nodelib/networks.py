@@ -15,7 +15,7 @@ from nodelib.solver.integrate import GRADIENTS, odeint
 from nodelib.solver.seeding import seeded
 
 if TYPE_CHECKING:
-    from nodelib.configs import RunConfig
+    from nodelib.experiment.configs import RunConfig
 
 IMAGE_SIZE = 28
 CLASSES = 10

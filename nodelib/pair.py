@@ -13,13 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.attacks import pgd
 from nodelib.claims.end_time import accuracy_reach
 from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
-from nodelib.configs import PAIR, AttackConfig
+from nodelib.experiment.configs import PAIR, AttackConfig
 from nodelib.figures import history_frame
-from nodelib.measurement import wilson
+from nodelib.experiment.measurement import wilson
 from nodelib.networks import ODENet
 
 FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,

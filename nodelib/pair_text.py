@@ -6,14 +6,15 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nodelib import configs, pair
-from nodelib.artifacts import Run
+from nodelib import pair
+from nodelib.experiment import configs
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.end_time import KEEPS
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
-from nodelib.configs import AttackConfig, RunConfig
-from nodelib.measurement import Measurement, wilson
-from nodelib.protocols import SWEEP_T1
-from nodelib.worst_case import survivors
+from nodelib.experiment.configs import AttackConfig, RunConfig
+from nodelib.experiment.measurement import Measurement, wilson
+from nodelib.experiment.protocols import SWEEP_T1
+from nodelib.experiment.worst_case import survivors
 
 KINDS = ("adversarial", "standard")
 ADVERSARIAL = "wide-adversarial"

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 
 from nodelib import state_records
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
 from nodelib.statistics import mcnemar, on_common
-from nodelib.configs import RunConfig
-from nodelib.dynamics.measure import LOG_TIME
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.measure_states import LOG_TIME
 from nodelib.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span
 from nodelib.state_text import NETWORKS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from nodelib.artifacts import write_atomic
+from nodelib.experiment.artifacts import write_atomic
 from nodelib.solver.errors import InputError
 
 

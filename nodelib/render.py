@@ -52,13 +52,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nodelib import command
-from nodelib.artifacts import write_atomic
-from nodelib.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
+from nodelib.experiment import command
+from nodelib.experiment.artifacts import write_atomic
+from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
 from nodelib.dependencies import source_files
 from nodelib.solver.errors import InputError, NodelibError
-from nodelib.paths import PUBLISHED, data_dir
-from nodelib.progress import say
+from nodelib.experiment.paths import PUBLISHED, data_dir
+from nodelib.experiment.progress import say
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"

@@ -7,11 +7,11 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from nodelib import diagnosis
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
-from nodelib.configs import PAIR, ROWS
-from nodelib.measurement import EPSILON
+from nodelib.experiment.configs import PAIR, ROWS
+from nodelib.experiment.measurement import EPSILON
 from nodelib.pair_text import blind_ahead, per_cent_of, span
 
 if TYPE_CHECKING:
@@ -313,7 +313,7 @@ def contrast(runs: Sequence[Run]) -> str:
 def drawing(frame: pd.DataFrame, attackers: Sequence[str], epsilon: float = EPSILON) -> str:
     """How far attackers who know the end time, aim at one or average over several are apart, and whether drawing protects.
 
-    attackers: names in the frame of `nodelib.random_end_time.random_end_time_accuracy`: knows the end time, aims at one, averages.
+    attackers: names in the frame of `nodelib.experiment.random_end_time.random_end_time_accuracy`: knows the end time, aims at one, averages.
     """
     left, low, high = (frame.pivot(index="epsilon", columns="attacker", values=value)[list(attackers)]
                        for value in ("accuracy", "low", "high"))

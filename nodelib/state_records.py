@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.evidence import matches
 from nodelib.claims.states import NEVER, RAY_FACTS, own_steady_state
-from nodelib.dynamics.measure import SOLVED
+from nodelib.experiment.measure_states import SOLVED
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}

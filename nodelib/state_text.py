@@ -8,10 +8,10 @@ from collections.abc import Iterable, Sequence
 import pandas as pd
 
 from nodelib import dynamics, state_records
-from nodelib.artifacts import Run
+from nodelib.experiment.artifacts import Run
 from nodelib.claims.end_time import ROWS
 from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
-from nodelib.measurement import wilson
+from nodelib.experiment.measurement import wilson
 from nodelib.pair_text import KINDS, span
 
 STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from nodelib.artifacts import Run, find_runs, read_json
-from nodelib.configs import CONTROLS, ROWS, TABLE_T1, get
-from nodelib.measurement import wilson
-from nodelib.paths import data_dir
+from nodelib.experiment.artifacts import Run, find_runs, read_json
+from nodelib.experiment.configs import CONTROLS, ROWS, TABLE_T1, get
+from nodelib.experiment.measurement import wilson
+from nodelib.experiment.paths import data_dir
 
 COLUMNS = {
     "clean": "none",            # fixed pooling

@@ -7,7 +7,8 @@ import dataclasses
 import pytest
 import torch
 
-from nodelib import configs, mnist, networks, training
+from nodelib import networks
+from nodelib.experiment import configs, mnist, training
 
 
 @pytest.fixture(scope="session")

@@ -82,7 +82,7 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 def trained_networks(tiny_run, images: Tensor) -> list[tuple[str, nn.Module, Tensor]]:
     """(name, dynamics, initial states) of one short run and of every stored ODE-net."""
-    from nodelib import artifacts
+    from nodelib.experiment import artifacts
 
     found = []
     for run in [tiny_run, *artifacts.find_runs()]:

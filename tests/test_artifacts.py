@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib import artifacts, training, verification
-from nodelib.configs import RunConfig
+from nodelib.experiment import artifacts, training, verification
+from nodelib.experiment.configs import RunConfig
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def test_an_accuracy_that_the_weights_do_not_reach_is_found(copy):
     r = run.metric("none-t1")
     outcomes = np.ones(r["n"], dtype=bool)
     artifacts.save_outcomes(copy / "outcomes.safetensors", "none-t1", outcomes)
-    from nodelib.evaluation import wilson
+    from nodelib.experiment.evaluation import wilson
 
     low, high = wilson(r["n"], r["n"])
     change(copy / "metrics.json", lambda m: m[0].update(correct=r["n"], accuracy=1.0, low=low, high=high))
@@ -232,7 +232,7 @@ def test_the_folder_of_runs_is_found_sorted(copy):
 
 
 def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
-    from nodelib.evaluation import wilson
+    from nodelib.experiment.evaluation import wilson
 
     run = artifacts.load_run(copy)
     config = RunConfig.from_dict(run.config)
@@ -263,7 +263,7 @@ def test_two_processes_that_measure_one_run_lose_none_of_each_others_records(cop
     program = """
 import sys
 import numpy as np
-from nodelib import artifacts
+from nodelib.experiment import artifacts
 me, run = int(sys.argv[1]), artifacts.load_run(sys.argv[2])
 template = dict(run.metrics[0])
 for k in range(20):
@@ -273,7 +273,7 @@ for k in range(20):
 """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE,
                                   text=True,
-                                  cwd=Path(artifacts.__file__).parents[1]) for me in range(2)]
+                                  cwd=Path(artifacts.__file__).parents[2]) for me in range(2)]
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     run = artifacts.load_run(copy)

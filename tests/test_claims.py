@@ -11,13 +11,14 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nodelib import claims, configs
-from nodelib.artifacts import read_json
+from nodelib import claims
+from nodelib.experiment import configs
+from nodelib.experiment.artifacts import read_json
 from nodelib.claims import end_time, part_one, robustness, states
 from nodelib.claims.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
 from nodelib.claims.ledger import CLAIMS, FIRST_ROUND
 from nodelib.claims.verdict import UNDECIDED, judge
-from nodelib.paths import data_dir
+from nodelib.experiment.paths import data_dir
 
 CLAIM = {claim.id: claim for claim in FIRST_ROUND}  # test_second_round.py has the rules that replace some of these
 

@@ -6,10 +6,10 @@ import sys
 
 import pytest
 
-from nodelib import artifacts, evaluation, training
+from nodelib.experiment import artifacts, evaluation, training
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.dynamics import measure
+from nodelib.experiment import measure_states
 from nodelib.solver.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
@@ -94,7 +94,7 @@ def tiny(monkeypatch):
     """Every named run is a tiny one, whatever its scale."""
     from conftest import tiny_config
 
-    from nodelib import configs
+    from nodelib.experiment import configs
 
     monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
 
@@ -126,7 +126,7 @@ def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path,
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
 @pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]),
                                   lambda *a: main(["evaluate", "small-10", *a]),
-                                  lambda *a: measure.main(["small-10", *a])],
+                                  lambda *a: measure_states.main(["small-10", *a])],
                          ids=["train", "evaluate", "measure"])
 def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
     with pytest.raises(SystemExit) as stop:
@@ -178,7 +178,7 @@ def test_a_run_that_cannot_be_read_stops_the_table_and_is_named(command, tmp_pat
 
 
 def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
-    from nodelib import mnist, paths
+    from nodelib.experiment import mnist, paths
 
     monkeypatch.delenv("NODELIB_DATA", raising=False)
     monkeypatch.setattr(mnist, "load", lambda *a: pytest.fail("it began to train"))
@@ -198,7 +198,7 @@ def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
                f"'--root', {str(tmp_path)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT,
-                               cwd=artifacts.__file__.rsplit("/", 2)[0])
+                               cwd=artifacts.__file__.rsplit("/", 3)[0])
     process.stdout.close()
     assert process.wait(timeout=120) == 0
     assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0),

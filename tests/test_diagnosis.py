@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nodelib import diagnosis, figures_attacks
-from nodelib.artifacts import read_json
-from nodelib.measurement import Measurement, record
-from nodelib.paths import data_dir
+from nodelib.experiment.artifacts import read_json
+from nodelib.experiment.measurement import Measurement, record
+from nodelib.experiment.paths import data_dir
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_the_frames_are_in_order_of_epsilon_and_are_drawn(run):
 
 
 def test_the_health_of_gradients_is_read_by_method(tiny_run):
-    from nodelib.gradient_health import record as health_record
+    from nodelib.experiment.gradient_health import record as health_record
 
     records = [health_record("sign_agreement", 0.7, 1.0, 4, "mean", gradient="exact", rtol=1e-5),
                health_record("logit_gap", 3.0, 1.0, 4),

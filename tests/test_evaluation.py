@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib import artifacts, configs, evaluation, protocols
-from nodelib.evaluation import Measurement, evaluate, wilson
+from nodelib.experiment import artifacts, configs, evaluation, protocols
+from nodelib.experiment.evaluation import Measurement, evaluate, wilson
 
 
 @pytest.mark.parametrize("correct, n, low, high", [
@@ -82,7 +82,7 @@ def test_a_measurement_refuses_values_out_of_range(change, message):
 
 
 def test_attacks_of_another_epsilon_have_records_of_their_own():
-    from nodelib.measurement import contradicted_by, record
+    from nodelib.experiment.measurement import contradicted_by, record
 
     usual, other = (Measurement(2.0, 4, "fgsm", epsilon) for epsilon in (0.3, 0.1))
     assert usual.id == "fgsm-t2" and other.id == protocols.at_epsilon(dataclasses.replace(usual,

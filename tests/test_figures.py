@@ -10,8 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodelib import book, configs, figures, paths
-from nodelib.artifacts import read_json
+from nodelib import book, figures
+from nodelib.experiment import configs, paths
+from nodelib.experiment.artifacts import read_json
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import tiny_config
 
-from nodelib import artifacts, configs, evaluation, figures_runs, protocols
+from nodelib import figures_runs
+from nodelib.experiment import artifacts, configs, evaluation, protocols
 
 
 @pytest.fixture

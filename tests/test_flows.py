@@ -8,7 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import flows, spiral, tolerance
+from nodelib import flows, spiral
+from nodelib.experiment import tolerance
 
 
 @pytest.fixture(scope="module")

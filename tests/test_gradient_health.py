@@ -7,8 +7,9 @@ import shutil
 import pytest
 import torch
 
-from nodelib import artifacts, claims, gradient_health
-from nodelib.claims.contract import GRADIENT_MEASUREMENTS
+from nodelib import claims
+from nodelib.experiment import artifacts, gradient_health
+from nodelib.experiment.contract import GRADIENT_MEASUREMENTS
 
 
 @pytest.fixture(scope="module")

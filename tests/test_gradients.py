@@ -7,7 +7,8 @@ import copy
 import pytest
 import torch
 
-from nodelib import gradients, memory
+from nodelib import memory
+from nodelib.experiment import gradients
 
 
 @pytest.fixture(scope="module")

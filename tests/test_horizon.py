@@ -12,10 +12,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nodelib import artifacts, configs, figures_horizon, gap_growth, horizon, paths
-from nodelib.artifacts import Run, read_json
-from nodelib.paths import data_dir
-from nodelib.snapshot_records import SnapshotRecord
+from nodelib import figures_horizon, gap_growth
+from nodelib.experiment import artifacts, configs, horizon, paths
+from nodelib.experiment.artifacts import Run, read_json
+from nodelib.experiment.paths import data_dir
+from nodelib.experiment.snapshot_records import SnapshotRecord
 
 
 def gradient(logits: torch.Tensor, label: int = 0, factor: float = 1.0) -> torch.Tensor:

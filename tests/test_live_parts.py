@@ -9,9 +9,10 @@ import torch
 from book_site import ROOT, chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib import artifacts, configs, live
+from nodelib import live
+from nodelib.experiment import artifacts, configs
 from nodelib.solver.integrate import odeint
-from nodelib.paths import runs_dir
+from nodelib.experiment.paths import runs_dir
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")
 pytestmark = pytest.mark.browser

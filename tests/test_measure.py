@@ -8,13 +8,14 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import artifacts, claims
-from nodelib.claims.contract import STATE_MEASUREMENTS
+from nodelib import claims
+from nodelib.experiment import artifacts
+from nodelib.experiment.contract import STATE_MEASUREMENTS
 from nodelib.claims.evidence import Evidence
 from nodelib.claims.ledger import CLAIMS
 from nodelib.claims.verdict import UNDECIDED, judge
-from nodelib.dynamics import measure
-from nodelib.evaluation import test_subset
+from nodelib.experiment import measure_states
+from nodelib.experiment.evaluation import test_subset
 
 JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 
@@ -23,11 +24,11 @@ JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 def records(tiny_run):
     images, labels = test_subset(60)
     model = tiny_run.load_model()
-    return [*measure.trajectories(model, images, labels), *measure.six_and_four(model, images, labels),
-            *measure.complexity(model, images[:16]),
-            *measure.attacked(model, images, labels), *measure.fooled(model, images, labels), *measure.exponents(model, images, count=2, log_time=1.0),
-            *measure.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
-            *measure.far(model, images[:2], labels[:2], (0.5,)), *measure.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
+    return [*measure_states.trajectories(model, images, labels), *measure_states.six_and_four(model, images, labels),
+            *measure_states.complexity(model, images[:16]),
+            *measure_states.attacked(model, images, labels), *measure_states.fooled(model, images, labels), *measure_states.exponents(model, images, count=2, log_time=1.0),
+            *measure_states.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
+            *measure_states.far(model, images[:2], labels[:2], (0.5,)), *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -38,7 +39,7 @@ def test_every_measurement_is_a_record_of_the_contract(records):
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
-    assert {measure.key(r) for r in records} == set().union(*(part.keys for part in measure.PARTS.values()))
+    assert {measure_states.key(r) for r in records} == set().union(*(part.keys for part in measure_states.PARTS.values()))
 
 
 def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
@@ -56,7 +57,7 @@ def test_attacked_images_are_none_of_those_that_give_the_class_directions(tiny_r
     images, labels = test_subset(60)
     seen = []
     monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: seen.append(x) or x)
-    found = measure.attacked(tiny_run.load_model(), images, labels, count=50)
+    found = measure_states.attacked(tiny_run.load_model(), images, labels, count=50)
     assert torch.equal(torch.cat(seen), images[30:])  # 50 asked for, 30 are not in the reference
     angles = [r["value"] for r in found if r["name"] == "attacked_angle"]
     assert angles == pytest.approx([0.0] * 5, abs=0.5)  # this attack changes nothing
@@ -82,11 +83,11 @@ def test_the_rules_on_states_find_all_they_ask_for(records, tiny_run):
 def test_two_digits_are_judged_on_images_that_give_no_reference(tiny_run):
     images, labels = test_subset(60)
     chosen = (labels == 6) | (labels == 4)
-    found = measure.six_and_four(tiny_run.load_model(), images, labels)
+    found = measure_states.six_and_four(tiny_run.load_model(), images, labels)
     n = int(chosen.sum())
     assert {r["n"] for r in found if r["name"] == "nearest_class"} == {n - n // 2} and {r["label"] for r in found} == {"6-4"}
     with pytest.raises(ValueError, match="images of the digits 6 and 4"):
-        measure.six_and_four(tiny_run.load_model(), images[~chosen], labels[~chosen])
+        measure_states.six_and_four(tiny_run.load_model(), images[~chosen], labels[~chosen])
 
 
 @pytest.fixture
@@ -98,30 +99,30 @@ def stored(tiny_run, tmp_path, monkeypatch):
                "n": 4, "settings": {}}
     artifacts.write_json(folder / "measurements.json", [foreign])
     monkeypatch.setattr(measure, "PARTS", {
-        name: measure.Part(lambda *a, name=name: [measure.record(name, 3.0, n=2, t1=1.0)], (name,))
+        name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)], (name,))
         for name in ("norm", "turning", "attacked")})
     return folder
 
 
 def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_twice(stored):
-    assert measure.measure_run(stored, count=2) == ["norm", "turning"]  # attacked: for the wide networks only
-    assert measure.measure_run(stored, count=2) == []
-    assert measure.measure_run(stored, count=2, again=True) == ["norm", "turning"]
+    assert measure_states.measure_run(stored, count=2) == ["norm", "turning"]  # attacked: for the wide networks only
+    assert measure_states.measure_run(stored, count=2) == []
+    assert measure_states.measure_run(stored, count=2, again=True) == ["norm", "turning"]
     assert [r["name"] for r in artifacts.load_run(stored).measurements] == ["logit_scale", "norm", "turning"]
 
 
 def test_a_measurement_is_never_replaced_by_one_on_fewer_images(stored, monkeypatch):
-    monkeypatch.setitem(measure.PARTS, "turning", measure.Part(lambda model, images, *a: [
-        measure.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
-    monkeypatch.setitem(measure.PARTS, "norm", measure.Part(lambda model, images, labels, reach: [
-        measure.record("norm", reach.rays, n=reach.rays, t1=1.0)], ("norm",)))
-    measure.measure_run(stored, count=4, reach=measure.Reach(rays=3))
+    monkeypatch.setitem(measure_states.PARTS, "turning", measure_states.Part(lambda model, images, *a: [
+        measure_states.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
+    monkeypatch.setitem(measure_states.PARTS, "norm", measure_states.Part(lambda model, images, labels, reach: [
+        measure_states.record("norm", reach.rays, n=reach.rays, t1=1.0)], ("norm",)))
+    measure_states.measure_run(stored, count=4, reach=measure_states.Reach(rays=3))
     before = artifacts.load_run(stored).measurements
     for part, count, rays in (("turning", 2, 3), ("turning", 3, 3), ("norm", 2, 3), ("norm", 4, 2)):
         with pytest.raises(artifacts.ArtifactError, match="too few to replace"):
-            measure.measure_run(stored, count=count, reach=measure.Reach(rays=rays), parts=[part])
+            measure_states.measure_run(stored, count=count, reach=measure_states.Reach(rays=rays), parts=[part])
     assert artifacts.load_run(stored).measurements == before
-    measure.measure_run(stored, count=5, reach=measure.Reach(rays=4), again=True)
+    measure_states.measure_run(stored, count=5, reach=measure_states.Reach(rays=4), again=True)
     assert [r["value"] for r in artifacts.load_run(stored).measurements] == [2.0, 4.0, 5.0]
 
 
@@ -129,24 +130,24 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch
     def interrupt(*arguments):
         raise KeyboardInterrupt
 
-    whole = measure.PARTS["turning"]
-    monkeypatch.setitem(measure.PARTS, "turning", measure.Part(interrupt, ("turning",)))
+    whole = measure_states.PARTS["turning"]
+    monkeypatch.setitem(measure_states.PARTS, "turning", measure_states.Part(interrupt, ("turning",)))
     with pytest.raises(KeyboardInterrupt):
-        measure.measure_run(stored, count=2)
-    assert measure.pending(artifacts.load_run(stored)) == ("turning",)
-    monkeypatch.setitem(measure.PARTS, "turning", whole)
-    assert measure.measure_run(stored, count=2) == ["turning"]
+        measure_states.measure_run(stored, count=2)
+    assert measure_states.pending(artifacts.load_run(stored)) == ("turning",)
+    monkeypatch.setitem(measure_states.PARTS, "turning", whole)
+    assert measure_states.measure_run(stored, count=2) == ["turning"]
 
 
 def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
-    assert measure.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
-    assert "goes on from here" in lines[0] and measure.pending(artifacts.load_run(stored)) == ("norm", "turning")
+    assert measure_states.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
+    assert "goes on from here" in lines[0] and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning")
 
 
 def test_a_run_that_is_not_there_is_named(capsys):
     with pytest.raises(SystemExit):
-        measure.main(["small-11"])
+        measure_states.main(["small-11"])
     assert "no finished run of small-11" in capsys.readouterr().err
 
 
@@ -160,8 +161,8 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
         model.block.func.norm0.weight.fill_(1e-9)
         model.block.func.norm0.bias.fill_(1.0)
     images, labels = test_subset(40)
-    found = measure.attractors(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
-    found += measure.exponents(model, images, count=2, log_time=1.0)
+    found = measure_states.attractors(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
+    found += measure_states.exponents(model, images, count=2, log_time=1.0)
     values = {(r["name"], r["label"]): r["value"] for r in found}
     assert values["on_a_ray", "all"] == 1.0
     assert all(values["attractors", str(d)] == 1.0 and values["own_attractors", str(d)] == 0.0 for d in range(10))
@@ -169,21 +170,21 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
     assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v
-    *far, reached = measure.far(model, images[:4], labels[:4], (1.0, 2.0), krylov=10, max_steps=3)
+    *far, reached = measure_states.far(model, images[:4], labels[:4], (1.0, 2.0), krylov=10, max_steps=3)
     later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in far]
     assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0), ("rays_later", 2.0, 1.0)]
     assert reached["name"] == "rays_later_attracting" and reached["value"] == 1.0 and reached["settings"]["on_each"] == [4]
     assert reached["settings"]["residuals"][0] < 1e-6 and reached["settings"]["eigenvalues"][0] < 1e-3
     assert reached["settings"]["by_class"] == [torch.bincount(labels[:4], minlength=10).tolist()]
-    solved = measure.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
+    solved = measure_states.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
     assert {r["value"] for r in solved if r["name"] == "class_rays"} == {1.0}
     assert all(r["value"] < 1e-6 for r in solved if r["name"] == "class_ray_residual")
 
 
 def test_the_times_at_which_a_longer_flow_is_looked_at_double():
-    assert measure.doubling(80) == measure.FAR and measure.doubling(10) == (10.0,) and measure.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
+    assert measure_states.doubling(80) == measure_states.FAR and measure_states.doubling(10) == (10.0,) and measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
     with pytest.raises(ValueError, match="log time is 5; images are followed further than 10"):
-        measure.doubling(5)
+        measure_states.doubling(5)
 
 
 def test_images_on_no_ray_are_counted_so_however_late():
@@ -192,28 +193,28 @@ def test_images_on_no_ray_are_counted_so_however_late():
     torch.manual_seed(0)
     model = ODENet(16, 7).eval()
     images, labels = test_subset(40)
-    later = measure.far(model, images[:3], labels[:3], (0.5,))
+    later = measure_states.far(model, images[:3], labels[:3], (0.5,))
     assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0), ("rays_later_attracting", 0.0)]
     assert later[-1]["settings"]["eigenvalues"] == []
-    solved = measure.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)
+    solved = measure_states.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)
     assert [r["value"] for r in solved if r["name"] == "class_rays"] == [0.0]  # one small step solves nothing
     assert len([r for r in solved if r["name"] == "class_ray_residual"]) == 10
     with pytest.raises(ValueError, match="no image of the classes"):
-        measure.class_rays(model, images[:3], labels[:3])
+        measure_states.class_rays(model, images[:3], labels[:3])
 
 
 def test_only_the_parts_asked_for_are_measured_again(tmp_path, tiny_run):
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
-    assert measure.measure_run(folder, 40, parts=("complexity",)) == ["complexity"]
+    assert measure_states.measure_run(folder, 40, parts=("complexity",)) == ["complexity"]
     first = {r["name"]: r for r in artifacts.load_run(folder).measurements}["jacobian_norm"]
     assert first["settings"]["low"] <= first["value"] <= first["settings"]["high"] and first["n"] == 40
-    assert measure.measure_run(folder, 50, parts=("complexity",)) == ["complexity"]
+    assert measure_states.measure_run(folder, 50, parts=("complexity",)) == ["complexity"]
     assert {r["name"]: r["n"] for r in artifacts.load_run(folder).measurements}["jacobian_norm"] == 50
     with pytest.raises(ValueError, match="unknown part 'speed'; the parts are trajectories"):
-        measure.measure_run(folder, parts=("speed",))
+        measure_states.measure_run(folder, parts=("speed",))
     with pytest.raises(ValueError, match="part 'attacked' makes no sense for"):
-        measure.measure_run(folder, parts=("attacked",))
+        measure_states.measure_run(folder, parts=("attacked",))
 
 
 def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
@@ -222,13 +223,13 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
     with torch.no_grad():
         before, said = (model(x, 1.0).argmax(1) for x in (images[30:], 1 - images[30:]))
     monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: 1 - x)
-    found = measure.fooled(model, images, labels, count=50)
+    found = measure_states.fooled(model, images, labels, count=50)
     wrong = (said != labels[30:]) & (before == labels[30:])  # an image that was wrong already is not fooled
     assert 0 < wrong.sum() < (said != labels[30:]).sum()
     assert {r["n"] for r in found} == {int(wrong.sum())} and {r["images"] for r in found} == {"fooled"}
     assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
     monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: x)
-    assert measure.fooled(model, images, labels, count=50) == []
+    assert measure_states.fooled(model, images, labels, count=50) == []
 
 
 def test_fooled_images_are_told_with_their_number(tiny_run):

@@ -6,8 +6,8 @@ import shutil
 import pytest
 import torch
 
-from nodelib import mnist
-from nodelib.paths import data_dir
+from nodelib.experiment import mnist
+from nodelib.experiment.paths import data_dir
 
 
 @pytest.fixture

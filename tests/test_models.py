@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nodelib import configs, networks
+from nodelib import networks
+from nodelib.experiment import configs
 
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 

@@ -10,7 +10,7 @@ import torch
 import torchdiffeq
 from problems import PROBLEMS, relative_error, trained_networks
 
-from nodelib import artifacts
+from nodelib.experiment import artifacts
 from nodelib.solver.errors import (
     ChangedStateError,
     DerivativeError,

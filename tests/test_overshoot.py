@@ -9,9 +9,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nodelib import artifacts, horizon, overshoot
-from nodelib.claims.contract import STEP_MEASUREMENTS
-from nodelib.gradient_health import record
+from nodelib.experiment import artifacts, horizon, overshoot
+from nodelib.experiment.contract import STEP_MEASUREMENTS
+from nodelib.experiment.gradient_health import record
 
 
 def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float]) -> overshoot.Steps:

@@ -7,9 +7,10 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import configs, evaluation, figures_pair, pair, pair_text
-from nodelib.configs import AttackConfig
-from nodelib.evaluation import Measurement
+from nodelib import figures_pair, pair, pair_text
+from nodelib.experiment import configs, evaluation
+from nodelib.experiment.configs import AttackConfig
+from nodelib.experiment.evaluation import Measurement
 
 
 def scored(measurement: Measurement, correct: int, nfe: float = 26.0) -> dict:

@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 
-from nodelib import artifacts
-from nodelib.artifacts import find_runs, read_json
+from nodelib.experiment import artifacts
+from nodelib.experiment.artifacts import find_runs, read_json
 from nodelib.claims import first_round, prolonged
 from nodelib.claims.verdict import Verdict
-from nodelib.configs import RunConfig
-from nodelib.paths import data_dir
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.paths import data_dir
 
 
 def _of(run, cycles):

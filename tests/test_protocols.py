@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib import artifacts, configs, evaluation, protocols
+from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.attacks import fgsm
 from nodelib.claims import end_time, robustness
 from nodelib.claims.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
-from nodelib.measurement import Measurement
-from nodelib.protocols import EPSILONS, SWEEP_T1
-from nodelib.worst_case import inside, survivors
+from nodelib.experiment.measurement import Measurement
+from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
+from nodelib.experiment.worst_case import inside, survivors
 
 
 @pytest.fixture
@@ -310,7 +310,7 @@ def test_a_budget_of_no_seconds_begins_no_record_but_the_worst_case(folder):
 
 @pytest.mark.parametrize("n, k", [(6, 1), (9, 2), (100, 40), (500, 228)])
 def test_a_medians_interval_is_that_of_the_order_statistics(n, k):
-    from nodelib.measurement import median_interval
+    from nodelib.experiment.measurement import median_interval
 
     values = np.random.default_rng(0).permutation(n) + 1.0
     assert median_interval(values) == (k, n + 1 - k)  # as tabulated, for instance by Conover

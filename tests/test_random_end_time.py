@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from nodelib.attacks import pgd
-from nodelib.evaluation import test_subset
+from nodelib.experiment.evaluation import test_subset
 from nodelib.networks import ODENet
-from nodelib.random_end_time import random_end_time_accuracy, share_correct
+from nodelib.experiment.random_end_time import random_end_time_accuracy, share_correct
 
 
 @pytest.fixture(scope="module")

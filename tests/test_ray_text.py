@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from nodelib import ray_text, state_records
-from nodelib.dynamics.measure import record
+from nodelib.experiment.measure_states import record
 
 
 def run_of(tiny_run, name, measurements, **config):
@@ -135,7 +135,7 @@ def test_the_leaky_pair_says_whether_training_makes_an_equilibrium_per_class(tin
 
 
 def test_how_the_leaky_pair_was_trained_is_read_from_the_configurations():
-    from nodelib import configs
+    from nodelib.experiment import configs
 
     leaky, plain = configs.get("wide-adversarial-leaky"), configs.get("wide-adversarial")
     said = ray_text.leaky_training(leaky, plain)

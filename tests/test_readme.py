@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from nodelib import claims, readme, table
-from nodelib.artifacts import find_runs, read_json
-from nodelib.paths import data_dir
+from nodelib.experiment.artifacts import find_runs, read_json
+from nodelib.experiment.paths import data_dir
 
 README = Path(__file__).parents[1] / "README.md"
 

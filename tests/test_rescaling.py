@@ -8,12 +8,12 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from nodelib import artifacts, evaluation, protocols, rescaling
+from nodelib.experiment import artifacts, evaluation, protocols, rescaling
 from nodelib.attacks import LOSSES, fgsm
 from nodelib.attacks.common import input_gradient
 from nodelib.claims.predictions import curve
 from nodelib.claims.evidence import Evidence
-from nodelib.measurement import Measurement
+from nodelib.experiment.measurement import Measurement
 from nodelib.solver.kernel import unbalanced
 
 

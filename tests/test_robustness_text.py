@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from nodelib import robustness_text
-from nodelib.artifacts import read_json
-from nodelib.measurement import Measurement, record
-from nodelib.paths import data_dir
+from nodelib.experiment.artifacts import read_json
+from nodelib.experiment.measurement import Measurement, record
+from nodelib.experiment.paths import data_dir
 
 SET = ["square-t100", "apgd-ce-t100", "apgd-t-t100", "fab-t-t100"]
 

@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from test_claims import SEED, StubRun
 
-from nodelib import snapshot_records as snapshots
+from nodelib.experiment import snapshot_records as snapshots
 from nodelib.claims import post_recipe, predictions, second_round
 from nodelib.claims.evidence import Evidence, Missing
 from nodelib.claims.ledger import FIRST_ROUND, ledger
 from nodelib.claims.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.claims.verdict import UNDECIDED, Verdict, judge
-from nodelib.snapshot_records import SnapshotRecord
+from nodelib.experiment.snapshot_records import SnapshotRecord
 
 CLAIM = {claim.id: claim for claim in post_recipe.claims(FIRST_ROUND)}
 FIGURES = {(e["run"], e["t1"]): e for e in SEED["table"]}

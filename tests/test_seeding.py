@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nodelib import configs, networks
+from nodelib import networks
+from nodelib.experiment import configs
 from nodelib.solver.seeding import seeded, unmoved
 
 

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from nodelib import state_records
-from nodelib.dynamics.measure import record
+from nodelib.experiment.measure_states import record
 
 
 def run_of(tiny_run, measurements, name="wide-adversarial", seed=0):

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from nodelib import state_records, state_text
-from nodelib.dynamics.measure import record
+from nodelib.experiment.measure_states import record
 
 
 def run_of(tiny_run, name, measurements, **config):

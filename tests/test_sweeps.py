@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from nodelib.evaluation import Measurement, evaluate
-from nodelib.sweeps import sweep
+from nodelib.experiment.evaluation import Measurement, evaluate
+from nodelib.experiment.sweeps import sweep
 
 
 def test_a_sweep_over_epsilon_starts_at_clean_accuracy_and_measures_what_evaluate_does(tiny_run, test_images):

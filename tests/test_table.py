@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from nodelib import configs, table
-from nodelib.artifacts import Run
+from nodelib import table
+from nodelib.experiment import configs
+from nodelib.experiment.artifacts import Run
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import artifacts, configs, table, table_text
-from nodelib.artifacts import Run
+from nodelib import table, table_text
+from nodelib.experiment import artifacts, configs
+from nodelib.experiment.artifacts import Run
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_config
 
-from nodelib import artifacts, configs, mnist, networks, training
-from nodelib.configs import AttackConfig
+from nodelib import networks
+from nodelib.experiment import artifacts, configs, mnist, training
+from nodelib.experiment.configs import AttackConfig
 
 
 def digest(run: artifacts.Run) -> str:
@@ -82,7 +83,7 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
     program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib import training; "
                f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
                f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 2)[0])
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])
     checkpoint = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
     deadline = time.monotonic() + 60
     while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:

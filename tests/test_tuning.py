@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 from conftest import tiny_config
 
-from nodelib import artifacts, configs, tuning
+from nodelib.experiment import artifacts, configs, tuning
 
 
 def test_a_trial_learns_something_and_says_what_it_did():

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts, mnist
+from nodelib.experiment import artifacts, mnist
 from nodelib.networks import ODENet
 from nodelib.solver.integrate import odeint
 from nodelib.solver.seeding import seeded

@@ -14,13 +14,13 @@ from typing import Any
 
 import torch
 
-from nodelib import artifacts
+from nodelib.experiment import artifacts
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem
 from nodelib.bench.convolution import convolution
 from nodelib.bench.saturation import saturation
 from nodelib.solver.integrate import Solver
-from nodelib.paths import data_dir
+from nodelib.experiment.paths import data_dir
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes thousands of evaluations

@@ -10,7 +10,7 @@ and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant 
 """
 
 from nodelib.claims.chapters import load_chapters, record_chapter
-from nodelib.claims.contract import CHAPTER_VALUES, MEASUREMENTS
+from nodelib.experiment.contract import CHAPTER_VALUES, MEASUREMENTS
 from nodelib.claims.evidence import Evidence
 from nodelib.claims.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
                                    counts, first_round, ledger, summary)

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from nodelib.artifacts import read_json, write_json
-from nodelib.claims.contract import CHAPTER_VALUES
-from nodelib.paths import data_dir
+from nodelib.experiment.artifacts import read_json, write_json
+from nodelib.experiment.contract import CHAPTER_VALUES
+from nodelib.experiment.paths import data_dir
 
 
 def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Path | None = None) -> Path:

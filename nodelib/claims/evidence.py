@@ -16,10 +16,10 @@ import numpy as np
 
 from nodelib.statistics import SIGNIFICANCE, mcnemar
 from nodelib.claims.verdict import Figure
-from nodelib.evaluation import wilson
+from nodelib.experiment.evaluation import wilson
 
 if TYPE_CHECKING:
-    from nodelib.artifacts import Run
+    from nodelib.experiment.artifacts import Run
 
 EPSILON = 0.3
 ANOTHER_RECIPE = "another recipe"  # what a verdict waits for whose networks were trained otherwise than the post's
@@ -113,7 +113,7 @@ class Evidence:
         return found
 
     def measured(self, name: str, what: str, **conditions: Any) -> Values:
-        """One measurement per seed of the run that has one; see `nodelib.claims.contract`."""
+        """One measurement per seed of the run that has one; see `nodelib.experiment.contract`."""
         records = self._measurements(name, what, **conditions)
         alone = records[0]["settings"] if len(records) == 1 else {}
         return Values([float(record["value"]) for record in records],

@@ -14,7 +14,7 @@ from nodelib.claims.evidence import Evidence
 from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
 
 if TYPE_CHECKING:
-    from nodelib.artifacts import Run
+    from nodelib.experiment.artifacts import Run
 
 FIRST_ROUND: tuple[Claim, ...] = part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS
 RENEWED: tuple[Claim, ...] = post_recipe.claims(FIRST_ROUND)
@@ -109,7 +109,7 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
     """Judge every claim from artifacts.
 
     Args:
-        runs: finished runs, as `nodelib.artifacts.find_runs()` gives them.
+        runs: finished runs, as `nodelib.experiment.artifacts.find_runs()` gives them.
         seed: content of `data/seed.json`.
         chapters: values that chapters recorded, claim id -> values; default: those in `data/claims`.
 

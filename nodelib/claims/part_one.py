@@ -131,7 +131,7 @@ def fewer_parameters(evidence: Evidence) -> Verdict:
 
 def parameters(run) -> int:
     """Number of weights of a run's network, counted on the network its config describes."""
-    from nodelib.configs import RunConfig
+    from nodelib.experiment.configs import RunConfig
     from nodelib.networks import build
 
     return sum(p.numel() for p in build(RunConfig.from_dict(run.config)).parameters())

@@ -16,7 +16,7 @@ from itertools import product
 
 import numpy as np
 
-from nodelib import snapshot_records as snapshots
+from nodelib.experiment import snapshot_records as snapshots
 from nodelib.claims.evidence import Evidence, Missing, accuracy_figure, matches
 from nodelib.claims.predictions import BROKEN, KEPT, OWN_T1, POST, ROWS, TABLE_T1, judge_predictions, recorded
 from nodelib.claims.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest

@@ -14,7 +14,7 @@ from itertools import permutations, product
 
 import numpy as np
 
-from nodelib import snapshot_records as snapshots
+from nodelib.experiment import snapshot_records as snapshots
 from nodelib.claims.evidence import EPSILON, Evidence, Missing
 from nodelib.claims.second_round import constants, predictions, text, title
 

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from nodelib.artifacts import Run, find_runs, read_json, write_json
+from nodelib.experiment.artifacts import Run, find_runs, read_json, write_json
 from nodelib.claims.ledger import first_round
 from nodelib.claims.verdict import UNDECIDED, Verdict
-from nodelib.configs import ROWS, RunConfig
-from nodelib.paths import data_dir
+from nodelib.experiment.configs import ROWS, RunConfig
+from nodelib.experiment.paths import data_dir
 
 ATTACKS = ("fgsm-seed", "fgsm-exact", "pgd10-exact")
 

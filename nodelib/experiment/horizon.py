@@ -25,10 +25,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nodelib import snapshot_records
-from nodelib.configs import TABLE_T1
-from nodelib.measurement import SEED_BATCH
-from nodelib.snapshot_records import SnapshotRecord
+from nodelib.experiment import snapshot_records
+from nodelib.experiment.configs import TABLE_T1
+from nodelib.experiment.measurement import SEED_BATCH
+from nodelib.experiment.snapshot_records import SnapshotRecord
 
 ROUNDOFF = 24  # 1 + 2^-24 is 1 in float32
 HALF_SMALLEST = 150  # 2^-150 is 0 in float32

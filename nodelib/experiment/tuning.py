@@ -1,6 +1,6 @@
 """How the recipe was chosen: short runs on training images, judged on training images they did not see.
 
-`python -m nodelib.tuning` measures every trial that `data/tuning.json` lacks. The test set plays no part.
+`python -m nodelib.experiment.tuning` measures every trial that `data/tuning.json` lacks. The test set plays no part.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from nodelib import artifacts, configs, mnist, training
-from nodelib.configs import RunConfig
-from nodelib.paths import data_dir
+from nodelib.experiment import artifacts, configs, mnist, training
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.paths import data_dir
 
 HELD_OUT = 6000  # the last training images
 BATCH = 500
@@ -94,7 +94,7 @@ def as_markdown(records: list[dict]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure the trials that are missing and print all."""
-    argparse.ArgumentParser(prog="python -m nodelib.tuning", description=main.__doc__).parse_args(arguments)
+    argparse.ArgumentParser(prog="python -m nodelib.experiment.tuning", description=main.__doc__).parse_args(arguments)
     print(as_markdown(measure()))
     return 0
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from nodelib.measurement import Measurement
+from nodelib.experiment.measurement import Measurement
 
 
 def inside(record: dict, measurement: Measurement) -> bool:

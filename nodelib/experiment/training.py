@@ -19,12 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib import artifacts, mnist, snapshots
-from nodelib.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
+from nodelib.experiment import artifacts, mnist, snapshots
+from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
 from nodelib.solver.errors import InputError, NodelibError
 from nodelib.networks import ODENet, ResNet, build, count_parameters
-from nodelib.paths import check_scratch, runs_dir
-from nodelib.progress import Progress
+from nodelib.experiment.paths import check_scratch, runs_dir
+from nodelib.experiment.progress import Progress
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -377,7 +377,7 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     A stored run of the same name and seed but another config is an error, never overwritten, unless the
     config only adds learning-rate cycles: then it is prolonged.
     """
-    from nodelib import evaluation, protocols
+    from nodelib.experiment import evaluation, protocols
 
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
     if (folder / "config.json").exists():

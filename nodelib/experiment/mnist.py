@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import torch
 
-from nodelib._torchvision import import_torchvision
+from nodelib.experiment._torchvision import import_torchvision
 from nodelib.solver.errors import NodelibError
-from nodelib.paths import data_dir
+from nodelib.experiment.paths import data_dir
 
 
 class DataError(NodelibError, RuntimeError):

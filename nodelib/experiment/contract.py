@@ -7,7 +7,7 @@ is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon
 attacked by PGD-40 with momentum and gradients at noisy points, and misclassified by it). `part` in
 the settings is "whole" for the state as it is, "centred" for the state with the common drift of every group
 removed (`nodelib.dynamics.remove_drift`), the part of it that can carry information. A median over six images
-and more has its 95 % interval in the settings, `low` and `high` (`nodelib.measurement.median_interval`); older records
+and more has its 95 % interval in the settings, `low` and `high` (`nodelib.experiment.measurement.median_interval`); older records
 have none.
 
 Chapter values live in `data/claims/<id>.json`, written by `nodelib.claims.record_chapter`.
@@ -85,11 +85,11 @@ STEP_MEASUREMENTS: dict[str, str] = {
     "gap_past": "share of images whose two largest logits, times settings.logit_scale, differ by more than settings.threshold, "
                 "pooling redrawn; statistic 'mean'",
     "step_cause": "share of images that the statistic names of those left by one step of FGSM on the cross-entropy (see "
-                  "`nodelib.overshoot.causes`); settings: logit_scale, gradient, kept weights",
+                  "`nodelib.experiment.overshoot.causes`); settings: logit_scale, gradient, kept weights",
     "step_left": "share of images that one step of length settings.epsilon leaves, unclipped, along the direction that the statistic "
                  "names; settings as before",
     "turned_signs": "share of signs in which the cross-entropy's gradient in float32 is that in double precision, images between the two "
-                    "horizons (see `nodelib.horizon`); statistic 'mean'; settings as before",
+                    "horizons (see `nodelib.experiment.horizon`); statistic 'mean'; settings as before",
 }
 
 MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS}

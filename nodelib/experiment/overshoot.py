@@ -6,7 +6,7 @@ For every image the accuracy is followed along four directions of signs, from th
 - "log-odds": the gradient of log((1 - p) / p) in double precision. In exact arithmetic its signs are those of
   the cross-entropy, so what the two leave differs by rounding alone;
 - "turned": the same, without the true class where float32 loses it, and nothing else rounded (see
-  `nodelib.horizon`). What it leaves is what that one lost term does;
+  `nodelib.experiment.horizon`). What it leaves is what that one lost term does;
 - "margin": the gradient of the nearest wrong logit minus the true one. What it and the log odds leave differs
   by the loss alone: the one looks at the nearest wrong class, the other at all of them.
 
@@ -26,13 +26,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts, horizon
+from nodelib.experiment import artifacts, horizon
 from nodelib.attacks.common import attacking, check_images, check_labels, input_gradient
 from nodelib.attacks.losses import logit_gap
-from nodelib.configs import RunConfig
-from nodelib.evaluation import test_subset
-from nodelib.gradient_health import record
-from nodelib.measurement import SEED_BATCH
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.gradient_health import record
+from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.networks import ODENet
 from nodelib.solver.kernel import unbalanced
 
@@ -261,7 +261,7 @@ def measure_run(
     """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.json`.
 
     Args:
-        n: images, the first of the test order; kept: earlier weights, see `nodelib.artifacts.Run.load_model`.
+        n: images, the first of the test order; kept: earlier weights, see `nodelib.experiment.artifacts.Run.load_model`.
         factors: on the logits, above 0; gradient: one of `nodelib.solver.integrate.GRADIENTS`.
     """
     run = artifacts.load_run(folder)
@@ -284,7 +284,7 @@ def measure_run(
 
 def main(arguments: list[str] | None = None) -> int:
     """Follow single steps of stored ODE-nets, every seed of the runs named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.overshoot", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.overshoot", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
     parser.add_argument("--images", type=int, default=256, help="test images (default: 256)")
     parser.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")

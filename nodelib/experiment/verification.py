@@ -10,13 +10,13 @@ from types import NoneType
 
 import numpy as np
 
-from nodelib import artifacts, evaluation, mnist
-from nodelib.claims.contract import MEASUREMENTS
-from nodelib.configs import RunConfig
-from nodelib.measurement import contradicted_by
+from nodelib.experiment import artifacts, evaluation, mnist
+from nodelib.experiment.contract import MEASUREMENTS
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.measurement import contradicted_by
 from nodelib.networks import build, count_parameters
-from nodelib.protocols import end_times
-from nodelib.training import fingerprint
+from nodelib.experiment.protocols import end_times
+from nodelib.experiment.training import fingerprint
 
 RECORD_TYPES = {
     "id": str, "t1": float, "n": int, "subset": str, "correct": int, "accuracy": float, "low": float, "high": float,

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.measurement import Measurement, wilson
+from nodelib.experiment.measurement import Measurement, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from nodelib.artifacts import Run
+    from nodelib.experiment.artifacts import Run
 
 TOLERANCES = tuple(10.0**-k for k in range(1, 7))
 COLUMNS = ["run", "seed", "tolerance", "n", "accuracy", "low", "high", "nfe"]
 
 
 def measurements(t1: float, n: int, tolerances: Sequence[float] = TOLERANCES) -> list[Measurement]:
-    """Clean accuracy at one end time for every tolerance, for `nodelib.evaluation.evaluate_run` to store."""
+    """Clean accuracy at one end time for every tolerance, for `nodelib.experiment.evaluation.evaluate_run` to store."""
     return [Measurement(t1, n, rtol=tolerance, atol=tolerance, label=f"none-tolerance-{tolerance:.0e}")
             for tolerance in tolerances]
 
@@ -33,7 +33,7 @@ def dial(run: Run, n: int, tolerances: Sequence[float] = TOLERANCES) -> pd.DataF
     """
     import pandas as pd
 
-    from nodelib.evaluation import evaluate, test_subset
+    from nodelib.experiment.evaluation import evaluate, test_subset
 
     rows, model = [], None
     for measurement in measurements(run.config["test_t1"], n, tolerances):

@@ -13,19 +13,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib import artifacts, mnist
+from nodelib.experiment import artifacts, mnist
 from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
-from nodelib.budget import Budget
+from nodelib.experiment.budget import Budget
 from nodelib.solver.errors import InputError, NodelibError
-from nodelib.measurement import (
+from nodelib.experiment.measurement import (
     BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
 )
 from nodelib.networks import ODEBlock, ODENet, ResNet
 from nodelib.solver.kernel import unbalanced
-from nodelib.progress import Progress
-from nodelib.worst_case import survivors
+from nodelib.experiment.progress import Progress
+from nodelib.experiment.worst_case import survivors
 
 __all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "NonFiniteLogits", "at_tolerance",
            "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset", "wilson"]
@@ -218,7 +218,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         MeasurementError: a solve or an attack failed for a known reason.
         ArtifactError: the run is damaged, or was trained further meanwhile.
     """
-    from nodelib.training import disable_tf32, resolve_device
+    from nodelib.experiment.training import disable_tf32, resolve_device
 
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from nodelib.attacks import pgd
 from nodelib.attacks.common import check_epsilon
-from nodelib.measurement import wilson
+from nodelib.experiment.measurement import wilson
 from nodelib.networks import ODENet, check_end_time
 
 STEPS = 10

@@ -1,9 +1,9 @@
 """Is the gradient that an attack follows any good? Measured per end time and gradient method.
 
-    python -m nodelib.gradient_health small-10 --images 64
+    python -m nodelib.experiment.gradient_health small-10 --images 64
 
 An attack can fail because the network is robust or because its gradient is wrong. The records, defined in
-`nodelib.claims.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero, signs
+`nodelib.experiment.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero, signs
 and directions against a reference in double precision, and the size of the logits, which saturate the
 cross-entropy. Batches are the post's, 32 images, because the continuous adjoint's error depends on them.
 """
@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts, command
+from nodelib.experiment import artifacts, command
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
-from nodelib.configs import TABLE_T1, RunConfig
+from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.solver.errors import InputError
-from nodelib.evaluation import at_tolerance, test_subset
-from nodelib.gradients import cosines
-from nodelib.measurement import REFERENCE_TOLERANCE, SEED_BATCH
+from nodelib.experiment.evaluation import at_tolerance, test_subset
+from nodelib.experiment.gradients import cosines
+from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.networks import ODENet
-from nodelib.progress import Progress, say
-from nodelib.protocols import diagnostic_images
+from nodelib.experiment.progress import Progress, say
+from nodelib.experiment.protocols import diagnostic_images
 
 METHODS: dict[str, tuple[str, float]] = {
     "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3), "exact-1e-5": ("exact", 1e-5),
@@ -153,7 +153,7 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure every stored seed of the ODE-nets named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.gradient_health", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.gradient_health", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
     parser.add_argument("--images", type=int, help="test images (default: 256 for the small networks, 32 for the others)")
     parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")

@@ -5,7 +5,7 @@
     metrics.json            tidy records, one per measured accuracy
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
     measurements.json       dynamics and gradient health, where measured
-    snapshots.csv           what was measured while it trained, see `nodelib.snapshot_records`, where it was
+    snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`, where it was
     model.safetensors       weights and the stored pooling draw
     weights-*.safetensors   the same after some of the epochs, where they are kept
     checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate)
@@ -39,11 +39,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nodelib.configs import RunConfig
+from nodelib.experiment.configs import RunConfig
 from nodelib.solver.errors import NodelibError
 from nodelib.networks import ODENet, ResNet, build
-from nodelib.paths import PUBLISHED, runs_dir
-from nodelib.snapshot_records import SnapshotRecord, from_csv
+from nodelib.experiment.paths import PUBLISHED, runs_dir
+from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 
 WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")

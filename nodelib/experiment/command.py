@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from nodelib.solver.errors import NodelibError
-from nodelib.progress import say
+from nodelib.experiment.progress import say
 
 
 def call(main: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None) -> int:

@@ -1,7 +1,7 @@
 """The rescaling study: FGSM with the logits multiplied by a factor, and the gaps of the logits that may
 explain it.
 
-    python -m nodelib.rescaling small-10 large-100
+    python -m nodelib.experiment.rescaling small-10 large-100
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from pathlib import Path
 
 import torch
 
-from nodelib import artifacts, evaluation, protocols
+from nodelib.experiment import artifacts, evaluation, protocols
 from nodelib.attacks.losses import logit_gap
-from nodelib.configs import TABLE_T1, RunConfig
-from nodelib.gradient_health import record
-from nodelib.measurement import SEED_BATCH
+from nodelib.experiment.configs import TABLE_T1, RunConfig
+from nodelib.experiment.gradient_health import record
+from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.networks import ODENet
 
 THRESHOLDS = (
@@ -70,7 +70,7 @@ def measure_run(folder: Path, budget: float | None = None, progress: bool | None
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure seed 0 of the runs named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.rescaling", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.rescaling", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
     parser.add_argument(
         "--budget", type=float, metavar="SECONDS", help="begin no further record of a run after so long"

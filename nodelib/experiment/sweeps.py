@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import pandas as pd
 from torch import Tensor
 
-from nodelib.evaluation import Measurement, evaluate, wilson
+from nodelib.experiment.evaluation import Measurement, evaluate, wilson
 from nodelib.networks import ODENet, ResNet
 
 
@@ -17,7 +17,7 @@ def sweep(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: M
     """Measure once per value of one field of a measurement.
 
     Args:
-        model, images, labels: as for `nodelib.evaluation.evaluate`.
+        model, images, labels: as for `nodelib.experiment.evaluation.evaluate`.
         measurement: everything but the swept field.
         field: name of the field, such as "epsilon" or "t1"; values: what it takes in turn.
         columns: constant columns to add, such as attack="FGSM".

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nodelib.solver.errors import InputError
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "data"  # wherever NODELIB_DATA points
+PUBLISHED = Path(__file__).resolve().parents[2] / "data"  # wherever NODELIB_DATA points
 
 
 def data_dir() -> Path:

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib import artifacts, snapshot_records
+from nodelib.experiment import artifacts, snapshot_records
 from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
-from nodelib.configs import TABLE_T1, RunConfig
-from nodelib.measurement import EPSILON, SEED_BATCH
+from nodelib.experiment.configs import TABLE_T1, RunConfig
+from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.networks import ODENet
-from nodelib.paths import data_dir
-from nodelib.snapshot_records import SnapshotRecord
+from nodelib.experiment.paths import data_dir
+from nodelib.experiment.snapshot_records import SnapshotRecord
 
 PARTS = (16, 8, 4, 2)  # of the first epoch
 KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)
@@ -122,7 +122,7 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
     Args:
         model: restored to the mode, pooling and gradient method it had.
     """
-    from nodelib.evaluation import test_subset
+    from nodelib.experiment.evaluation import test_subset
 
     device = next(model.parameters()).device
     images, labels = (x.to(device) for x in test_subset(n))
@@ -178,7 +178,7 @@ def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> lis
     from nodelib.dynamics.motion import path_turning, velocities
     from nodelib.dynamics.paths import states_at
     from nodelib.dynamics.rays import jacobian_norm
-    from nodelib.evaluation import test_subset
+    from nodelib.experiment.evaluation import test_subset
     from nodelib.solver.integrate import odeint
 
     device = next(model.parameters()).device

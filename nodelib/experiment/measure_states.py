@@ -1,6 +1,6 @@
 """Measure a run's states: the records of `measurements.json`, named and defined in `nodelib.claims.MEASUREMENTS`.
 
-    python -m nodelib.dynamics.measure small-10 wide-standard --budget 1800
+    python -m nodelib.experiment.measure_states small-10 wide-standard --budget 1800
 
 It measures part by part (`PARTS`) and stores each as it is done; the same command goes on where it stopped.
 Every trajectory is solved at the network's own tolerance in float32, as in training and testing; rays are
@@ -20,9 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib import artifacts, command
+from nodelib.experiment import artifacts, command
 from nodelib.attacks import pgd
-from nodelib.budget import Budget, seconds
+from nodelib.experiment.budget import Budget, seconds
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
@@ -31,11 +31,11 @@ from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
                                    normalised_field, solve_ray)
 from nodelib.solver.errors import InputError
-from nodelib.evaluation import test_subset
-from nodelib.measurement import TEST_IMAGES, median_interval
+from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.measurement import TEST_IMAGES, median_interval
 from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.integrate import odeint
-from nodelib.progress import say
+from nodelib.experiment.progress import say
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
@@ -150,7 +150,7 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1
 def fooled(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0, count: int = ATTACKED) -> list[dict]:
     """Where the states of images go that an attack has fooled the network with, and only of those.
 
-    The images of `attacked`, under PGD-40 with momentum and gradients at noisy points (`nodelib.protocols.AVERAGED`, one
+    The images of `attacked`, under PGD-40 with momentum and gradients at noisy points (`nodelib.experiment.protocols.AVERAGED`, one
     start), because PGD-10 fools too few of a network trained against it; those it takes for another digit unattacked are left out. No
     record where it fools no image.
     """
@@ -500,7 +500,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure the states of every stored seed of the runs named on the command line; resumes part by part."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.dynamics.measure", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.measure_states", description=main.__doc__)
     parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
     parser.add_argument("--images", type=int,
                         help=f"test images (default: {IMAGES}, for leaky runs {LEAKY_IMAGES})")

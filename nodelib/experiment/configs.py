@@ -92,7 +92,7 @@ class RunConfig:
         start: name of a stored run of the same seed whose weights training starts from, or "" for fresh ones.
         snapshots: None, or how often the network is measured while it trains: 0 at parts of the first
             epoch and at each epoch, else
-            that many steps, see `nodelib.snapshots`.
+            that many steps, see `nodelib.experiment.snapshots`.
         test_images, attack_images: how many test images evaluation uses at `test_t1` and for attacks.
     """
 
