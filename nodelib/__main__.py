@@ -106,15 +106,15 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from nodelib import claims, readme
+    from nodelib import readme, verdicts
     from nodelib.experiment.artifacts import find_runs, read_json
     from nodelib.experiment.paths import data_dir
 
-    rows = claims.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
+    rows = verdicts.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
     if arguments.write is not None:
-        readme.write_between(arguments.write, "claims", claims.summary(rows))
+        readme.write_between(arguments.write, "claims", verdicts.summary(rows))
         return 0
-    print(claims.as_markdown(rows) if arguments.markdown else claims.as_text(rows))
+    print(verdicts.as_markdown(rows) if arguments.markdown else verdicts.as_text(rows))
     return 0
 
 

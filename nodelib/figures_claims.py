@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.claims import VERDICTS, Row, counts
+from nodelib.verdicts import VERDICTS, Row, counts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +20,7 @@ def ledger_tiles(rows: Sequence[Row]) -> Figure:
     """One tile per claim, coloured and lettered by its verdict, with a legend that counts them.
 
     Args:
-        rows: of `nodelib.claims.ledger`.
+        rows: of `nodelib.verdicts.ledger`.
     """
     import matplotlib.pyplot as plt
     from matplotlib.patches import Patch, Rectangle

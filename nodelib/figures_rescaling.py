@@ -9,8 +9,8 @@ import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.evidence import Evidence, Missing
-from nodelib.claims.predictions import OWN_T1, POST, ROWS, curve, dial
+from nodelib.verdicts.evidence import Evidence, Missing
+from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, curve, dial
 from nodelib.figures import GREY, colour
 
 if TYPE_CHECKING:

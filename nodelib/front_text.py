@@ -9,7 +9,7 @@ import pandas as pd
 
 from nodelib import state_records
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.states import SAME_CLASS, TURNING_SETTLED
+from nodelib.verdicts.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.experiment.measure_states import LOG_TIME
 
 def directions(frame: pd.DataFrame) -> str:

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
 from nodelib.attacks import pgd
-from nodelib.claims.end_time import accuracy_reach
-from nodelib.claims.evidence import CLEAN, EPSILON, Missing, matches
+from nodelib.verdicts.end_time import accuracy_reach
+from nodelib.verdicts.evidence import CLEAN, EPSILON, Missing, matches
 from nodelib.experiment.configs import PAIR, AttackConfig
 from nodelib.figures import history_frame
 from nodelib.experiment.measurement import wilson

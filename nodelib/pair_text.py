@@ -9,7 +9,7 @@ import numpy as np
 from nodelib import pair
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.end_time import KEEPS
+from nodelib.verdicts.end_time import KEEPS
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.experiment.configs import AttackConfig, RunConfig
 from nodelib.experiment.measurement import Measurement, wilson

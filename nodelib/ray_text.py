@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodelib import state_records
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
+from nodelib.verdicts.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
 from nodelib.statistics import mcnemar, on_common
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.measure_states import LOG_TIME
@@ -206,7 +206,7 @@ def leaky_against_plain(runs: Sequence[Run], plain: Mapping[str, str] = LEAKY_OF
 def leaky_like_for_like(runs: Sequence[Run], stages: Sequence[Mapping], names: tuple[str, str] = (LEAKY_PAIR[0], ADVERSARIAL)) -> str:
     """What ten steps leave of a leaky network and of its plain one when that had been trained for as long; may be empty.
 
-    stages: of `nodelib.claims.prolonged.stages`, earlier states of the plain network, in which the attack was the same.
+    stages: of `nodelib.verdicts.prolonged.stages`, earlier states of the plain network, in which the attack was the same.
     """
     leaky = next((run for run in runs if run.name == names[0] and run.seed == 0), None)
     found = leaky and _under_attack(leaky, leaky.config["test_t1"])

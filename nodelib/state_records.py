@@ -1,6 +1,6 @@
 """What stored measurements say about states, as tidy data: settling, separation, rays, attacked images.
 
-Everything is looked up by meaning in `measurements.json` of whatever runs exist (see `nodelib.claims.MEASUREMENTS`);
+Everything is looked up by meaning in `measurements.json` of whatever runs exist (see `nodelib.verdicts.MEASUREMENTS`);
 a value that is not measured is missing (NaN), never guessed.
 """
 
@@ -13,8 +13,8 @@ from typing import Any
 import pandas as pd
 
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.evidence import matches
-from nodelib.claims.states import NEVER, RAY_FACTS, own_steady_state
+from nodelib.verdicts.evidence import matches
+from nodelib.verdicts.states import NEVER, RAY_FACTS, own_steady_state
 from nodelib.experiment.measure_states import SOLVED
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)

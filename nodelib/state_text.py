@@ -9,8 +9,8 @@ import pandas as pd
 
 from nodelib import dynamics, state_records
 from nodelib.experiment.artifacts import Run
-from nodelib.claims.end_time import ROWS
-from nodelib.claims.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
+from nodelib.verdicts.end_time import ROWS
+from nodelib.verdicts.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
 from nodelib.experiment.measurement import wilson
 from nodelib.pair_text import KINDS, span
 

@@ -11,13 +11,13 @@ from itertools import product
 import numpy as np
 import pytest
 
-from nodelib import claims
+from nodelib import verdicts
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import read_json
-from nodelib.claims import end_time, part_one, robustness, states
-from nodelib.claims.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
-from nodelib.claims.ledger import CLAIMS, FIRST_ROUND
-from nodelib.claims.verdict import UNDECIDED, judge
+from nodelib.verdicts import end_time, part_one, robustness, states
+from nodelib.verdicts.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
+from nodelib.verdicts.ledger import CLAIMS, FIRST_ROUND
+from nodelib.verdicts.verdict import UNDECIDED, judge
 from nodelib.experiment.paths import data_dir
 
 CLAIM = {claim.id: claim for claim in FIRST_ROUND}  # test_second_round.py has the rules that replace some of these
@@ -89,28 +89,28 @@ def verdict(claim, runs=(), chapters=None):
 def test_mcnemar_is_the_exact_binomial_tail(only_first, only_second, p):
     first = np.r_[np.ones(only_first), np.zeros(only_second), np.ones(7)].astype(bool)
     second = np.r_[np.zeros(only_first), np.ones(only_second), np.ones(7)].astype(bool)
-    assert claims.mcnemar(first, second) == pytest.approx(p, rel=1e-14)
+    assert verdicts.mcnemar(first, second) == pytest.approx(p, rel=1e-14)
 
 
 def test_mcnemar_neither_overflows_nor_underflows_to_a_wrong_side_on_ten_thousand_images():
     first, second = np.arange(3000) < 1600, np.arange(3000) >= 1600
     tail = sum(math.comb(3000, k) for k in range(1401))
-    assert claims.mcnemar(first, second) == pytest.approx(float(Fraction(2 * tail, 2**3000)), rel=1e-12)
-    assert 0 <= claims.mcnemar(np.ones(10000, bool), np.zeros(10000, bool)) < 1e-300
+    assert verdicts.mcnemar(first, second) == pytest.approx(float(Fraction(2 * tail, 2**3000)), rel=1e-12)
+    assert 0 <= verdicts.mcnemar(np.ones(10000, bool), np.zeros(10000, bool)) < 1e-300
 
 
 def test_mcnemar_refuses_outcomes_of_different_images():
     with pytest.raises(ValueError, match="same images"):
-        claims.mcnemar(np.ones(3, bool), np.ones(4, bool))
+        verdicts.mcnemar(np.ones(3, bool), np.ones(4, bool))
 
 
 def test_an_entry_reproduces_within_three_points_or_within_our_own_range():
-    assert claims.within_tolerance([90.0], 93.0)
-    assert not claims.within_tolerance([90.0], 93.1)
-    assert claims.within_tolerance([85.0, 95.0], 99.0)  # mean 90, range 10
-    assert not claims.within_tolerance([85.0, 95.0], 100.5)
+    assert verdicts.within_tolerance([90.0], 93.0)
+    assert not verdicts.within_tolerance([90.0], 93.1)
+    assert verdicts.within_tolerance([85.0, 95.0], 99.0)  # mean 90, range 10
+    assert not verdicts.within_tolerance([85.0, 95.0], 100.5)
     with pytest.raises(ValueError, match="at least one seed"):
-        claims.within_tolerance([], 90.0)
+        verdicts.within_tolerance([], 90.0)
 
 
 # -- look-ups --------------------------------------------------------------------------------------
@@ -147,7 +147,7 @@ def test_the_posts_protocol_is_not_confused_with_another_attack():
 # -- the ledger as a whole -------------------------------------------------------------------------
 
 def test_the_ledger_has_the_22_claims_one_in_two_parts_and_without_artifacts_each_says_what_is_missing():
-    rows = claims.ledger([], SEED, {})
+    rows = verdicts.ledger([], SEED, {})
     assert [row.id for row in rows] == [f"C{k}" for k in range(1, 19)] + ["C19a", "C19b", "C20", "C21", "C22"]
     assert all(row.verdict == UNDECIDED and row.missing for row in rows)
 
@@ -167,12 +167,12 @@ def test_every_name_a_rule_asks_for_is_explained_in_the_contract():
             raise Missing([what])
 
         def chapter(self, claim, *names):
-            assert set(names) <= set(claims.CHAPTER_VALUES[claim]), claim
+            assert set(names) <= set(verdicts.CHAPTER_VALUES[claim]), claim
             raise Missing(names)
 
     for claim in CLAIMS:
         judge(claim, Recorder([], SEED))
-    assert asked <= set(claims.MEASUREMENTS)
+    assert asked <= set(verdicts.MEASUREMENTS)
     assert len(asked) >= 14
 
 
@@ -185,8 +185,8 @@ def test_the_seeds_table_holds_its_48_figures_for_the_known_rows():
 
 
 def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
-    rows = claims.ledger([StubRun("large-100").fgsm_post(91, 100).pgd(1, 100)], SEED, {})
-    text, markdown = claims.as_text(rows), claims.as_markdown(rows)
+    rows = verdicts.ledger([StubRun("large-100").fgsm_post(91, 100).pgd(1, 100)], SEED, {})
+    text, markdown = verdicts.as_text(rows), verdicts.as_markdown(rows)
     for row in rows:
         assert row.id in text and f"[{row.id}]" in markdown
     assert "UNDECIDED: ANOTHER RECIPE (first round: artefact)" in text and "| **undecided: another recipe** | artefact |" in markdown
@@ -194,10 +194,10 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
 
 
 def test_every_change_of_a_rule_names_its_claims_and_its_reason():
-    for change in claims.RULE_CHANGES:
+    for change in verdicts.RULE_CHANGES:
         assert set(change) == {"date", "claim", "change", "reason"} and all(change.values())
         assert {*change["claim"].split(", ")} <= {*CLAIM, *(claim.id for claim in CLAIMS)}
-        assert change["reason"] in claims.changes_as_markdown()
+        assert change["reason"] in verdicts.changes_as_markdown()
 
 
 def test_a_real_run_answers_the_rules_look_ups(tiny_run):
@@ -210,14 +210,14 @@ def test_a_real_run_answers_the_rules_look_ups(tiny_run):
 
 def test_a_chapters_values_are_stored_checked_and_read_back(tmp_path):
     values = {"unit_step_difference": 0.0, "euler_order": np.float64(1.02)}
-    claims.record_chapter("C1", "01-from-resnets-to-odes", values, tmp_path)
-    assert claims.load_chapters(tmp_path) == {"C1": {"unit_step_difference": 0.0, "euler_order": 1.02}}
+    verdicts.record_chapter("C1", "01-from-resnets-to-odes", values, tmp_path)
+    assert verdicts.load_chapters(tmp_path) == {"C1": {"unit_step_difference": 0.0, "euler_order": 1.02}}
     with pytest.raises(ValueError, match="exactly"):
-        claims.record_chapter("C1", "01", {"unit_step_difference": 0.0}, tmp_path)
+        verdicts.record_chapter("C1", "01", {"unit_step_difference": 0.0}, tmp_path)
     with pytest.raises(ValueError, match="finite"):
-        claims.record_chapter("C1", "01", {**values, "euler_order": math.nan}, tmp_path)
+        verdicts.record_chapter("C1", "01", {**values, "euler_order": math.nan}, tmp_path)
     with pytest.raises(ValueError, match="chapters settle"):
-        claims.record_chapter("C8", "05", {}, tmp_path)
+        verdicts.record_chapter("C8", "05", {}, tmp_path)
 
 
 C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_backprop=9.0,
@@ -260,7 +260,7 @@ def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_a
 
 
 def test_a_count_is_shown_without_decimals():
-    assert str(claims.Figure("entries", 13, unit="of 24")) == "entries: 13 of 24" and str(claims.Figure("evaluations", 13.0)) == "evaluations: 13.0"
+    assert str(verdicts.Figure("entries", 13, unit="of 24")) == "entries: 13 of 24" and str(verdicts.Figure("evaluations", 13.0)) == "evaluations: 13.0"
 
 
 # -- claims settled by runs ------------------------------------------------------------------------
@@ -538,7 +538,7 @@ def test_nfe_and_complexity(nfe, jacobian, turning, expected):
 def test_a_share_of_images_comes_with_its_interval():
     runs = [StubRun("wide-adversarial").measure("nearest_class", 0.909, t1=1.0, statistic="mean")]
     runs[0].measurements[-1]["n"] = 970
-    evidence = claims.Evidence(runs, {})
+    evidence = verdicts.Evidence(runs, {})
     share = evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0, statistic="mean")
     values, said = share.values, str(share)
     assert str(share.figure("nearest")) == "nearest: 90.9 [89.0, 92.6] %"

@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from nodelib import claims
+from nodelib import verdicts
 from nodelib.experiment import artifacts, gradient_health
 from nodelib.experiment.contract import GRADIENT_MEASUREMENTS
 
@@ -23,7 +23,7 @@ def value(records, name, **settings):
 
 
 def test_every_record_is_one_of_the_contract_and_said_once(records):
-    assert {r["name"] for r in records} == set(GRADIENT_MEASUREMENTS) <= set(claims.MEASUREMENTS)
+    assert {r["name"] for r in records} == set(GRADIENT_MEASUREMENTS) <= set(verdicts.MEASUREMENTS)
     for r in records:
         assert set(r) == {"name", "t1", "label", "images", "statistic", "value", "n", "settings"}
     keys = [(r["name"], r["t1"], str(sorted(r["settings"].items()))) for r in records]

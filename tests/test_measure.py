@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import claims
+from nodelib import verdicts
 from nodelib.experiment import artifacts
 from nodelib.experiment.contract import STATE_MEASUREMENTS
-from nodelib.claims.evidence import Evidence
-from nodelib.claims.ledger import CLAIMS
-from nodelib.claims.verdict import UNDECIDED, judge
+from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.ledger import CLAIMS
+from nodelib.verdicts.verdict import UNDECIDED, judge
 from nodelib.experiment import measure_states
 from nodelib.experiment.evaluation import test_subset
 
@@ -34,7 +34,7 @@ def records(tiny_run):
 def test_every_measurement_is_a_record_of_the_contract(records):
     for r in records:
         assert set(r) == {"name", "t1", "label", "images", "statistic", "value", "n", "settings"}
-        assert r["name"] in claims.MEASUREMENTS and r["n"] > 0
+        assert r["name"] in verdicts.MEASUREMENTS and r["n"] > 0
         assert isinstance(r["value"], float) and r["value"] == r["value"]
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
     assert len(keys) == len(set(keys))

@@ -11,8 +11,8 @@ import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.attacks import fgsm
-from nodelib.claims import end_time, robustness
-from nodelib.claims.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
+from nodelib.verdicts import end_time, robustness
+from nodelib.verdicts.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
 from nodelib.experiment.measurement import Measurement
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from nodelib import claims, readme, table
+from nodelib import readme, table, verdicts
 from nodelib.experiment.artifacts import find_runs, read_json
 from nodelib.experiment.paths import data_dir
 
@@ -18,8 +18,8 @@ def test_the_readme_shows_the_table_of_the_committed_runs():
 
 
 def test_the_readme_shows_the_verdicts_of_the_committed_runs():
-    rows = claims.ledger(find_runs(), read_json(data_dir() / "seed.json"))
-    assert readme.between(README, "claims") == claims.summary(rows)
+    rows = verdicts.ledger(find_runs(), read_json(data_dir() / "seed.json"))
+    assert readme.between(README, "claims") == verdicts.summary(rows)
 
 
 def test_a_file_without_marks_is_left_alone(tmp_path):

@@ -11,8 +11,8 @@ from conftest import tiny_config
 from nodelib.experiment import artifacts, evaluation, protocols, rescaling
 from nodelib.attacks import LOSSES, fgsm
 from nodelib.attacks.common import input_gradient
-from nodelib.claims.predictions import curve
-from nodelib.claims.evidence import Evidence
+from nodelib.verdicts.predictions import curve
+from nodelib.verdicts.evidence import Evidence
 from nodelib.experiment.measurement import Measurement
 from nodelib.solver.kernel import unbalanced
 

@@ -111,7 +111,7 @@ def test_every_record_name_looked_up_is_one_of_the_contract():
     import re
     from pathlib import Path
 
-    from nodelib.claims import MEASUREMENTS
+    from nodelib.verdicts import MEASUREMENTS
 
     source = Path(state_records.__file__).read_text()
     names = set(re.findall(r'(?:value|look_up)\(run, "(\w+)"', source)) | set(state_records.SEPARATION)

@@ -10,7 +10,7 @@ removed (`nodelib.dynamics.remove_drift`), the part of it that can carry informa
 and more has its 95 % interval in the settings, `low` and `high` (`nodelib.experiment.measurement.median_interval`); older records
 have none.
 
-Chapter values live in `data/claims/<id>.json`, written by `nodelib.claims.record_chapter`.
+Chapter values live in `data/claims/<id>.json`, written by `nodelib.verdicts.record_chapter`.
 """
 
 from __future__ import annotations

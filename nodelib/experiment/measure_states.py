@@ -1,4 +1,4 @@
-"""Measure a run's states: the records of `measurements.json`, named and defined in `nodelib.claims.MEASUREMENTS`.
+"""Measure a run's states: the records of `measurements.json`, named and defined in `nodelib.verdicts.MEASUREMENTS`.
 
     python -m nodelib.experiment.measure_states small-10 wide-standard --budget 1800
 

@@ -62,7 +62,7 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         if wrong := _wrong(m, MEASUREMENT_TYPES):
             yield f"measurement {m.get('name')}: missing or of the wrong type: {', '.join(wrong)}"
         elif m["name"] not in MEASUREMENTS:
-            yield f"measurement {m['name']} is none of nodelib.claims.MEASUREMENTS"
+            yield f"measurement {m['name']} is none of nodelib.verdicts.MEASUREMENTS"
         elif artifacts.not_finite(m):
             yield f"measurement {m['name']} is not finite"
     for m in artifacts.doubled(run.measurements):

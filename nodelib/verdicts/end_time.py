@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from itertools import product
 
-from nodelib.claims.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
+from nodelib.verdicts.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
                                      ordered, percents, same_images, value_figure)
-from nodelib.claims.robustness import CHANCE_BOUND, strongest
+from nodelib.verdicts.robustness import CHANCE_BOUND, strongest
 from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance
-from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
+from nodelib.verdicts.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
 
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 END_TIMES = (1.0, 10.0, 100.0, 500.0)
@@ -217,7 +217,7 @@ def accuracy_reach(run) -> float:
 
 def range_records(run) -> dict[float, dict]:
     """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are too few."""
-    from nodelib.claims.evidence import matches
+    from nodelib.verdicts.evidence import matches
 
     found = {float(record["t1"]): record for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
     if len(found) < FEWEST_END_TIMES or 1.0 not in found or max(found) < 1000:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 
-from nodelib.claims.evidence import CLEAN, Evidence, Missing, accuracy_figure, percents, value_figure
-from nodelib.claims.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict)
+from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, accuracy_figure, percents, value_figure
+from nodelib.verdicts.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict)
 
 EULER_ORDER = (0.8, 1.2)
 """Euler has order 1; a fitted order strays by a tenth or two over a finite range of step sizes."""

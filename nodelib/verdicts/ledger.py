@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nodelib.claims import end_time, part_one, post_recipe, robustness, states
-from nodelib.claims.chapters import load_chapters
-from nodelib.claims.evidence import Evidence
-from nodelib.claims.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
+from nodelib.verdicts import end_time, part_one, post_recipe, robustness, states
+from nodelib.verdicts.chapters import load_chapters
+from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
 
 if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from nodelib.claims.evidence import Evidence
+    from nodelib.verdicts.evidence import Evidence
 
 REPRODUCED = "reproduced"
 IN_PART = "in part"
@@ -134,7 +134,7 @@ def judge_first(claim: Claim, evidence: Evidence) -> Verdict | None:
 
 
 def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
-    from nodelib.claims.evidence import Missing
+    from nodelib.verdicts.evidence import Missing
 
     asked = evidence.fresh()
     try:

@@ -5,7 +5,7 @@ Some networks were trained for further learning-rate cycles after their test fig
 when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had
 before, everything else as it is. The records come from the repository's history:
 
-    python -m nodelib.claims.prolonged RUN[,RUN...]@COMMIT ...
+    python -m nodelib.verdicts.prolonged RUN[,RUN...]@COMMIT ...
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from io import BytesIO
 from pathlib import Path
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json, write_json
-from nodelib.claims.ledger import first_round
-from nodelib.claims.verdict import UNDECIDED, Verdict
+from nodelib.verdicts.ledger import first_round
+from nodelib.verdicts.verdict import UNDECIDED, Verdict
 from nodelib.experiment.configs import ROWS, RunConfig
 from nodelib.experiment.paths import data_dir
 
@@ -79,7 +79,7 @@ def differences(stored: Sequence[dict], today: Mapping[str, Verdict]) -> list[di
     Only claims whose evidence the stage's runs are: another verdict on any other has another cause.
 
     Args:
-        today: of `nodelib.claims.first_round`, since the runs that were prolonged are the first round's.
+        today: of `nodelib.verdicts.first_round`, since the runs that were prolonged are the first round's.
 
     Returns:
         changes: (claim id, verdict with the shorter trained networks, today's verdict).

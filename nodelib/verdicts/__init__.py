@@ -9,13 +9,13 @@ One file per group of claims: `part_one` (C1 to C7), `end_time` (C8 to C12, C14,
 and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant with its reason there.
 """
 
-from nodelib.claims.chapters import load_chapters, record_chapter
+from nodelib.verdicts.chapters import load_chapters, record_chapter
 from nodelib.experiment.contract import CHAPTER_VALUES, MEASUREMENTS
-from nodelib.claims.evidence import Evidence
-from nodelib.claims.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
+from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
                                    counts, first_round, ledger, summary)
 from nodelib.statistics import mcnemar, within_tolerance
-from nodelib.claims.verdict import VERDICTS, Claim, Figure, Verdict, judge
+from nodelib.verdicts.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [
     "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure", "Row",

@@ -17,7 +17,7 @@ def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Pa
     Args:
         claim: "C1", "C2", "C3", "C6" or "C7".
         page: the chapter, as "02-the-adjoint-method".
-        values: exactly the names that `nodelib.claims.CHAPTER_VALUES[claim]` lists; finite numbers or lists of
+        values: exactly the names that `nodelib.verdicts.CHAPTER_VALUES[claim]` lists; finite numbers or lists of
             them. No timings: the file must come out the same when the chapter is executed again.
         root: folder, default `data/claims`; give a scratch folder at smoke scale.
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nodelib.statistics import SIGNIFICANCE, mcnemar
-from nodelib.claims.verdict import Figure
+from nodelib.verdicts.verdict import Figure
 from nodelib.experiment.evaluation import wilson
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Evidence:
     Fields:
         runs: finished runs.
         seed: content of data/seed.json.
-        chapters: claim id -> values a chapter computed, see `nodelib.claims.chapters`.
+        chapters: claim id -> values a chapter computed, see `nodelib.verdicts.chapters`.
     """
 
     runs: Sequence[Run]

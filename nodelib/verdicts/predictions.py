@@ -15,8 +15,8 @@ from itertools import permutations, product
 import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
-from nodelib.claims.evidence import EPSILON, Evidence, Missing
-from nodelib.claims.second_round import constants, predictions, text, title
+from nodelib.verdicts.evidence import EPSILON, Evidence, Missing
+from nodelib.verdicts.second_round import constants, predictions, text, title
 
 KEPT, BROKEN, OPEN = "kept", "broken", "open"
 OUTCOMES = (KEPT, BROKEN, OPEN)
