@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from nodelib import memory
+from nodelib.bench import memory
 from nodelib.experiment import gradients
 
 
