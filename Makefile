@@ -28,7 +28,7 @@ help: ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
 
 book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and build the HTML
-	$(PY) -m nodelib.render $(if $(FORCE),--force)
+	$(PY) -m nodelib render $(if $(FORCE),--force)
 	"$(BIN)/jupyter-book" build book/ -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
@@ -36,7 +36,7 @@ test: $(VENV)/.test ## run every check (TESTS="tests/test_render.py -k pairs": s
 	$(PY) -m pytest $(TESTS)
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
-	$(PY) -m nodelib.render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)
+	$(PY) -m nodelib render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)
 
 bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="--help": its options)
 	$(PY) -m nodelib bench $(BENCH)

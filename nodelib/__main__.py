@@ -94,7 +94,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from nodelib import readme, table
+    from nodelib.publish import readme, table
     from nodelib.experiment.artifacts import find_runs
 
     rows = table.rows(find_runs(arguments.root))
@@ -106,7 +106,8 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from nodelib import readme, verdicts
+    from nodelib import verdicts
+    from nodelib.publish import readme
     from nodelib.experiment.artifacts import find_runs, read_json
     from nodelib.experiment.paths import data_dir
 
@@ -193,7 +194,7 @@ def parser() -> argparse.ArgumentParser:
     verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     common(verify)
-    for name, module, text in (("render", "nodelib.render", "Execute chapters and run pages into notebooks."),
+    for name, module, text in (("render", "nodelib.publish.render", "Execute chapters and run pages into notebooks."),
                                ("bench", "nodelib.bench", "Measure training steps against other solvers.")):
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))
     return main

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import matplotlib
 import pandas as pd
 
-from nodelib import figures
+from nodelib.publish import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {
-    "continuous adjoint": figures.VERMILLION, "adjoint": figures.VERMILLION, "adjoint, loss times 1000": figures.PURPLE,
-    "adjoint, own tolerance": figures.ORANGE, "anchored adjoint": figures.GREEN, "exact discrete adjoint": figures.BLUE,
-    "exact": figures.BLUE, "exact, states only": figures.SKY, "backprop": figures.BLACK, "exact, tolerance 1e-5": figures.SKY,
+    "continuous adjoint": style.VERMILLION, "adjoint": style.VERMILLION, "adjoint, loss times 1000": style.PURPLE,
+    "adjoint, own tolerance": style.ORANGE, "anchored adjoint": style.GREEN, "exact discrete adjoint": style.BLUE,
+    "exact": style.BLUE, "exact, states only": style.SKY, "backprop": style.BLACK, "exact, tolerance 1e-5": style.SKY,
 }
 
 
@@ -25,14 +25,14 @@ def memory(kept: pd.DataFrame, peak: pd.DataFrame | None) -> Figure:
     Args:
         kept, peak: tidy: method, steps, megabytes; peak is None where nothing is stored.
     """
-    with figures.style():
-        figure, axes = figures.panels(2, height=3.0, sharey=True)
+    with style.style():
+        figure, axes = style.panels(2, height=3.0, sharey=True)
         for axis, data, title in ((axes[0], kept, "kept for the backward pass"), (axes[1], peak, "peak of a fresh process")):
             axis.set_title(title)
             if data is None:
-                axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color=figures.GREY)
+                axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color=style.GREY)
                 continue
-            figures.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis, xlabel="solver steps",
+            style.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis, xlabel="solver steps",
                           ylabel="memory ($2^{20}$ bytes)")
             axis.get_legend().remove()
         handles, found = axes[0].get_legend_handles_labels()
@@ -47,8 +47,8 @@ def backward_states(data: pd.DataFrame) -> Figure:
         data: rows of `nodelib.experiment.gradients.backward_state` with columns `t1` and `run`; one panel per run.
     """
     names = list(dict.fromkeys(data["run"]))
-    with figures.style():
-        figure, axes = figures.panels(len(names), height=3.0, columns=2, sharey=True)
+    with style.style():
+        figure, axes = style.panels(len(names), height=3.0, columns=2, sharey=True)
         shades = matplotlib.colormaps["cividis"]
         ends = sorted(set(data["t1"]))
         for axis, name in zip(axes, names):
@@ -73,11 +73,11 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
     labels = {"input_error": ("image gradient", "relative error"), "parameter_error": ("parameter gradient", "relative error"),
               "signs": ("signs of the image gradient", "share that is wrong")}
     names = list(dict.fromkeys(data["run"]))
-    with figures.style():
-        figure, axes = figures.panels(3 * len(names), height=3.3 if len(names) == 1 else 2.7)
+    with style.style():
+        figure, axes = style.panels(3 * len(names), height=3.3 if len(names) == 1 else 2.7)
         for axis, (name, column) in zip(axes, [(name, column) for name in names for column in labels]):
             title, label = labels[column]
-            figures.lines(data[data["run"] == name], "t1", column, "method", colours=COLOURS,
+            style.lines(data[data["run"] == name], "t1", column, "method", colours=COLOURS,
                           log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$", ylabel=label)
             axis.set_title(f"{name}: {title}" if column == "input_error" else title)
             axis.get_legend().remove()
@@ -95,10 +95,10 @@ def errors_over_tolerance(data: pd.DataFrame) -> Figure:
         data: tidy: method, t1, tolerance, input_error.
     """
     ends = sorted(set(data["t1"]))
-    with figures.style():
-        figure, axes = figures.panels(len(ends), height=2.9, sharey=True)
+    with style.style():
+        figure, axes = style.panels(len(ends), height=2.9, sharey=True)
         for axis, t1 in zip(axes, ends):
-            figures.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS, log="xy", axis=axis,
+            style.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS, log="xy", axis=axis,
                           xlabel="rtol = atol", ylabel="image gradient, relative error")
             axis.set_title(f"$t_1 = {t1:g}$")
             if axis is not axes[0]:

@@ -12,7 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
-from nodelib.figures import (
+from nodelib.publish.style import (
     ATTACKS, BLACK, BLUE, GREEN, SKY, VERMILLION, colour, history_frame, lines, panels, style,
 )
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nodelib import figures, spiral
+from nodelib import spiral
+from nodelib.publish import style
 from nodelib.flows import Flow, grid, two_moons
 
 if TYPE_CHECKING:
@@ -25,10 +26,10 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
         data: tidy: run, parameters, accuracy, low, high (per cent); accuracy missing for runs not stored.
     """
     names = list(dict.fromkeys(data["run"]))
-    with figures.style():
-        figure, (axis,) = figures.panels(1, height=3.0)
+    with style.style():
+        figure, (axis,) = style.panels(1, height=3.0)
         for row in data.itertuples():
-            i, shade = names.index(row.run), figures.colour(row.run)
+            i, shade = names.index(row.run), style.colour(row.run)
             if np.isnan(row.accuracy):
                 axis.axvline(row.parameters, color=shade, linewidth=1, linestyle=":")
                 axis.text(row.parameters, 0.1 + 0.15 * (i % 6), f"{row.run}: not trained yet  ", ha="right", fontsize=8, color=shade,
@@ -37,14 +38,14 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
             # networks of equal size would hide each other: the second and third lie a little to the left and right
             place = row.parameters * (1, 1.06, 0.94)[i % 3]
             axis.errorbar(place, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
-                          fmt=figures.MARKERS[row.run], color=shade, capsize=3)
+                          fmt=style.MARKERS[row.run], color=shade, capsize=3)
         for i, name in enumerate(names):
             part = data[(data["run"] == name) & data["accuracy"].notna()]
             if len(part):
                 left = i % 3 == 2
                 axis.annotate(name, (part["parameters"].iloc[0] * (1, 1.06, 0.94)[i % 3], part["accuracy"].mean()),
                               textcoords="offset points", xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
-                              color=figures.colour(name))
+                              color=style.colour(name))
         known = data["low"].dropna()
         axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)",
                  ylim=(min(known.min() - 0.3, 98) if len(known) else 0, 100), xlim=(1e4, 2e6))
@@ -57,18 +58,18 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
     Args:
         data: rows of `nodelib.experiment.tolerance.dial`, of all runs together.
     """
-    with figures.style():
-        figure, axes = figures.panels(2, height=2.9)
+    with style.style():
+        figure, axes = style.panels(2, height=2.9)
         for axis, column, label in ((axes[0], "accuracy", "test accuracy (%)"), (axes[1], "nfe", "evaluations (NFE)")):
             axis.set(xlabel="rtol = atol at test time", ylabel=label)
             if not len(data):
-                axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=figures.GREY)
+                axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=style.GREY)
                 continue
-            figures.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
+            style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
                           xlabel="rtol = atol at test time", ylabel=label)
         if len(data):
             for row in data.itertuples():
-                axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=figures.colour(row.run), linewidth=0.8)
+                axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
             axes[1].get_legend().remove()
     return figure
 
@@ -80,12 +81,12 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequen
         data: of `nodelib.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
     """
     found = {name: spiral.predict_all(model, data)[seed] for name, model in models.items()}
-    with figures.style():
-        figure, axes = figures.panels(len(which), height=2.6, sharex=True, sharey=True)
+    with style.style():
+        figure, axes = style.panels(len(which), height=2.6, sharex=True, sharey=True)
         for axis, n in zip(axes, which):
             axis.plot(*data.states[seed, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
             for name, predicted in found.items():
-                axis.plot(*predicted[n].T, color=figures.METHODS[name], linewidth=1.2, linestyle="-" if name == "ODE" else "--",
+                axis.plot(*predicted[n].T, color=style.METHODS[name], linewidth=1.2, linestyle="-" if name == "ODE" else "--",
                           label=name)
             axis.plot(*data.observed[seed, n, data.seen[seed, n]].T, "o", color="black", markersize=3, label="observed")
             axis.set(xlabel="$y_1$", aspect="equal")
@@ -100,11 +101,11 @@ def moons(flow: Flow, model: int = 0, side: int = 90) -> Figure:
     points, _ = grid(side, 2.6)
     with torch.no_grad():
         density = flow.log_density(points.to(flow.w1).expand(len(flow.w1), -1, -1), 1e-4)[model].exp().view(side, side)
-    with figures.style():
-        figure, axes = figures.panels(3, height=2.5, sharex=True, sharey=True)
-        axes[0].plot(*two_moons(800, 10**6).T, ".", color=figures.BLUE, markersize=2)
+    with style.style():
+        figure, axes = style.panels(3, height=2.5, sharex=True, sharey=True)
+        axes[0].plot(*two_moons(800, 10**6).T, ".", color=style.BLUE, markersize=2)
         axes[1].imshow(density, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), interpolation="bilinear")
-        axes[2].plot(*flow.sample(800)[model].T, ".", color=figures.VERMILLION, markersize=2)
+        axes[2].plot(*flow.sample(800)[model].T, ".", color=style.VERMILLION, markersize=2)
         for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow")):
             axis.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
             axis.grid(False)
@@ -117,10 +118,10 @@ def growth(data: pd.DataFrame) -> Figure:
     Args:
         data: tidy: dimension, quantity, operations.
     """
-    colours = {"log-determinant": figures.VERMILLION, "trace": figures.BLUE, "estimated trace": figures.SKY,
-               "closed form": figures.GREEN}
-    with figures.style():
-        return figures.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
+    colours = {"log-determinant": style.VERMILLION, "trace": style.BLUE, "estimated trace": style.SKY,
+               "closed form": style.GREEN}
+    with style.style():
+        return style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
                              xlabel="dimension", ylabel="operations for one point")
 
 
@@ -137,23 +138,23 @@ def evaluations_in_training(data: pd.DataFrame) -> Figure:
         data: of `training_evaluations`.
     """
     part = data[data["quantity"] == "nfe_forward"]
-    with figures.style():
-        figure, (axis,) = figures.panels(1, height=3.0)
+    with style.style():
+        figure, (axis,) = style.panels(1, height=3.0)
         for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
-            axis.fill_between(rows["share"], rows["low"], rows["high"], color=figures.colour(name), alpha=0.2, linewidth=0)
-            axis.plot(rows["share"], rows["value"], color=figures.colour(name), linestyle=("-", "--", "-.", ":")[i % 4], label=name)
+            axis.fill_between(rows["share"], rows["low"], rows["high"], color=style.colour(name), alpha=0.2, linewidth=0)
+            axis.plot(rows["share"], rows["value"], color=style.colour(name), linestyle=("-", "--", "-.", ":")[i % 4], label=name)
         axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None), xlim=(0, 100))
         if len(part):
             axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         else:
-            axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=figures.GREY)
+            axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=style.GREY)
     return figure
 
 
 def training_evaluations(runs: Sequence[Run]) -> pd.DataFrame:
-    """NFE in training of several runs: `nodelib.figures.history_frame` of each, with run and share (per cent)."""
+    """NFE in training of several runs: `nodelib.publish.style.history_frame` of each, with run and share (per cent)."""
     parts = []
     for run in runs:
-        frame = figures.history_frame(run, ("nfe_forward", "nfe_backward"))
+        frame = style.history_frame(run, ("nfe_forward", "nfe_backward"))
         parts.append(frame.assign(run=run.name, share=100 * frame["step"] / len(run.history["nfe_forward"])))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "quantity", "share", "value", "low", "high"])

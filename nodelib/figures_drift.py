@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from nodelib.figures import BLUE, GREY, VERMILLION, panels, style
+from nodelib.publish.style import BLUE, GREY, VERMILLION, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

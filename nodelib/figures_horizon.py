@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from nodelib.experiment import horizon
-from nodelib.figures import (
+from nodelib.publish.style import (
     BLUE,
     GREEN,
     GREY,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelib import table
+from nodelib.publish import table
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, get
 

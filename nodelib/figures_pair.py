@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nodelib.experiment.configs import PAIR
-from nodelib.figures import GREY, MARKERS, colour, panels, style
+from nodelib.publish.style import GREY, MARKERS, colour, panels, style
 from nodelib.pair import COMPLEXITY
 
 if TYPE_CHECKING:

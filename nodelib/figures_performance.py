@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from nodelib.experiment.artifacts import read_json
-from nodelib.figures import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
+from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
 from nodelib.experiment.paths import data_dir
 
 if TYPE_CHECKING:

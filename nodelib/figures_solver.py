@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib import figures
+from nodelib.publish import style
 from nodelib.solver.integrate import odeint
 from nodelib.toys import Recorder
 
@@ -27,10 +27,10 @@ def architecture(times: Sequence[float], end: float) -> Figure:
         times: where a real solver evaluated the dynamics, drawn as ticks; end: end time, a whole number.
     """
     layers = int(end)
-    box = dict(boxstyle="round,pad=0.25", facecolor="#e8f1f8", edgecolor=figures.BLUE)
+    box = dict(boxstyle="round,pad=0.25", facecolor="#e8f1f8", edgecolor=style.BLUE)
     arrow = dict(arrowstyle="-|>", color="#333333", linewidth=1.2)
-    with figures.style():
-        figure, (axis,) = figures.panels(1, height=3.1)
+    with style.style():
+        figure, (axis,) = style.panels(1, height=3.1)
         for n in range(layers):
             axis.annotate("", (n + 0.93, 1), (n + 0.1, 1), arrowprops=arrow)
             axis.text(n + 0.5, 1.42, f"$f_{n}$", ha="center", va="center", bbox=box)
@@ -43,7 +43,7 @@ def architecture(times: Sequence[float], end: float) -> Figure:
         axis.text(0, 1.72, "residual network: one addition per layer", fontsize=9.5, weight="bold")
         axis.annotate("", (layers, 0), (0.1, 0), arrowprops={**arrow, "linewidth": 2})
         axis.text(layers / 2, 0.22, r"$\mathrm{d}y/\mathrm{d}t = f(t, y)$", ha="center", va="center", bbox=box)
-        axis.vlines(times, -0.09, 0.09, color=figures.VERMILLION, linewidth=1)
+        axis.vlines(times, -0.09, 0.09, color=style.VERMILLION, linewidth=1)
         axis.text(0, 0, "$y(0)$", ha="center", va="center", bbox=dict(boxstyle="round,pad=0.2", facecolor="white", edgecolor="#333333"))
         axis.text(layers + 0.12, 0, f"$y({end:g})$", ha="left", va="center")
         axis.text(0, 0.5, "ODE-net: the solver decides where to evaluate (ticks)", fontsize=9.5, weight="bold")
@@ -65,8 +65,8 @@ def fields_and_evaluations(func: Callable, starts: Tensor, end: float, *, rtol: 
     with torch.no_grad():
         slopes = np.array([func(torch.tensor(float(t)), torch.tensor(states, dtype=starts.dtype).view(-1, 1)).view(-1).numpy()
                            for t in times])
-    with figures.style():
-        figure, axes = figures.panels(2, height=4.2, sharex=True, sharey=True)
+    with style.style():
+        figure, axes = style.panels(2, height=4.2, sharex=True, sharey=True)
         for axis, method in zip(axes, ("Euler", "dopri5")):
             # arrows of equal length: (dy, dt) normalised in the panel's own units
             length = np.hypot(slopes, 1)
@@ -78,7 +78,7 @@ def fields_and_evaluations(func: Callable, starts: Tensor, end: float, *, rtol: 
                 grid = np.arange(0, end + 0.5) if method == "Euler" else np.linspace(0, end, 121)
                 path = odeint(record, start.view(1, 1), grid.tolist(), params=(), **settings).y.view(-1)
                 seen = [(float(y), t) for t, y in zip(record.times, record.states) if t <= end]
-                axis.plot(path, grid, color=figures.METHODS[method], linewidth=1.2, zorder=2)
+                axis.plot(path, grid, color=style.METHODS[method], linewidth=1.2, zorder=2)
                 axis.plot(*np.array(seen).T, "o", color="black", markersize=2.6, zorder=3)
             axis.set(title={"Euler": "residual network: Euler, unit steps", "dopri5": "ODE-net: adaptive dopri5"}[method],
                      xlabel="state $y$", xlim=(-2.3, 2.3), ylim=(-0.15, end + 0.15))
@@ -93,11 +93,11 @@ def convergence(data: pd.DataFrame) -> Figure:
         data: tidy: dynamics, method, h, error.
     """
     names = list(dict.fromkeys(data["dynamics"]))
-    colours = {"euler": figures.ORANGE, "rk4": figures.GREEN, "dopri5-fixed": figures.BLUE}
-    with figures.style():
-        figure, axes = figures.panels(len(names), height=3.0, sharey=True, columns=2)
+    colours = {"euler": style.ORANGE, "rk4": style.GREEN, "dopri5-fixed": style.BLUE}
+    with style.style():
+        figure, axes = style.panels(len(names), height=3.0, sharey=True, columns=2)
         for axis, name in zip(axes, names):
-            figures.lines(data[data["dynamics"] == name], "h", "error", "method", colours=colours, log="xy", axis=axis,
+            style.lines(data[data["dynamics"] == name], "h", "error", "method", colours=colours, log="xy", axis=axis,
                           xlabel="step size $h$", ylabel="relative error at the end time")
             axis.set_title(name)
     return figure
@@ -105,16 +105,16 @@ def convergence(data: pd.DataFrame) -> Figure:
 
 def attempted_steps(attempts: pd.DataFrame, tolerance: float) -> Figure:
     """Attempted steps of one solve: each a bar from t to t + h at its error ratio; above 1 it is rejected."""
-    with figures.style():
-        figure, (axis,) = figures.panels(1, height=2.9)
+    with style.style():
+        figure, (axis,) = style.panels(1, height=2.9)
         for row in attempts.itertuples():
-            shade = figures.BLUE if row.accepted else figures.VERMILLION
+            shade = style.BLUE if row.accepted else style.VERMILLION
             height = max(row.ratio, 1e-8)
             axis.hlines(height, row.t, row.t + row.h, color=shade, linewidth=2, linestyle="-" if row.accepted else (0, (2, 1)))
             axis.plot(row.t, height, "o" if row.accepted else "x", color=shade, markersize=5)
         axis.axhline(1, color="black", linewidth=0.8)
-        handles = [matplotlib.lines.Line2D([], [], color=figures.BLUE, marker="o", label="accepted"),
-                   matplotlib.lines.Line2D([], [], color=figures.VERMILLION, marker="x", linestyle=":", label="rejected")]
+        handles = [matplotlib.lines.Line2D([], [], color=style.BLUE, marker="o", label="accepted"),
+                   matplotlib.lines.Line2D([], [], color=style.VERMILLION, marker="x", linestyle=":", label="rejected")]
         axis.legend(handles=handles, loc="lower right")
         axis.set(yscale="log", xlabel="time $t$", ylabel=f"error ratio (tolerance {tolerance:g})")
     return figure
@@ -128,8 +128,8 @@ def step_profiles(profiles: pd.DataFrame, t1: float) -> Figure:
     """
     labels = {"h": "accepted step size $h$", "error": "local error, fixed step", "rate": r"$|f'| / |f|$",
               "speed": "speed $|f|$ (r.m.s.)"}
-    with figures.style():
-        figure, axes = figures.panels(4, columns=2, height=2.1, sharex=True)
+    with style.style():
+        figure, axes = style.panels(4, columns=2, height=2.1, sharex=True)
         for axis, (column, label) in zip(axes, labels.items()):
             _bundle(axis, profiles, column)
             axis.set(ylabel=label, xlim=(0, t1))
@@ -144,4 +144,4 @@ def step_profiles(profiles: pd.DataFrame, t1: float) -> Figure:
 
 def _bundle(axis: Axes, profiles: pd.DataFrame, column: str) -> None:
     for _, part in profiles.groupby("image"):
-        axis.plot(part["t"], part[column], ".-", color=figures.colour("small-10"), linewidth=0.7, markersize=3, alpha=0.7)
+        axis.plot(part["t"], part[column], ".-", color=style.colour("small-10"), linewidth=0.7, markersize=3, alpha=0.7)

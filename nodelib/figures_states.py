@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodelib import dynamics
 from nodelib.dynamics import QUANTITIES, Paths
-from nodelib.figures import DASHES, GREY, MARKERS, RUNS, colour, panels, style
+from nodelib.publish.style import DASHES, GREY, MARKERS, RUNS, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -18,7 +18,7 @@ from nodelib.attacks import pgd
 from nodelib.verdicts.end_time import accuracy_reach
 from nodelib.verdicts.evidence import CLEAN, EPSILON, Missing, matches
 from nodelib.experiment.configs import PAIR, AttackConfig
-from nodelib.figures import history_frame
+from nodelib.publish.style import history_frame
 from nodelib.experiment.measurement import wilson
 from nodelib.networks import ODENet
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib import animation
+from nodelib.publish import animation
 
 
 def growing(frames=20, channels=9, size=10):

@@ -11,7 +11,7 @@ import pytest
 
 pytest.importorskip("papermill", reason="the book's packages are missing: make .venv/.book")
 
-from nodelib import render
+from nodelib.publish import render
 from nodelib.experiment import artifacts, configs  # noqa: E402
 from nodelib.experiment.paths import data_dir  # noqa: E402
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodelib.dependencies import PACKAGE, source_files
+from nodelib.publish.dependencies import PACKAGE, source_files
 
 FILES = {
     "__init__.py": "from nodelib.a import one\nfrom nodelib.b import two\n",

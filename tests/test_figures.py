@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodelib import book, figures
+from nodelib.publish import page, style
 from nodelib.experiment import configs, paths
 from nodelib.experiment.artifacts import read_json
 
@@ -21,41 +21,41 @@ def seed() -> dict:
 
 
 def test_every_named_run_has_a_colour_a_dash_and_a_marker():
-    assert set(figures.RUNS) == set(figures.DASHES) == set(figures.MARKERS) == set(configs.NAMES)
+    assert set(style.RUNS) == set(style.DASHES) == set(style.MARKERS) == set(configs.NAMES)
 
 
 def test_no_two_runs_look_the_same():
-    looks = [(figures.colour(name), figures.DASHES[name], figures.MARKERS[name]) for name in configs.NAMES]
+    looks = [(style.colour(name), style.DASHES[name], style.MARKERS[name]) for name in configs.NAMES]
     assert len(set(looks)) == len(looks)
 
 
 def test_the_main_runs_have_colours_that_differ_in_grey_or_in_hue():
     names = configs.ROWS + configs.PAIR
     for a, b in itertools.combinations(names, 2):
-        distance = np.abs(np.subtract(*(matplotlib.colors.to_rgb(figures.colour(name)) for name in (a, b)))).max()
+        distance = np.abs(np.subtract(*(matplotlib.colors.to_rgb(style.colour(name)) for name in (a, b)))).max()
         assert distance > 0.15, (a, b)
 
 
 def test_an_unknown_run_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match="small-11.*small-10, "):
-        figures.colour("small-11")
+        style.colour("small-11")
 
 
 def test_the_style_ends_with_its_context():
     before = matplotlib.rcParams["axes.grid"]
-    with figures.style():
+    with style.style():
         assert matplotlib.rcParams["axes.grid"] is True
     assert matplotlib.rcParams["axes.grid"] == before
 
 
 def test_the_post_gives_48_figures_and_no_interval(seed):
-    data = figures.accuracy_frame([], seed)
+    data = style.accuracy_frame([], seed)
     assert len(data) == 48 and set(data["source"]) == {"post"}
     assert data["low"].isna().all()
 
 
 def test_a_network_without_a_run_says_so(seed):
-    figure = figures.table_accuracies([], seed)
+    figure = style.table_accuracies([], seed)
     notes = [text.get_text() for axis in figure.axes for text in axis.texts]
     assert notes == ["ours: not measured yet"] * 6
 
@@ -65,35 +65,35 @@ def test_our_accuracy_is_drawn_where_the_record_says(seed, tiny_run):
 
     record = {"id": "none-random-t10", "t1": 10.0, "accuracy": 0.5, "low": 0.4, "high": 0.6}
     run = dataclasses.replace(tiny_run, name="small-10", metrics=[record])
-    data = figures.accuracy_frame([run], seed)
+    data = style.accuracy_frame([run], seed)
     ours = data[data["source"] == "ours"]
     assert ours[["run", "t1", "test", "accuracy", "low", "high"]].values.tolist() == [["small-10", 10.0, "clean", 50.0, 40.0, 60.0]]
-    figure = figures.table_accuracies([run], seed)
+    figure = style.table_accuracies([run], seed)
     (points,) = figure.axes[0].containers
     assert points.lines[0].get_xydata().tolist() == [[10.0, 50.0]]
 
 
 def test_the_training_history_keeps_the_mean_of_every_column(tiny_run):
-    data = figures.history_frame(tiny_run, bins=3)
+    data = style.history_frame(tiny_run, bins=3)
     loss = data[data["quantity"] == "loss"]
     assert loss["value"].mean() == pytest.approx(tiny_run.history["loss"].mean())
     assert (loss["low"] <= loss["value"]).all() and (loss["value"] <= loss["high"]).all()
-    labels = [axis.get_ylabel() for axis in figures.training_history(tiny_run).axes]
+    labels = [axis.get_ylabel() for axis in style.training_history(tiny_run).axes]
     assert labels == ["training loss", "training accuracy", "evaluations per step (NFE)"]
 
 
 def test_lines_show_the_mean_over_seeds_in_the_methods_colour():
     data = pd.DataFrame({"t1": [1, 1, 10, 10], "error": [1.0, 3.0, 4.0, 6.0], "method": "adjoint"})
-    figure = figures.lines(data, "t1", "error", "method", log="x")
+    figure = style.lines(data, "t1", "error", "method", log="x")
     line = figure.axes[0].lines[0]
     assert line.get_xydata().tolist() == [[1, 2], [10, 5]]
-    assert line.get_color() == figures.METHODS["adjoint"]
+    assert line.get_color() == style.METHODS["adjoint"]
 
 
 def test_the_same_figure_is_saved_as_the_same_bytes(seed, tmp_path, monkeypatch):
     monkeypatch.setenv("NODELIB_FIGURES", str(tmp_path))
     for name in ("one.svg", "two.svg"):
-        book.save_figure(figures.table_accuracies([], seed), name)
+        page.save_figure(style.table_accuracies([], seed), name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 

@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import complexity, figures, figures_adjoint, figures_benefits, figures_solver, flows, spiral, toys
+from nodelib import complexity, figures_adjoint, figures_benefits, figures_solver, flows, spiral, toys
+from nodelib.publish import style
 from nodelib.solver.integrate import odeint
 
 
@@ -55,14 +56,14 @@ def test_spirals_and_moons_draw_the_models_they_are_given():
     figure = figures_benefits.spirals(data, {"ODE": spiral.ODEModel(1)}, which=(0, 1))
     truth, predicted, observed = figure.axes[0].lines
     assert len(truth.get_xdata()) == spiral.INSTANTS + 1 and len(predicted.get_xdata()) == spiral.INSTANTS
-    assert predicted.get_color() == figures.METHODS["ODE"] and len(observed.get_xdata()) == spiral.SEEN
+    assert predicted.get_color() == style.METHODS["ODE"] and len(observed.get_xdata()) == spiral.SEEN
     (image,) = figures_benefits.moons(flows.Flow(1), side=20).axes[1].images
     assert image.get_array().shape == (20, 20) and (image.get_array() >= 0).all()
 
 
 @pytest.mark.parametrize("value, text", [(1.7e-9, "2 × 10⁻⁹"), (0.3, "3 × 10⁻¹"), (12345.0, "1 × 10⁴")])
 def test_numbers_for_the_prose(value, text):
-    assert figures.scientific(value) == text
+    assert style.scientific(value) == text
 
 
 def test_every_network_has_its_own_panels_of_gradient_errors():

@@ -14,7 +14,7 @@ import torch
 from book_site import chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib import live
+from nodelib.publish import live
 from nodelib.experiment import artifacts, configs, mnist
 from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import attacking, input_gradient
@@ -38,7 +38,7 @@ def test_the_kernels_rebuild_byte_for_byte():
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     for shape in live.SHAPES:
         stored = live.FOLDER / "kernels" / f"{live.shape_name(*shape)}.wasm"
-        assert live.compile_kernel(*shape) == stored.read_bytes(), "run python -m nodelib.live kernels"
+        assert live.compile_kernel(*shape) == stored.read_bytes(), "run python -m nodelib.publish.live kernels"
 
 
 @pytest.fixture(scope="module")

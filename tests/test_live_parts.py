@@ -9,7 +9,7 @@ import torch
 from book_site import ROOT, chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib import live
+from nodelib.publish import live
 from nodelib.experiment import artifacts, configs
 from nodelib.solver.integrate import odeint
 from nodelib.experiment.paths import runs_dir

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from nodelib import readme, table, verdicts
+from nodelib import verdicts
+from nodelib.publish import readme, table
 from nodelib.experiment.artifacts import find_runs, read_json
 from nodelib.experiment.paths import data_dir
 

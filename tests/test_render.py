@@ -12,8 +12,8 @@ import pytest
 jupytext = pytest.importorskip("jupytext", reason="the book's packages are missing: make .venv/.book")
 import nbformat  # noqa: E402
 
-from nodelib import render  # noqa: E402
-from nodelib.render import RenderError  # noqa: E402
+from nodelib.publish import render  # noqa: E402
+from nodelib.publish.render import RenderError  # noqa: E402
 
 HEAD = """---
 jupytext:
@@ -67,7 +67,7 @@ def test_the_pairs_are_equal(path, parameters):
 
 @pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
 def test_text_halves_are_as_jupytext_writes_them(path):
-    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib.render --tidy {path}"
+    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib.publish.render --tidy {path}"
 
 
 @pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
@@ -156,7 +156,7 @@ def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
                                              ("inputs: ['']", "is no input"),
     ("inputs: [/data]", "is no input"), ("inputs: [../data]", "is no input"), ("inputs: [.]", "is no input"),
                                              ("inputs: [3]", "is no input"),
-    ("inputs: [nodelib/table.py]", "found from its imports"),
+    ("inputs: [nodelib/publish/table.py]", "found from its imports"),
                                              ("inputs: ['data/runs/{small-11}-seed0']",
                                               "names the run 'small-11'"),
 ])
@@ -266,7 +266,7 @@ def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
                                       parameters={"scale": "smoke"}).path.read_text()
 
 
-DRAW = "from nodelib.book import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
+DRAW = "from nodelib.publish.page import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
 
 
 def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
@@ -289,7 +289,7 @@ def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chap
         monkeypatch.delenv("NODELIB_FIGURES", raising=False)
         if value is not None:
             monkeypatch.setenv("NODELIB_FIGURES", value)
-        notebook = jupytext.read(chapter("from nodelib.book import "
+        notebook = jupytext.read(chapter("from nodelib.publish.page import "
                                          "figure_path\nprint(figure_path('a-figure.gif').parent)"))
         folders = {}
         for scale in ("full", "smoke"):

@@ -11,7 +11,7 @@ from pathlib import Path
 import jupytext
 import pytest
 
-from nodelib.book import SentenceError, sentence
+from nodelib.publish.page import SentenceError, sentence
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
 PAGES = sorted(path for path in BOOK.glob("*.md") if path.with_suffix(".ipynb").exists())

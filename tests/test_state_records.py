@@ -120,7 +120,7 @@ def test_every_record_name_looked_up_is_one_of_the_contract():
 
 def test_a_table_shows_a_missing_value_as_a_dash():
     pytest.importorskip("IPython")
-    from nodelib.book import markdown_table
+    from nodelib.publish.page import markdown_table
 
     table = markdown_table(["run:", "share"], [("a|b", 0.5), ("c", math.nan)]).data
     assert table.splitlines() == ["| run | share |", "| --- | ---: |", "| a\\|b | 0.5 |", "| c | – |"]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from nodelib import table
+from nodelib.publish import table
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import Run
 

@@ -17,7 +17,7 @@ def _load_script(app, pagename: str, templatename: str, context: dict, doctree) 
 
 def _export(app, exception: Exception | None) -> None:
     if exception is None and app.builder.format == "html":
-        from nodelib.live import export
+        from nodelib.publish.live import export
 
         export(Path(app.outdir) / "live")
 

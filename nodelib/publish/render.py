@@ -14,7 +14,7 @@ machine changes no byte of it.
 
 In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds the
 hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
-its imports are followed (`nodelib.dependencies`).
+its imports are followed (`nodelib.publish.dependencies`).
 
 A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from
 what the notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
@@ -55,12 +55,12 @@ from typing import Any, NamedTuple
 from nodelib.experiment import command
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
-from nodelib.dependencies import source_files
+from nodelib.publish.dependencies import source_files
 from nodelib.solver.errors import InputError, NodelibError
 from nodelib.experiment.paths import PUBLISHED, data_dir
 from nodelib.experiment.progress import say
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"
 TEMPLATE = BOOK / "templates" / "run.md"
 RECORD = "nodelib_render"  # the notebook's own entry: jupytext does not copy it to the text half
@@ -431,7 +431,7 @@ def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
                 continue
             if any(kind.startswith("image/") for kind in output.data):
                 raise RenderError(f"{chapter.name}: a cell shows an image in its output, where it has no alternative "
-                                  "text; save it with nodelib.book.save_figure and show it with a figure directive")
+                                  "text; save it with nodelib.publish.page.save_figure and show it with a figure directive")
             for kind, value in output.data.items():
                 if isinstance(value, str):
                     output.data[kind] = _plain(value)
@@ -506,7 +506,7 @@ def _literal(text: str) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command `python -m nodelib.render`; returns the exit status."""
+    """The command `python -m nodelib.publish.render`; returns the exit status."""
     options = parser().parse_args(arguments)
     given = {name: _literal(value) for name, value in options.parameter}
     wanted = [(path, dict(given)) for path in options.chapters]

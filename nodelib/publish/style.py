@@ -5,7 +5,7 @@
     save_figure(figure, "adjoint-error.svg")
 
 Functions take tidy data (one row per observation, a pandas DataFrame) and return a matplotlib Figure, which
-`nodelib.book.save_figure` writes. The colours are those of Okabe and Ito (2008) and darker or lighter
+`nodelib.publish.page.save_figure` writes. The colours are those of Okabe and Ito (2008) and darker or lighter
 shades of them, told apart by readers with the common kinds of colour blindness; marker or dash repeats
 what colour says wherever more than four lines share a panel.
 """
@@ -23,7 +23,7 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import NAMES, PAIR, ROWS
-from nodelib.table import COLUMNS
+from nodelib.publish.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
