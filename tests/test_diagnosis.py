@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import diagnosis, figures_attacks
+from nodelib.chapters import diagnosis, is_it_robustness
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.measurement import Measurement, record
 from nodelib.experiment.paths import data_dir
@@ -125,8 +125,8 @@ def test_a_run_without_records_is_left_out(tiny_run):
 def test_the_frames_are_in_order_of_epsilon_and_are_drawn(run):
     swept, by_gradient = diagnosis.epsilon_frame([run]), diagnosis.gradient_frame([run])
     assert swept[swept["attack"] == "FGSM"]["epsilon"].tolist() == by_gradient["epsilon"].tolist() == [0.1, 0.3]
-    assert len(figures_attacks.epsilon_sweep(swept).axes[0].lines) == 2  # FGSM and chance, not a lone worst case
-    axis = figures_attacks.epsilon_by_gradient(by_gradient).axes[0]
+    assert len(is_it_robustness.epsilon_sweep(swept).axes[0].lines) == 2  # FGSM and chance, not a lone worst case
+    axis = is_it_robustness.epsilon_by_gradient(by_gradient).axes[0]
     assert len(axis.collections) == 1 and (by_gradient["low"] < by_gradient["accuracy"]).all()  # a band of 95 % intervals
     assert [text.get_text() for text in axis.get_legend().get_texts()] == [
         "continuous adjoint (n = 4)"]
@@ -141,7 +141,7 @@ def test_the_health_of_gradients_is_read_by_method(tiny_run):
     data = diagnosis.health_frame([dataclasses.replace(tiny_run, measurements=records)])
     assert data[data["name"] == "sign_agreement"]["method"].tolist() == ["exact-1e-5"]
     assert "| small-10-seed0 | 1 | 3.0 | – | – | – | 25.0 % | – | 4 |" in diagnosis.zero_table(data)
-    assert len(figures_attacks.gradient_health(data).axes) == 3
+    assert len(is_it_robustness.gradient_health(data).axes) == 3
 
 
 def test_measuring_now_adds_records_without_storing_them(tiny_run):

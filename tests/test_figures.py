@@ -100,7 +100,7 @@ def test_the_same_figure_is_saved_as_the_same_bytes(seed, tmp_path, monkeypatch)
 def test_sweeps_over_end_times_have_a_panel_for_every_test_and_size():
     import pandas as pd
 
-    from nodelib.figures_attacks import end_time_sweeps
+    from nodelib.chapters.is_it_robustness import end_time_sweeps
 
     rows = [dict(network=name, seed=seed, test=test, t1=t1, accuracy=50.0, low=40.0, high=60.0, n=10)
             for name, seed in (("small-10", 0), ("small-10", 1), ("large-100", 0)) for test in ("clean", "FGSM") for t1 in (1.0, 10.0)]

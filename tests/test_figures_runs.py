@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import tiny_config
 
-from nodelib import figures_runs
+from nodelib.chapters import the_runs
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 
 
@@ -23,7 +23,7 @@ def copy(tiny_run, tmp_path):
 
 
 def test_an_interrupted_evaluation_goes_on_before_the_page_is_shown(copy, tiny_run):
-    measured = figures_runs.measured_run(tiny_config(), copy.parent)
+    measured = the_runs.measured_run(tiny_config(), copy.parent)
     assert [(r["id"], r["correct"]) for r in measured.metrics] == [(r["id"], r["correct"])
                                                                    for r in tiny_run.metrics]
 
@@ -33,15 +33,15 @@ def test_what_is_stored_on_fewer_images_is_not_measured_again(copy, monkeypatch)
     monkeypatch.setattr(evaluation, "evaluate_run", lambda folder, measurements: asked.extend(measurements))
     artifacts.write_json(copy / "metrics.json",
                          [{**r, "n": r["n"] // 2} for r in artifacts.load_run(copy).metrics])
-    figures_runs.measured_run(tiny_config(), copy.parent)
+    the_runs.measured_run(tiny_config(), copy.parent)
     assert len(asked) == 3
 
 
 def test_the_table_says_what_of_the_protocol_was_not_measured(copy, tiny_run):
     missing = [r["id"] for r in tiny_run.metrics[-3:]]
-    table = figures_runs.metrics_table(artifacts.load_run(copy))
+    table = the_runs.metrics_table(artifacts.load_run(copy))
     assert f"of the 8 records of the table's protocol: {', '.join(f'`{name}`' for name in missing)}." in table
-    assert "Not measured" not in figures_runs.metrics_table(tiny_run)
+    assert "Not measured" not in the_runs.metrics_table(tiny_run)
 
 
 def test_a_page_needs_the_whole_table_of_a_row_and_the_own_end_time_of_a_control():

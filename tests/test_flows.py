@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import flows, spiral
+from nodelib.chapters import flows, spiral
 from nodelib.experiment import tolerance
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from nodelib import front_text, state_records
+from nodelib.chapters import front_text, state_records
 
 
 def test_settled_and_turning_networks_are_told_apart():

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from nodelib import figures_horizon, gap_growth
+from nodelib.chapters import gap_growth, the_float32_horizon
 from nodelib.experiment import artifacts, configs, horizon, paths
 from nodelib.experiment.artifacts import Run, read_json
 from nodelib.experiment.paths import data_dir
@@ -300,7 +300,7 @@ def test_an_untrained_last_normalisation_bounds_the_state(small):
 
 def test_the_figure_shows_torchs_own_entries():
     first, last = horizon.true_class_lost(2)[0], horizon.gradient_lost(32)
-    true, wrong, exact = figures_horizon.entries([5.0, first - 0.1, first + 0.1, last - 0.1, last + 0.1])
+    true, wrong, exact = the_float32_horizon.entries([5.0, first - 0.1, first + 0.1, last - 0.1, last + 0.1])
     assert (true > 0).tolist() == [True, True, False, False, False]
     assert (wrong > 0).tolist() == [True, True, True, True, False]
     assert wrong[:3] == pytest.approx(exact[:3], rel=1e-5) and true[0] == pytest.approx(exact[0], rel=1e-4)
@@ -309,10 +309,10 @@ def test_the_figure_shows_torchs_own_entries():
 def test_the_figures_hold_what_they_are_given():
     law, post = gap_growth.fit([trained()]), read_json(data_dir() / "seed.json")
     diagram = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0))
-    drawn = figures_horizon.phase_diagram([diagram]).axes[0].collections[0]
+    drawn = the_float32_horizon.phase_diagram([diagram]).axes[0].collections[0]
     assert drawn.get_array().ravel().tolist() == pytest.approx((100 * diagram.lost).ravel().tolist())
     predicted = gap_growth.predict(law, first_round())
-    axis = figures_horizon.against_the_post({"initial": predicted}, post).axes[0]
+    axis = the_float32_horizon.against_the_post({"initial": predicted}, post).axes[0]
     shown = np.concatenate(
         [line.get_ydata() for line in axis.get_lines() if line.get_label() in configs.ROWS]
     )

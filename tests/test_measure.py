@@ -233,7 +233,7 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
 
 
 def test_fooled_images_are_told_with_their_number(tiny_run):
-    from nodelib import state_records, state_text
+    from nodelib.chapters import state_records, state_text
     rows = [dict(run="wide-adversarial", seed=0, t1=t1, n=50, own=own, said=said, angle=1.0) for t1, own, said in ((1.0, 0.1, 0.8), (1000.0, 0.5, 0.2))]
     told = state_text.fooled(pd.DataFrame(rows))
     assert "of 50 images that fooled wide-adversarial, 10 % are nearest to their own class at t = 1 and 50 % [37 to 63] at t = 1000" in told

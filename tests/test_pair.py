@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import figures_pair, pair, pair_text
+from nodelib.chapters import adversarial_training, pair, pair_text
 from nodelib.experiment import configs, evaluation
 from nodelib.experiment.configs import AttackConfig
 from nodelib.experiment.evaluation import Measurement
@@ -53,7 +53,7 @@ def test_an_attack_with_rescaled_logits_is_not_the_plain_one(tiny_run):
 def test_end_time_curves_show_the_mean_over_seeds_and_hide_no_seed(tiny_run):
     worse = [{**r, "accuracy": r["accuracy"] - 0.2, "low": r["low"] - 0.2} for r in SWEPT]
     frame = pair.end_time_frame([run_of(tiny_run, "wide-standard", 0, SWEPT), run_of(tiny_run, "wide-standard", 1, worse)])
-    (axis,) = figures_pair.end_time_curves(frame).axes
+    (axis,) = adversarial_training.end_time_curves(frame).axes
     assert axis.lines[0].get_xydata() == pytest.approx(np.array([[0.1, 20], [1.0, 80]]))
     intervals, seeds = (band.get_paths()[0].vertices for band in axis.collections)
     assert seeds[:, 1].min() == pytest.approx(10) and seeds[:, 1].max() == pytest.approx(90)
@@ -62,15 +62,15 @@ def test_end_time_curves_show_the_mean_over_seeds_and_hide_no_seed(tiny_run):
 
 def test_without_records_every_figure_says_so():
     empty = pair.end_time_frame([])
-    for figure, blanks in ((figures_pair.end_time_curves(empty), 1), (figures_pair.complexity(pair.complexity_frame([])), 3),
-                           (figures_pair.nfe(pair.training_nfe_frame([]), empty), 2)):
+    for figure, blanks in ((adversarial_training.end_time_curves(empty), 1), (adversarial_training.complexity(pair.complexity_frame([])), 3),
+                           (adversarial_training.nfe(pair.training_nfe_frame([]), empty), 2)):
         texts = [text.get_text() for axis in figure.axes for text in axis.texts]
         assert texts == ["not measured yet"] * blanks
 
 
 def test_the_legend_names_each_network_once_however_many_seeds(tiny_run):
     runs = [run_of(tiny_run, name, seed, SWEPT) for name in ("wide-standard", "wide-adversarial") for seed in (0, 1)]
-    figure = figures_pair.nfe(pair.training_nfe_frame(runs), pair.end_time_frame(runs))
+    figure = adversarial_training.nfe(pair.training_nfe_frame(runs), pair.end_time_frame(runs))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["standard", "adversarial"]
     assert len(figure.axes[0].lines) == 4
 
@@ -131,7 +131,7 @@ def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):
     runs = [run_of(tiny_run, "wide-standard", 0, SWEPT, measured), run_of(tiny_run, "wide-adversarial", 0, [], measured)]
     frame = pair.complexity_frame(runs)
     assert frame.values.tolist() == [["wide-standard", 0, 26.0, "jacobian_norm", 2.0]]
-    figure = figures_pair.complexity(frame)
+    figure = adversarial_training.complexity(frame)
     assert figure.axes[0].lines[0].get_xydata().tolist() == [[26.0, 2.0]]
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import ray_text, state_records
+from nodelib.chapters import ray_text, state_records
 from nodelib.experiment.measure_states import record
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodelib import robustness_text
+from nodelib.chapters import robustness_text
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.measurement import Measurement, record
 from nodelib.experiment.paths import data_dir

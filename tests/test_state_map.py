@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from nodelib import state_map
+from nodelib.chapters import state_map
 
 pytest.importorskip("sklearn", reason="the book's packages are missing: make .venv/.book")
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from nodelib import state_records
+from nodelib.chapters import state_records
 from nodelib.experiment.measure_states import record
 
 

@@ -8,7 +8,7 @@ import math
 import pandas as pd
 import pytest
 
-from nodelib import state_records, state_text
+from nodelib.chapters import state_records, state_text
 from nodelib.experiment.measure_states import record
 
 

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from nodelib import table_text
+from nodelib.chapters import table_text
 from nodelib.publish import table
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.artifacts import Run

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 import torch
 
-from nodelib import complexity, toys
+from nodelib.chapters import complexity, toys
 from nodelib.solver.integrate import odeint
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nodelib.publish import style
 from nodelib.solver.integrate import odeint
-from nodelib.toys import Recorder
+from nodelib.chapters.toys import Recorder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +124,7 @@ def step_profiles(profiles: pd.DataFrame, t1: float) -> Figure:
     """Step size, local error, rate of change and speed over time, one thin line per trajectory.
 
     Args:
-        profiles: rows of `nodelib.complexity.step_profile` with a column `image`; t1: the end time.
+        profiles: rows of `nodelib.chapters.complexity.step_profile` with a column `image`; t1: the end time.
     """
     labels = {"h": "accepted step size $h$", "error": "local error, fixed step", "rate": r"$|f'| / |f|$",
               "speed": "speed $|f|$ (r.m.s.)"}

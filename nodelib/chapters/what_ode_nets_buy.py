@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import torch
 
-from nodelib import spiral
+from nodelib.chapters import spiral
 from nodelib.publish import style
-from nodelib.flows import Flow, grid, two_moons
+from nodelib.chapters.flows import Flow, grid, two_moons
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -78,7 +78,7 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequen
     """Some trajectories: the truth, the noisy observations, and what each model says in between.
 
     Args:
-        data: of `nodelib.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
+        data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
     """
     found = {name: spiral.predict_all(model, data)[seed] for name, model in models.items()}
     with style.style():

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from nodelib import state_records
+from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
 from nodelib.verdicts.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
 from nodelib.statistics import mcnemar, on_common
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.measure_states import LOG_TIME
-from nodelib.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span
-from nodelib.state_text import NETWORKS
+from nodelib.chapters.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span
+from nodelib.chapters.state_text import NETWORKS
 
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
 ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays
@@ -27,7 +27,7 @@ REST = 0.01  # t |f| / |y|, the share of its size that a state moves in a unit o
 
 
 def rays(frame: pd.DataFrame, short: bool = False) -> str | None:
-    """Rays of the pair, from `nodelib.state_records.ray_frame`; None where neither network has been followed to its rays."""
+    """Rays of the pair, from `nodelib.chapters.state_records.ray_frame`; None where neither network has been followed to its rays."""
     found = {kind: frame[frame["run"] == f"wide-{kind}"] for kind in KINDS}
     if not any(len(part) for part in found.values()):
         return None

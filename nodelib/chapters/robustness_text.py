@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from nodelib import diagnosis
+from nodelib.chapters import diagnosis
 from nodelib.experiment.artifacts import Run
 from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.experiment.configs import PAIR, ROWS
 from nodelib.experiment.measurement import EPSILON
-from nodelib.pair_text import blind_ahead, per_cent_of, span
+from nodelib.chapters.pair_text import blind_ahead, per_cent_of, span
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +76,7 @@ def headline(runs: Sequence[Run], name: str = HEADLINE) -> str:
 def signs(health: pd.DataFrame, own: Mapping[str, float]) -> str:
     """Share of signs that each gradient gets right, at the networks' own end times and at the last one measured.
 
-    health: of `nodelib.diagnosis.health_frame`; own: end time of training by run folder.
+    health: of `nodelib.chapters.diagnosis.health_frame`; own: end time of training by run folder.
     """
     share = health[health["name"] == "sign_agreement"]
     at_own = share[share["t1"] == share["run"].map(own)]
@@ -269,7 +269,7 @@ def transferred(runs: Sequence[Run]) -> str:
 
 
 def masks(runs: Sequence[Run]) -> str:
-    """In how many columns of `nodelib.diagnosis.masking_table` the plain attack leaves nothing that a mask could explain."""
+    """In how many columns of `nodelib.chapters.diagnosis.masking_table` the plain attack leaves nothing that a mask could explain."""
     plain = [diagnosis.find(run, f"mask-plain{suffix}") for run, _, suffix in diagnosis.masked(runs)]
     none = sum(r["correct"] == 0 for r in plain)
     if not plain:
@@ -279,7 +279,7 @@ def masks(runs: Sequence[Run]) -> str:
 
 
 def black_box(bounds: Sequence[tuple[Run, dict]]) -> str:
-    """Whether HopSkipJump gets further than the attacks by gradients on the runs of `nodelib.diagnosis.strong_bounds`."""
+    """Whether HopSkipJump gets further than the attacks by gradients on the runs of `nodelib.chapters.diagnosis.strong_bounds`."""
     found = [(diagnosis.find(run, f"hop-skip-jump-t{worst['t1']:g}"), ahead, worst) for run, worst in bounds
              if (ahead := diagnosis.black_box_ahead(run, worst["t1"])) is not None]
     if not found:

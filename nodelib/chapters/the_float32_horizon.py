@@ -22,7 +22,7 @@ from nodelib.publish.style import (
     panels,
     style,
 )
-from nodelib.gap_growth import Phases
+from nodelib.chapters.gap_growth import Phases
 from nodelib.experiment.overshoot import DIRECTIONS, Steps
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]],
     equality.
 
     Args:
-        predicted: label -> result of `nodelib.gap_growth.predict`; post: the content of `data/seed.json`.
+        predicted: label -> result of `nodelib.chapters.gap_growth.predict`; post: the content of `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
     with style():

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from nodelib import pair
+from nodelib.chapters import pair
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import Run
 from nodelib.verdicts.end_time import KEEPS
@@ -66,7 +66,7 @@ def recipe(runs: Sequence[Run]) -> str:
 
 
 def blunted(found: dict[str, np.ndarray], attack: AttackConfig) -> str:
-    """Whether regions that are drawn anew weaken an attack, from `nodelib.pair.under_random_pooling`."""
+    """Whether regions that are drawn anew weaken an attack, from `nodelib.chapters.pair.under_random_pooling`."""
     said = {}
     for name, correct in found.items():
         low, high = wilson(int(correct.sum()), len(correct))

@@ -54,7 +54,7 @@ def nfe_against_end_time(data: pd.DataFrame) -> Figure:
 def end_time_sweeps(data: pd.DataFrame) -> Figure:
     """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one line per seed.
 
-    data: of `nodelib.pair.sweep_frame`. Bands: 95 % intervals over images.
+    data: of `nodelib.chapters.pair.sweep_frame`. Bands: 95 % intervals over images.
     """
     sizes, tests = list(dict.fromkeys(name.split("-")[0] for name in data["network"])), list(dict.fromkeys(data["test"]))
     with style():
@@ -157,7 +157,7 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
 def gradient_health(data: pd.DataFrame) -> Figure:
     """Agreement of signs and cosine with the reference by gradient method, and the logits' size, against the end time.
 
-    Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as `nodelib.diagnosis.health_frame`
+    Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as `nodelib.chapters.diagnosis.health_frame`
     returns them. Every run is a line; several runs of one method share its colour.
     """
     views = (("sign_agreement", "pixels with the right sign (%)", 100), ("gradient_cosine", "cosine with the reference", 1))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from nodelib.experiment.configs import PAIR
 from nodelib.publish.style import GREY, MARKERS, colour, panels, style
-from nodelib.pair import COMPLEXITY
+from nodelib.chapters.pair import COMPLEXITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,7 +27,7 @@ def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
 
     Args:
         data: columns network, test, t1, accuracy, low, high, and seed where there are several; see
-            `nodelib.pair.end_time_frame`. Empty data gives an empty figure that says so.
+            `nodelib.chapters.pair.end_time_frame`. Empty data gives an empty figure that says so.
         trained_at: end time of training, marked by a dotted line.
     """
     with style():
@@ -54,9 +54,9 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
     """NFE over training (left) and of a test solve against the end time (right), standard and adversarial.
 
     Args:
-        training: of `nodelib.pair.training_nfe_frame`; one line per seed, with the band from the tenth to the
+        training: of `nodelib.chapters.pair.training_nfe_frame`; one line per seed, with the band from the tenth to the
             ninetieth percentile.
-        tested: of `nodelib.pair.end_time_frame`; clean images, one line per seed.
+        tested: of `nodelib.chapters.pair.end_time_frame`; clean images, one line per seed.
     """
     with style():
         figure, (left, right) = panels(2, height=2.9)
@@ -81,7 +81,7 @@ def complexity(data: pd.DataFrame) -> Figure:
     """Three measures of the dynamics' complexity against the NFE of a test solve, one mark per run and seed.
 
     Args:
-        data: of `nodelib.pair.complexity_frame`.
+        data: of `nodelib.chapters.pair.complexity_frame`.
     """
     with style():
         figure, axes = panels(len(COMPLEXITY), height=2.6)

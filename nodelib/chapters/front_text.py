@@ -7,13 +7,13 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from nodelib import state_records
+from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
 from nodelib.verdicts.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.experiment.measure_states import LOG_TIME
 
 def directions(frame: pd.DataFrame) -> str:
-    """How many networks' directions have settled by t = 1000, from `nodelib.state_records.settling_frame`."""
+    """How many networks' directions have settled by t = 1000, from `nodelib.chapters.state_records.settling_frame`."""
     if not len(frame):
         return "That is not measured yet."
     late = frame.groupby("run", sort=False)["turning"].max()

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from nodelib import dynamics, state_records
+from nodelib import dynamics
+from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
 from nodelib.verdicts.end_time import ROWS
 from nodelib.verdicts.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
 from nodelib.experiment.measurement import wilson
-from nodelib.pair_text import KINDS, span
+from nodelib.chapters.pair_text import KINDS, span
 
 STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and
 EQUAL = 1.1  # up to which it calls them equal
@@ -37,7 +38,7 @@ def times(values: Iterable[float]) -> str:
 
 
 def directions(frame: pd.DataFrame) -> str:
-    """In which networks directions settle, from `nodelib.state_records.settling_frame`: one sentence for all of them."""
+    """In which networks directions settle, from `nodelib.chapters.state_records.settling_frame`: one sentence for all of them."""
     if not len(frame):
         return "When the direction settles is not measured in any network yet."
     found = {name: part["turning"].tolist() for name, part in frame.groupby("run", sort=False)}
@@ -54,7 +55,7 @@ _SETTLED = f"settled: from then on it turns by less than {TURNING_SETTLED:g} rad
 
 
 def settling(frame: pd.DataFrame) -> str | None:
-    """When the directions of the pair settle, from `nodelib.state_records.settling_frame`; None unless both are there."""
+    """When the directions of the pair settle, from `nodelib.chapters.state_records.settling_frame`; None unless both are there."""
     found = {kind: frame[frame["run"] == f"wide-{kind}"]["turning"] for kind in KINDS}
     if not all(len(part) for part in found.values()):
         return None
@@ -128,7 +129,7 @@ def readable(runs: Sequence[Run], t1: float = 1000.0) -> str | None:
 
 
 def constant(frame: pd.DataFrame, judged: str = ADVERSARIAL) -> str:
-    """Where the norm grows linearly and the velocity keeps its direction, from `nodelib.state_records.late_frame`; may be empty.
+    """Where the norm grows linearly and the velocity keeps its direction, from `nodelib.chapters.state_records.late_frame`; may be empty.
 
     By the thresholds of claim C16, which judges one network only.
     """
@@ -159,7 +160,7 @@ def forced(runs: Sequence[Run]) -> str:
 
 
 def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
-    """Where attacked images of a run end, from `nodelib.state_records.attacked_frame`; None where not measured."""
+    """Where attacked images of a run end, from `nodelib.chapters.state_records.attacked_frame`; None where not measured."""
     rows = {t1: frame[(frame["run"] == name) & (frame["t1"] == t1)] for t1 in (1.0, 1000.0)}
     if not all(len(part) for part in rows.values()):
         return None
@@ -175,7 +176,7 @@ def pulled(frame: pd.DataFrame, name: str = ADVERSARIAL) -> str | None:
 
 
 def fooled(frame: pd.DataFrame) -> str:
-    """Whether images that fooled a network are pulled back to their own class, from `nodelib.state_records.fooled_frame`."""
+    """Whether images that fooled a network are pulled back to their own class, from `nodelib.chapters.state_records.fooled_frame`."""
     said = []
     for (name, seed), part in frame.groupby(["run", "seed"], sort=False):
         early, late = part.iloc[0], part.iloc[-1]
