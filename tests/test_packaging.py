@@ -68,7 +68,7 @@ def test_training_imports_nothing_that_only_the_book_needs():
         assert name not in done.stdout.split(), f"training imports {name}"
 
 
-@pytest.mark.parametrize("page", ["README.md", "book/11-reproduce.md"])
+@pytest.mark.parametrize("page", ["README.md", "book/16-reproduce.md"])
 def test_the_make_commands_of_the_text_exist(page):
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     named = set(re.findall(r"(?:`|^\$? *)make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))

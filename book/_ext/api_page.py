@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import re
 
-PAGE = "13-api"
+PAGE = "19-api"
 
 
 def _public_modules() -> list[str]:

@@ -251,8 +251,8 @@ CLAIMS = (
           "05-the-table", keeps_accuracy),
     Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.", "20 to 30, 100s",
           "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training (in part: "
-          "at least twice as many).", "07-adversarial-training", adversarial_nfe),
+          "at least twice as many).", "10-adversarial-training", adversarial_nfe),
     Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.", "graphs",
           "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the worst pair "
-          "of seeds (in part: longer).", "07-adversarial-training", adversarial_range),
+          "of seeds (in part: longer).", "10-adversarial-training", adversarial_range),
 )

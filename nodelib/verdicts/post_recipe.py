@@ -412,7 +412,7 @@ def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
             "One step of FGSM leaves 92.62 % of the images of large-100.",
             old.post,
             text("C19a"),
-            "05b-what-made-it",
+            "06-what-made-it",
             headline_figure,
             WITH_ARTEFACT,
             first_round=old.rule,

@@ -86,6 +86,6 @@ CLAIMS = (
           "Reproduced: the post's protocol gives its figure and the worst case over all attacks on the deterministic "
           "forward pass leaves surely 80 % or more. Artefact: the figure reproduces and the worst case leaves surely "
           "less than 20 % (any exact-gradient attack suffices). Not reproduced: below 20 %, and the figure is not "
-          "there either. In part: between.", "06-is-it-robustness", long_integration,
+          "there either. In part: between.", "08-is-it-robustness", long_integration,
           (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
 )
