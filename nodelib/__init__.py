@@ -3,13 +3,14 @@
 The names below are the ones most users need; each module's own names are listed on the book's API page.
 """
 
-from nodelib.experiment.artifacts import Run, find_runs, load_run
 from nodelib.attacks import fgsm, pgd
-from nodelib.experiment.configs import NAMES, AttackConfig, RunConfig
-from nodelib.experiment.evaluation import Measurement, evaluate, evaluate_run, wilson
-from nodelib.networks import ODEBlock, ODEFunc, ODENet, ResNet, build
-from nodelib.solver.integrate import GRADIENTS, Solution, odeint
+from nodelib.experiment.artifacts import Run, find_runs, load_run
+from nodelib.experiment.configs import NAMES, AttackConfig, RunConfig, build
+from nodelib.experiment.evaluation import Measurement, evaluate, evaluate_run
 from nodelib.experiment.training import run, train
+from nodelib.networks import ODEBlock, ODEFunc, ODENet, ResNet
+from nodelib.solver.integrate import GRADIENTS, Solution, odeint
+from nodelib.statistics import wilson
 
 __version__ = "0.1.0"
 

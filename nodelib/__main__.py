@@ -9,8 +9,8 @@ from pathlib import Path
 
 from nodelib.experiment import command, configs
 from nodelib.experiment.budget import Budget, seconds
-from nodelib.solver.errors import InputError
 from nodelib.experiment.progress import say
+from nodelib.solver.errors import InputError
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
 
@@ -25,9 +25,10 @@ def _names(text: str) -> list[str]:
 
 def _train(arguments: argparse.Namespace) -> int:
     from nodelib.experiment import training
+    from nodelib.experiment.device import resolve_device
     from nodelib.experiment.paths import runs_dir
 
-    training.resolve_device(arguments.device)
+    resolve_device(arguments.device)
     budget = Budget(arguments.budget)
     for name in _names(arguments.run):
         for seed in arguments.seed:
@@ -76,7 +77,7 @@ def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: 
 def _evaluate(arguments: argparse.Namespace) -> int:
     from nodelib.experiment import protocols
     from nodelib.experiment.artifacts import find_runs
-    from nodelib.experiment.training import resolve_device
+    from nodelib.experiment.device import resolve_device
 
     resolve_device(arguments.device)
     names = _names(arguments.run)
@@ -94,8 +95,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from nodelib.publish import readme, table
     from nodelib.experiment.artifacts import find_runs
+    from nodelib.publish import readme, table
 
     rows = table.rows(find_runs(arguments.root))
     if arguments.write is not None:
@@ -107,9 +108,9 @@ def _table(arguments: argparse.Namespace) -> int:
 
 def _claims(arguments: argparse.Namespace) -> int:
     from nodelib import verdicts
-    from nodelib.publish import readme
     from nodelib.experiment.artifacts import find_runs, read_json
     from nodelib.experiment.paths import data_dir
+    from nodelib.publish import readme
 
     rows = verdicts.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
     if arguments.write is not None:

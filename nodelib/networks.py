@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Sequence
+from typing import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.solver.integrate import GRADIENTS, odeint
-from nodelib.solver.seeding import seeded
-
-if TYPE_CHECKING:
-    from nodelib.experiment.configs import RunConfig
+from nodelib.solver.kernel import register
 
 IMAGE_SIZE = 28
 CLASSES = 10
@@ -48,6 +45,7 @@ def conv3x3(channels: int) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel_size=3, padding=1, bias=False)
 
 
+@register
 class ODEFunc(nn.Module):
     """The dynamics f of dy/dt = f(y): GroupNorm, then four times [ReLU, Conv3x3, GroupNorm].
 
@@ -285,20 +283,6 @@ class ResNet(_Classifier):
     def forward(self, images: Tensor, t1: float | None = None) -> Tensor:
         """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]; t1 is accepted and has no meaning here."""
         return self.head(self.blocks(self.stem(images)))
-
-
-def build(config: RunConfig) -> ODENet | ResNet:
-    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
-    with seeded(config.seed), torch.no_grad():
-        if config.architecture == "resnet":
-            model = ResNet(config.channels, config.size, config.blocks)
-        else:
-            model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
-                           gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
-        model.linear.weight.mul_(config.head_scale)
-        if config.norm_init == "uniform":
-            model.norm.weight.uniform_()
-        return model
 
 
 def count_parameters(model: nn.Module) -> int:

@@ -1,7 +1,8 @@
-"""The two default tests: a table entry within tolerance, and an ordering on the same images."""
+"""Wilson's interval, and the two default tests: an entry within tolerance, an ordering on the same images."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -95,3 +96,21 @@ def within_tolerance(ours: Sequence[float], theirs: float) -> bool:
         raise ValueError("ours is empty; a table entry needs the accuracy of at least one seed")
     spread = max(ours) - min(ours)
     return abs(sum(ours) / len(ours) - theirs) <= max(ENTRY_TOLERANCE, spread)
+
+
+def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+    """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
+
+    Args:
+        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level.
+
+    Returns:
+        lower and upper end, in [0, 1].
+    """
+    if n < 1 or not 0 <= correct <= n:
+        raise ValueError(f"correct is {correct} of n = {n}; needed are n >= 1 and 0 <= correct <= n")
+    p, spread = correct / n, z * z / n
+    centre = (p + spread / 2) / (1 + spread)
+    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
+    # exact at both ends, where rounding would leave a residue
+    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)

@@ -21,7 +21,7 @@ def test_images() -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.fixture
 def small() -> networks.ODENet:
     """An untrained small network in eval mode with fixed pooling, end time 1."""
-    return networks.build(dataclasses.replace(configs.get("small-10"), t1=(1.0, 1.0), test_t1=1.0)).eval()
+    return configs.build(dataclasses.replace(configs.get("small-10"), t1=(1.0, 1.0), test_t1=1.0)).eval()
 
 
 def tiny_config(**changes) -> configs.RunConfig:

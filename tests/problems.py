@@ -56,7 +56,8 @@ class Contraction(nn.Module):
 
 def replay(func: Callable, y0: Tensor, steps: list[tuple[float, float, float]], times: list[float]) -> Tensor:
     """The solver's states by plain autograd operations, taking the recorded steps with torchdiffeq's code."""
-    from torchdiffeq._impl.dopri5 import DPS_C_MID, _DORMAND_PRINCE_SHAMPINE_TABLEAU as table
+    from torchdiffeq._impl.dopri5 import _DORMAND_PRINCE_SHAMPINE_TABLEAU as table
+    from torchdiffeq._impl.dopri5 import DPS_C_MID
     from torchdiffeq._impl.interp import _interp_evaluate, _interp_fit
     from torchdiffeq._impl.misc import _PerturbFunc
     from torchdiffeq._impl.rk_common import _ButcherTableau, _runge_kutta_step

@@ -16,10 +16,10 @@ import torchdiffeq
 from problems import Contraction, relative_error, replay, trained_networks
 from torch import nn
 
+from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import anchor_times
 from nodelib.solver.errors import StepLimitError
-from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
@@ -508,7 +508,7 @@ def test_compiled_evaluations_and_their_reverse_match_double_precision(name, sam
 
 def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, tmp_path):
     func, y0 = dynamics("small")
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(kernel, "_libraries", {})
     monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with caplog.at_level(logging.WARNING, logger="nodelib"), torch.no_grad():
@@ -528,7 +528,7 @@ def empty_cache(monkeypatch, tmp_path):
     """A cache folder without kernels, and none loaded; the folder."""
     if kernel.load(*KEY) is None:
         pytest.skip("no C compiler")
-    monkeypatch.setattr(native, "_libraries", {})
+    monkeypatch.setattr(kernel, "_libraries", {})
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     return tmp_path / "nodelib"
 
@@ -562,7 +562,7 @@ def test_processes_and_threads_compile_beside_one_another_and_sweep_after_the_ki
 
 
 def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
-    monkeypatch.setattr(native, "FLAGS", ("--no-such-option",))
+    monkeypatch.setattr(kernel, "FLAGS", ("--no-such-option",))
     assert kernel.load(*KEY) is None and not list(empty_cache.iterdir())
 
 
@@ -659,7 +659,7 @@ def test_changed_parts_are_solved_and_differentiated_as_they_are(name):
 
 
 def test_dynamics_that_the_kernels_do_not_know_are_logged_once_for_each_reason(monkeypatch, caplog):
-    monkeypatch.setattr(native, "_told", set())
+    monkeypatch.setattr(kernel, "_told", set())
     func, narrow = ODEFunc(16), ODEFunc(8)
     with caplog.at_level(logging.INFO, logger="nodelib"), torch.no_grad():
         for _ in range(2):

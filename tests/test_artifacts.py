@@ -77,7 +77,7 @@ def test_an_accuracy_that_the_weights_do_not_reach_is_found(copy):
     r = run.metric("none-t1")
     outcomes = np.ones(r["n"], dtype=bool)
     artifacts.save_outcomes(copy / "outcomes.safetensors", "none-t1", outcomes)
-    from nodelib.experiment.evaluation import wilson
+    from nodelib.statistics import wilson
 
     low, high = wilson(r["n"], r["n"])
     change(copy / "metrics.json", lambda m: m[0].update(correct=r["n"], accuracy=1.0, low=low, high=high))
@@ -232,7 +232,7 @@ def test_the_folder_of_runs_is_found_sorted(copy):
 
 
 def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
-    from nodelib.experiment.evaluation import wilson
+    from nodelib.statistics import wilson
 
     run = artifacts.load_run(copy)
     config = RunConfig.from_dict(run.config)

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodelib.solver import kernel
 from nodelib.bench import cases, main, measure, methods, suites
+from nodelib.solver import kernel
 
 
 @pytest.fixture(autouse=True)

@@ -11,9 +11,9 @@ import pytest
 
 pytest.importorskip("papermill", reason="the book's packages are missing: make .venv/.book")
 
-from nodelib.publish import render
 from nodelib.experiment import artifacts, configs  # noqa: E402
 from nodelib.experiment.paths import data_dir  # noqa: E402
+from nodelib.publish import render
 
 RUNS = (*configs.ROWS, *configs.PAIR)
 CHAPTERS = [path for path, parameters in render.pages() if not parameters]

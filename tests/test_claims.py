@@ -14,11 +14,11 @@ import pytest
 from nodelib import verdicts
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import read_json
+from nodelib.experiment.paths import data_dir
 from nodelib.verdicts import end_time, part_one, robustness, states
 from nodelib.verdicts.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
 from nodelib.verdicts.ledger import CLAIMS, FIRST_ROUND
 from nodelib.verdicts.verdict import UNDECIDED, judge
-from nodelib.experiment.paths import data_dir
 
 CLAIM = {claim.id: claim for claim in FIRST_ROUND}  # test_second_round.py has the rules that replace some of these
 

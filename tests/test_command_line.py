@@ -6,10 +6,9 @@ import sys
 
 import pytest
 
-from nodelib.experiment import artifacts, evaluation, training
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.experiment import measure_states
+from nodelib.experiment import artifacts, evaluation, measure_states, training
 from nodelib.solver.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")

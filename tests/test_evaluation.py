@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
-from nodelib.experiment.evaluation import Measurement, evaluate, wilson
+from nodelib.experiment.evaluation import Measurement, evaluate
+from nodelib.statistics import wilson
 
 
 @pytest.mark.parametrize("correct, n, low, high", [

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodelib.publish import page, style
 from nodelib.experiment import configs, paths
 from nodelib.experiment.artifacts import read_json
+from nodelib.publish import page, style
 
 
 @pytest.fixture

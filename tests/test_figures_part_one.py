@@ -8,7 +8,13 @@ import pytest
 import torch
 
 from nodelib.chapters import (
-    complexity, flows, from_resnets_to_odes, spiral, the_adjoint_method, toys, what_ode_nets_buy
+    complexity,
+    flows,
+    from_resnets_to_odes,
+    spiral,
+    the_adjoint_method,
+    toys,
+    what_ode_nets_buy,
 )
 from nodelib.publish import style
 from nodelib.solver.integrate import odeint

@@ -14,13 +14,13 @@ import torch
 from book_site import chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib.publish import live
-from nodelib.experiment import artifacts, configs, mnist
 from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import attacking, input_gradient
+from nodelib.experiment import artifacts, configs, mnist
 from nodelib.experiment.evaluation import test_subset as subset
-from nodelib.solver.integrate import odeint
 from nodelib.experiment.paths import runs_dir
+from nodelib.publish import live
+from nodelib.solver.integrate import odeint
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")
 

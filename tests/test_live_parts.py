@@ -9,10 +9,10 @@ import torch
 from book_site import ROOT, chromium
 from test_book_browser import ARGUMENTS
 
-from nodelib.publish import live
 from nodelib.experiment import artifacts, configs
-from nodelib.solver.integrate import odeint
 from nodelib.experiment.paths import runs_dir
+from nodelib.publish import live
+from nodelib.solver.integrate import odeint
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")
 pytestmark = pytest.mark.browser

@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from nodelib import verdicts
-from nodelib.experiment import artifacts
+from nodelib.experiment import artifacts, measure_states
 from nodelib.experiment.contract import STATE_MEASUREMENTS
+from nodelib.experiment.evaluation import test_subset
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
-from nodelib.experiment import measure_states
-from nodelib.experiment.evaluation import test_subset
 
 JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 
@@ -56,7 +55,7 @@ def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
 def test_attacked_images_are_none_of_those_that_give_the_class_directions(tiny_run, monkeypatch):
     images, labels = test_subset(60)
     seen = []
-    monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: seen.append(x) or x)
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: seen.append(x) or x)
     found = measure_states.attacked(tiny_run.load_model(), images, labels, count=50)
     assert torch.equal(torch.cat(seen), images[30:])  # 50 asked for, 30 are not in the reference
     angles = [r["value"] for r in found if r["name"] == "attacked_angle"]
@@ -98,7 +97,7 @@ def stored(tiny_run, tmp_path, monkeypatch):
     foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
                "n": 4, "settings": {}}
     artifacts.write_json(folder / "measurements.json", [foreign])
-    monkeypatch.setattr(measure, "PARTS", {
+    monkeypatch.setattr(measure_states, "PARTS", {
         name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)], (name,))
         for name in ("norm", "turning", "attacked")})
     return folder
@@ -222,13 +221,13 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
     model = tiny_run.load_model()
     with torch.no_grad():
         before, said = (model(x, 1.0).argmax(1) for x in (images[30:], 1 - images[30:]))
-    monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: 1 - x)
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: 1 - x)
     found = measure_states.fooled(model, images, labels, count=50)
     wrong = (said != labels[30:]) & (before == labels[30:])  # an image that was wrong already is not fooled
     assert 0 < wrong.sum() < (said != labels[30:]).sum()
     assert {r["n"] for r in found} == {int(wrong.sum())} and {r["images"] for r in found} == {"fooled"}
     assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
-    monkeypatch.setattr(measure, "pgd", lambda model, x, y, *a, **k: x)
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: x)
     assert measure_states.fooled(model, images, labels, count=50) == []
 
 

@@ -12,13 +12,13 @@ PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 @pytest.mark.parametrize("name", ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
                                   "wide-standard", "wide-adversarial"])
 def test_the_networks_have_the_parameters_of_the_post(name):
-    model = networks.build(configs.get(name))
+    model = configs.build(configs.get(name))
     assert networks.count_parameters(model) == PARAMETERS[name.split("-")[0]]
 
 
 def test_the_single_block_baseline_has_the_size_of_the_wide_network_and_six_blocks_have_more():
-    assert networks.count_parameters(networks.build(configs.get("resnet-1"))) == PARAMETERS["wide"]
-    assert networks.count_parameters(networks.build(configs.get("resnet-6"))) > 2 * PARAMETERS["wide"]
+    assert networks.count_parameters(configs.build(configs.get("resnet-1"))) == PARAMETERS["wide"]
+    assert networks.count_parameters(configs.build(configs.get("resnet-6"))) > 2 * PARAMETERS["wide"]
 
 
 @pytest.mark.parametrize("channels, size", [(16, 7), (128, 7), (64, 10)])
@@ -80,9 +80,9 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    first = networks.build(configs.get("small-10", seed=3))
+    first = configs.build(configs.get("small-10", seed=3))
     assert torch.equal(torch.rand(1), expected)
-    second, other = networks.build(configs.get("small-10", seed=3)), networks.build(configs.get("small-10", seed=4))
+    second, other = configs.build(configs.get("small-10", seed=3)), configs.build(configs.get("small-10", seed=4))
     assert torch.equal(first.conv.weight, second.conv.weight)
     assert not torch.equal(first.conv.weight, other.conv.weight)
 

@@ -11,6 +11,7 @@ import torchdiffeq
 from problems import PROBLEMS, relative_error, trained_networks
 
 from nodelib.experiment import artifacts
+from nodelib.networks import ODEFunc
 from nodelib.solver.errors import (
     ChangedStateError,
     DerivativeError,
@@ -22,7 +23,6 @@ from nodelib.solver.errors import (
     TimesError,
     ToleranceError,
 )
-from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
 from nodelib.solver.tableau import DOPRI5, EULER, RK4
 

@@ -6,10 +6,10 @@ import pytest
 
 from nodelib.experiment import artifacts
 from nodelib.experiment.artifacts import find_runs, read_json
-from nodelib.verdicts import first_round, prolonged
-from nodelib.verdicts.verdict import Verdict
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.paths import data_dir
+from nodelib.verdicts import first_round, prolonged
+from nodelib.verdicts.verdict import Verdict
 
 
 def _of(run, cycles):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.attacks import fgsm
-from nodelib.verdicts import end_time, robustness
-from nodelib.verdicts.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
+from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.measurement import Measurement
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors
+from nodelib.verdicts import end_time, robustness
+from nodelib.verdicts.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ import torch
 
 from nodelib.attacks import pgd
 from nodelib.experiment.evaluation import test_subset
-from nodelib.networks import ODENet
 from nodelib.experiment.random_end_time import random_end_time_accuracy, share_correct
+from nodelib.networks import ODENet
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from nodelib import verdicts
-from nodelib.publish import readme, table
 from nodelib.experiment.artifacts import find_runs, read_json
 from nodelib.experiment.paths import data_dir
+from nodelib.publish import readme, table
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -8,13 +8,13 @@ import pytest
 import torch
 from conftest import tiny_config
 
-from nodelib.experiment import artifacts, evaluation, protocols, rescaling
 from nodelib.attacks import LOSSES, fgsm
 from nodelib.attacks.common import input_gradient
-from nodelib.verdicts.predictions import curve
-from nodelib.verdicts.evidence import Evidence
+from nodelib.experiment import artifacts, evaluation, protocols, rescaling
 from nodelib.experiment.measurement import Measurement
 from nodelib.solver.kernel import unbalanced
+from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.predictions import curve
 
 
 def test_log_odds_ascend_where_the_cross_entropy_has_lost_its_gradient():

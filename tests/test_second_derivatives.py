@@ -9,8 +9,8 @@ import torch
 import torchdiffeq
 from problems import Contraction, relative_error
 
-from nodelib.solver.errors import UnsupportedGradientError
 from nodelib.networks import ODEFunc, ODENet
+from nodelib.solver.errors import UnsupportedGradientError
 from nodelib.solver.integrate import odeint
 
 

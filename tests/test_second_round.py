@@ -12,13 +12,13 @@ import pytest
 from test_claims import SEED, StubRun
 
 from nodelib.experiment import snapshot_records as snapshots
+from nodelib.experiment.snapshot_records import SnapshotRecord
+from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import post_recipe, predictions, second_round
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.ledger import FIRST_ROUND, ledger
 from nodelib.verdicts.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
-from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts.verdict import UNDECIDED, Verdict, judge
-from nodelib.experiment.snapshot_records import SnapshotRecord
 
 CLAIM = {claim.id: claim for claim in post_recipe.claims(FIRST_ROUND)}
 FIGURES = {(e["run"], e["t1"]): e for e in SEED["table"]}

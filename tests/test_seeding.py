@@ -3,7 +3,6 @@ from __future__ import annotations
 import pytest
 import torch
 
-from nodelib import networks
 from nodelib.experiment import configs
 from nodelib.solver.seeding import seeded, unmoved
 
@@ -20,7 +19,7 @@ def test_a_seeded_block_draws_as_after_manual_seed_and_leaves_the_generator():
 def test_building_a_network_touches_no_accelerators_generator(monkeypatch):
     seeds = []
     monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
-    networks.build(configs.get("small-10"))
+    configs.build(configs.get("small-10"))
     assert not seeds
 
 
@@ -36,7 +35,7 @@ def test_a_block_of_others_leaves_the_generator():
 def test_cudas_generators_are_left_too():
     torch.cuda.manual_seed(11)
     before = torch.cuda.get_rng_state()
-    networks.build(configs.get("small-10"))
+    configs.build(configs.get("small-10"))
     with seeded(5, "cuda"):
         first = torch.rand(3, device="cuda")
     with seeded(5, "cuda:0"):

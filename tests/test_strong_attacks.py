@@ -8,7 +8,20 @@ import pytest
 import torch
 from torch import nn
 
-from nodelib.attacks import AttackError, apgd_ce, apgd_dlr, apgd_t, common, fab_t, fgsm, hop_skip_jump, library_afterthoughts, library_warnings, pgd, square
+from nodelib.attacks import (
+    AttackError,
+    apgd_ce,
+    apgd_dlr,
+    apgd_t,
+    common,
+    fab_t,
+    fgsm,
+    hop_skip_jump,
+    library_afterthoughts,
+    library_warnings,
+    pgd,
+    square,
+)
 from nodelib.attacks import strong as strong_module
 
 CALLS = {

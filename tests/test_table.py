@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from nodelib.publish import table
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import Run
+from nodelib.publish import table
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from nodelib.chapters import table_text
-from nodelib.publish import table
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.artifacts import Run
+from nodelib.publish import table
 
 
 def stored(name: str, seed: int, **accuracies: float) -> Run:

@@ -16,8 +16,7 @@ import torch
 import torch.nn.functional as F
 from conftest import tiny_config
 
-from nodelib import networks
-from nodelib.experiment import artifacts, configs, mnist, training
+from nodelib.experiment import artifacts, configs, device, mnist, training
 from nodelib.experiment.configs import AttackConfig
 
 
@@ -243,7 +242,7 @@ def test_every_cycle_has_its_own_rate_and_attack():
 def test_attack_and_loss_see_one_draw_of_the_regions_only_where_they_share_it(monkeypatch, shared, distinct):
     attack = AttackConfig(epsilon=0.1, steps=3, step_size=0.05, curriculum=((1, 0.1),), shared_pooling=shared)
     config = tiny_config(epochs=2, cycles=(1, 1), adversarial=attack)
-    model, (images, labels) = networks.build(config), mnist.load("train")
+    model, (images, labels) = configs.build(config), mnist.load("train")
     model.pooling, seen = config.pooling, []
     pooled = F.fractional_max_pool2d
     monkeypatch.setattr(F, "fractional_max_pool2d", lambda *a, _random_samples, **k: (
@@ -295,7 +294,7 @@ def test_a_missing_gpu_names_the_cpu():
     with pytest.raises(ValueError, match="no CUDA device.*cpu"):
         training.train(tiny_config(), device="cuda")
     with pytest.raises(ValueError, match="'cpu' or 'cuda'"):
-        training.resolve_device("quantum")
+        device.resolve_device("quantum")
 
 
 @pytest.mark.parametrize("change, message", [
@@ -336,7 +335,7 @@ def test_the_six_rows_share_one_recipe():
 
 
 def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp_path):
-    whole, tenth = (networks.build(tiny_config(head_scale=scale)) for scale in (1.0, 0.1))
+    whole, tenth = (configs.build(tiny_config(head_scale=scale)) for scale in (1.0, 0.1))
     for (name, a), b in zip(whole.named_parameters(), tenth.parameters()):
         assert torch.equal(0.1 * a if name == "linear.weight" else a, b)
     before = [p.detach().clone() for p in tenth.parameters()]
@@ -440,10 +439,10 @@ def test_the_posts_recipe_halves_its_rate_and_draws_its_images_and_norm_weights(
     chosen = training.training_images(config)
     assert len(set(chosen)) == 57000 and chosen.max() == 59999
     assert not np.array_equal(chosen, training.training_images(dataclasses.replace(config, seed=1)))
-    weight = networks.build(config).norm.weight.detach()
-    plain = networks.build(dataclasses.replace(config, norm_init="ones"))
+    weight = configs.build(config).norm.weight.detach()
+    plain = configs.build(dataclasses.replace(config, norm_init="ones"))
     assert 0 <= weight.min() and weight.max() <= 1 and weight.std() > 0.1
-    assert torch.equal(plain.norm.weight, torch.ones(16)) and torch.equal(plain.linear.weight, networks.build(config).linear.weight)
+    assert torch.equal(plain.norm.weight, torch.ones(16)) and torch.equal(plain.linear.weight, configs.build(config).linear.weight)
 
 
 def test_a_cosine_falls_from_the_full_rate_to_nothing():

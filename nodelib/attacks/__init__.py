@@ -5,7 +5,18 @@ from nodelib.attacks.decision import hop_skip_jump
 from nodelib.attacks.fgsm import fgsm
 from nodelib.attacks.losses import LOSSES, dlr_loss, logit_gap, margin_loss
 from nodelib.attacks.pgd import pgd
-from nodelib.attacks.strong import LIBRARY_ATTACKS, RANDOMISED, STRONG, apgd_ce, apgd_dlr, apgd_t, fab_t, library_afterthoughts, library_warnings, square
+from nodelib.attacks.strong import (
+    LIBRARY_ATTACKS,
+    RANDOMISED,
+    STRONG,
+    apgd_ce,
+    apgd_dlr,
+    apgd_t,
+    fab_t,
+    library_afterthoughts,
+    library_warnings,
+    square,
+)
 
 ATTACKS = {"fgsm": fgsm, "pgd": pgd, "apgd-ce": apgd_ce, "apgd-dlr": apgd_dlr, "apgd-t": apgd_t, "fab-t": fab_t,
            "square": square, "hop-skip-jump": hop_skip_jump}

@@ -7,8 +7,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_result,
-    input_gradient, project,
+    attacking,
+    check_epsilon,
+    check_gradient_options,
+    check_images,
+    check_labels,
+    check_model,
+    check_result,
+    input_gradient,
+    project,
 )
 from nodelib.attacks.losses import Loss
 

@@ -10,8 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    attacking, check_epsilon, check_gradient_options, check_images, check_labels, check_model, check_momentum, check_noise, check_result,
-    forward, input_gradient, project,
+    attacking,
+    check_epsilon,
+    check_gradient_options,
+    check_images,
+    check_labels,
+    check_model,
+    check_momentum,
+    check_noise,
+    check_result,
+    forward,
+    input_gradient,
+    project,
 )
 from nodelib.attacks.losses import Loss
 

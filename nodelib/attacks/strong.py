@@ -17,7 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.attacks.common import (
-    attacking, check_epsilon, check_images, check_labels, check_model, check_result, forward,
+    attacking,
+    check_epsilon,
+    check_images,
+    check_labels,
+    check_model,
+    check_result,
+    forward,
 )
 from nodelib.solver.errors import NodelibError
 from nodelib.solver.seeding import unmoved

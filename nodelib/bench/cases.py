@@ -130,3 +130,17 @@ TIMED = tuple(Case(*values) for values in (
     ("wide", 64, 1.0),
 ))
 QUICK = (Case("small", 8, 1.0),)
+
+
+@dataclass
+class Settings:
+    """rounds: timed repetitions; limit: seconds of them per method; probe: seconds allowed to a first step in
+    a new process; quick: a few seconds in all, for tests; networks: of the training steps."""
+
+    output: Path
+    device: str = "cpu"
+    rounds: int = 7
+    limit: float = 16.0
+    probe: float = 75.0
+    quick: bool = False
+    networks: tuple[str, ...] = tuple(RUNS)

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
 
 import torch
 
-from nodelib.solver import kernel
 from nodelib.bench import measure
-from nodelib.bench.cases import Case, Problem
-
-if TYPE_CHECKING:
-    from nodelib.bench.suites import Settings
+from nodelib.bench.cases import Case, Problem, Settings
+from nodelib.solver import kernel
 
 REPEATS = {"small": 40, "large": 2, "wide": 4}  # evaluations of one timing
 WAYS = {"sum": kernel.MINIMAL_TOLERANCE / 2, "minimal": kernel.MINIMAL_TOLERANCE}  # the tolerance that chooses it

@@ -19,9 +19,9 @@ import torch
 from torch import Tensor
 
 from nodelib.experiment.artifacts import environment, read_json, write_json
+from nodelib.experiment.paths import data_dir
 from nodelib.networks import ODEFunc
 from nodelib.solver.integrate import odeint
-from nodelib.experiment.paths import data_dir
 
 METHODS = ("backprop", "exact", "exact, states only", "adjoint")
 STEPS = (5, 10, 20, 50, 100)

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
-from nodelib.solver import kernel
 from nodelib.bench import measure
-from nodelib.bench.cases import Case, Problem
+from nodelib.bench.cases import Case, Problem, Settings
+from nodelib.solver import kernel
 from nodelib.solver.integrate import odeint
-
-if TYPE_CHECKING:
-    from nodelib.bench.suites import Settings
 
 SIZES = (1.0, 1e-20, 1e-30, 1e-36, 1e-40)  # of dL/dy at the end time; single precision is normal down to 1.2e-38
 WAYS = ("as they are", "balanced")

@@ -14,30 +14,16 @@ from typing import Any
 
 import torch
 
-from nodelib.experiment import artifacts
 from nodelib.bench import cases, measure, methods
-from nodelib.bench.cases import Case, Problem
+from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.bench.convolution import convolution
 from nodelib.bench.saturation import saturation
-from nodelib.solver.integrate import Solver
+from nodelib.experiment import artifacts
 from nodelib.experiment.paths import data_dir
+from nodelib.solver.integrate import Solver
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes thousands of evaluations
-
-
-@dataclasses.dataclass
-class Settings:
-    """rounds: timed repetitions; limit: seconds of them per method; probe: seconds allowed to a first step in
-    a new process; quick: a few seconds in all, for tests; networks: of the training steps."""
-
-    output: Path
-    device: str = "cpu"
-    rounds: int = 7
-    limit: float = 16.0
-    probe: float = 75.0
-    quick: bool = False
-    networks: tuple[str, ...] = tuple(cases.RUNS)
 
 
 def say(text: str) -> None:

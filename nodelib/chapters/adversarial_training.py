@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from nodelib.chapters.pair import COMPLEXITY
 from nodelib.experiment.configs import PAIR
 from nodelib.publish.style import GREY, MARKERS, colour, panels, style
-from nodelib.chapters.pair import COMPLEXITY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -11,13 +11,14 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from nodelib.attacks.strong import RANDOMISED, STRONG
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.evaluation import evaluate, record, test_subset
 from nodelib.experiment.gradient_health import METHODS
-from nodelib.attacks.strong import RANDOMISED, STRONG
-from nodelib.experiment.measurement import EPSILON, Measurement, wilson
+from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
+from nodelib.statistics import wilson
 
 if TYPE_CHECKING:
     import pandas as pd

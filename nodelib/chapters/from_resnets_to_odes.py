@@ -11,9 +11,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from nodelib.chapters.toys import Recorder
 from nodelib.publish import style
 from nodelib.solver.integrate import odeint
-from nodelib.chapters.toys import Recorder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

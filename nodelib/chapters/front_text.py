@@ -9,8 +9,9 @@ import pandas as pd
 
 from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
-from nodelib.verdicts.states import SAME_CLASS, TURNING_SETTLED
 from nodelib.experiment.measure_states import LOG_TIME
+from nodelib.verdicts.states import SAME_CLASS, TURNING_SETTLED
+
 
 def directions(frame: pd.DataFrame) -> str:
     """How many networks' directions have settled by t = 1000, from `nodelib.chapters.state_records.settling_frame`."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.publish import table
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, get
+from nodelib.publish import table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

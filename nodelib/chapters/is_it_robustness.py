@@ -13,7 +13,17 @@ from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
 from nodelib.publish.style import (
-    ATTACKS, BLACK, BLUE, GREEN, SKY, VERMILLION, colour, history_frame, lines, panels, style,
+    ATTACKS,
+    BLACK,
+    BLUE,
+    GREEN,
+    SKY,
+    VERMILLION,
+    colour,
+    history_frame,
+    lines,
+    panels,
+    style,
 )
 
 if TYPE_CHECKING:

@@ -13,14 +13,14 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib.experiment.artifacts import Run
 from nodelib.attacks import pgd
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import PAIR, AttackConfig
+from nodelib.networks import ODENet
+from nodelib.publish.style import history_frame
+from nodelib.statistics import wilson
 from nodelib.verdicts.end_time import accuracy_reach
 from nodelib.verdicts.evidence import CLEAN, EPSILON, Missing, matches
-from nodelib.experiment.configs import PAIR, AttackConfig
-from nodelib.publish.style import history_frame
-from nodelib.experiment.measurement import wilson
-from nodelib.networks import ODENet
 
 FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3,
                   loss="cross-entropy", logit_scale=1.0)

@@ -9,12 +9,12 @@ import numpy as np
 from nodelib.chapters import pair
 from nodelib.experiment import configs
 from nodelib.experiment.artifacts import Run
-from nodelib.verdicts.end_time import KEEPS
-from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.experiment.configs import AttackConfig, RunConfig
-from nodelib.experiment.measurement import Measurement, wilson
+from nodelib.experiment.measurement import Measurement
 from nodelib.experiment.protocols import SWEEP_T1
 from nodelib.experiment.worst_case import survivors
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
+from nodelib.verdicts.end_time import KEEPS
 
 KINDS = ("adversarial", "standard")
 ADVERSARIAL = "wide-adversarial"

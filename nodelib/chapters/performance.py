@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from nodelib.experiment.artifacts import read_json
-from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
 from nodelib.experiment.paths import data_dir
+from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 
 from nodelib.chapters import state_records
-from nodelib.experiment.artifacts import Run
-from nodelib.verdicts.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
-from nodelib.statistics import mcnemar, on_common
-from nodelib.experiment.configs import RunConfig
-from nodelib.experiment.measure_states import LOG_TIME
 from nodelib.chapters.pair_text import ADVERSARIAL, KINDS, per_cent, per_cent_of, span
 from nodelib.chapters.state_text import NETWORKS
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.measure_states import LOG_TIME
+from nodelib.statistics import mcnemar, on_common
+from nodelib.verdicts.states import MOST_CLASSES, RESIDUAL, SAME_CLASS
 
 MOST = 0.9  # share of states at rest, or of images classified correctly, from which the prose speaks of all
 ONE_STATE = 5.0  # degrees within which two directions count as one state, as for rays

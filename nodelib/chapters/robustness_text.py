@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import TYPE_CHECKING
 
-from nodelib.chapters import diagnosis
-from nodelib.experiment.artifacts import Run
 from nodelib.attacks.strong import STRONG, library_afterthoughts, library_warnings, require
-from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
+from nodelib.chapters import diagnosis
+from nodelib.chapters.pair_text import blind_ahead, per_cent_of, span
+from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR, ROWS
 from nodelib.experiment.measurement import EPSILON
-from nodelib.chapters.pair_text import blind_ahead, per_cent_of, span
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -13,9 +13,9 @@ from typing import Any
 import pandas as pd
 
 from nodelib.experiment.artifacts import Run
+from nodelib.experiment.measure_states import SOLVED
 from nodelib.verdicts.evidence import matches
 from nodelib.verdicts.states import NEVER, RAY_FACTS, own_steady_state
-from nodelib.experiment.measure_states import SOLVED
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}

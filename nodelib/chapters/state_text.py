@@ -9,11 +9,21 @@ import pandas as pd
 
 from nodelib import dynamics
 from nodelib.chapters import state_records
-from nodelib.experiment.artifacts import Run
-from nodelib.verdicts.end_time import ROWS
-from nodelib.verdicts.states import ADVERSARIAL, CLASS_GAP, LINEAR, PERSISTENT, SAME_CLASS, SMALL_ANGLE, SMALL_CHANGE, STANDARD, TURNING_SETTLED
-from nodelib.experiment.measurement import wilson
 from nodelib.chapters.pair_text import KINDS, span
+from nodelib.experiment.artifacts import Run
+from nodelib.statistics import wilson
+from nodelib.verdicts.end_time import ROWS
+from nodelib.verdicts.states import (
+    ADVERSARIAL,
+    CLASS_GAP,
+    LINEAR,
+    PERSISTENT,
+    SAME_CLASS,
+    SMALL_ANGLE,
+    SMALL_CHANGE,
+    STANDARD,
+    TURNING_SETTLED,
+)
 
 STEADIER = 1.5  # factor between two turnings from which the prose calls one state the steadier, and
 EQUAL = 1.1  # up to which it calls them equal

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from nodelib.experiment.artifacts import Run
-from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig, get
 from nodelib.publish.table import COLUMNS, TOLERANCE, Cell, Comparison, per_cent, with_interval
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common
 
 LITTLE = 1.0  # per cent; below it the post's attack leaves nothing that could reproduce or not
 

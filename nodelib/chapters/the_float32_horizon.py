@@ -10,7 +10,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from nodelib.chapters.gap_growth import Phases
 from nodelib.experiment import horizon
+from nodelib.experiment.overshoot import DIRECTIONS, Steps
 from nodelib.publish.style import (
     BLUE,
     GREEN,
@@ -22,8 +24,6 @@ from nodelib.publish.style import (
     panels,
     style,
 )
-from nodelib.chapters.gap_growth import Phases
-from nodelib.experiment.overshoot import DIRECTIONS, Steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

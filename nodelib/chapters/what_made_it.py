@@ -9,9 +9,9 @@ import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
+from nodelib.publish.style import GREY, colour
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, curve, dial
-from nodelib.publish.style import GREY, colour
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from nodelib.chapters import spiral
-from nodelib.publish import style
 from nodelib.chapters.flows import Flow, grid, two_moons
+from nodelib.publish import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,14 +1,38 @@
 """What states do: their common drift, their motion, the rays they settle on, and the classes among them."""
 
-from nodelib.dynamics.classes import (ClassDirections, class_angles, class_directions, linear_probe, nearest_class,
-                                      silhouette)
+from nodelib.dynamics.classes import (
+                                      ClassDirections,
+                                      class_angles,
+                                      class_directions,
+                                      linear_probe,
+                                      nearest_class,
+                                      silhouette,
+)
 from nodelib.dynamics.drift import Drift, common_drift, drift_coordinates, drift_part, remove_drift
 from nodelib.dynamics.geometry import angle, cosines, direction, inner, norm
-from nodelib.dynamics.motion import (growth_exponent, path_turning, ray_distance, relative_speed, sensitivity,
-                                     settling_time, turning, velocities)
+from nodelib.dynamics.motion import (
+                                      growth_exponent,
+                                      path_turning,
+                                      ray_distance,
+                                      relative_speed,
+                                      sensitivity,
+                                      settling_time,
+                                      turning,
+                                      velocities,
+)
 from nodelib.dynamics.paths import QUANTITIES, Paths, follow, states_at
-from nodelib.dynamics.rays import (Ray, arnoldi, cluster, flow_in_log_time, jacobian_eigenvalues, jacobian_norm, leading_eigenvalue,
-                                   lyapunov_exponent, normalised_field, solve_ray)
+from nodelib.dynamics.rays import (
+                                      Ray,
+                                      arnoldi,
+                                      cluster,
+                                      flow_in_log_time,
+                                      jacobian_eigenvalues,
+                                      jacobian_norm,
+                                      leading_eigenvalue,
+                                      lyapunov_exponent,
+                                      normalised_field,
+                                      solve_ray,
+)
 
 __all__ = [
     "QUANTITIES", "ClassDirections", "Drift", "Paths", "Ray", "angle", "arnoldi", "class_angles",

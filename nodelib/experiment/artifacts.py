@@ -39,11 +39,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nodelib.experiment.configs import RunConfig
-from nodelib.solver.errors import NodelibError
-from nodelib.networks import ODENet, ResNet, build
+from nodelib.experiment.configs import RunConfig, build
 from nodelib.experiment.paths import PUBLISHED, runs_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
+from nodelib.networks import ODENet, ResNet
+from nodelib.solver.errors import NodelibError
 
 WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
 HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")

@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 
-from nodelib.solver.errors import NodelibError
 from nodelib.experiment.progress import say
+from nodelib.solver.errors import NodelibError
 
 
 def call(main: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None) -> int:

@@ -7,9 +7,12 @@ import difflib
 import json
 from dataclasses import dataclass
 
+import torch
+
+from nodelib.networks import ODENet, ResNet, check_end_time
 from nodelib.solver.errors import InputError
-from nodelib.networks import check_end_time
 from nodelib.solver.integrate import GRADIENTS
+from nodelib.solver.seeding import seeded
 
 TABLE_T1 = (1.0, 10.0, 100.0, 500.0)  # the post's test end times
 TRAIN_IMAGES = 60000  # of MNIST
@@ -376,3 +379,17 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
             attack = dict(epsilon=0.1, steps=1, step_size=0.125, curriculum=(), noise=0.0, momentum=0.0)
             values["adversarial"] = dataclasses.replace(values["adversarial"], shared_pooling=False, **attack)
     return RunConfig(name=name, seed=seed, scale=scale, **values)
+
+
+def build(config: RunConfig) -> ODENet | ResNet:
+    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
+    with seeded(config.seed), torch.no_grad():
+        if config.architecture == "resnet":
+            model = ResNet(config.channels, config.size, config.blocks)
+        else:
+            model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
+                           gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
+        model.linear.weight.mul_(config.head_scale)
+        if config.norm_init == "uniform":
+            model.norm.weight.uniform_()
+        return model

@@ -13,22 +13,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib.experiment import artifacts, mnist
 from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
 from nodelib.attacks.common import check_images, check_labels, check_result, project
 from nodelib.attacks.strong import strong
+from nodelib.experiment import artifacts, mnist
 from nodelib.experiment.budget import Budget
-from nodelib.solver.errors import InputError, NodelibError
+from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.measurement import (
-    BATCH, EPSILON, REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record, wilson,
+    BATCH,
+    EPSILON,
+    REFERENCE,
+    REFERENCE_TOLERANCE,
+    TEST_IMAGES,
+    Measurement,
+    record,
 )
-from nodelib.networks import ODEBlock, ODENet, ResNet
-from nodelib.solver.kernel import unbalanced
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.worst_case import survivors
+from nodelib.networks import ODEBlock, ODENet, ResNet
+from nodelib.solver.errors import InputError, NodelibError
+from nodelib.solver.kernel import unbalanced
 
 __all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "NonFiniteLogits", "at_tolerance",
-           "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset", "wilson"]
+           "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
 
@@ -218,8 +225,6 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         MeasurementError: a solve or an attack failed for a known reason.
         ArtifactError: the run is damaged, or was trained further meanwhile.
     """
-    from nodelib.experiment.training import disable_tf32, resolve_device
-
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()
     run = artifacts.load_run(folder)

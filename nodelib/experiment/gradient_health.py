@@ -19,17 +19,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.experiment import artifacts, command
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
+from nodelib.experiment import artifacts, command
 from nodelib.experiment.configs import TABLE_T1, RunConfig
-from nodelib.solver.errors import InputError
 from nodelib.experiment.evaluation import at_tolerance, test_subset
 from nodelib.experiment.gradients import cosines
 from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
-from nodelib.networks import ODENet
 from nodelib.experiment.progress import Progress, say
 from nodelib.experiment.protocols import diagnostic_images
+from nodelib.networks import ODENet
+from nodelib.solver.errors import InputError
 
 METHODS: dict[str, tuple[str, float]] = {
     "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3), "exact-1e-5": ("exact", 1e-5),

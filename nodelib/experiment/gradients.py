@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.solver.adjoints import continuous_adjoint
 from nodelib.networks import ODENet
+from nodelib.solver.adjoints import continuous_adjoint
 from nodelib.solver.integrate import odeint, rms_norm
 
 REFERENCE = 1e-7  # tolerance of the reference, in float64: kinks of the ReLU make a tighter one expensive

@@ -20,22 +20,30 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib.experiment import artifacts, command
 from nodelib.attacks import pgd
-from nodelib.experiment.budget import Budget, seconds
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
 from nodelib.dynamics.motion import path_turning, settling_time, velocities
 from nodelib.dynamics.paths import Paths, follow, states_at
-from nodelib.dynamics.rays import (Ray, cluster, flow_in_log_time, jacobian_norm, leading_eigenvalue, lyapunov_exponent,
-                                   normalised_field, solve_ray)
-from nodelib.solver.errors import InputError
+from nodelib.dynamics.rays import (
+    Ray,
+    cluster,
+    flow_in_log_time,
+    jacobian_norm,
+    leading_eigenvalue,
+    lyapunov_exponent,
+    normalised_field,
+    solve_ray,
+)
+from nodelib.experiment import artifacts, command
+from nodelib.experiment.budget import Budget, seconds
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
-from nodelib.networks import ODEFunc, ODENet
-from nodelib.solver.integrate import odeint
 from nodelib.experiment.progress import say
+from nodelib.networks import ODEFunc, ODENet
+from nodelib.solver.errors import InputError
+from nodelib.solver.integrate import odeint
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)

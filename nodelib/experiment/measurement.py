@@ -13,6 +13,7 @@ from nodelib.attacks.losses import LOSSES
 from nodelib.attacks.strong import LIBRARY_ATTACKS
 from nodelib.networks import POOLINGS, check_end_time
 from nodelib.solver.integrate import GRADIENTS
+from nodelib.statistics import wilson
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -21,24 +22,6 @@ TEST_IMAGES = 10000
 ATTACK_NAMES = ("none", "random-signs", "fgsm", "pgd", *LIBRARY_ATTACKS, "hop-skip-jump", "transfer", "worst")
 REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
-
-
-def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
-
-    Args:
-        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level.
-
-    Returns:
-        lower and upper end, in [0, 1].
-    """
-    if n < 1 or not 0 <= correct <= n:
-        raise ValueError(f"correct is {correct} of n = {n}; needed are n >= 1 and 0 <= correct <= n")
-    p, spread = correct / n, z * z / n
-    centre = (p + spread / 2) / (1 + spread)
-    half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
-    # exact at both ends, where rounding would leave a residue
-    return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 
 from nodelib.experiment._torchvision import import_torchvision
-from nodelib.solver.errors import NodelibError
 from nodelib.experiment.paths import data_dir
+from nodelib.solver.errors import NodelibError
 
 
 class DataError(NodelibError, RuntimeError):

@@ -26,9 +26,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.experiment import artifacts, horizon
 from nodelib.attacks.common import attacking, check_images, check_labels, input_gradient
 from nodelib.attacks.losses import logit_gap
+from nodelib.experiment import artifacts, horizon
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.gradient_health import record

@@ -9,9 +9,9 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig
-from nodelib.solver.errors import InputError
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
+from nodelib.solver.errors import InputError
 
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)

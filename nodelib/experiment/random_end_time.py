@@ -15,8 +15,8 @@ from torch import Tensor
 
 from nodelib.attacks import pgd
 from nodelib.attacks.common import check_epsilon
-from nodelib.experiment.measurement import wilson
 from nodelib.networks import ODENet, check_end_time
+from nodelib.statistics import wilson
 
 STEPS = 10
 BATCH = 100  # images per solve

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import torch
 
-from nodelib.experiment import artifacts, evaluation, protocols
 from nodelib.attacks.losses import logit_gap
+from nodelib.experiment import artifacts, evaluation, protocols
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.gradient_health import record
 from nodelib.experiment.measurement import SEED_BATCH

@@ -15,14 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.experiment import artifacts, snapshot_records
 from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
+from nodelib.experiment import artifacts, snapshot_records
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.measurement import EPSILON, SEED_BATCH
-from nodelib.networks import ODENet
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
+from nodelib.networks import ODENet
 
 PARTS = (16, 8, 4, 2)  # of the first epoch
 KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)

@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import pandas as pd
 from torch import Tensor
 
-from nodelib.experiment.evaluation import Measurement, evaluate, wilson
+from nodelib.experiment.evaluation import Measurement, evaluate
 from nodelib.networks import ODENet, ResNet
+from nodelib.statistics import wilson
 
 
 def sweep(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, field: str,

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.experiment.measurement import Measurement, wilson
+from nodelib.experiment.measurement import Measurement
+from nodelib.statistics import wilson
 
 if TYPE_CHECKING:
     import pandas as pd

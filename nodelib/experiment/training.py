@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.experiment import artifacts, mnist, snapshots
-from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig
-from nodelib.solver.errors import InputError, NodelibError
-from nodelib.networks import ODENet, ResNet, build, count_parameters
+from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
+from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import check_scratch, runs_dir
 from nodelib.experiment.progress import Progress
+from nodelib.networks import ODENet, ResNet, count_parameters
+from nodelib.solver.errors import NodelibError
 
 CHECKPOINT_SECONDS = 60.0
 
@@ -35,23 +36,6 @@ class OutOfTime(RuntimeError):
 
 class DivergedError(NodelibError, FloatingPointError):
     """The loss or its gradient is no longer finite; the last checkpoint is intact."""
-
-
-def resolve_device(device: str | torch.device = "cpu") -> torch.device:
-    """A usable torch device; InputError with the way out if there is no such device here."""
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
-    if resolved.type == "cuda" and not torch.cuda.is_available():
-        raise InputError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
-    return resolved
-
-
-def disable_tf32() -> None:
-    """On CUDA, TF32 convolutions round as coarsely as the solver's tolerance: switch them off."""
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def train(config: RunConfig, root: str | Path | None = None, *, device: str | torch.device = "cpu",

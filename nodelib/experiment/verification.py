@@ -11,12 +11,13 @@ from types import NoneType
 import numpy as np
 
 from nodelib.experiment import artifacts, evaluation, mnist
+from nodelib.experiment.configs import RunConfig, build
 from nodelib.experiment.contract import MEASUREMENTS
-from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.measurement import contradicted_by
-from nodelib.networks import build, count_parameters
 from nodelib.experiment.protocols import end_times
 from nodelib.experiment.training import fingerprint
+from nodelib.networks import count_parameters
+from nodelib.statistics import wilson
 
 RECORD_TYPES = {
     "id": str, "t1": float, "n": int, "subset": str, "correct": int, "accuracy": float, "low": float, "high": float,
@@ -123,7 +124,7 @@ def _record_problems(run: artifacts.Run, r: dict) -> Iterator[str]:
         yield f"record {r['id']}: its {field} is {r[field]:g}, which is not what its id says"
     if not math.isclose(r["correct"] / r["n"], r["accuracy"], abs_tol=1e-9):
         yield f"record {r['id']}: accuracy {r['accuracy']} is not {r['correct']} / {r['n']}"
-    low, high = evaluation.wilson(r["correct"], r["n"])
+    low, high = wilson(r["correct"], r["n"])
     if not (math.isclose(low, r["low"], abs_tol=1e-9) and math.isclose(high, r["high"], abs_tol=1e-9)):
         yield f"record {r['id']}: the interval is not Wilson's ({low:.4f}, {high:.4f})"
     try:
@@ -157,7 +158,7 @@ def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, toler
         # elsewhere rounding grows with the flow, and which images an attack breaks depends on the signs of small gradients
         if stated["id"] == own and differing > tolerance * n:
             yield f"record {stated['id']}: {differing} of {n} outcomes differ when recomputed from the weights"
-        low, high = evaluation.wilson(int(correct.sum()), n, CONFIDENCE_Z)
+        low, high = wilson(int(correct.sum()), n, CONFIDENCE_Z)
         if not low <= stated["accuracy"] <= high:
             yield (f"record {stated['id']}: states {stated['accuracy']:.4f}; recomputed on {n} images "
                    f"{correct.mean():.4f}, interval {low:.4f} to {high:.4f}")

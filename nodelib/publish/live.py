@@ -25,9 +25,9 @@ from pathlib import Path
 from nodelib.experiment import mnist
 from nodelib.experiment.artifacts import Run, load_run, write_atomic
 from nodelib.experiment.configs import PAIR, ROWS, RunConfig
+from nodelib.experiment.paths import runs_dir
 from nodelib.networks import group_norm
 from nodelib.solver.kernel import MINIMAL_TOLERANCE, SOURCE
-from nodelib.experiment.paths import runs_dir
 
 FOLDER = Path(__file__).resolve().parents[2] / "book" / "live"
 SHAPES = ((16, 7), (128, 7), (64, 10))  # channels and side of the state: small, large, wide

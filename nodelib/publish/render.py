@@ -55,10 +55,10 @@ from typing import Any, NamedTuple
 from nodelib.experiment import command
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
-from nodelib.publish.dependencies import source_files
-from nodelib.solver.errors import InputError, NodelibError
 from nodelib.experiment.paths import PUBLISHED, data_dir
 from nodelib.experiment.progress import say
+from nodelib.publish.dependencies import source_files
+from nodelib.solver.errors import InputError, NodelibError
 
 ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "book"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json
 from nodelib.experiment.configs import CONTROLS, ROWS, TABLE_T1, get
-from nodelib.experiment.measurement import wilson
 from nodelib.experiment.paths import data_dir
+from nodelib.statistics import wilson
 
 COLUMNS = {
     "clean": "none",            # fixed pooling

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.solver.errors import StepLimitError, UnsupportedGradientError
-from nodelib.solver.integrate import Solution, Solver, Tape, check_transforms, odeint, rms_norm, uncompiled
+from nodelib.solver.forward import Solution, Solver, Tape, check_transforms, rms_norm, uncompiled
+from nodelib.solver.kernel import native_stepper
 from nodelib.solver.stepper import Step, checked_call
 from nodelib.solver.tableau import DOPRI5, Tableau
 
@@ -244,8 +245,6 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
     stepper = None
     if compiled and not params and norm is rms_norm:  # the norm does not depend on the kernels' order of pixels and channels
-        from nodelib.solver.kernel import native_stepper
-
         stepper = native_stepper(func, y[0], DOPRI5, (), settings["rtol"], settings["atol"])
     if stepper is not None:
         y, y_bar = (torch.stack([stepper.pack(each) for each in states]) for states in (y, y_bar))
@@ -278,7 +277,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     for i in range(len(times) - 1, 0, -1):
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():
-            solution = odeint(augmented if stepper is None else by_kernel, z, (-times[i], -times[i - 1]), norm=mixed, compiled=False, **settings)
+            solver = Solver(augmented if stepper is None else by_kernel, [-times[i], -times[i - 1]], norm=mixed,
+                            compiled=False, **settings)
+            solution, _ = solver.solve(z)
         _, a, gradient = solution.y[-1].split([*sizes[:2], sum(sizes[2:])])
         a = a.view(y[0].shape) + y_bar[i - 1]
         nfe += solution.nfe

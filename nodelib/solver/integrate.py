@@ -2,95 +2,19 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import sys
-from dataclasses import dataclass, field
 from typing import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from nodelib.solver.errors import (
-    NonFiniteError,
-    StateTypeError,
-    StepLimitError,
-    StepSizeUnderflowError,
-    TimesError,
-    ToleranceError,
-    UnsupportedGradientError,
-)
-from nodelib.solver.stepper import Step, TorchStepper
-from nodelib.solver.tableau import DOPRI5, EULER, RK4
+from nodelib.solver.adjoints import adjoint_solution, exact_solution, torchdiffeq_solution
+from nodelib.solver.errors import StateTypeError, TimesError, ToleranceError
+from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
 
-FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
 METHODS = ("dopri5", *FIXED)
 GRADIENTS = ("exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint")
 MEMORY_BUDGET = 2 * 2**30  # bytes of kept activations
-
-# The controller of torchdiffeq's dopri5: h_next = h min(10, max(0.9 ratio^(-1/5), 0.2 or, once accepted, 1))
-SAFETY, GROWTH, SHRINKAGE = 0.9, 10.0, 0.2
-
-
-@dataclass
-class Solution:
-    """States at the requested times, and the record of how they were found.
-
-    t: requested times, float64, shape (T,); y: states, shape (T, *y0.shape), y[0] = y0, differentiable.
-    nfe: evaluations of func in the forward solve; nfe_backward: those and the vector-Jacobian products
-        of all backward passes so far (None before the first).
-    steps, rejected_steps: (t, step size, error ratio) of every accepted and rejected step.
-    first_step: the first step size tried.
-    """
-
-    t: Tensor
-    y: Tensor
-    nfe: int = 0
-    steps: list[tuple[float, float, float]] = field(default_factory=list)
-    rejected_steps: list[tuple[float, float, float]] = field(default_factory=list)
-    first_step: float | None = None
-    # one entry per backward pass; backward holds this list and not the solution, which would be a cycle
-    backward_counts: list[int] = field(default_factory=list)
-
-    @property
-    def nfe_backward(self) -> int | None:
-        return sum(self.backward_counts) if self.backward_counts else None
-
-    @property
-    def accepted(self) -> int:
-        return len(self.steps)
-
-    @property
-    def rejected(self) -> int:
-        return len(self.rejected_steps)
-
-    @property
-    def step_times(self) -> list[float]:
-        """Start times of the accepted steps."""
-        return [t for t, _, _ in self.steps]
-
-    @property
-    def step_sizes(self) -> list[float]:
-        return [h for _, h, _ in self.steps]
-
-
-def rms_norm(x: Tensor) -> Tensor:
-    """Root mean square over all elements, the batch included (torchdiffeq's norm)."""
-    return x.pow(2).mean().sqrt()
-
-
-def uncompiled(function: Callable) -> Callable:
-    """Run `function` as it is inside functions that torch.compile compiles around it.
-
-    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all.
-    """
-    @functools.wraps(function)
-    def call(*args, **kwargs):
-        if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)
-
-    return call
 
 
 @uncompiled
@@ -186,220 +110,13 @@ def odeint(
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
                     max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
     if gradient.startswith("torchdiffeq"):
-        from nodelib.solver.adjoints import torchdiffeq_solution
-
         return torchdiffeq_solution(solver, y0, params, gradient)
     if not differentiate:
         solution, _ = solver.solve(y0)
         return solution
-    from nodelib.solver.adjoints import adjoint_solution, exact_solution
-
     if gradient == "exact":
         return exact_solution(solver, y0, params, memory_budget)
     return adjoint_solution(solver, y0, params, anchors if gradient == "anchored" else 0)
-
-
-@dataclass
-class Solver:
-    """A checked problem without its initial state; `solve` runs it."""
-
-    func: Callable[[Tensor, Tensor], Tensor]
-    times: list[float]
-    rtol: float
-    atol: float
-    method: str = "dopri5"
-    step_size: float | None = None
-    first_step: float | None = None
-    max_steps: int = 10_000
-    norm: Callable[[Tensor], Tensor] = rms_norm
-    compiled: bool = True
-    seek_hidden: bool = False
-
-    def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
-        """The stepper for this state; the compiled one where it applies."""
-        table = FIXED.get(self.method, DOPRI5)
-        if self.compiled and self.norm is rms_norm:
-            from nodelib.solver.kernel import native_stepper
-
-            found = native_stepper(self.func, y0, table, params, self.rtol, self.atol)
-            if found is not None:
-                return found
-        return TorchStepper(self.func, table, params, self.rtol, self.atol, self.norm, self.seek_hidden)
-
-    def solve(self, y0: Tensor, params: Sequence[Tensor] = (), keep_bytes: int | None = None,
-              ) -> tuple[Solution, "Tape | None"]:
-        """Integrate. With keep_bytes, also return the tape of accepted steps that the reverse needs."""
-        stepper = self.stepper(y0, params)
-        tape = None if keep_bytes is None else Tape(stepper, keep_bytes)
-        solution = Solution(torch.tensor(self.times, dtype=torch.float64), y0)
-        y = stepper.pack(y0)
-        states = [y]
-        if self.method == "dopri5":
-            self._adaptive(stepper, y, solution, states, tape)
-        else:
-            self._fixed(stepper, y, solution, states, tape)
-        solution.y = torch.stack([y0.detach()] + [stepper.unpack(state) for state in states[1:]])
-        solution.nfe = stepper.nfe
-        return solution, tape
-
-    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor | None:
-        """The derivative at the start, for methods in which a step's last stage opens the next."""
-        if not stepper.tableau.first_same_as_last:
-            return None
-        k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
-        if tape is not None:
-            tape.start = kept
-        return k
-
-    def _adaptive(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
-                  tape: "Tape | None") -> None:
-        t, end = self.times[0], self.times[-1]
-        k = self._begin(stepper, y, tape)
-        h = self.first_step
-        if h is None:
-            h = initial_step(stepper, t, y, k, self.rtol, self.atol, self.norm)
-        solution.first_step = h
-        i = 1  # the next requested time
-        for _ in range(self.max_steps):
-            if not t + h > t:
-                raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be stiff or "
-                                             "singular here, or the tolerance beyond the state's precision", t, h,
-                                             self._norm(stepper, y))
-            step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
-            ratio = step.error_ratio
-            if not math.isfinite(ratio):
-                self._check_finite(step, stepper)
-            if ratio <= 1:
-                solution.steps.append((t, h, ratio))
-                t_next = t + h
-                while i < len(self.times) and self.times[i] <= t_next:
-                    x = 1.0 if self.times[i] == t_next else (self.times[i] - t) / (t_next - t)
-                    step.outputs.append((i, x))
-                    states.append(stepper.dense(step, x))
-                    i += 1
-                step.k = None
-                t, y, k = t_next, step.y_next, step.k_next
-                if tape is not None:
-                    tape.append(step)
-                if t >= end:
-                    return
-            else:
-                solution.rejected_steps.append((t, h, ratio))
-            h = next_step_size(h, ratio)
-        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g}; raise max_steps, loosen the "
-                             f"tolerances, or use a method for stiff problems", t, h, self._norm(stepper, y))
-
-    def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
-               tape: "Tape | None") -> None:
-        total = 0
-        k = self._begin(stepper, y, tape)
-        for i in range(1, len(self.times)):
-            start, stop = self.times[i - 1], self.times[i]
-            # an integer quotient must not gain a step by rounding
-            count = max(1, math.ceil((stop - start) / self.step_size * (1 - 1e-12)))
-            total += count
-            if total > self.max_steps:
-                raise StepLimitError(f"{total} steps of at most {self.step_size:.3g} exceed max_steps = "
-                                     f"{self.max_steps}; raise either", start, self.step_size, self._norm(stepper, y))
-            h = (stop - start) / count
-            for j in range(count):
-                t = start + j * h
-                if not t + h > t:
-                    raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer step_size", t,
-                                                 h, self._norm(stepper, y))
-                step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
-                if not bool(torch.isfinite(step.y_next).all()):
-                    self._check_finite(step, stepper)
-                solution.steps.append((t, h, step.error_ratio))
-                step.k = None
-                y, k = step.y_next, (step.k_next if stepper.tableau.first_same_as_last else None)
-                if j == count - 1:
-                    step.outputs.append((i, 1.0))
-                    states.append(y)
-                if tape is not None:
-                    tape.append(step)
-
-    def _norm(self, stepper: TorchStepper, y: Tensor) -> float:
-        return float(rms_norm(stepper.unpack(y)))
-
-    def _check_finite(self, step: Step, stepper: TorchStepper) -> None:
-        """Raise if the state or a stage is not finite. An overflow of the norm alone only rejects the step."""
-        for name, value in (("derivative func(t, y)", stepper.stages(step)), ("state", step.y_next)):
-            if not bool(torch.isfinite(value).all()):
-                raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a smaller "
-                                     f"step", step.t, step.h, self._norm(stepper, step.y))
-
-
-class Tape:
-    """Accepted steps in order, with activations kept up to a budget in bytes.
-
-    One step's activations are reserved for recomputing, so that the peak stays within the budget as
-    long as it holds at least one step.
-    """
-
-    def __init__(self, stepper: TorchStepper, budget: int) -> None:
-        self.stepper, self.budget = stepper, budget
-        self.steps: list[Step] = []
-        self.start: object = None
-        self.used = 0
-
-    def step_bytes(self) -> int:
-        """Size of the activations of one step."""
-        table = self.stepper.tableau
-        stages = table.stages - (1 if table.first_same_as_last else 0)
-        return stages * (self.stepper.bytes_per_evaluation or 0)
-
-    def has_room(self) -> bool:
-        return self.used + 2 * self.step_bytes() <= self.budget
-
-    def append(self, step: Step) -> None:
-        if not self.has_room():  # the first evaluation of all tells the size of its activations
-            step.kept = None
-        if step.kept is not None:
-            self.used += self.step_bytes()
-        self.steps.append(step)
-
-
-def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: float, atol: float,
-                 norm: Callable[[Tensor], Tensor]) -> float:
-    """First step size after Hairer, Norsett and Wanner (1993), section II.4, as in torchdiffeq."""
-    scale = y.abs().mul_(rtol).add_(atol)
-    d0, d1 = torch.stack([norm(y / scale), norm(k / scale)]).tolist()
-    if not math.isfinite(d0):
-        raise NonFiniteError("the initial state y0 is NaN or infinite", t, 0.0, d0)
-    if not math.isfinite(d1):
-        raise NonFiniteError("the derivative func(t, y0) is NaN or infinite", t, 0.0, d1)
-    h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    k_probe, _ = stepper.evaluate(t + h0, torch.add(y, k, alpha=h0))
-    d2 = norm((k_probe - k).div_(scale)).item() / h0
-    if not math.isfinite(d2):
-        raise NonFiniteError("the derivative func(t, y) is NaN or infinite", t + h0, h0, d2)
-    if d1 <= 1e-15 and d2 <= 1e-15:
-        h1 = max(1e-6, h0 * 1e-3)
-    else:
-        h1 = (0.01 / max(d1, d2)) ** (1 / 5)
-    return min(100 * h0, h1)
-
-
-def next_step_size(h: float, ratio: float) -> float:
-    """Step size after one with this error ratio."""
-    if ratio == 0:
-        return h * GROWTH
-    return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))
-
-
-def check_transforms(*tensors: Tensor) -> None:
-    """Raise inside a transform of torch.func, in forward-mode differentiation, and for batched cotangents.
-
-    A solver's step control reads numbers out of tensors, which none of them allows.
-    """
-    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
-    if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-            or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
-        raise UnsupportedGradientError(
-            "a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode differentiation; "
-            "use torch.autograd.grad instead of torch.func.grad, a batch or a loop instead of vmap (and of "
-            "vectorize=True, is_grads_batched=True), torch.autograd.functional.jvp instead of torch.func.jvp")
 
 
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:

@@ -45,6 +45,7 @@ FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, 
 COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _told: set[str] = set()
+_dynamics: type[nn.Module] | None = None
 _balanced = True
 # OpenMP's pool of threads, which torch and the kernels share, does not survive a fork: who asks for it hangs
 if hasattr(os, "register_at_fork"):
@@ -79,11 +80,16 @@ def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequenc
     return None if library is None else NativeStepper(library, func, y0, params, rtol, atol)
 
 
+def register(dynamics: type[nn.Module]) -> type[nn.Module]:
+    """Class decorator: the dynamics that the kernels compute (`nodelib.networks.ODEFunc`)."""
+    global _dynamics
+    _dynamics = dynamics
+    return dynamics
+
+
 def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor]) -> str | None:
     """Why the kernels do not apply to these dynamics, this state and this method; None where they do."""
-    from nodelib.networks import ODEFunc
-
-    if type(func) is not ODEFunc:
+    if type(func) is not _dynamics:
         return "the dynamics are not an ODEFunc"
     if tableau is not DOPRI5:
         return "the method is not dopri5"

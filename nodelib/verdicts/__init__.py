@@ -9,12 +9,23 @@ One file per group of claims: `part_one` (C1 to C7), `end_time` (C8 to C12, C14,
 and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant with its reason there.
 """
 
-from nodelib.verdicts.chapters import load_chapters, record_chapter
 from nodelib.experiment.contract import CHAPTER_VALUES, MEASUREMENTS
-from nodelib.verdicts.evidence import Evidence
-from nodelib.verdicts.ledger import (CLAIMS, RULE_CHANGES, Row, as_details, as_markdown, as_text, changes_as_markdown,
-                                   counts, first_round, ledger, summary)
 from nodelib.statistics import mcnemar, within_tolerance
+from nodelib.verdicts.chapters import load_chapters, record_chapter
+from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.ledger import (
+                                   CLAIMS,
+                                   RULE_CHANGES,
+                                   Row,
+                                   as_details,
+                                   as_markdown,
+                                   as_text,
+                                   changes_as_markdown,
+                                   counts,
+                                   first_round,
+                                   ledger,
+                                   summary,
+)
 from nodelib.verdicts.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [

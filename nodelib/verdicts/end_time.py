@@ -5,11 +5,31 @@ from __future__ import annotations
 import statistics
 from itertools import product
 
-from nodelib.verdicts.evidence import (CLEAN, CLEAN_POST, FGSM_POST, Accuracy, Evidence, Missing, accuracy_figure,
-                                     ordered, percents, same_images, value_figure)
-from nodelib.verdicts.robustness import CHANCE_BOUND, strongest
 from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance
-from nodelib.verdicts.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict, by_share)
+from nodelib.verdicts.evidence import (
+    CLEAN,
+    CLEAN_POST,
+    FGSM_POST,
+    Accuracy,
+    Evidence,
+    Missing,
+    accuracy_figure,
+    ordered,
+    percents,
+    same_images,
+    value_figure,
+)
+from nodelib.verdicts.robustness import CHANCE_BOUND, strongest
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    Claim,
+    Figure,
+    Verdict,
+    by_share,
+)
 
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 END_TIMES = (1.0, 10.0, 100.0, 500.0)

@@ -14,9 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nodelib.statistics import SIGNIFICANCE, mcnemar
-from nodelib.verdicts.verdict import Figure
-from nodelib.experiment.evaluation import wilson
+from nodelib.statistics import SIGNIFICANCE, mcnemar, wilson
+from nodelib.verdicts.verdict import Figure, Missing
 
 if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run
@@ -36,15 +35,6 @@ WORST = dict(attack="worst", epsilon=EPSILON, clip=True, pooling="fixed", rtol=1
 
 NAMES = {"clean accuracy (fixed pooling)": CLEAN, "clean accuracy (random pooling)": CLEAN_POST,
          "FGSM by the post's protocol": FGSM_POST, "PGD with the exact gradient": PGD_EXACT, "worst case": WORST}
-
-class Missing(LookupError):
-    """Evidence that is not there; `what` lists it in words, `note` says in two or three what the verdict
-    waits for.
-    """
-
-    def __init__(self, what: Iterable[str], note: str = "") -> None:
-        self.what, self.note = list(what), note
-        super().__init__("; ".join(self.what))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, accuracy_figure, percents, value_figure
-from nodelib.verdicts.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict)
+from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
 
 EULER_ORDER = (0.8, 1.2)
 """Euler has order 1; a fitted order strays by a tenth or two over a finite range of step sizes."""
@@ -110,7 +110,7 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
 def fewer_parameters(evidence: Evidence) -> Verdict:
     ode, six, one = evidence.all(*(lambda name=name: evidence.accuracies(name, 1.0, **CLEAN)
                                    for name in ("wide-standard", "resnet-6", "resnet-1")))
-    size = {name: parameters(found[0].run) for name, found in (("ode", ode), ("six", six), ("one", one))}
+    size = {name: found[0].run.config["parameters"] for name, found in (("ode", ode), ("six", six), ("one", one))}
     mean = {name: statistics.fmean(percents(found)) for name, found in (("ode", ode), ("six", six), ("one", one))}
     ratio = size["six"] / size["ode"]
     matched = mean["ode"] >= mean["six"] - MATCH_POINTS
@@ -127,14 +127,6 @@ def fewer_parameters(evidence: Evidence) -> Verdict:
         return Verdict(ARTEFACT, "the figure holds, but a single residual block of the ODE-net's size matches six "
                                  "blocks too: the saving needs no ODE", figures)
     return Verdict(REPRODUCED, "the ODE-net matches six blocks, and one block of its size does not", figures)
-
-
-def parameters(run) -> int:
-    """Number of weights of a run's network, counted on the network its config describes."""
-    from nodelib.experiment.configs import RunConfig
-    from nodelib.networks import build
-
-    return sum(p.numel() for p in build(RunConfig.from_dict(run.config)).parameters())
 
 
 def tolerance_trades(evidence: Evidence) -> Verdict:

@@ -17,11 +17,20 @@ from itertools import product
 import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
+from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts.evidence import Evidence, Missing, accuracy_figure, matches
-from nodelib.verdicts.predictions import BROKEN, KEPT, OWN_T1, POST, ROWS, TABLE_T1, judge_predictions, recorded
+from nodelib.verdicts.predictions import (
+    BROKEN,
+    KEPT,
+    OWN_T1,
+    POST,
+    ROWS,
+    TABLE_T1,
+    judge_predictions,
+    recorded,
+)
 from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
 from nodelib.verdicts.second_round import constants, text
-from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")

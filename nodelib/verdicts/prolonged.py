@@ -19,10 +19,10 @@ from io import BytesIO
 from pathlib import Path
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json, write_json
-from nodelib.verdicts.ledger import first_round
-from nodelib.verdicts.verdict import UNDECIDED, Verdict
 from nodelib.experiment.configs import ROWS, RunConfig
 from nodelib.experiment.paths import data_dir
+from nodelib.verdicts.ledger import first_round
+from nodelib.verdicts.verdict import UNDECIDED, Verdict
 
 ATTACKS = ("fgsm-seed", "fgsm-exact", "pgd10-exact")
 

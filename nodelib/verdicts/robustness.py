@@ -11,9 +11,20 @@ from __future__ import annotations
 
 import statistics
 
-from nodelib.verdicts.evidence import (EPSILON, FGSM_POST, PGD_EXACT, WORST, Accuracy, Evidence, Missing,
-                                     accuracy_figure, describe, matches, percents)
 from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance
+from nodelib.verdicts.evidence import (
+    EPSILON,
+    FGSM_POST,
+    PGD_EXACT,
+    WORST,
+    Accuracy,
+    Evidence,
+    Missing,
+    accuracy_figure,
+    describe,
+    matches,
+    percents,
+)
 from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Verdict
 
 HEADLINE_RUN, HEADLINE_T1 = "large-100", 100.0

@@ -12,7 +12,7 @@ import statistics
 from itertools import product
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, value_figure
-from nodelib.verdicts.verdict import (ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict)
+from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
 
 STANDARD, ADVERSARIAL = "wide-standard", "wide-adversarial"
 PERSISTENT = ("small-random", "large-random", "large-100")

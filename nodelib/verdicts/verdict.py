@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,16 @@ NOT_REPRODUCED = "not reproduced"
 ARTEFACT = "artefact"  # the figure reproduces, the reason given for it does not hold
 UNDECIDED = "undecided"
 VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT, UNDECIDED)
+
+
+class Missing(LookupError):
+    """Evidence that is not there; `what` lists it in words, `note` says in two or three what the verdict
+    waits for.
+    """
+
+    def __init__(self, what: Iterable[str], note: str = "") -> None:
+        self.what, self.note = list(what), note
+        super().__init__("; ".join(self.what))
 
 
 @dataclass(frozen=True)
@@ -134,8 +144,6 @@ def judge_first(claim: Claim, evidence: Evidence) -> Verdict | None:
 
 
 def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
-    from nodelib.verdicts.evidence import Missing
-
     asked = evidence.fresh()
     try:
         verdict = rule(asked)
