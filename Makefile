@@ -1,5 +1,5 @@
 # The book and its checks, from a machine with git, make, a C compiler and Python 3.10 to 3.13.
-#   make book [FORCE=1]   make test [TESTS=tests/test_render.py]   make runs [RUNS="small-10 small-100"]
+#   make book [FORCE=1]   make test [TESTS=tests/publish/test_render.py]   make runs [RUNS="small-10 small-100"]
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -32,7 +32,7 @@ book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and buil
 	"$(BIN)/jupyter-book" build book/ -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
-test: $(VENV)/.test ## run every check (TESTS="tests/test_render.py -k pairs": some of them)
+test: $(VENV)/.test ## run every check (TESTS="tests/publish/test_render.py -k pairs": some of them)
 	$(PY) -m pytest $(TESTS)
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs

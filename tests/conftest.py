@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 import torch
+from builders import tiny_config
 
 from nodelib import networks
 from nodelib.experiment import configs, mnist, training
@@ -22,13 +23,6 @@ def test_images() -> tuple[torch.Tensor, torch.Tensor]:
 def small() -> networks.ODENet:
     """An untrained small network in eval mode with fixed pooling, end time 1."""
     return configs.build(dataclasses.replace(configs.get("small-10"), t1=(1.0, 1.0), test_t1=1.0)).eval()
-
-
-def tiny_config(**changes) -> configs.RunConfig:
-    """A run of six steps on 96 images: small enough to train in every test that needs a trained run."""
-    values = dict(name="small-10", scale="smoke", channels=16, size=7, t1=(1.0, 1.0), test_t1=1.0, train_images=96,
-                  batch_size=32, epochs=2, test_images=64, attack_images=16, learning_rate=3e-3)
-    return configs.RunConfig(**{**values, **changes})
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,7 @@ def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(tiny, c
 @pytest.fixture
 def tiny(monkeypatch):
     """Every named run is a tiny one, whatever its scale."""
-    from conftest import tiny_config
+    from builders import tiny_config
 
     from nodelib.experiment import configs
 
@@ -189,7 +189,7 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
 
 
 def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib "
                "import configs, progress; "
                "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
                "tiny_config(name=name, seed=seed); "

@@ -121,11 +121,11 @@ def called(checkout: Path, *command: str, **options) -> list[str]:
 
 def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "book", "FORCE=1") == [
-        "python -m nodelib.publish.render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
-    assert called(checkout, "make", "test", "TESTS=tests/test_render.py -k pairs") == ["python -m pytest "
-                                                                                       "tests/test_render.py "
+        "python -m nodelib render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
+    assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == ["python -m pytest "
+                                                                                       "tests/publish/test_render.py "
                                                                                        "-k pairs"]
-    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib.publish.render --run "
+    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib render --run "
                                                                           "small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
     (checkout / ".venv" / ".test").unlink()

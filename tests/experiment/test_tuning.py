@@ -3,7 +3,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from conftest import tiny_config
+from builders import tiny_config
 
 from nodelib.experiment import artifacts, configs, tuning
 

@@ -11,8 +11,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from book_site import chromium
-from test_book_browser import ARGUMENTS
+from book_site import ARGUMENTS, chromium
 
 from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import attacking, input_gradient

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 import pytest
-from test_claims import SEED, StubRun
+from builders import SEED, StubRun
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.snapshot_records import SnapshotRecord

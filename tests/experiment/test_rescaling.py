@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 import torch
-from conftest import tiny_config
+from builders import tiny_config
 
 from nodelib.attacks import LOSSES, fgsm
 from nodelib.attacks.common import input_gradient

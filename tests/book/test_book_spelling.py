@@ -10,8 +10,8 @@ import pytest
 
 spellchecker = pytest.importorskip("spellchecker", reason="the packages of the checks are missing: make .venv/.test")
 
-ROOT = Path(__file__).resolve().parents[1]
-WORDS = ROOT / "tests" / "words.txt"
+ROOT = Path(__file__).resolve().parents[2]
+WORDS = Path(__file__).with_name("words.txt")
 PAGES = sorted([*(ROOT / "book").glob("*.md"), ROOT / "book" / "templates" / "run.md", ROOT / "README.md"])
 
 AMERICAN = re.compile(
@@ -57,7 +57,7 @@ def known() -> frozenset[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_word_is_in_the_word_list(page):
     unknown = checker().unknown(words(page.read_text(encoding="utf-8"))) - known()
-    assert not unknown, f"misspelled, or to be added to tests/words.txt: {', '.join(sorted(unknown))}"
+    assert not unknown, f"misspelled, or to be added to tests/book/words.txt: {', '.join(sorted(unknown))}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -13,7 +13,7 @@ import pytest
 
 from nodelib.publish.page import SentenceError, sentence
 
-BOOK = Path(__file__).resolve().parents[1] / "book"
+BOOK = Path(__file__).resolve().parents[2] / "book"
 PAGES = sorted(path for path in BOOK.glob("*.md") if path.with_suffix(".ipynb").exists())
 scale = "full"  # a page's parameter, which the guard reads
 

@@ -304,9 +304,9 @@ def test_bad_input_is_refused_by_a_specific_error(name):
 
 
 def test_faults_are_caught_within_a_second_under_python_O():
-    command = [sys.executable, "-O", "-c", "import test_odeint; print(len(test_odeint.check_faults()))"]
+    command = [sys.executable, "-O", "-c", "import test_integrate; print(len(test_integrate.check_faults()))"]
     folder = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{folder.parent}"}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (folder, *folder.parents[:2])))}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
     assert done.stdout.strip() == str(len(FAULTS)), done.stderr
 

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 import torch
 import torch.nn.functional as F
-from conftest import tiny_config
+from builders import tiny_config
 
 from nodelib.experiment import artifacts, configs, device, mnist, training
 from nodelib.experiment.configs import AttackConfig
@@ -79,7 +79,7 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
 
 
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from conftest import tiny_config; from nodelib import training; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib import training; "
                f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
                f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])

@@ -6,13 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from book_site import ROOT, chromium, site
+from book_site import ARGUMENTS, ROOT, chromium, site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = pytest.mark.browser
-
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 
 # Formulas set and not set, formulas with errors, the page's width, and text of too little contrast
 PROBE = r"""

@@ -269,7 +269,7 @@ print(peak[0] - before)
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_memory_budget_bounds_the_peak_of_the_process(compiled):
     def peak(budget):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent), "MALLOC_MMAP_THRESHOLD_": "65536"}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MALLOC_MMAP_THRESHOLD_": "65536"}
         command = [sys.executable, "-c", PEAK, str(compiled), str(budget)]
         return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
@@ -590,7 +590,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 def test_a_forked_process_solves_where_its_parent_used_several_threads():
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     command = [sys.executable, "-c", FORK]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
     assert done.stdout.split() == ["0"], done.stderr

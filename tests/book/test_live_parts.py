@@ -6,8 +6,7 @@ import re
 
 import pytest
 import torch
-from book_site import ROOT, chromium
-from test_book_browser import ARGUMENTS
+from book_site import ARGUMENTS, ROOT, chromium
 
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.paths import runs_dir

@@ -11,7 +11,7 @@ from nodelib.experiment.artifacts import find_runs, read_json
 from nodelib.experiment.paths import data_dir
 from nodelib.publish import readme, table
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def test_the_readme_shows_the_table_of_the_committed_runs():

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import tiny_config
+from builders import tiny_config
 
 from nodelib.chapters import the_runs
 from nodelib.experiment import artifacts, configs, evaluation, protocols
@@ -52,7 +52,7 @@ def test_a_page_needs_the_whole_table_of_a_row_and_the_own_end_time_of_a_control
     assert protocols.page_protocol(smoke) == protocols.table_protocol(smoke)
 
 
-PAGES = Path(__file__).resolve().parents[1] / "book" / "runs"
+PAGES = Path(__file__).resolve().parents[2] / "book" / "runs"
 
 
 @pytest.mark.parametrize("run", [run for run in artifacts.find_runs() if (PAGES / f"{run.name}.ipynb").exists()],
