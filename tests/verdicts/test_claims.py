@@ -7,13 +7,14 @@ import math
 from fractions import Fraction
 from itertools import product
 
+import builders
 import numpy as np
 import pytest
 from builders import SEED, StubRun
 
 from nodelib import verdicts
 from nodelib.experiment import configs
-from nodelib.verdicts import end_time, part_one, robustness, states
+from nodelib.verdicts import end_time, robustness, states
 from nodelib.verdicts.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
 from nodelib.verdicts.ledger import CLAIMS, FIRST_ROUND
 from nodelib.verdicts.verdict import UNDECIDED, judge
@@ -218,7 +219,7 @@ def test_fewer_parameters_is_an_artefact_when_a_single_block_does_as_well():
 
 
 def test_fewer_parameters_is_in_part_when_the_sizes_are_not_three_to_one(monkeypatch):
-    monkeypatch.setattr(part_one, "parameters", lambda run: 100)
+    monkeypatch.setattr(builders, "parameters", lambda name: 100)
     runs = [StubRun(n).clean(99, 1) for n in ("wide-standard", "resnet-6", "resnet-1")]
     assert verdict("C4", runs).verdict == "in part"
 
