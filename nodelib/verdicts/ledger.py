@@ -76,6 +76,12 @@ RULE_CHANGES: list[dict[str, str]] = [
                "the robustness concluded from it. The first round's verdicts stand beside the new ones",
      "reason": "the first round's networks were trained otherwise than the post's. Everything of the first round was known, and some "
                "short trials of the post's recipe, which second_round.toml lists; no network of the second round had been evaluated"},
+    {"date": "2026-11-28", "claim": "C3, C4, C5, C6, C13, C16, C18, C20, C21, C22",
+     "change": "the second round's rules for these claims are judged; before, they stood in words only. Until a rule's evidence is there "
+               "the first round's verdict stands, and says so",
+     "reason": "thresholds beside the data, single seeds and rules that mixed two questions decided several verdicts. The words were "
+               "fixed before; the readings that they left open (nodelib/verdicts/sharper.py) were written down before the rules were run, "
+               "with the first round's measurements known"},
 ]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
