@@ -66,7 +66,8 @@ def _file(package: Path, module: str) -> Path | None:
 
 @functools.lru_cache(maxsize=1024)
 def _read(file: Path, changed: int, package: str) -> tuple[list[_Import], list[Path]]:
-    """The imports of a module of a package, and what lies beside it that it names, kernels in C and tables; read again when it
+    """The imports of a module of a package, and what lies beside it that it names, kernels in C and tables;
+    read again when it
     has changed.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
