@@ -39,7 +39,8 @@ MASKING = {
     "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
     "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
-CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum", "square")
+CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum",
+                         "square")
 
 
 def find(run: Run, record_id: str) -> dict | None:
@@ -60,7 +61,9 @@ def interval(correct: int, n: int) -> str:
 
 
 def reach(n: int) -> float:
-    """How many points the 95 % interval of an accuracy on n images reaches to either side at most: one half right."""
+    """How many points the 95 % interval of an accuracy on n images reaches to either side: one half right, the
+    widest case.
+    """
     low, high = wilson(n // 2, n)
     return 50 * (high - low)
 
@@ -105,14 +108,15 @@ def attack_table(runs: Sequence[Run]) -> str:
 
 def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
     """Per run with the whole set at its own end time, all on the images of that worst case: run, end time,
-    images, accuracy in per cent when clean, under one step and under ten, and the worst case with its interval.
+    images, accuracy in per cent when clean, under one step and under ten, and the worst case with interval.
     """
     rows = []
     for run, worst in strong_bounds(runs):
         n, end = worst["n"], f"t{worst['t1']:g}"
         kept = [run.outcomes(f"{label}-{end}")[:n] for label in list(COLUMNS.values())[:3]]
         rows.append([run.path.name, end[1:], f"{n:,}",
-                     *(f"{100 * bits.mean():.1f}" + (f" (n = {len(bits):,})" if len(bits) < n else "") for bits in kept),
+                     *(f"{100 * bits.mean():.1f}" + (f" (n = {len(bits):,})" if len(bits) < n else "")
+                       for bits in kept),
                      interval(worst["correct"], n)])
     return rows
 
@@ -146,8 +150,8 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
     as in `told_apart`.
 
     Args:
-        exceptions: keep only columns in which the plain attack leaves something, and of the changes those that
-            have an arrow in any of them.
+        exceptions: keep only columns in which the plain attack leaves something, and of the changes those
+            that have an arrow in any of them.
     """
     columns = [(run, t1, suffix) for run, t1, suffix in masked(runs, epsilon)
                if not exceptions or find(run, f"mask-plain{suffix}")["correct"]]
@@ -164,7 +168,8 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
             record = find(run, f"mask-{name}{suffix}")
             fewer = record is not None and record["n"] < find(run, f"mask-plain{suffix}")["n"]
             row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}"
-                       + (f" (n = {record['n']})" if fewer else "") + (f" {mark[name]}" if name in mark else ""))
+                       + (f" (n = {record['n']})" if fewer else "")
+                       + (f" {mark[name]}" if name in mark else ""))
         if any(cell != DASH for cell in row[1:]):
             rows.append(row)
     sizes = [str(find(run, f"mask-plain{suffix}")["n"]) for run, _, suffix in columns]
@@ -240,15 +245,16 @@ def kept_by_gradient(runs: Sequence[Run], epsilon: float) -> dict[tuple[str, flo
     result = {}
     for run in runs:
         for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("fgsm-by-reference-")}):
-            ids = {method: f"fgsm-by-{method}-eps{epsilon:g}-t{t1:g}" for method in ("adjoint", "exact-1e-3", "reference")}
+            ids = {method: f"fgsm-by-{method}-eps{epsilon:g}-t{t1:g}"
+                   for method in ("adjoint", "exact-1e-3", "reference")}
             if all(find(run, record) for record in ids.values()):
                 result[run.path.name, t1] = dict(zip(ids, on_common(*map(run.outcomes, ids.values()))))
     return result
 
 
 def rises(runs: Sequence[Run]) -> tuple[int, list[float]]:
-    """Over all pairs of neighbouring epsilons of the sweeps how many there are, and McNemar's p where an attack
-    leaves more at the larger one, as a poor one may.
+    """How many pairs of neighbouring epsilons the sweeps have, and McNemar's p where an attack leaves more at
+    the larger one, as a poor one may.
     """
     pairs, found = 0, []
     for run in runs:
@@ -267,8 +273,8 @@ def rises(runs: Sequence[Run]) -> tuple[int, list[float]]:
 def library_says(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]]:
     """What AutoAttack's library warns of before and after it attacks each run at its own end time.
 
-    Before: on these images, shape (N, 1, 28, 28) with labels of shape (N,). After: of its four attacks as they
-    are stored, where all four are.
+    Before: on these images, shape (N, 1, 28, 28) with labels of shape (N,). After: of its four attacks as
+    they are stored, where all four are.
 
     Raises:
         ImportError: the library is not installed.

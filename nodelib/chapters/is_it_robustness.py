@@ -166,7 +166,7 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
 
 
 def gradient_health(data: pd.DataFrame) -> Figure:
-    """Share of pixels with the sign of the reference against the end time: a panel a network, a line a gradient.
+    """Share of pixels with the reference's sign against the end time: a panel a network, a line a gradient.
 
     Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as
     `nodelib.chapters.diagnosis.health_frame` returns them. The panels are the table's rows, seed 0, in its
@@ -186,7 +186,7 @@ def gradient_health(data: pd.DataFrame) -> Figure:
             if number % 3 == 2 or name == names[-1]:
                 height = np.inf
                 for label, (end, shade) in sorted(ends.items(), key=lambda each: -each[1][0]):
-                    height = min(end, height - 5)  # names of lines that end close together stand one below the other
+                    height = min(end, height - 5)  # names of lines that end close together stand apart
                     axis.annotate(label, (share["t1"].max(), height), (6, 0), textcoords="offset points",
                                   color=shade, fontsize=8, va="center", annotation_clip=False)
             axis.set(xscale="log", title=name)

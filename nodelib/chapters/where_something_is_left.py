@@ -28,20 +28,23 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
         found = {r["epsilon"]: r for r in sorted(run.metrics, key=lambda r: r["n"])
                  if r["attack"] == "worst" and r["t1"] == run.config["test_t1"]}
         rows += [{"run": run.path.name, "network": run.name, "epsilon": epsilon, "n": r["n"], "id": r["id"],
-                  **{key: 100 * r[key] for key in ("accuracy", "low", "high")}} for epsilon, r in sorted(found.items())]
+                  **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
+                 for epsilon, r in sorted(found.items())]
     return pd.DataFrame(rows, columns=["run", "network", "epsilon", "accuracy", "low", "high", "n", "id"])
 
 
 def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:
-    """Accuracy under the worst case against epsilon up to 0.3, one line a run with its 95 % interval as a band.
+    """Accuracy under the worst case against epsilon up to 0.3, a line a run with its 95 % interval as a band.
 
     data: of `worst_cases`. A control has the colour of the run it varies, and a dash.
     """
     with style():
         figure, (axis,) = panels(1, width=6.0, height=3.6)
         for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
-            axis.fill_between(part["epsilon"], part["low"], part["high"], color=colour(name), alpha=0.12, linewidth=0)
-            (line,) = axis.plot(part["epsilon"], part["accuracy"], "-o", markersize=4, color=colour(name), label=name)
+            axis.fill_between(part["epsilon"], part["low"], part["high"], color=colour(name), alpha=0.12,
+                              linewidth=0)
+            (line,) = axis.plot(part["epsilon"], part["accuracy"], "-o", markersize=4, color=colour(name),
+                                label=name)
             if DASHES[name]:
                 line.set_dashes(DASHES[name])
         axis.set(xlabel="epsilon", ylabel="accuracy under all stored attacks (%)", ylim=(-3, 103))
