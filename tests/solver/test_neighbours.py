@@ -1,0 +1,124 @@
+"""What a solve meets inside other people's programs: copies, forked workers, mixed precision, other processors."""
+
+from __future__ import annotations
+
+import copy
+import os
+import pickle
+import shutil
+
+import pytest
+import torch
+from problems import Contraction
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from nodelib.networks import ODEBlock, ODEFunc, ODENet
+from nodelib.solver.integrate import GRADIENTS, odeint
+
+
+def network(**settings):
+    torch.manual_seed(0)
+    return ODENet(16, 7, **settings).eval()
+
+
+def learned(model, images):
+    """Gradients of all parameters."""
+    model.zero_grad()
+    model(images).square().mean().backward()
+    return [p.grad for p in model.parameters() if p.grad is not None]
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))],
+                         ids=["deepcopy", "pickle"])
+def test_a_trained_network_is_copied_with_all_it_knows_and_shares_nothing(duplicate):
+    model, images = network(), torch.rand(2, 1, 28, 28)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    learned(model, images)
+    optimiser.step()
+    expected = learned(model, images)
+    copied = duplicate(model)
+    assert all(torch.equal(a, b) for a, b in zip(learned(copied, images), expected))
+    optimiser.step()
+    assert all(torch.equal(a, b) for a, b in zip(learned(copied, images), expected))
+    assert not torch.equal(model(images), copied(images))
+
+
+class Solved(Dataset):
+    """Final states, solved and differentiated by whoever asks for one."""
+
+    def __init__(self, func, y0):
+        self.func, self.y0 = func, y0
+
+    def __len__(self):
+        return len(self.y0)
+
+    def __getitem__(self, i):
+        leaf = self.y0[i:i + 1].clone().requires_grad_()
+        odeint(self.func, leaf, [0.0, 1.0]).y[-1].square().sum().backward()
+        return leaf.grad[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_forked_workers_of_a_data_loader_solve_where_their_parent_used_several_threads():
+    torch.manual_seed(0)
+    data = Solved(ODEFunc(16), torch.randn(4, 16, 7, 7))
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        expected = torch.stack([data[i] for i in range(len(data))])
+        loader = DataLoader(data, batch_size=1, num_workers=2, multiprocessing_context="fork", timeout=120)
+        found = torch.cat(list(loader))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found, expected)  # one sample is one thread's, however many there are
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("settings", [{}, {"compiled": False}, {"compiled": False, "memory_budget": 0},
+                                      *({"gradient": gradient} for gradient in GRADIENTS[1:-1])], ids=str)
+def test_a_solve_within_autocast_is_that_of_single_precision(settings, half):
+    torch.manual_seed(0)
+    func, y0 = ODEFunc(16), torch.randn(2, 16, 7, 7).to(half)
+
+    def solve(y0):
+        y0 = y0.detach().requires_grad_()
+        solution = odeint(func, y0, [0.0, 1.0], **settings)
+        return solution, torch.autograd.grad(solution.y.square().sum(), (y0, *func.parameters()))
+
+    expected, gradients = solve(y0.float())
+    with torch.autocast("cpu", half):
+        solution, found = solve(y0)
+    assert solution.y.dtype == torch.float32 and torch.equal(solution.y, expected.y)
+    assert found[0].dtype == half and torch.equal(found[0], gradients[0].to(half))
+    assert all(torch.equal(a, b) for a, b in zip(found[1:], gradients[1:]))
+
+
+def test_half_precision_without_autocast_is_the_callers_mistake():
+    with pytest.raises(TypeError, match="float32 or float64"):
+        odeint(ODEFunc(16), torch.randn(2, 16, 7, 7, dtype=torch.bfloat16), [0.0, 1.0])
+
+
+def test_a_network_within_autocast_learns_as_if_its_block_were_outside():
+    model, images = network(), torch.rand(4, 1, 28, 28)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = learned(model, images)
+        model.zero_grad()
+        y0 = model.stem(images)
+        with torch.autocast("cpu", enabled=False):
+            y = model.block(y0.float())
+        model.head(y).square().mean().backward()
+    assert all(torch.equal(a, p.grad) for a, p in zip(found, model.parameters()))
+
+
+@pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
+def test_a_network_compiled_to_machine_code_learns_as_it_does_in_python():
+    torch.manual_seed(0)
+    # smooth dynamics: a compiler rounds in its own way, and at random weights a ReLU makes much of that
+    block = ODEBlock(Contraction(), t1=2.0)
+    model = nn.Sequential(nn.Linear(6, 6).double(), nn.Tanh(), block, nn.Linear(6, 3).double())
+    inputs = torch.randn(4, 6, dtype=torch.float64)
+    expected = learned(model, inputs)
+    found = learned(torch.compile(model), inputs)
+    assert block.nfe > 0 and block.nfe_backward > 0
+    torch.testing.assert_close(found, expected)
