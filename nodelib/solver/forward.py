@@ -79,8 +79,8 @@ def rms_norm(x: Tensor) -> Tensor:
 def uncompiled(function: Callable) -> Callable:
     """Run `function` as it is where torch.compile or torch.autocast is around it.
 
-    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all. Within autocast
-    it computes in single precision, as torch's own custom_fwd does: half precision cannot hold the error estimate.
+    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all. Within
+    autocast it computes in single precision, as half precision cannot hold the error estimate.
     """
     @functools.wraps(function)
     def exactly(*args, **kwargs):

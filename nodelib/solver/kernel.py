@@ -4,11 +4,11 @@ torch's convolution of 16 channels runs far below the processor's peak, and ever
 whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
 step. At tolerances of 1e-4 and more they convolve by minimal filtering, with about a third of the products
 and about four times the rounding error (`kernel.c` says how). They are compiled for the state's shape at
-first use (a second or two) and kept in the user's cache folder (XDG_CACHE_HOME), by cc, gcc or clang, by what
-the environment variable CC names, or by the package `ziglang` (the extra nodelib[compiler]). Further flags may
-stand in NODELIB_CFLAGS, such as "-mno-avx512f"; each choice of compiler and flags has kernels of its own. Where
-they cannot be had, or for any other dynamics, the solver uses torch, and says so in the log of "nodelib", once
-for each reason.
+first use (a second or two) and kept in the user's cache folder (XDG_CACHE_HOME), by cc, gcc or clang, by
+what the environment variable CC names, or by the package `ziglang` (the extra nodelib[compiler]). Further
+flags may stand in NODELIB_CFLAGS, such as "-mno-avx512f"; each choice of compiler and flags has kernels of its
+own. Where they cannot be had, or for any other dynamics, the solver uses torch, and says so in the log of
+"nodelib", once for each reason.
 """
 
 from __future__ import annotations
@@ -168,7 +168,8 @@ def load(channels: int, height: int, width: int, groups: int, last_norm: bool, l
 
 def _compiler() -> list[str]:
     """The command of a C compiler, with its options."""
-    chosen = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    found = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
+    chosen = shlex.split(os.environ.get("CC", "")) or found[:1]
     if not chosen and importlib.util.find_spec("ziglang") is not None:
         chosen = [sys.executable, "-m", "ziglang", "cc"]
     if not chosen or not shutil.which(chosen[0]):
@@ -209,7 +210,7 @@ def _build(key: tuple) -> Path:
             return _compile(command, folder, name)
         except OSError as error:  # such as a file system that is full or can only be read
             failures[str(error)] = None
-    raise OSError(f"{'; '.join(failures)} (CC names another compiler, XDG_CACHE_HOME another folder for kernels)")
+    raise OSError(f"{'; '.join(failures)} (CC names another compiler, XDG_CACHE_HOME another folder)")
 
 
 def _compile(command: Sequence[str], folder: Path, name: str) -> Path:

@@ -95,7 +95,7 @@ def test_a_compiler_may_come_with_options(empty_cache, monkeypatch):
     assert kernel.load(*KEY) is not None
 
 
-# flags, what the processor must have, and the channels of a tile and of a product, which tell a vector's length
+# flags, what the processor must have, and the channels of a tile and a product, which tell a vector's length
 INSTRUCTIONS = {"avx2": ("-mavx2 -mno-avx512f", ("AVX2", "AVX512"), (8, 16)),
                 "without avx": ("-mno-avx", None, (8, 8))}
 
@@ -109,7 +109,7 @@ def other_cache(tmp_path_factory):
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5])  # minimal filtering, and the sum
 @pytest.mark.parametrize("shape", [(16, 7), (128, 7), (64, 10)], ids=["small", "large", "wide"])
 @pytest.mark.parametrize("name", INSTRUCTIONS)
-def test_kernels_of_other_instruction_sets_solve_as_torch_does(name, shape, tolerance, monkeypatch, other_cache):
+def test_kernels_of_other_instructions_solve_as_torch_does(name, shape, tolerance, monkeypatch, other_cache):
     flags, needs, channels = INSTRUCTIONS[name]
     if kernel.load(*KEY) is None:
         pytest.skip("no C compiler")
@@ -181,8 +181,12 @@ def a_full_disk(monkeypatch, cache):
     monkeypatch.setenv("CC", f"sh -c 'ulimit -f 1; {compiler} \"$@\"' sh")
 
 
+def a_file_system_for_reading(monkeypatch, cache):
+    monkeypatch.setattr(kernel.tempfile, "mkdtemp", read_only)
+
+
 REFUSALS = {
-    "read-only": (lambda monkeypatch, cache: monkeypatch.setattr(kernel.tempfile, "mkdtemp", read_only), "Read-only"),
+    "read-only": (a_file_system_for_reading, "Read-only"),
     "no folder": (a_file_in_its_place, "file"),
     "of another user": (another_owner, "another user"),
     "full disk": (a_full_disk, "compiler fails"),
@@ -191,7 +195,7 @@ REFUSALS = {
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of folders here")
 @pytest.mark.parametrize("name", REFUSALS)
-def test_a_cache_folder_that_refuses_is_told_once_and_torch_takes_over(name, empty_cache, monkeypatch, caplog):
+def test_a_cache_that_refuses_is_told_once_and_torch_takes_over(name, empty_cache, monkeypatch, caplog):
     refuse, word = REFUSALS[name]
     refuse(monkeypatch, empty_cache)
     with caplog.at_level(logging.WARNING, logger="nodelib"):

@@ -1,4 +1,4 @@
-"""What a solve meets inside other people's programs: copies, forked workers, mixed precision, other processors."""
+"""What a solve meets in other people's programs: copies, forked workers, mixed precision, compilers."""
 
 from __future__ import annotations
 
