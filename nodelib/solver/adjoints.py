@@ -258,11 +258,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
             state = state.detach().view(y[0].shape).requires_grad_()
             f = func(-s, state)
             if not f.requires_grad:  # depends on neither the state nor params
-                return torch.cat([-f.reshape(-1), torch.zeros(sum(sizes[1:])).to(z)])
+                return torch.cat([-f.reshape(-1), z.new_zeros(sum(sizes[1:]))])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
             grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True,
                                         allow_unused=True)
-        grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
+        grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
     def by_kernel(s, z):
@@ -273,7 +273,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     def mixed(z):  # the largest norm of the parts, as torchdiffeq has it
         return torch.stack([norm(part) for part in split(z) if part.numel()]).max()
 
-    a, gradient = y_bar[-1], torch.zeros(sum(sizes[2:])).to(y)
+    a, gradient = y_bar[-1], y.new_zeros(sum(sizes[2:]))
     for i in range(len(times) - 1, 0, -1):
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from problems import Contraction
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.data import DataLoader, Dataset
 
 from nodelib.networks import ODEBlock, ODEFunc, ODENet
@@ -122,3 +123,28 @@ def test_a_network_compiled_to_machine_code_learns_as_it_does_in_python():
     found = learned(torch.compile(model), inputs)
     assert block.nfe > 0 and block.nfe_backward > 0
     torch.testing.assert_close(found, expected)
+
+
+class Reads(TorchDispatchMode):
+    """Counts the numbers read out of tensors: on an accelerator, each waits for all that was asked before."""
+
+    count = 0
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        self.count += operation in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
+        return operation(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("settings", [{}, {"method": "rk4", "step_size": 0.05}], ids=str)
+def test_a_solve_reads_one_number_a_step_and_its_reverse_none(settings):
+    def reads(end, **more):
+        func, y0 = Contraction(), torch.ones(2, 6, dtype=torch.float64, requires_grad=True)
+        with Reads() as forward:
+            solution = odeint(func, y0, [0.0, end], **settings, **more)
+        with Reads() as backward:
+            solution.y.sum().backward()
+        return solution.accepted + solution.rejected, forward.count, backward.count
+
+    (few, forward, backward), (many, forward_more, backward_more) = reads(1.0), reads(30.0)
+    assert many - few > 5
+    assert forward_more - forward == many - few and backward_more == backward
