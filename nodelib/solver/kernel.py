@@ -6,8 +6,8 @@ step. At tolerances of 1e-4 and more they convolve by minimal filtering, with ab
 and about four times the rounding error (`kernel.c` says how). They are compiled for the state's shape at
 first use (a second or two) and kept in the user's cache folder (XDG_CACHE_HOME), by cc, gcc or clang, by
 what the environment variable CC names, or by the package `ziglang` (the extra nodelib[compiler]). Further
-flags may stand in NODELIB_CFLAGS, such as "-mno-avx512f"; each choice of compiler and flags has kernels of its
-own. Where they cannot be had, or for any other dynamics, the solver uses torch, and says so in the log of
+flags may stand in NODELIB_CFLAGS, such as "-mno-avx512f"; each choice of compiler and flags has kernels of
+its own. Where they cannot be had, or for any other dynamics, the solver uses torch, and says so in the log of
 "nodelib", once for each reason.
 """
 
