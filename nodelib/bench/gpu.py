@@ -184,5 +184,5 @@ def main(argv: Sequence[str]) -> int:
     for name, status in zip(arguments.runs, statuses):
         say(f"{name}: exit status {status}, see {output / name}.log")
     packed = pack([root / folder for folder in folders if (root / folder).exists()], output)
-    say(f"packed {', '.join(str(path) for path in packed)} after {time.monotonic() - began:.0f} s")
+    say(f"{len(packed)} packed files in {output} after {time.monotonic() - began:.0f} s")
     return 0 if all(row["passed"] for row in compared) and set(statuses) <= {0, *STOPPED} else 1

@@ -45,6 +45,39 @@ def test_a_trained_network_is_copied_with_all_it_knows_and_shares_nothing(duplic
     assert not torch.equal(model(images), copied(images))
 
 
+class Solving(nn.Module):
+    """A module that solves by dynamics of its own."""
+
+    def __init__(self, func):
+        super().__init__()
+        self.func = func
+
+    def forward(self, y0, **settings):
+        return odeint(self.func, y0, [0.0, 1.0], **settings).y[-1]
+
+
+@pytest.mark.parametrize("settings, second", [
+    *((settings, second) for second in (False, True) for settings in (
+        {}, {"memory_budget": 0}, {"compiled": False}, {"compiled": False, "memory_budget": 0})),
+    *(({"gradient": gradient}, False) for gradient in GRADIENTS[1:]),
+], ids=str)
+def test_tensors_lent_for_a_call_are_those_that_are_differentiated_after_it(settings, second):
+    torch.manual_seed(0)
+    module, y0 = Solving(ODEFunc(16)), 0.1 * torch.randn(2, 16, 7, 7)
+    others = {name: torch.randn_like(p).requires_grad_() for name, p in module.named_parameters()}
+    owner = copy.deepcopy(module)
+    owner.load_state_dict({name: tensor.detach() for name, tensor in others.items()})
+
+    def gradients(y, tensors):
+        found = torch.autograd.grad(y.square().mean(), tensors, create_graph=second)
+        return torch.autograd.grad(found[0].square().sum(), tensors) if second else found
+
+    found = gradients(torch.func.functional_call(module, others, (y0,), settings), tuple(others.values()))
+    expected = gradients(owner(y0, **settings), tuple(owner.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+    assert not torch.equal(module.func.conv1.weight, owner.func.conv1.weight)  # given back
+
+
 class Solved(Dataset):
     """Final states, solved and differentiated by whoever asks for one."""
 
