@@ -46,7 +46,7 @@ MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must
 DOMAIN = 36  # products of a tile in minimal filtering, see kernel.c
 # G of kernel.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-                       [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
+                       [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float32, device="cpu")
 COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _told: set[str] = set()
@@ -320,7 +320,8 @@ class NativeStepper(TorchStepper):
         self.structure = _Params(*(x.data_ptr() for x in self.tensors), func.norm0.eps, self.minimal)
         self.evaluation_size = self.n * library.nodelib_kept()
         self.bytes_per_evaluation = 4 * self.evaluation_size
-        self.scratch = torch.empty(self.threads * library.nodelib_scratch())
+        # here and below like a tensor that is there: torch's default type and device may be others
+        self.scratch = y0.new_empty(self.threads * library.nodelib_scratch())
         self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
         self.bars: Tensor | None = None
 
@@ -340,7 +341,7 @@ class NativeStepper(TorchStepper):
 
     def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
         self._count(1)
-        k, kept = torch.empty_like(y), torch.empty(self.evaluation_size) if keep else None
+        k, kept = torch.empty_like(y), self.scratch.new_empty(self.evaluation_size) if keep else None
         self._call("nodelib_evaluate", y, k, kept, self.scratch)
         return k, kept
 
@@ -353,14 +354,14 @@ class NativeStepper(TorchStepper):
         if self.params and self.bars is None:
             channels = self.func.channels
             size = CONVOLUTIONS * (DOMAIN if self.minimal else 9) * channels**2 + 2 * NORMS * channels
-            self.bars = torch.zeros(self.threads, size)
+            self.bars = self.scratch.new_empty((self.threads, size)).zero_()
         return self.bars
 
     def step(self, t: float, y: Tensor, k1: Tensor | None, h: float, keep: bool = False,
              estimate: bool = True) -> Step:
         self._count(STAGES - 1)
         y_next, k_next = torch.empty_like(y), torch.empty_like(y)
-        kept = torch.empty((STAGES - 1) * self.evaluation_size) if keep else None
+        kept = self.scratch.new_empty((STAGES - 1) * self.evaluation_size) if keep else None
         error = (ctypes.c_float * STAGES)(*(h * e for e in DOPRI5.error))
         square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept, _matrix(h), error,
                             self.rtol, self.atol, self.scratch)
@@ -381,7 +382,7 @@ class NativeStepper(TorchStepper):
                 y_bar = cotangent if y_bar is None else y_bar + cotangent
                 continue
             y_extra = cotangent if y_extra is None else y_extra + cotangent
-            weights = torch.tensor(self.tableau.dense(x)) * step.h
+            weights = cotangent.new_tensor(self.tableau.dense(x)) * step.h
             share = weights.view(-1, *[1] * cotangent.ndim) * cotangent
             extra = share if extra is None else extra + share
         y_start, k_start = torch.empty_like(step.y), torch.empty_like(step.y)

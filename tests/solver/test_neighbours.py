@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import os
 import pickle
@@ -12,6 +13,7 @@ import torch
 from problems import Contraction
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 
 from nodelib.networks import ODEBlock, ODEFunc, ODENet
@@ -76,6 +78,43 @@ def test_tensors_lent_for_a_call_are_those_that_are_differentiated_after_it(sett
     expected = gradients(owner(y0, **settings), tuple(owner.parameters()))
     assert all(torch.equal(a, b) for a, b in zip(found, expected))
     assert not torch.equal(module.func.conv1.weight, owner.func.conv1.weight)  # given back
+
+
+@contextlib.contextmanager
+def double_precision_by_default():
+    torch.set_default_dtype(torch.float64)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("settings", [{}, {"compiled": False, "memory_budget": 0}, {"gradient": "adjoint"}],
+                         ids=str)
+@pytest.mark.parametrize("surroundings", [
+    double_precision_by_default, lambda: torch.device("meta"), torch.autograd.graph.save_on_cpu,
+], ids=["default type", "default device", "saved tensors elsewhere"])
+def test_what_torch_is_told_around_a_solve_changes_no_bit_of_it(surroundings, settings):
+    torch.manual_seed(0)
+    func, y0 = ODEFunc(16), torch.randn(2, 16, 7, 7, requires_grad=True)
+
+    def solve():
+        y = odeint(func, y0, [0.0, 0.4, 1.0], **settings).y  # one time within a step
+        return y.detach(), *torch.autograd.grad(y.square().sum(), (y0, *func.parameters()))
+
+    expected = solve()
+    with surroundings():
+        found = solve()
+    assert all(torch.equal(a, b) for a, b in zip(found, expected))
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_a_block_within_a_checkpoint_learns_as_without(reentrant):
+    model, images = network(), torch.rand(2, 1, 28, 28)
+    expected = learned(model, images)
+    block = model.block.forward
+    model.block.forward = lambda *inputs: checkpoint(block, *inputs, use_reentrant=reentrant)
+    assert all(torch.equal(a, b) for a, b in zip(learned(model, images), expected))
 
 
 class Solved(Dataset):
