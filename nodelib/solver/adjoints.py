@@ -39,7 +39,8 @@ def within(func: Callable, tensors: dict[str, Tensor], body: Callable[[], Any]) 
     """
     if all(a is b for a, b in zip(tensors.values(), tensors_of(func).values())):
         return body()
-    return torch.func.functional_call(_Body(func, body), {f"func.{name}": x for name, x in tensors.items()}, ())
+    lent = {f"func.{name}": tensor for name, tensor in tensors.items()}
+    return torch.func.functional_call(_Body(func, body), lent, ())
 
 
 class _Body(nn.Module):
