@@ -112,7 +112,7 @@ def test_gradients_at_the_end_of_the_range_of_floats_are_measured_both_ways(tmp_
     assert kernel.NativeStepper.powers is before  # put back
 
 
-@pytest.mark.slow
+@pytest.mark.more
 def test_the_gpus_ten_minutes_can_be_rehearsed_on_the_processor_and_go_on_where_they_stopped(tmp_path):
     root, output, name = tmp_path / "runs", tmp_path / "out", "small-10-post"
     folder = root / f"{name}-seed0"

@@ -79,6 +79,7 @@ def test_a_missing_compiler_is_logged_once_and_torch_takes_over(monkeypatch, cap
     assert len(told) == 1 and "nodelib[compiler]" in told[0]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="no ziglang")
 def test_without_a_compiler_of_the_machine_that_of_a_package_builds_the_kernels(monkeypatch, tmp_path):
     cache = unload(monkeypatch, tmp_path)
@@ -105,6 +106,7 @@ def other_cache(tmp_path_factory):
     return tmp_path_factory.mktemp("instructions")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="flags of another processor")
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-5])  # minimal filtering, and the sum
 @pytest.mark.parametrize("shape", [(16, 7), (128, 7), (64, 10)], ids=["small", "large", "wide"])
@@ -141,6 +143,7 @@ def processes():
     return ProcessPoolExecutor(3, mp_context=multiprocessing.get_context("fork"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pool", [threads, processes])
 def test_several_compile_beside_one_another_and_sweep_after_the_killed(empty_cache, pool):
     if pool is processes and not hasattr(os, "fork"):

@@ -184,6 +184,7 @@ def test_a_network_within_autocast_learns_as_if_its_block_were_outside():
     assert all(torch.equal(a, p.grad) for a, p in zip(found, model.parameters()))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not (shutil.which("g++") or shutil.which("clang++")), reason="no C++ compiler")
 def test_a_network_compiled_to_machine_code_learns_as_it_does_in_python():
     torch.manual_seed(0)
