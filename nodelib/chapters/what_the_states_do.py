@@ -1,0 +1,80 @@
+"""Tables and the figure of what the measured states of all networks do: rays, late velocities, attacked images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from nodelib.experiment.configs import PAIR, ROWS
+from nodelib.publish.page import markdown_table
+from nodelib.publish.style import BLUE, GREY, VERMILLION, panels, style
+from nodelib.verdicts.states import RESIDUAL
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+def class_angles(angles: Mapping[str, Mapping[float, tuple[float, float]]]) -> Figure:
+    """Mean angles within and across classes against time, a panel per network.
+
+    Args:
+        angles: network -> time -> (within, across) in degrees.
+    """
+    with style():
+        figure, axes = panels(len(angles), columns=2, height=2.8, sharey=True)
+        for axis, (name, found) in zip(axes, angles.items()):
+            times = list(found)
+            for kind, label, line, shade in ((1, "different classes", "s--", VERMILLION), (0, "same class", "o-", BLUE)):
+                axis.plot(times, [found[t][kind] for t in times], line, color=shade, label=label)
+            axis.axvline(1000, color=GREY, linewidth=0.8, linestyle=":")
+            axis.set(xscale="log", yscale="log", xlabel="time $t$", title=name)
+        axes[0].set(ylabel="mean angle (degrees)")
+        axes[0].legend()
+    return figure
+
+
+def front(frame: pd.DataFrame) -> pd.Series:
+    """Which rows of a frame are of the first seed of the post's eight networks: those shown, the others fold."""
+    return frame["run"].isin((*ROWS, *PAIR)) & ~frame["run"].duplicated()
+
+
+def number(value: float, digits: int = 2, unit: str = "") -> str | None:
+    """A number in words; None, which a table shows as a dash, for one that is missing."""
+    return None if value != value else f"{round(value, digits) + 0:.{digits}f}{unit}"
+
+
+def ends(rays: pd.DataFrame) -> Any:
+    """Where images end, from `nodelib.chapters.state_records.ray_frame`; an eigenvalue only where a ray is solved."""
+    return markdown_table(
+        ["network:", "seed", "images on a ray", "rays", "largest real part", "Lyapunov exponent"],
+        [(r.run, r.seed, f"{r.on_a_ray * r.n:.0f} of {r.n}", f"{r.distinct:.0f}",
+          number(r.eigenvalue) if r.residual <= RESIDUAL else None,
+          number(r.exponent) and f"{r.exponent:.2f} ± {2 * r.standard_error:.2f}") for r in rays.itertuples()])
+
+
+def further(later: pd.DataFrame) -> Any:
+    """Images on a ray ever later in log time, from `nodelib.chapters.state_records.far_frame`."""
+    rows = []
+    for (name, seed), part in later.groupby(["run", "seed"], sort=False):
+        last, shares = part.iloc[-1], dict(zip(part["log_time"], part["share"]))
+        rows.append((name, seed, last["n"], *(number(100 * shares.get(s, float("nan")), 0, " %") for s in (20.0, 40.0, 80.0, 640.0)),
+                     f"{last['rays']:.0f}", number(last["attracting"], 0)))
+    return markdown_table(["network:", "seed", "images", "20", "40", "80", "640", "rays", "attracting"], rows)
+
+
+def late(states: pd.DataFrame) -> Any:
+    """What states do late, from `nodelib.chapters.state_records.late_frame`."""
+    return markdown_table(
+        ["network:", "seed", "exponent of the norm", "turn of v", "without drift", "accuracy at 100", "at 1000"],
+        [(r.run, r.seed, number(r.exponent), number(r.velocity_angle, 1), number(r.velocity_angle_centred, 1),
+          number(100 * r.accuracy_100, 1), number(100 * r.accuracy_1000, 1)) for r in states.itertuples()])
+
+
+def attacked(frame: pd.DataFrame) -> Any:
+    """Where attacked images go, from `nodelib.chapters.state_records.attacked_frame`."""
+    return markdown_table(
+        ["network:", "t", "clean", "attacked", "angle", "over that of 6 and 4"],
+        [(r.run, f"{r.t1:g}", number(100 * r.clean, 0, " %"), number(100 * r.attacked, 0, " %"), number(r.angle, 1),
+          number(r.relative)) for r in frame.itertuples()])
