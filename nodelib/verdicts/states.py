@@ -245,7 +245,7 @@ CLAIMS = (
           "wide-adversarial, t1 = 100 to 1000: |z| grows linearly (slope 0.9 to 1.1) and f turns by at most 10 degrees (in "
           "part: only the second; growth alone is forced and says nothing); artefact if that holds only because of the drift that "
           "the last normalisation forces on every image.",
-          "12-equilibrium-or-drift", steady_not_equilibrium, WITH_ARTEFACT),
+          "13-what-the-states-do", steady_not_equilibrium, WITH_ARTEFACT),
     Claim("C17", "Digits 6 and 4 end in distinct steady states after adversarial training, and look the same after "
                  "standard training.", "seen in GIFs",
           "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the directions: 90 % or more "
@@ -257,7 +257,7 @@ CLAIMS = (
           "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) one ray f(w) = w, "
           "solved and attracting, on which 90 % of the class and no other class end. Artefact if standard training comes "
           "within 10 points of that share of directions.",
-          "12-equilibrium-or-drift", one_state_per_class, WITH_ARTEFACT),
+          "13-what-the-states-do", one_state_per_class, WITH_ARTEFACT),
     Claim("C20", "The adversarially trained state settles faster; the standard one changes for longer, then saturates.",
           "seen in GIFs",
           "Median end time after which the centred direction turns by less than 0.1 per unit of log time: at most half, and "
@@ -266,7 +266,7 @@ CLAIMS = (
           settles_faster),
     Claim("C21", "Adversarial inputs are pulled to the steady state of their own class.", "conjectured",
           "From t1 = 1 to 1000 the share of PGD images nearest to their own class rises, to 80 % or more (in part: to less), "
-          "and their angle to the clean image's state falls.", "12-equilibrium-or-drift", attacked_are_pulled),
+          "and their angle to the clean image's state falls.", "13-what-the-states-do", attacked_are_pulled),
     Claim("C22", "A higher NFE means more complex dynamics.", "conjectured",
           "The network with the higher NFE at t1 = 1 also has the larger Jacobian norm and the more strongly turning "
           "velocity, in every pair of seeds (one: in part; none: artefact).", "10-adversarial-training",
