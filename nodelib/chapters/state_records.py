@@ -1,8 +1,7 @@
 """What stored measurements say about states, as tidy data: settling, separation, rays, attacked images.
 
-Everything is looked up by meaning in `measurements.json` of whatever runs exist (see `nodelib.verdicts.MEASUREMENTS`);
-a value that is not measured is missing (NaN), never guessed.
-"""
+Everything is looked up by meaning in the measurements of whatever runs exist (see
+`nodelib.verdicts.MEASUREMENTS`); a value that is not measured is missing (NaN), never guessed. """
 
 from __future__ import annotations
 
@@ -20,9 +19,11 @@ SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", "silhouette": "silhouette"}
 
 
-def look_up(run: Run, name: str, *, label: str = "all", images: str = "clean", **conditions: Any) -> dict | None:
+def look_up(run: Run, name: str, *, label: str = "all", images: str = "clean",
+            **conditions: Any) -> dict | None:
     """The latest record of a measurement, or None."""
-    found = [r for r in run.measurements if r["name"] == name and matches(r, label=label, images=images, **conditions)]
+    found = [r for r in run.measurements
+             if r["name"] == name and matches(r, label=label, images=images, **conditions)]
     return found[-1] if found else None
 
 
@@ -58,99 +59,97 @@ def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t = 1000.
+    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t =
+    1000.
 
-    And turning_1000, how fast the centred direction of the median image turns there, in radians per unit of log time.
-    """
+    And turning_1000, how fast the median image's centred direction turns there, in radians per unit of log
+    time. """
     rows = []
     for run in runs:
         found = {m: look_up(run, "settling_time", measure=m) for m in ("turning", "relative_speed")}
         if all(found.values()):
-            rows.append({"run": run.name, "seed": run.seed, "n": found["turning"]["n"],
-                         **{m: math.inf if r["value"] >= NEVER else r["value"] for m, r in found.items()},
-                         "turning_1000": value(run, "turning", part="centred", t1=1000.0)})
+            times = [math.inf if r["value"] >= NEVER else r["value"] for r in found.values()]
+            rows.append((run.name, run.seed, found["turning"]["n"], *times,
+                         value(run, "turning", part="centred", t1=1000.0)))
     return pd.DataFrame(rows, columns=["run", "seed", "n", "turning", "relative_speed", "turning_1000"])
 
 
 def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """What states do late: one row per run.
 
-    Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred, the angles
-    in degrees between f(100) and f(1000), missing where the velocity may vanish (leaky dynamics, and those without the
-    last normalisation) and has no direction; nearest, the share of directions nearest to their own class at 1000;
-    accuracy_100 and accuracy_1000, the head's on these images, as shares.
-    """
+    Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred,
+    the angles in degrees between f(100) and f(1000), missing where the velocity may vanish (leaky dynamics,
+    and those without the last normalisation) and has no direction; nearest, the share of directions nearest
+    to their own class at 1000; accuracy_100 and accuracy_1000, the head's on these images, as shares. """
     rows = []
     for run in runs:
-        norms = [value(run, "norm", t1=t1) for t1 in (100.0, 1000.0)]
-        if any(map(math.isnan, norms)):
+        early, late = (look_up(run, "norm", t1=t1) for t1 in (100.0, 1000.0))
+        if not (early and late):
             continue
-        vanishing = run.config["leaky"] or not run.config["last_norm"]
-        turned = [math.nan if vanishing else value(run, "velocity_angle", t1=1000.0, since=100.0, part=part)
+        turned = [value(run, "velocity_angle", t1=1000.0, since=100.0, part=part)
                   for part in ("whole", "centred")]
-        rows.append({"run": run.name, "seed": run.seed, "n": look_up(run, "norm", t1=1000.0)["n"],
-                     "exponent": math.log10(norms[1] / norms[0]),
-                     "velocity_angle": turned[0], "velocity_angle_centred": turned[1],
-                     "nearest": value(run, "nearest_class", t1=1000.0, statistic="mean"),
-                     **{f"accuracy_{t1:g}": value(run, "state_accuracy", t1=t1) for t1 in (100.0, 1000.0)}})
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "exponent", "velocity_angle", "velocity_angle_centred", "nearest",
-                                       "accuracy_100", "accuracy_1000"])
+        rows.append((run.name, run.seed, late["n"], math.log10(late["value"] / early["value"]),
+                     *(turned if plain([run]) else (math.nan, math.nan)),
+                     value(run, "nearest_class", t1=1000.0, statistic="mean"),
+                     *(value(run, "state_accuracy", t1=t1) for t1 in (100.0, 1000.0))))
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "exponent", "velocity_angle",
+                                       "velocity_angle_centred", "nearest", "accuracy_100", "accuracy_1000"])
 
 
 def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Rays (leaky: equilibria): one row per run.
 
-    Columns run, seed, n; on_a_ray, share of images; single, number of the ten classes that end on one attracting ray of
-    their own by the rule of claim C18; residual and eigenvalue, the largest over classes; exponent, the largest Lyapunov
-    exponent, and its standard_error; distinct, attracting or not, the rays of all classes together; later, the longest
-    flow in log time, and on_later, the share of images on a ray then.
-    """
+    Columns run, seed, n; on_a_ray, share of images; single, number of the ten classes that end on one
+    attracting ray of their own by the rule of claim C18; residual and eigenvalue, the largest over classes;
+    exponent, the largest Lyapunov exponent, and its standard_error; distinct, attracting or not, the rays of
+    all classes together; later, the longest flow in log time, and on_later, the share of images on a ray
+    then. """
     rows = []
     for run in runs:
         on = look_up(run, "on_a_ray")
         if on is None:
             continue
         per = [{name: value(run, name, label=str(digit)) for name, _ in RAY_FACTS} for digit in range(10)]
-        lyapunov = look_up(run, "lyapunov_exponent")
-        later = max((r for r in run.measurements if r["name"] == "on_a_ray_later"), key=lambda r: r["settings"]["log_time"],
-                    default=None)
-        rows.append({"run": run.name, "seed": run.seed, "n": on["n"], "on_a_ray": on["value"],
-                     "single": sum(own_steady_state(*p.values()) for p in per),
-                     "residual": max(p["ray_residual"] for p in per), "eigenvalue": max(p["ray_eigenvalue"] for p in per),
-                     "exponent": lyapunov["value"] if lyapunov else math.nan,
-                     "standard_error": lyapunov["settings"].get("standard_error", math.nan) if lyapunov else math.nan,
-                     "distinct": value(run, "distinct_attractors"),
-                     "later": later["settings"]["log_time"] if later else math.nan,
-                     "on_later": later["value"] if later else math.nan})
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "on_a_ray", "single", "residual", "eigenvalue", "exponent",
-                                       "standard_error", "distinct", "later", "on_later"])
+        lyapunov = look_up(run, "lyapunov_exponent") or {"value": math.nan, "settings": {}}
+        later = far_frame([run]).sort_values("log_time").tail(1)
+        rows.append((run.name, run.seed, on["n"], on["value"],
+                     sum(own_steady_state(*p.values()) for p in per),
+                     *(max(p[name] for p in per) for name in ("ray_residual", "ray_eigenvalue")),
+                     lyapunov["value"], lyapunov["settings"].get("standard_error", math.nan),
+                     value(run, "distinct_attractors"), at(later, "log_time"), at(later, "share")))
+    return pd.DataFrame(rows, columns=["run", "seed", "n", "on_a_ray", "single", "residual", "eigenvalue",
+                                       "exponent", "standard_error", "distinct", "later", "on_later"])
 
 
 def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Images on a ray (leaky: at an equilibrium) ever later: columns run, seed, n, leaky, log_time, share, rays, attracting, mixed.
+    """Images on a ray (leaky: at an equilibrium) ever later: a row per run and log time.
 
-    `attracting`: how many of these rays attract; `mixed`: whether each that holds more than one image holds several classes, and
-    there are such rays. Known for the longest flow only: NaN and False elsewhere.
-    """
-    rows = [{"run": run.name, "seed": run.seed, "n": r["n"], "leaky": run.config["leaky"], "log_time": r["settings"]["log_time"],
-             "share": r["value"], "rays": value(run, "rays_later", log_time=r["settings"]["log_time"]),
-             "attracting": value(run, "rays_later_attracting", log_time=r["settings"]["log_time"]),
-             "mixed": _mixed(run, r["settings"]["log_time"])}
-            for run in runs for r in run.measurements if r["name"] == "on_a_ray_later"]
-    return pd.DataFrame(rows, columns=["run", "seed", "n", "leaky", "log_time", "share", "rays", "attracting", "mixed"])
-
-
-def _mixed(run: Run, log_time: float) -> bool:
-    found = look_up(run, "rays_later_attracting", log_time=log_time)
-    shared = [counts for counts in (found["settings"].get("by_class", []) if found else []) if sum(counts) > 1]
-    return bool(shared) and all(sum(count > 0 for count in counts) > 1 for counts in shared)
+    Columns run, seed, n, log_time, share, rays; attracting: how many of these rays attract; mixed: whether
+    each that holds more than one image holds several classes, and there are such rays. Both are known for the
+    longest flow only: NaN and False elsewhere. """
+    rows = []
+    for run in runs:
+        for r in run.measurements:
+            if r["name"] == "on_a_ray_later":
+                then = r["settings"]["log_time"]
+                stable = look_up(run, "rays_later_attracting", log_time=then)
+                by_class = stable["settings"].get("by_class", []) if stable else []
+                shared = [counts for counts in by_class if sum(counts) > 1]
+                mixed = bool(shared) and all(sum(count > 0 for count in counts) > 1 for counts in shared)
+                rows.append((run.name, run.seed, r["n"], then, r["value"],
+                             value(run, "rays_later", log_time=then),
+                             stable["value"] if stable else math.nan, mixed))
+    columns = ["run", "seed", "n", "log_time", "share", "rays", "attracting", "mixed"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where images go that fooled the network: columns run, seed, t1, n, own and said, the shares nearest to their own
-    class and to the class they are taken for."""
-    rows = [{"run": run.name, "seed": run.seed, "t1": t1, "n": found["n"], "own": found["value"],
-             "said": value(run, "nearest_said", images="fooled", t1=t1, statistic="mean")}
+    """Where images go that fooled the network.
+
+    Columns run, seed, t1, n, own and said, the shares nearest to their own class and to the class they are
+    taken for. """
+    rows = [(run.name, run.seed, t1, found["n"], found["value"],
+             value(run, "nearest_said", images="fooled", t1=t1, statistic="mean"))
             for run in runs for t1 in SNAPSHOTS
             if (found := look_up(run, "nearest_class", images="fooled", t1=t1, statistic="mean")) is not None]
     return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "own", "said"])
@@ -159,13 +158,16 @@ def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Where attacked images go: columns run, seed, t1, n, clean, attacked, angle, relative.
 
-    `clean` and `attacked`: shares nearest to their own class. `angle`: median in degrees between an attacked image's centred
-    direction and its clean image's. `relative`: that over the angle between the mean states of a 6 and a 4, because all directions may draw together.
-    """
-    rows = [{"run": run.name, "seed": run.seed, "t1": t1, "n": found["n"],
-             "clean": value(run, "nearest_class", t1=t1, statistic="mean"), "attacked": found["value"],
-             "angle": (angle := value(run, "attacked_angle", images="pgd", t1=t1)),
-             "relative": angle / value(run, "class_mean_angle", label="6-4", t1=t1)}
-            for run in runs for t1 in SNAPSHOTS
-            if (found := look_up(run, "nearest_class", images="pgd", t1=t1, statistic="mean")) is not None]
+    `clean` and `attacked`: shares nearest to their own class. `angle`: median in degrees between an attacked
+    image's centred direction and its clean image's. `relative`: that over the angle between the mean states
+    of a 6 and a 4, because all directions may draw together. """
+    rows = []
+    for run in runs:
+        for t1 in SNAPSHOTS:
+            found = look_up(run, "nearest_class", images="pgd", t1=t1, statistic="mean")
+            if found is not None:
+                angle = value(run, "attacked_angle", images="pgd", t1=t1)
+                rows.append((run.name, run.seed, t1, found["n"],
+                             value(run, "nearest_class", t1=t1, statistic="mean"), found["value"],
+                             angle, angle / value(run, "class_mean_angle", t1=t1, label="6-4")))
     return pd.DataFrame(rows, columns=["run", "seed", "t1", "n", "clean", "attacked", "angle", "relative"])

@@ -1,4 +1,5 @@
-"""What the controls show: how small differences grow, and what ten steps leave of a leaky network and of its plain one."""
+"""What the controls show: how gradients grow, and what ten steps leave of a leaky network and its plain
+one."""
 
 from __future__ import annotations
 
@@ -17,11 +18,15 @@ from nodelib.statistics import mcnemar, on_common
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLAIN = {"wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial", "small-100-leaky": "small-100"}
+PLAIN = {
+    name: name.removesuffix("-leaky")
+    for name in ("wide-standard-leaky", "wide-adversarial-leaky", "small-100-leaky")
+}
 
 
 def sensitivities(growth: Mapping[str, tuple[Sequence[float], torch.Tensor]]) -> Figure:
-    """By what factor backpropagation lengthens a gradient, against the end time, with float32's largest number.
+    """By what factor backpropagation lengthens a gradient, against the end time, with float32's largest
+    number.
 
     Args:
         growth: label -> end times, and factors of shape (times, states).
@@ -46,10 +51,10 @@ def ten_steps(run: Run | None, t1: float) -> dict:
 def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Each leaky network beside its plain one, the first seed of both: one row per pair stored.
 
-    Columns run; t1, the leaky one's end time; leaky and plain, shares that ten steps leave of n images that both were
-    attacked on, each at its own end time, and McNemar's p; pace, the median share of its size that a leaky state moves
-    there per unit of time; on, of and rays: images that end at an equilibrium, of how many, and at how many of them.
-    """
+    Columns run; t1, the leaky one's end time; leaky and plain, shares that ten steps leave of n images that
+    both were attacked on, each at its own end time, and McNemar's p; pace, the median share of its size that
+    a leaky state moves there per unit of time; on, of and rays: images that end at an equilibrium, of how
+    many, and at how many of them. """
     named, rows = {run.name: run for run in reversed(runs)}, []
     for name, plain in PLAIN.items():
         pair = [named.get(name), named.get(plain)]
@@ -58,9 +63,18 @@ def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
             continue
         bits = on_common(*(run.outcomes(record["id"]) for run, record in zip(pair, records)))
         run, end = pair[0], state_records.look_up(pair[0], "on_a_ray")
-        rows.append({"run": name, "t1": run.config["test_t1"], "leaky": bits[0].mean(), "plain": bits[1].mean(),
-                     "n": len(bits[0]), "p": mcnemar(*bits),
-                     "pace": state_records.value(run, "relative_speed", t1=run.config["test_t1"]),
-                     "on": round(end["value"] * end["n"]), "of": end["n"],
-                     "rays": int(state_records.value(run, "distinct_attractors"))})
+        rows.append(
+            {
+                "run": name,
+                "t1": run.config["test_t1"],
+                "leaky": bits[0].mean(),
+                "plain": bits[1].mean(),
+                "n": len(bits[0]),
+                "p": mcnemar(*bits),
+                "pace": state_records.value(run, "relative_speed", t1=run.config["test_t1"]),
+                "on": round(end["value"] * end["n"]),
+                "of": end["n"],
+                "rays": int(state_records.value(run, "distinct_attractors")),
+            }
+        )
     return pd.DataFrame(rows, columns=["run", "t1", "leaky", "plain", "n", "p", "pace", "on", "of", "rays"])

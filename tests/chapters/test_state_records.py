@@ -43,8 +43,10 @@ def test_a_class_counts_as_single_only_on_one_solved_attracting_ray(tiny_run):
 
 
 def test_an_entry_is_found_by_what_its_row_says(tiny_run):
-    frame = state_records.ray_frame([run_of(tiny_run, rays([1] * 10), seed=1), run_of(tiny_run, rays([1] * 10, eigenvalue=0.2), seed=2)])
-    assert state_records.at(frame, "eigenvalue", seed=2) == 0.2 and state_records.at(frame, "eigenvalue", run="wide-adversarial") == 0.5
+    frame = state_records.ray_frame([run_of(tiny_run, rays([1] * 10), seed=1),
+                                     run_of(tiny_run, rays([1] * 10, eigenvalue=0.2), seed=2)])
+    assert state_records.at(frame, "eigenvalue", seed=2) == 0.2
+    assert state_records.at(frame, "eigenvalue", run="wide-adversarial") == 0.5
     assert math.isnan(state_records.at(frame, "eigenvalue", run="small-10"))
 
 

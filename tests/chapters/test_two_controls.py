@@ -1,4 +1,4 @@
-"""The leaky controls are held against the networks that they vary, on the images that both were attacked on."""
+"""The leaky controls are held against the networks that they vary, on the same images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,19 @@ def test_the_leak_is_held_against_the_same_network_without_it(tiny_run):
 
     def attacked(name, left, n, **config):
         fields = {f.name: getattr(tiny_run, f.name) for f in dataclasses.fields(tiny_run)}
-        ends = [record("on_a_ray", 0.9, n=20, t1=100.0, statistic="mean"), record("distinct_attractors", 1, n=20, t1=100.0, statistic="count")]
-        return Stub(**fields | {"name": name, "measurements": ends, "config": {**tiny_run.config, "test_t1": 1.0, **config},
-                                "metrics": [dict(id="pgd10-exact-t1", t1=1.0, n=n, correct=left)]})
+        ends = [
+            record("on_a_ray", 0.9, n=20, t1=100.0, statistic="mean"),
+            record("distinct_attractors", 1, n=20, t1=100.0, statistic="count"),
+        ]
+        return Stub(
+            **fields
+            | {
+                "name": name,
+                "measurements": ends,
+                "config": {**tiny_run.config, "test_t1": 1.0, **config},
+                "metrics": [dict(id="pgd10-exact-t1", t1=1.0, n=n, correct=left)],
+            }
+        )
 
     leaky, plain = attacked("wide-standard-leaky", 10, 50, leaky=True), attacked("wide-standard", 40, 100)
     (row,) = two_controls.leaky_frame([leaky, plain]).itertuples()
