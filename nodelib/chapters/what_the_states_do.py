@@ -49,11 +49,16 @@ def number(value: float, digits: int = 2, unit: str = "") -> str | None:
     return None if value != value else f"{round(value, digits) + 0:.{digits}f}{unit}"
 
 
+def name(run: str, seed: int) -> str:
+    """What a table calls a network: by its seed, too, where that is not the first."""
+    return f"{run}, seed {seed}" if seed else run
+
+
 def ends(rays: pd.DataFrame) -> Any:
     """Where images end, from `nodelib.chapters.state_records.ray_frame`; no eigenvalue without a ray."""
     return markdown_table(
-        ["network:", "seed", "images on a ray", "rays", "largest real part", "Lyapunov exponent"],
-        [(r.run, r.seed, f"{r.on_a_ray * r.n:.0f} of {r.n}", f"{r.distinct:.0f}",
+        ["network:", "images on a ray", "rays", "largest real part", "Lyapunov exponent"],
+        [(name(r.run, r.seed), f"{r.on_a_ray * r.n:.0f} of {r.n}", f"{r.distinct:.0f}",
           number(r.eigenvalue) if r.residual <= RESIDUAL else None,
           number(r.exponent) and f"{r.exponent:.2f} ± {2 * r.standard_error:.2f}")
          for r in rays.itertuples()])
@@ -62,21 +67,20 @@ def ends(rays: pd.DataFrame) -> Any:
 def further(later: pd.DataFrame) -> Any:
     """Images on a ray ever later in log time, from `nodelib.chapters.state_records.far_frame`."""
     rows = []
-    for (name, seed), part in later.groupby(["run", "seed"], sort=False):
+    for (run, seed), part in later.groupby(["run", "seed"], sort=False):
         last = part.iloc[-1]
         shares = (100 * at(part, "share", log_time=log_time) for log_time in FURTHER)
-        rows.append((name, seed, last["n"], *(number(share, 0, " %") for share in shares),
+        rows.append((name(run, seed), last["n"], *(number(share, 0, " %") for share in shares),
                      f"{last['rays']:.0f}", number(last["attracting"], 0)))
-    headers = ["network:", "seed", "images", *(f"{log_time:g}" for log_time in FURTHER), "rays", "attracting"]
+    headers = ["network:", "images", *(f"{log_time:g}" for log_time in FURTHER), "rays", "attracting"]
     return markdown_table(headers, rows)
 
 
 def late(states: pd.DataFrame) -> Any:
     """What states do late, from `nodelib.chapters.state_records.late_frame`."""
     return markdown_table(
-        ["network:", "seed", "exponent of the norm", "turn of v", "without drift", "accuracy at 100",
-         "at 1000"],
-        [(r.run, r.seed, number(r.exponent),
+        ["network:", "exponent of the norm", "turn of v", "without drift", "accuracy at 100", "at 1000"],
+        [(name(r.run, r.seed), number(r.exponent),
           number(r.velocity_angle, 1), number(r.velocity_angle_centred, 1),
           number(100 * r.accuracy_100, 1), number(100 * r.accuracy_1000, 1)) for r in states.itertuples()])
 
