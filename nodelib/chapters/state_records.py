@@ -1,7 +1,8 @@
 """What stored measurements say about states, as tidy data: settling, separation, rays, attacked images.
 
 Everything is looked up by meaning in the measurements of whatever runs exist (see
-`nodelib.verdicts.MEASUREMENTS`); a value that is not measured is missing (NaN), never guessed. """
+`nodelib.verdicts.MEASUREMENTS`); a value that is not measured is missing (NaN), never guessed.
+"""
 
 from __future__ import annotations
 
@@ -59,11 +60,10 @@ def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Median settling times: columns run, seed, n, turning, relative_speed; infinite where not settled by t =
-    1000.
+    """Median settling times: columns run, seed, n, turning, relative_speed, infinite where not by t = 1000.
 
-    And turning_1000, how fast the median image's centred direction turns there, in radians per unit of log
-    time. """
+    And turning_1000: how fast the median image's centred direction turns there, per unit of log time.
+    """
     rows = []
     for run in runs:
         found = {m: look_up(run, "settling_time", measure=m) for m in ("turning", "relative_speed")}
@@ -80,7 +80,8 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
     Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred,
     the angles in degrees between f(100) and f(1000), missing where the velocity may vanish (leaky dynamics,
     and those without the last normalisation) and has no direction; nearest, the share of directions nearest
-    to their own class at 1000; accuracy_100 and accuracy_1000, the head's on these images, as shares. """
+    to their own class at 1000; accuracy_100 and accuracy_1000, the head's on these images, as shares.
+    """
     rows = []
     for run in runs:
         early, late = (look_up(run, "norm", t1=t1) for t1 in (100.0, 1000.0))
@@ -103,7 +104,8 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
     attracting ray of their own by the rule of claim C18; residual and eigenvalue, the largest over classes;
     exponent, the largest Lyapunov exponent, and its standard_error; distinct, attracting or not, the rays of
     all classes together; later, the longest flow in log time, and on_later, the share of images on a ray
-    then. """
+    then.
+    """
     rows = []
     for run in runs:
         on = look_up(run, "on_a_ray")
@@ -126,7 +128,8 @@ def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     Columns run, seed, n, log_time, share, rays; attracting: how many of these rays attract; mixed: whether
     each that holds more than one image holds several classes, and there are such rays. Both are known for the
-    longest flow only: NaN and False elsewhere. """
+    longest flow only: NaN and False elsewhere.
+    """
     rows = []
     for run in runs:
         for r in run.measurements:
@@ -147,7 +150,8 @@ def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Where images go that fooled the network.
 
     Columns run, seed, t1, n, own and said, the shares nearest to their own class and to the class they are
-    taken for. """
+    taken for.
+    """
     rows = [(run.name, run.seed, t1, found["n"], found["value"],
              value(run, "nearest_said", images="fooled", t1=t1, statistic="mean"))
             for run in runs for t1 in SNAPSHOTS
@@ -160,7 +164,8 @@ def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
     `clean` and `attacked`: shares nearest to their own class. `angle`: median in degrees between an attacked
     image's centred direction and its clean image's. `relative`: that over the angle between the mean states
-    of a 6 and a 4, because all directions may draw together. """
+    of a 6 and a 4, because all directions may draw together.
+    """
     rows = []
     for run in runs:
         for t1 in SNAPSHOTS:

@@ -54,7 +54,8 @@ def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
     Columns run; t1, the leaky one's end time; leaky and plain, shares that ten steps leave of n images that
     both were attacked on, each at its own end time, and McNemar's p; pace, the median share of its size that
     a leaky state moves there per unit of time; on, of and rays: images that end at an equilibrium, of how
-    many, and at how many of them. """
+    many, and at how many of them.
+    """
     named, rows = {run.name: run for run in reversed(runs)}, []
     for name, plain in PLAIN.items():
         pair = [named.get(name), named.get(plain)]
