@@ -21,7 +21,7 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     const view = picture("The state"),
       classes = bars(["score"]),
       note = h("p", { class: "node-live-cost", role: "status" });
-    const cells = ["Size |z|", "Speed |f|", "Angle of f and z"].map((name) => [name, h("td", {})]);
+    const cells = ["Norm |z|", "Speed |f|", "Angle of f and z"].map((name) => [name, h("td", {})]);
     const side = { run, film: null, stop: new AbortController(), note };
     side.element = h(
       "div",

@@ -173,8 +173,22 @@ def swept(runs: list[Run]) -> dict:
     return {"epsilons": epsilons, "rows": rows}
 
 
-def export(folder: Path, root: Path | None = None) -> None:
-    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records.
+def films(figures: Path) -> dict[str, Path]:
+    """The films in a folder of figures that the page's player can show: name of the GIF -> its sheet."""
+    found = {path.name.removesuffix("-sheet.png"): path for path in sorted(figures.glob("*-sheet.png"))}
+    return {f"{name}.gif": path for name, path in found.items() if (figures / f"{name}.gif").exists()}
+
+
+def film(path: Path) -> tuple[dict, bytes]:
+    """Header and bytes of a sheet of `nodelib.publish.animation`."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return json.loads(image.text["film"]), path.read_bytes()
+
+
+def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:
+    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records, films.
 
     root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
     """
@@ -194,6 +208,9 @@ def export(folder: Path, root: Path | None = None) -> None:
             write_atomic(folder / f"{name}.js", script(name, *rescaled(run)))
     rows = [run for run in runs if run.name in ROWS]
     write_atomic(folder / "swept.js", script("swept", swept(rows), b""))
+    for gif, path in films(figures).items():
+        name = f"films/{gif.removesuffix('.gif')}"
+        write_atomic(folder / f"{name}.js", script(name, *film(path)))
 
 
 def main(arguments: list[str] | None = None) -> int:
