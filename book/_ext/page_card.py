@@ -79,7 +79,14 @@ def _add_card(app, pagename: str, templatename: str, context: dict, doctree) -> 
                             f"<pre>{escape(entry)}</pre></aside>")
 
 
+def _without_address(app, config) -> None:
+    """The theme asks for the repository's address wherever a page can be launched."""
+    if not config.html_theme_options.get("repository_url"):
+        config.html_theme_options.pop("launch_buttons", None)
+
+
 def setup(app) -> dict:
     app.setup_extension("docstrings")  # it also puts the repository on the import path
+    app.connect("config-inited", _without_address)
     app.connect("html-page-context", _add_card)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

@@ -133,7 +133,7 @@ NodeLive.components.film = async function (body, { film, gif }) {
           y = Math.floor(i / columns) * height;
         canvases.forEach((canvas, k) =>
           canvas
-            .getContext("2d")
+            .getContext("2d", { willReadFrequently: true })
             .drawImage(sheet, x, y + k * rows * height, width, height, 0, 0, width, height),
         );
       },
@@ -161,14 +161,15 @@ NodeLive.components.film = async function (body, { film, gif }) {
       if (k === marked) return;
       marked = k;
       chosen.input.value = String(k);
-      seen.getContext("2d").clearRect(0, 0, width, height);
-      if (k >= 0) seen.getContext("2d").drawImage(sheet, 0, k * height, width, height, 0, 0, width, height);
-      words.textContent = k < 0 ? "Point at a digit to see its image." : `Image ${k + 1}, a ${labels[k]}`;
+      const context = seen.getContext("2d", { willReadFrequently: true });
+      context.clearRect(0, 0, width, height);
+      if (k >= 0) context.drawImage(sheet, 0, k * height, width, height, 0, 0, width, height);
+      words.textContent = k < 0 ? "Point at a digit to see its image." : `Image ${k + 1}, class ${labels[k]}`;
       show(shown);
     };
     const chosen = select(
       "Image",
-      [["-1", "none"], ...labels.map((label, k) => [String(k), `${k + 1}, a ${label}`])],
+      [["-1", "none"], ...labels.map((label, k) => [String(k), `${k + 1}, class ${label}`])],
       "-1",
       (k) => mark(Number(k)),
     );
