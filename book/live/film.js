@@ -3,7 +3,7 @@
 "use strict";
 
 NodeLive.components.film = async function (body, { film, gif }) {
-  const { h, slider, select, calm } = NodeLive.widgets;
+  const { h, slider, player, select, calm } = NodeLive.widgets;
   const { header, bytes } = await NodeLive.data(`films/${film}`);
   const { times, titles } = header,
     end = times[times.length - 1],
@@ -12,8 +12,7 @@ NodeLive.components.film = async function (body, { film, gif }) {
     TICKS = 1000;
   const image = await createImageBitmap(new Blob([bytes], { type: "image/png" }));
   const view = (header.points ? map : frames)(NodeLive.widgets, header, image);
-  let playing = 0,
-    at = 0, // the place on the slider, in ticks, as a fraction
+  let at = 0, // the place on the slider, in ticks, as a fraction
     speed = 1,
     logarithmic = Boolean(header.points); // as the map's own GIF
 
@@ -46,49 +45,28 @@ NodeLive.components.film = async function (body, { film, gif }) {
     read: (tick) => timeOf(Number(tick)),
     text: say,
     oninput: () => {
-      pause();
       at = Number(time.input.value);
       show();
     },
   });
-  const play = h(
-    "button",
-    { type: "button", class: "node-live-button", onclick: () => (playing ? pause() : start()) },
-    "Play",
-  );
-  const pause = () => {
-    cancelAnimationFrame(playing);
-    playing = 0;
-    play.textContent = "Play";
+  const move = (to) => {
+    at = to;
+    time.set(Math.round(at));
+    show();
   };
-  const start = () => {
-    if (at >= TICKS) at = 0;
-    let before = performance.now();
-    play.textContent = "Pause";
-    const tick = (now) => {
-      at = Math.min(TICKS, at + (Math.max(0, now - before) * speed * TICKS) / (1000 * SECONDS));
-      before = now;
-      time.set(Math.round(at));
-      show();
-      if (at < TICKS) playing = requestAnimationFrame(tick);
-      else pause();
-    };
-    playing = requestAnimationFrame(tick);
-  };
+  const { button, start, pause } = player(time.input, SECONDS, move, () => speed);
   const toggle = h("input", {
     type: "checkbox",
     checked: logarithmic,
     onchange: () => {
       const t = timeOf(at); // stays where it is
       logarithmic = toggle.checked;
-      at = Math.min(TICKS, Math.max(0, tickOf(t)));
-      time.set(Math.round(at));
-      show();
+      move(Math.min(TICKS, Math.max(0, tickOf(t))));
     },
   });
   body.append(
     view.element,
-    h("div", { class: "node-live-controls node-live-time" }, play, time.element, clock),
+    h("div", { class: "node-live-controls node-live-time" }, button, time.element, clock),
     h(
       "div",
       { class: "node-live-controls" },

@@ -107,6 +107,39 @@ NodeLive.widgets = (function () {
     };
   }
 
+  // A button that moves a slider to its end in so many seconds, and stops it; place(position) is called with
+  // fractions of the slider's steps. Whoever moves the slider stops it too.
+  function player(input, seconds, place, speed = () => 1) {
+    let frame = 0;
+    const button = h(
+      "button",
+      { type: "button", class: "node-live-button", onclick: () => (frame ? pause() : start()) },
+      "Play",
+    );
+    const pause = () => {
+      cancelAnimationFrame(frame);
+      frame = 0;
+      button.textContent = "Play";
+    };
+    const start = () => {
+      const last = Number(input.max);
+      let at = Number(input.value) % last,
+        before = performance.now();
+      button.textContent = "Pause";
+      const tick = (now) => {
+        at = Math.min(last, at + (Math.max(0, now - before) * speed() * last) / (1000 * seconds));
+        before = now;
+        place(at);
+        if (at < last) frame = requestAnimationFrame(tick);
+        else pause();
+      };
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(tick);
+    };
+    input.addEventListener("input", pause);
+    return { button, start, pause };
+  }
+
   function select(name, options, value, onchange) {
     const id = `node-live-${serial++}`;
     const input = h(
@@ -440,6 +473,7 @@ NodeLive.widgets = (function () {
     picture,
     panel,
     slider,
+    player,
     select,
     choice,
     networks,
