@@ -196,6 +196,8 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
       }).element,
       steps.element,
     ),
+    status,
+    busy,
     h(
       "div",
       { class: "node-live-stage" },
@@ -207,8 +209,6 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
         classes.element,
       ),
     ),
-    status,
-    busy,
     axis.element,
     cost,
     flow,
