@@ -52,15 +52,15 @@ def facts(record: dict) -> dict[str, str]:
     return {name: text for name, text in found.items() if text}
 
 
-def bibtex(root: Path, year: str) -> str:
-    """The BibTeX entry of CITATION.cff."""
+def bibtex(root: Path, year: str, url: str = "") -> str:
+    """The BibTeX entry of CITATION.cff, with the repository's address where there is one."""
     import yaml
 
     cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
     names = " and ".join(f"{{{author['name']}}}" if "name" in author
                          else f"{author['family-names']}, {author['given-names']}" for author in cited["authors"])
     fields = {"author": names, "title": f"{{{cited['title']}}}", "year": year, "version": cited["version"],
-              "url": cited.get("repository-code", "")}
+              "url": url}
     lines = [f"  {name} = {{{text}}}," for name, text in fields.items() if text]
     return "\n".join(["@software{nodelib,", *lines, "}"])
 
@@ -74,7 +74,8 @@ def _add_card(app, pagename: str, templatename: str, context: dict, doctree) -> 
         rows += f'<dt>Notebook</dt><dd><a href="{escape(source)}" download>{escape(path.name)}</a></dd>'
         context["body"] += f'\n<aside class="page-card" aria-label="About this page"><dl>{rows}</dl></aside>'
     if pagename == app.config.root_doc:
-        entry = bibtex(Path(app.srcdir).parent, app.config.copyright)
+        url = app.config.html_theme_options.get("repository_url", "")
+        entry = bibtex(Path(app.srcdir).parent, app.config.copyright, url)
         context["body"] += ('\n<aside class="page-card" aria-label="Cite this"><p>Cite this</p>'
                             f"<pre>{escape(entry)}</pre></aside>")
 
