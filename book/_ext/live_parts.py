@@ -1,7 +1,7 @@
 """Sphinx extension: pages that hold a live part (`<div class="node-live" data-live="...">`) load its script.
 
-No other page does. The scripts, the kernels and the weights of the stored runs go to `live/` of the site. A figure
-that shows a film as a GIF becomes a part of the kind `film` where the film's sheet lies beside it.
+No other page does. The scripts, the kernels and the weights of the stored runs go to `live/` of the site. A
+figure that shows a film as a GIF becomes a part of the kind `film` where the film's sheet lies beside it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-_GIF = re.compile(r'(<a class="[^"]*image-reference[^>]*>)?<img [^>]*src="([^"]*/([\w.-]+\.gif))"[^>]*>(?(1)\s*</a>)')
+_GIF = re.compile(r'(<a class="[^"]*image-reference[^>]*>)?'
+                  r'<img [^>]*src="([^"]*/([\w.-]+\.gif))"[^>]*>(?(1)\s*</a>)')
 
 
 def _load_script(app, pagename: str, templatename: str, context: dict, doctree) -> None:

@@ -1,8 +1,8 @@
 """Sphinx extension: a card at the foot of each executed page, and on the front page how to cite the book.
 
-The card says at which scale the page was executed and what it read: files and runs with their seeds, and of the runs
-the hardware, the time that training took and the commits; and it offers the notebook. The notebook's own record
-names the inputs (`nodelib.publish.render`); the rest is in the runs' `config.json`.
+The card says at which scale the page was executed and what it read: files and runs with their seeds, and of
+the runs the hardware, the time that training took and the commits; and it offers the notebook. The notebook's
+own record names the inputs (`nodelib.publish.render`); the rest is in the runs' `config.json`.
 """
 
 from __future__ import annotations
@@ -41,10 +41,11 @@ def facts(record: dict) -> dict[str, str]:
     provenance = [run["provenance"] for run in stored]
     hours = sum(p.get("seconds", 0) for p in provenance) / 3600
     threads = [f"{p['device']}, {p['threads']} thread{'s' * (p['threads'] != 1)}" for p in provenance]
+    named = [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()]
     found = {
         "Scale": record.get("scale", ""),
         "Data read": _listed(i for i in inputs if not i.startswith("data/runs/")),
-        "Runs read": _listed(f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()),
+        "Runs read": _listed(named),
         "Trained on": _listed(threads),
         "Training took": f"{hours:.1f} hours in all" if hours else "",
         "At commit": _listed((p["commit"][:10] for p in provenance if p.get("commit")), COMMITS),
@@ -57,8 +58,8 @@ def bibtex(root: Path, year: str, url: str = "") -> str:
     import yaml
 
     cited = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
-    names = " and ".join(f"{{{author['name']}}}" if "name" in author
-                         else f"{author['family-names']}, {author['given-names']}" for author in cited["authors"])
+    names = " and ".join(f"{{{who['name']}}}" if "name" in who
+                         else f"{who['family-names']}, {who['given-names']}" for who in cited["authors"])
     fields = {"author": names, "title": f"{{{cited['title']}}}", "year": year, "version": cited["version"],
               "url": url}
     lines = [f"  {name} = {{{text}}}," for name, text in fields.items() if text]

@@ -15,11 +15,12 @@ NodeLive.components.epsilon = async function (body) {
   const show = (i) => {
     const columns = names.map((name) => rows.map(({ attacks }) => attacks[name][i]));
     table.show(...columns);
-    const left = columns[names.length - 1].filter((v) => v !== null);
+    const left = columns[names.length - 1].filter((v) => v !== null),
+      [least, most] = [percent(Math.min(...left)), percent(Math.max(...left))];
     status.textContent =
       `Epsilon ${epsilons[i]}: ` +
       (left.length
-        ? `the worst case leaves ${percent(Math.min(...left))} to ${percent(Math.max(...left))} of the images.`
+        ? `the worst case leaves ${least} to ${most} of the images.`
         : "the worst case was not measured.");
     body.dataset.done = String(Number(body.dataset.done || 0) + 1);
   };
@@ -39,7 +40,8 @@ NodeLive.components.epsilon = async function (body) {
       "p",
       { class: "node-live-cost" },
       `Images left, from stored records: each network at its own end time, ${Math.min(...counts)} to ` +
-        `${Math.max(...counts)} test images. The worst case is over every stored attack of no larger epsilon.`,
+        `${Math.max(...counts)} test images. The worst case is over every stored attack of no larger ` +
+        "epsilon.",
     ),
   );
   show(start);

@@ -1,5 +1,6 @@
-// A film of states, or a map of moving digits, with one clock for all that is in it: play, pause, scrub, speed,
-// log time. Frames and times come from a sheet (nodelib/publish/animation.py); the GIF stays for download.
+// A film of states, or a map of moving digits, with one clock for all that is in it: play, pause, scrub,
+// speed, log time. Frames and times come from a sheet (nodelib/publish/animation.py); the GIF stays for
+// download.
 "use strict";
 
 NodeLive.components.film = async function (body, { film, gif }) {

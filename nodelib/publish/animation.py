@@ -228,18 +228,19 @@ def sheet(films: Mapping[str, np.ndarray], times: Sequence[float], columns: int 
     """Films in step as one PNG, which the page's player (`book/live/film.js`) cuts into frames.
 
     Args:
-        films: title -> grey frames without a clock, uint8, all of one shape (T, H, W); in the order of reading.
+        films: title -> grey frames without a clock, uint8, all of one shape (T, H, W), in the order of
+            reading.
         times: the T times, ascending, of which the player shows a clock.
         columns: frames in a row.
 
     Returns:
-        PNG: frame after frame in rows, the films one below the other, each in ceil(T / columns) rows; the text
-        chunk "film" holds JSON: titles, times, width, height, columns.
+        PNG: frame after frame in rows, the films one below the other, each in ceil(T / columns) rows; the
+        text chunk "film" holds JSON: titles, times, width, height, columns.
     """
     shapes = {frames.shape for frames in films.values()}
     if len(shapes) != 1 or len(times) != (shape := shapes.pop())[0]:
-        raise ValueError(f"films have shapes {shapes or shape} for {len(times)} times; they must be equal, one frame "
-                         "per time")
+        raise ValueError(f"films have shapes {[frames.shape for frames in films.values()]} for {len(times)} "
+                         "times; they must be equal, one frame per time")
     count, height, width = shape
     rows = -(-count // columns)
     canvas = np.zeros((len(films), rows * columns, height, width), dtype=np.uint8)
@@ -258,14 +259,15 @@ def map_sheet(maps: Mapping[str, np.ndarray], images: np.ndarray, labels: Sequen
         images: shape (N, H, W) in [0, 1]; labels: N classes; times: the T times, ascending.
 
     Returns:
-        PNG: the N images, one below the other; the text chunk "film" holds JSON: titles, times, width, height,
-        labels, colours of the classes, and points: for each map, time and image x and y from -1000 to 1000.
+        PNG: the N images, one below the other; the text chunk "film" holds JSON: titles, times, width,
+        height, labels, colours of the classes, and points: for each map, time and image x and y from -1000 to
+        1000.
     """
     points = []
     for title, found in maps.items():
         if found.shape != (len(times), len(labels), 2) or len(images) != len(labels):
-            raise ValueError(f"the points of {title!r} have shape {found.shape}; expected ({len(times)}, {len(labels)}, "
-                             "2): times, labels, 2, and one image for each label")
+            raise ValueError(f"the points of {title!r} have shape {found.shape}; expected ({len(times)}, "
+                             f"{len(labels)}, 2): times, labels, 2, and one image for each label")
         points.append(np.round(1000 * found / (np.abs(found).max() or 1.0)).astype(int).tolist())
     header = dict(titles=list(maps), times=_short(times), width=images.shape[2], height=images.shape[1],
                   labels=[int(label) for label in labels], colours=CLASS_COLOURS, points=points)

@@ -188,7 +188,8 @@ def film(path: Path) -> tuple[dict, bytes]:
 
 
 def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:
-    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records, films.
+    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records,
+    films.
 
     root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
     """

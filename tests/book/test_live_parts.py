@@ -208,10 +208,10 @@ def test_the_epsilon_slider_reads_the_records(visit):
     place = part(page, "epsilon")
     slider = place.get_by_role("slider", name="Epsilon")
     run = artifacts.load_run(runs_dir() / "small-100-seed0")
-    cells = place.locator("tbody tr").filter(has=page.get_by_role("rowheader", name="small-100")).locator("td")
+    row = place.locator("tbody tr").filter(has=page.get_by_role("rowheader", name="small-100"))
     for key, epsilon in (("Home", "0"), ("ArrowRight", "0.01"), ("ArrowRight", "0.02")):
         after(page, place, lambda: slider.press(key))
-        found = [float(text.split()[0]) for text in cells.all_inner_texts()]
+        found = [float(text.split()[0]) for text in row.locator("td").all_inner_texts()]
         wanted = [100 * run.metric(f"{label}-eps{epsilon}-t100")["accuracy"]
                   for label in ("sweep-fgsm", "sweep-pgd40", "worst")]
         assert found == pytest.approx(wanted, abs=0.06)
@@ -264,8 +264,8 @@ def test_only_pages_with_a_part_or_a_film_load_its_script(tmp_path):
     (source / "part").mkdir()
     (source / "part" / "page.rst").write_text("Page\n====\n\n.. raw:: html\n\n   <div class=\"node-live\" "
                                               "data-live=\"draw\"></div>\n")
-    films = "Films\n=====\n\n.. figure:: figures/states.gif\n   :width: 9px\n\n.. figure:: figures/alone.gif\n"
-    (source / "films.rst").write_text(films)
+    (source / "films.rst").write_text("Films\n=====\n\n.. figure:: figures/states.gif\n   :width: 9px\n\n"
+                                      ".. figure:: figures/alone.gif\n")
     (source / "figures").mkdir()
     (source / "figures" / "states-sheet.png").write_bytes(SHEETS["states"])
     for name in ("states", "alone"):
@@ -278,7 +278,8 @@ def test_only_pages_with_a_part_or_a_film_load_its_script(tmp_path):
     for name in ("live.js", "live.css"):
         assert f'"../live/{name}"' in text and (out / "live" / name).exists()
     text = (out / "films.html").read_text()
-    parts = re.findall(r'<div class="node-live" data-live="film" data-film="(.*?)" data-gif="(.*?)">(?=<a|<img)', text)
+    parts = re.findall(r'<div class="node-live" data-live="film" data-film="(.*?)" data-gif="(.*?)">'
+                       r'(?=<a|<img)', text)
     assert parts == [("states", "_images/states.gif")] and (out / "live" / "films" / "states.js").exists()
     assert text.count("<img") == 2 and '"live/live.js"' in text
 

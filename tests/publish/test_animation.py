@@ -137,7 +137,8 @@ def test_a_film_in_colour_decodes_to_its_colours():
 
 def test_a_sheet_holds_every_frame_where_its_header_says():
     image = pytest.importorskip("PIL.Image")
-    films = {name: animation.grey(animation.tile(part)) for name, part in (("a", growing()), ("b", -growing()))}
+    states = {"a": growing(), "b": -growing()}
+    films = {name: animation.grey(animation.tile(part)) for name, part in states.items()}
     content = animation.sheet(films, range(20), columns=6)
     assert content == animation.sheet(dict(films), range(20), columns=6)
     with image.open(io.BytesIO(content)) as sheet:

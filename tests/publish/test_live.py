@@ -53,7 +53,8 @@ def exported(tmp_path_factory):
 
 def provided(path) -> tuple[str, dict, bytes]:
     """Name, header and content of a script of data."""
-    name, header, data = json.loads(f"[{re.fullmatch(r'NodeLive.provide[(](.*)[)];', path.read_text().strip())[1]}]")
+    call = re.fullmatch(r"NodeLive\.provide\((.*)\);\n", path.read_text())
+    name, header, data = json.loads(f"[{call[1]}]")
     return name, header, base64.b64decode(data)
 
 
