@@ -2,7 +2,47 @@
 // margin's does not.
 "use strict";
 
-NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsilon = "0.3" }) {
+// What a stored network's records say of many digits at the dial's setting: {element, show({factor, loss})};
+// null where there are none.
+async function records({ h, picture, percent }, run) {
+  const found = await NodeLive.data(`rescaled/${run}`).catch(() => null);
+  if (!found) return null;
+  const { side, outcomes, n, epsilon } = found.header,
+    size = side * side;
+  const views = Array.from({ length: found.bytes.length / size }, (_, i) => {
+    const view = picture("");
+    view.element.setAttribute("aria-hidden", "true");
+    view.element.removeAttribute("role");
+    view.show(
+      Float32Array.from(found.bytes.subarray(size * i, size * (i + 1)), (v) => v / 255),
+      side,
+      side,
+    );
+    return view.element;
+  });
+  const strip = h("div", { class: "node-live-strip", role: "img" }, ...views),
+    words = h("figcaption", { class: "node-live-cost" });
+  return {
+    element: h("figure", { class: "node-live-panel" }, strip, words),
+    show({ factor, loss }) {
+      const away = ([at]) => Math.abs(Math.log(at / factor));
+      const nearest = outcomes[loss].reduce((best, one) => (away(one) < away(best) ? one : best));
+      const [at, share, bits] = nearest;
+      views.forEach((view, i) => view.classList.toggle("node-live-broken", bits[i] === "0"));
+      const left = [...bits].filter((bit) => bit === "1").length;
+      words.textContent =
+        `${run.replace("-seed0", "")}, from stored records, logits times ${at}, epsilon ${epsilon}. ` +
+        `Left of these ${bits.length} test digits: ${left} (blue frames); of all ${n} measured: ` +
+        `${percent(share)}.`;
+      strip.setAttribute("aria-label", `${left} of ${bits.length} test digits withstand the attack`);
+    },
+  };
+}
+
+NodeLive.components.dial = async function (
+  body,
+  { run = "small-10-seed0", epsilon = "0.3", stored = "large-100-seed0" },
+) {
   const { h, picture, panel, slider, choice, networks, digitSource, bars, signed, percent } =
     NodeLive.widgets;
   const { argmax, combine, lossCotangent, project, signStep, softmax, PIXELS } = NodeLive.core();
@@ -29,11 +69,7 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     cost = h("p", { class: "node-live-cost" });
 
   const digits = await NodeLive.digits();
-  const strip = h("div", { class: "node-live-strip" }),
-    count = h("p", { class: "node-live-cost" });
-  let others = { network: null, items: [] }, // test digits that the network gets right
-    wanted = false,
-    sweeping = false;
+  const recorded = await records(NodeLive.widgets, stored);
 
   // The ten class gradients of a digit, once; everything else is made of them.
   async function refresh() {
@@ -52,58 +88,8 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       found = { ...result, label: now.label === null ? argmax(result.logits) : now.label };
       digit.show(now.image);
       turn();
-      await gather(signal);
     } catch (error) {
       if (error.name !== "AbortError") status.textContent = `The network could not be run: ${error.message}.`;
-    }
-  }
-
-  // The same for the test digits, whose gradients take a while with the larger networks.
-  async function gather(signal) {
-    if (others.network !== network) {
-      others = { network, items: [] };
-      strip.replaceChildren();
-      count.textContent = "";
-    }
-    for (let i = others.items.length; i < digits.length; i++) {
-      const { image, label } = digits[i];
-      const result = await network.classGradients(image, {}, { signal });
-      const view = picture(`Test image ${i + 1}, a ${label}, attacked`);
-      const right = argmax(result.logits) === label;
-      others.items.push({ ...result, image, label, view, right });
-      if (right) strip.append(view.element);
-    }
-    sweep();
-  }
-
-  // One digit after the other, so that the reader's own is never kept waiting.
-  async function sweep() {
-    wanted = others.items.length === digits.length;
-    if (sweeping) return;
-    sweeping = true;
-    try {
-      while (wanted && shown) {
-        wanted = false;
-        const { items, network: asking } = others,
-          right = items.filter((item) => item.right);
-        let fooled = 0;
-        for (const item of right) {
-          const { adversarial } = attack(item);
-          item.view.show(adversarial);
-          const { logits } = await asking.logits(adversarial, asking.t1);
-          const wrong = argmax(logits) !== item.label;
-          item.view.element.classList.toggle("node-live-broken", wrong);
-          fooled += wrong;
-        }
-        if (items === others.items)
-          count.textContent =
-            `Of ${right.length} test digits that the network gets right, the attack succeeds on ${fooled} ` +
-            "(orange frames).";
-      }
-    } catch (error) {
-      count.textContent = `The test digits could not be attacked: ${error.message}.`;
-    } finally {
-      sweeping = false;
     }
   }
 
@@ -147,7 +133,6 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       `${nonzero} of ${PIXELS} pixels have one that is not zero.`;
     asked = { adversarial, factor: now.factor, label, before: Float64Array.from(logits) };
     if (!busy) answer();
-    sweep();
   }
 
   // What the network says to the latest attacked digit; at most one question at a time.
@@ -180,6 +165,7 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
   const say = (factor) => (factor < 10 ? factor.toFixed(2) : factor.toFixed(0));
   const update = (values, again = turn) => {
     Object.assign(now, values);
+    if (recorded) recorded.show(now);
     again();
   };
   const nothing = new Float32Array(PIXELS);
@@ -197,19 +183,18 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
     (image, label) => update({ image, label }, refresh),
     () => update({ image: null, label: null }, empty),
   );
+  const row = (...children) => h("div", { class: "node-live-controls" }, ...children);
   body.append(
-    h(
-      "div",
-      { class: "node-live-controls" },
-      slider("Logits times", {
-        min: -1,
-        max: 2,
-        step: 0.01,
-        value: 0,
-        read: (v) => 10 ** v,
-        text: say,
-        oninput: (factor) => update({ factor }),
-      }).element,
+    slider("Logits times", {
+      min: 0,
+      max: 2,
+      step: 0.01,
+      value: 0,
+      read: (v) => 10 ** v,
+      text: say,
+      oninput: (factor) => update({ factor }),
+    }).element,
+    row(
       choice(
         "Loss of the attack",
         [
@@ -219,15 +204,18 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
         now.loss,
         (loss) => update({ loss }),
       ).element,
-      slider("Epsilon", {
-        min: 0,
-        max: 0.5,
-        step: 0.01,
-        value: now.epsilon,
-        text: (v) => v.toFixed(2),
-        oninput: (value) => update({ epsilon: value }),
-      }).element,
-      networks(run, (value) => update({ run: value }, refresh)).element,
+    ),
+    status,
+    h(
+      "div",
+      { class: recorded ? "node-live-beside" : "" },
+      h(
+        "div",
+        {},
+        h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
+        cost,
+      ),
+      ...(recorded ? [recorded.element] : []),
     ),
     h(
       "div",
@@ -235,23 +223,30 @@ NodeLive.components.dial = async function (body, { run = "small-10-seed0", epsil
       panel("Your digit", source.element).element,
       h(
         "div",
-        { class: "node-live-results" },
-        h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
+        {},
+        row(
+          networks(run, (value) => update({ run: value }, refresh)).element,
+          slider("Epsilon", {
+            min: 0,
+            max: 0.5,
+            step: 0.01,
+            value: now.epsilon,
+            text: (v) => v.toFixed(2),
+            oninput: (value) => update({ epsilon: value }),
+          }).element,
+        ),
         classes.element,
       ),
     ),
-    status,
-    cost,
-    strip,
-    count,
   );
+  if (recorded) recorded.show(now);
   source.choose(0);
   return {
     visible(value) {
       shown = value;
       if (!shown) {
         stop.abort();
-        stale = stale || !found || others.items.length < digits.length;
+        stale = stale || !found;
       } else if (stale) refresh();
       else if (found) turn();
     },

@@ -8,6 +8,7 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
     picture,
     panel,
     slider,
+    player,
     choice,
     networks,
     digitSource,
@@ -56,25 +57,16 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
   const source = digitSource(await NodeLive.digits(), (image, label) => update({ image, label }));
 
   // ---- the state over time ----
-  let film = null,
-    playing = 0;
+  let film = null;
   const time = slider("Time", {
     min: 0,
     max: FRAMES - 1,
     step: 1,
     value: FRAMES - 1,
-    oninput: () => {
-      pause();
-      frame();
-    },
+    oninput: () => frame(),
     read: (i) => (film ? film.times[i] : 0),
     text: (t) => `t = ${Number(t.toPrecision(2))}`,
   });
-  const play = h(
-    "button",
-    { type: "button", class: "node-live-button", onclick: () => (playing ? pause() : start()) },
-    "Play",
-  );
   const frame = () => {
     if (!film) return;
     const i = Number(time.input.value);
@@ -83,24 +75,10 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
       [moved, film.moved],
     ].forEach(([target, states]) => target.show(...mosaic(states[i], film.channels, film.side)));
   };
-  const pause = () => {
-    cancelAnimationFrame(playing);
-    playing = 0;
-    play.textContent = "Play";
-  };
-  const start = () => {
-    const began = performance.now(),
-      seconds = 2;
-    play.textContent = "Pause";
-    const tick = (at) => {
-      const done = Math.min(1, Math.max(0, at - began) / 1000 / seconds);
-      time.set(Math.round(done * (FRAMES - 1)));
-      frame();
-      if (done < 1) playing = requestAnimationFrame(tick);
-      else pause();
-    };
-    playing = requestAnimationFrame(tick);
-  };
+  const { button, start, pause } = player(time.input, 2, (at) => {
+    time.set(Math.round(at));
+    frame();
+  });
   const flow = h(
     "div",
     { class: "node-live-flow" },
@@ -110,7 +88,7 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
       panel("State of the digit", clean.element).element,
       panel("State, attacked", moved.element).element,
     ),
-    h("div", { class: "node-live-row" }, play, time.element),
+    h("div", { class: "node-live-row" }, button, time.element),
   );
 
   // ---- the attack ----
@@ -218,6 +196,8 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
       }).element,
       steps.element,
     ),
+    status,
+    busy,
     h(
       "div",
       { class: "node-live-stage" },
@@ -229,8 +209,6 @@ NodeLive.components.draw = async function (body, { run = "small-10-seed0", epsil
         classes.element,
       ),
     ),
-    status,
-    busy,
     axis.element,
     cost,
     flow,

@@ -3,7 +3,7 @@
 "use strict";
 
 NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed0,wide-adversarial-seed0" }) {
-  const { h, picture, panel, slider, networks, digitSource, bars, mosaic, range } = NodeLive.widgets;
+  const { h, picture, panel, slider, player, networks, digitSource, bars, mosaic, range } = NodeLive.widgets;
   const { softmax } = NodeLive.core(),
     FRAMES = 121,
     DECADES = 4;
@@ -11,7 +11,6 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
   let image = null,
     shown = true,
     stale = false,
-    playing = 0,
     normalised = true;
   const say = (t) => `t = ${Number(t.toPrecision(2))}`,
     round = (v) => Number(v.toPrecision(3)).toString();
@@ -21,7 +20,7 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     const view = picture("The state"),
       classes = bars(["score"]),
       note = h("p", { class: "node-live-cost", role: "status" });
-    const cells = ["Size |z|", "Speed |f|", "Angle of f and z"].map((name) => [name, h("td", {})]);
+    const cells = ["Norm |z|", "Speed |f|", "Angle of f and z"].map((name) => [name, h("td", {})]);
     const side = { run, film: null, stop: new AbortController(), note };
     side.element = h(
       "div",
@@ -103,36 +102,12 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     value: (FRAMES / 4) | 0,
     read: (i) => times[i],
     text: say,
-    oninput: () => {
-      pause();
-      frame();
-    },
+    oninput: () => frame(),
   });
-  const play = h(
-    "button",
-    { type: "button", class: "node-live-button", onclick: () => (playing ? pause() : start()) },
-    "Play",
-  );
-  const pause = () => {
-    cancelAnimationFrame(playing);
-    playing = 0;
-    play.textContent = "Play";
-  };
-  const start = () => {
-    const seconds = 6,
-      last = FRAMES - 1,
-      from = Number(time.input.value) % last;
-    const began = performance.now() - (1000 * seconds * from) / last;
-    play.textContent = "Pause";
-    const tick = (at) => {
-      const i = Math.min(last, Math.max(0, Math.round(((at - began) / 1000 / seconds) * last)));
-      time.set(i);
-      frame();
-      if (i < last) playing = requestAnimationFrame(tick);
-      else pause();
-    };
-    playing = requestAnimationFrame(tick);
-  };
+  const { button, pause } = player(time.input, 6, (at) => {
+    time.set(Math.round(at));
+    frame();
+  });
   const toggle = h("input", {
     type: "checkbox",
     checked: true,
@@ -149,7 +124,7 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     h(
       "div",
       { class: "node-live-controls node-live-time" },
-      play,
+      button,
       time.element,
       h("label", { class: "node-live-check" }, toggle, " Normalise each frame"),
     ),

@@ -3,7 +3,8 @@
 //   <div class="node-live" data-live="draw" data-run="small-10-seed0"> a still picture and a sentence </div>
 //
 // What stands inside is shown until the part works, and where it cannot. Parts: draw and dial (data-run,
-// data-epsilon), endtime (data-runs="one,other"), playground. For other scripts:
+// data-epsilon), endtime (data-runs="one,other"), epsilon, playground; and film, which
+// book/_ext/live_parts.py puts around a film's GIF. For other scripts:
 //   NodeLive.load(run) -> Promise of a network: run, shape, channels, side, t1, and, each a promise,
 //     logits(image, t1), trajectory(image, times), gradient(image, label, options),
 //     classGradients(image, options), fgsm(image, label, {epsilon, ...}),

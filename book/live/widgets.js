@@ -107,6 +107,39 @@ NodeLive.widgets = (function () {
     };
   }
 
+  // A button that moves a slider to its end in so many seconds, and stops it; place(position) is called with
+  // fractions of the slider's steps. Whoever moves the slider stops it too.
+  function player(input, seconds, place, speed = () => 1) {
+    let frame = 0;
+    const button = h(
+      "button",
+      { type: "button", class: "node-live-button", onclick: () => (frame ? pause() : start()) },
+      "Play",
+    );
+    const pause = () => {
+      cancelAnimationFrame(frame);
+      frame = 0;
+      button.textContent = "Play";
+    };
+    const start = () => {
+      const last = Number(input.max);
+      let at = Number(input.value) % last,
+        before = performance.now();
+      button.textContent = "Pause";
+      const tick = (now) => {
+        at = Math.min(last, at + (Math.max(0, now - before) * speed() * last) / (1000 * seconds));
+        before = now;
+        place(at);
+        if (at < last) frame = requestAnimationFrame(tick);
+        else pause();
+      };
+      cancelAnimationFrame(frame);
+      frame = requestAnimationFrame(tick);
+    };
+    input.addEventListener("input", pause);
+    return { button, start, pause };
+  }
+
   function select(name, options, value, onchange) {
     const id = `node-live-${serial++}`;
     const input = h(
@@ -310,24 +343,24 @@ NodeLive.widgets = (function () {
     };
   }
 
-  // A table of the ten classes with two bars each; show(before, after) takes probabilities, either may be
-  // null.
-  function bars(names) {
-    const rows = Array.from({ length: 10 }, (_, k) => {
+  // A table of the ten classes, or other things, with a bar for each name; show(before, after, ...) takes for
+  // each a list of shares or null, where a share may be null too.
+  function bars(names, things = Array.from({ length: 10 }, (_, k) => String(k)), title = "class") {
+    const rows = things.map((thing) => {
       const cells = names.map((_, i) => {
         const bar = h("span", { class: `node-live-bar node-live-bar-${i}`, "aria-hidden": "true" }),
           text = h("span", {});
         return { cell: h("td", {}, bar, text), bar, text };
       });
       return {
-        row: h("tr", {}, h("th", { scope: "row" }, String(k)), ...cells.map(({ cell }) => cell)),
+        row: h("tr", {}, h("th", { scope: "row" }, thing), ...cells.map(({ cell }) => cell)),
         cells,
       };
     });
     const head = h(
       "tr",
       {},
-      h("th", { scope: "col" }, "class"),
+      h("th", { scope: "col" }, title),
       ...names.map((name) => h("th", { scope: "col" }, name)),
     );
     return {
@@ -341,8 +374,9 @@ NodeLive.widgets = (function () {
         columns.forEach((values, i) => {
           const top = values ? values.indexOf(Math.max(...values)) : -1;
           rows.forEach(({ cells }, k) => {
-            cells[i].bar.style.transform = `scaleX(${values ? values[k] : 0})`;
-            cells[i].text.textContent = values ? percent(values[k]) : "";
+            const known = values && values[k] !== null;
+            cells[i].bar.style.transform = `scaleX(${known ? values[k] : 0})`;
+            cells[i].text.textContent = known ? percent(values[k]) : values ? "–" : "";
             cells[i].cell.classList.toggle("node-live-top", k === top);
           });
         });
@@ -439,6 +473,7 @@ NodeLive.widgets = (function () {
     picture,
     panel,
     slider,
+    player,
     select,
     choice,
     networks,

@@ -6,7 +6,9 @@ equal input gives equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import json
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -218,3 +220,74 @@ def gif(frames: np.ndarray, seconds: float = 12.0) -> bytes:
 def sample_times(end: float, frames: int, first: float = 0.0) -> list[float]:
     """Equally spaced times from `first` to `end`, the end included."""
     return torch.linspace(first, end, frames, dtype=torch.float64).tolist()
+
+
+def sheet_times(end: float, frames: int) -> list[float]:
+    """About `frames` times from 0 to `end` for a film that can be played in time and in log time."""
+    even = sample_times(end, frames // 2)
+    return sorted({*even, *np.geomspace(min(0.1, end / 10), end, frames // 2)[:-1].tolist()})
+
+
+def sheet(films: Mapping[str, np.ndarray], times: Sequence[float], columns: int = 20) -> bytes:
+    """Films in step as one PNG, which the page's player (`book/live/film.js`) cuts into frames.
+
+    Args:
+        films: title -> grey frames without a clock, uint8, all of one shape (T, H, W), in the order of
+            reading.
+        times: the T times, ascending, of which the player shows a clock.
+        columns: frames in a row.
+
+    Returns:
+        PNG: frame after frame in rows, the films one below the other, each in ceil(T / columns) rows; the
+        text chunk "film" holds JSON: titles, times, width, height, columns.
+    """
+    shapes = {frames.shape for frames in films.values()}
+    if len(shapes) != 1 or len(times) != (shape := shapes.pop())[0]:
+        raise ValueError(f"films have shapes {[frames.shape for frames in films.values()]} for {len(times)} "
+                         "times; they must be equal, one frame per time")
+    count, height, width = shape
+    rows = -(-count // columns)
+    canvas = np.zeros((len(films), rows * columns, height, width), dtype=np.uint8)
+    canvas[:, :count] = list(films.values())
+    canvas = canvas.reshape(len(films) * rows, columns, height, width).swapaxes(1, 2)
+    header = dict(titles=list(films), times=_short(times), width=width, height=height, columns=columns)
+    return _png(canvas.reshape(len(films) * rows * height, columns * width), header)
+
+
+def map_sheet(maps: Mapping[str, np.ndarray], images: np.ndarray, labels: Sequence[int],
+              times: Sequence[float]) -> bytes:
+    """A moving map for the page's player: points, and the images that they are of.
+
+    Args:
+        maps: title -> points, shape (T, N, 2), each scaled by its own largest coordinate.
+        images: shape (N, H, W) in [0, 1]; labels: N classes; times: the T times, ascending.
+
+    Returns:
+        PNG: the N images, one below the other; the text chunk "film" holds JSON: titles, times, width,
+        height, labels, colours of the classes, and points: for each map, time and image x and y from -1000 to
+        1000.
+    """
+    points = []
+    for title, found in maps.items():
+        if found.shape != (len(times), len(labels), 2) or len(images) != len(labels):
+            raise ValueError(f"the points of {title!r} have shape {found.shape}; expected ({len(times)}, "
+                             f"{len(labels)}, 2): times, labels, 2, and one image for each label")
+        points.append(np.round(1000 * found / (np.abs(found).max() or 1.0)).astype(int).tolist())
+    header = dict(titles=list(maps), times=_short(times), width=images.shape[2], height=images.shape[1],
+                  labels=[int(label) for label in labels], colours=CLASS_COLOURS, points=points)
+    return _png(np.round(255 * images).astype(np.uint8).reshape(-1, images.shape[2]), header)
+
+
+def _short(times: Sequence[float]) -> list[float]:
+    return [float(f"{t:.5g}") for t in times]
+
+
+def _png(pixels: np.ndarray, header: dict) -> bytes:
+    """A grey picture that carries a header: the same bytes for the same content."""
+    from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
+
+    text, content = PngInfo(), io.BytesIO()
+    text.add_text("film", json.dumps(header, separators=(",", ":")), zip=True)
+    Image.fromarray(pixels).save(content, "PNG", pnginfo=text, optimize=True)
+    return content.getvalue()

@@ -1,6 +1,6 @@
-"""What the book's live parts need: the kernels as WebAssembly, and weights and digits as scripts.
+"""What the book's live parts need: the kernels as WebAssembly; weights, digits and stored records as scripts.
 
-    python -m nodelib.publish.live kernels          compile kernel.c again into book/live/kernels
+    python -m nodelib.publish.live kernels          compile nodelib/solver/kernel.c into book/live/kernels
     python -m nodelib.publish.live export FOLDER    all that a page loads, into FOLDER
 
 A page opened from a file may load scripts and nothing else, so binary data travels as base64 inside of
@@ -22,9 +22,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
+
 from nodelib.experiment import mnist
 from nodelib.experiment.artifacts import Run, load_run, write_atomic
 from nodelib.experiment.configs import PAIR, ROWS, RunConfig
+from nodelib.experiment.evaluation import test_order
 from nodelib.experiment.paths import runs_dir
 from nodelib.networks import group_norm
 from nodelib.solver.kernel import MINIMAL_TOLERANCE, SOURCE
@@ -33,6 +36,9 @@ FOLDER = Path(__file__).resolve().parents[2] / "book" / "live"
 SHAPES = ((16, 7), (128, 7), (64, 10))  # channels and side of the state: small, large, wide
 RUNS = tuple(f"{name}-seed0" for name in (*ROWS, *PAIR))
 DIGITS = 20  # test images that a page offers, as many of every class
+SEEN = 60  # test images whose stored outcomes a page shows
+RESCALED = {"cross-entropy": "rescaled-adjoint-s", "margin": "rescaled-margin-adjoint-s"}
+SWEPT = {"FGSM": "sweep-fgsm-eps", "PGD, 40 steps": "sweep-pgd40-eps", "worst case": "worst-"}
 TARGET = ("-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory")
 FLAGS = ("-O3", "-fno-math-errno", "-nostdlib", "-s", "-Wl,--no-entry")
 FUNCTIONS = ("evaluate", "vjp", "step", "reverse", "scratch", "kept", "block", "columns", "inputs")
@@ -119,8 +125,71 @@ def digits() -> tuple[dict, bytes]:
     return header, b"".join(pixels[784 * i:784 * (i + 1)] for i in chosen)
 
 
-def export(folder: Path, root: Path | None = None) -> None:
-    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights.
+def rescaled(run: Run) -> tuple[dict, bytes]:
+    """What one step of FGSM leaves of a run's first `SEEN` test images, by the factor on its logits.
+
+    Returns:
+        header: run, t1, epsilon, n images measured, side of a picture; outcomes: loss of the attack -> for
+            every factor, ascending, [factor, share of the n images left, "1" or "0" per image].
+        content: the images at half their size, a byte a pixel.
+
+    Raises:
+        ArtifactError: outcomes of a record are missing.
+    """
+    t1, outcomes, records = run.config["test_t1"], {}, []
+    for loss, prefix in RESCALED.items():
+        found = [r for r in run.metrics if r["id"].startswith(prefix) and r["t1"] == t1]
+        found.sort(key=lambda r: r["settings"]["logit_scale"])
+        outcomes[loss] = [[r["settings"]["logit_scale"], r["accuracy"],
+                           "".join(str(int(kept)) for kept in run.outcomes(r["id"])[:SEEN])] for r in found]
+        records += found
+    pixels = np.frombuffer(mnist.read_verified("test", "images"), np.uint8, offset=16)
+    shown = pixels.reshape(-1, 14, 2, 14, 2)[test_order()[:SEEN]].mean((2, 4)).round().astype(np.uint8)
+    header = {"run": run.path.name, "t1": t1, "epsilon": records[0]["epsilon"] if records else None,
+              "n": min((r["n"] for r in records), default=0), "side": 14, "outcomes": outcomes}
+    return header, shown.tobytes()
+
+
+def swept(runs: list[Run]) -> dict:
+    """Accuracy of runs at their own end times under the stored attacks of `SWEPT`, by epsilon.
+
+    Returns:
+        epsilons: ascending; rows: run, t1, n images and, for each attack, the accuracy at every epsilon,
+        None where it was not measured.
+    """
+    rows = []
+    for run in runs:
+        t1, attacks, counts = run.config["test_t1"], {}, []
+        for attack, prefix in SWEPT.items():
+            found = [r for r in run.metrics if r["id"].startswith(prefix) and r["t1"] == t1]
+            attacks[attack] = {r["epsilon"]: r["accuracy"] for r in found}
+            counts += [r["n"] for r in found]
+        rows.append({"run": run.name, "t1": t1, "n": [min(counts, default=0), max(counts, default=0)],
+                     "attacks": attacks})
+    epsilons = sorted({e for row in rows for by_epsilon in row["attacks"].values() for e in by_epsilon})
+    for row in rows:
+        row["attacks"] = {attack: [by_epsilon.get(e) for e in epsilons]
+                          for attack, by_epsilon in row["attacks"].items()}
+    return {"epsilons": epsilons, "rows": rows}
+
+
+def films(figures: Path) -> dict[str, Path]:
+    """The films in a folder of figures that the page's player can show: name of the GIF -> its sheet."""
+    found = {path.name.removesuffix("-sheet.png"): path for path in sorted(figures.glob("*-sheet.png"))}
+    return {f"{name}.gif": path for name, path in found.items() if (figures / f"{name}.gif").exists()}
+
+
+def film(path: Path) -> tuple[dict, bytes]:
+    """Header and bytes of a sheet of `nodelib.publish.animation`."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return json.loads(image.text["film"]), path.read_bytes()
+
+
+def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:
+    """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records,
+    films.
 
     root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
     """
@@ -130,11 +199,19 @@ def export(folder: Path, root: Path | None = None) -> None:
         name = f"kernels/{source.stem}"
         write_atomic(folder / f"{name}.js", script(name, {}, source.read_bytes()))
     write_atomic(folder / "digits.js", script("digits", *digits()))
-    for run in RUNS:
-        path = (root or runs_dir()) / run
-        if (path / "config.json").exists():
-            name = f"weights/{run}"
-            write_atomic(folder / f"{name}.js", script(name, *weights(load_run(path))))
+    paths = [(root or runs_dir()) / name for name in RUNS]
+    runs = [load_run(path) for path in paths if (path / "config.json").exists()]
+    for run in runs:
+        name = f"weights/{run.path.name}"
+        write_atomic(folder / f"{name}.js", script(name, *weights(run)))
+        if any(record["id"].startswith(RESCALED["margin"]) for record in run.metrics):
+            name = f"rescaled/{run.path.name}"
+            write_atomic(folder / f"{name}.js", script(name, *rescaled(run)))
+    rows = [run for run in runs if run.name in ROWS]
+    write_atomic(folder / "swept.js", script("swept", swept(rows), b""))
+    for gif, path in films(figures).items():
+        name = f"films/{gif.removesuffix('.gif')}"
+        write_atomic(folder / f"{name}.js", script(name, *film(path)))
 
 
 def main(arguments: list[str] | None = None) -> int:

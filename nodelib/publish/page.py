@@ -21,6 +21,8 @@ from typing import Any
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.paths import PUBLISHED
 
+ANY_GROUND = "#7a7a7a"  # contrast 4.3 with white and with the page's dark ground alike
+
 
 def figure_path(name: str) -> Path:
     """Where the figure file `name` belongs: below `book/figures`, or NODELIB_FIGURES where that is set.
@@ -73,11 +75,27 @@ def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
     # matplotlib writes the date and its version, and draws random ids into SVG, unless told not to
     metadata = {"Date": None, "Creator": None} if path.suffix == ".svg" else {"Software": None}
     content = io.BytesIO()
+    ground = "white"  # the page turns drawings around in dark mode
+    if path.suffix == ".png":  # but not pictures, whose colours the caption names
+        ground = "none"
+        _for_any_ground(figure)
     with matplotlib.rc_context({"svg.hashsalt": "nodelib", "svg.fonttype": "path"}):
         figure.savefig(content, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight",
-                       facecolor="white")  # an opaque ground stays readable in dark mode
+                       facecolor=ground)
     write_atomic(path, content.getvalue())
     matplotlib.pyplot.close(figure)
+
+
+def _for_any_ground(figure: Any) -> None:
+    """Words, ticks and frames of all panels in a grey that is read on white and on black; no ground of its
+    own.
+    """
+    for axes in figure.axes:
+        axes.set_facecolor("none")
+        axes.tick_params(colors=ANY_GROUND)
+        axes.spines[:].set_color(ANY_GROUND)
+        for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+            text.set_color(ANY_GROUND)
 
 
 def save_bytes(content: bytes, name: str) -> None:

@@ -156,8 +156,10 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
     _set_ids(notebook)
     notebook.metadata.get("jupytext", {}).pop("text_representation", None)  # describes the text half alone
     declared = [_fill(i, values) for i in _declared(notebook, chapter)]
-    notebook.metadata[RECORD] = {"digest": _digest(notebook,
-                                                   [*_input_files(declared), *_sources(notebook, chapter)])}
+    digest = _digest(notebook, [*_input_files(declared), *_sources(notebook, chapter)])
+    notebook.metadata[RECORD] = {"digest": digest, "inputs": declared}
+    if "scale" in values:
+        notebook.metadata[RECORD]["scale"] = values["scale"]
     return notebook
 
 
@@ -235,6 +237,11 @@ def _digest(notebook: Any, files: list[tuple[str, Path]]) -> str:
     for name, path in files:
         digest.update(f"\n{name} ".encode() + hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def run_folders(inputs: list[str]) -> list[Path]:
+    """Folders of the runs of which declared inputs name a file, sorted."""
+    return sorted({path.parent for name, path in _input_files(inputs) if name.startswith("data/runs/")})
 
 
 def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:

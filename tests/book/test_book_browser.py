@@ -95,6 +95,13 @@ def test_no_page_scrolls_sideways_on_a_phone(browser):
     assert not faults, faults
 
 
+@pytest.mark.parametrize("width", [1000, 1190, 1210])
+def test_no_cell_of_full_width_is_wider_than_the_window(browser, width):
+    pages = [page for page in site().pages if "tag_full-width" in page.read_text()]
+    found = {page.name: visit(browser, page, viewport={"width": width, "height": 900})[0]["wide"] for page in pages}
+    assert found and not any(found.values()), found
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_text_has_enough_contrast(browser, scheme):
     settings = dict(viewport={"width": 1000, "height": 900}, color_scheme=scheme)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 from book_site import ARGUMENTS, ROOT, chromium
 
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.paths import runs_dir
-from nodelib.publish import live
+from nodelib.publish import animation, live
 from nodelib.solver.integrate import odeint
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")
@@ -22,17 +23,32 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>live</titl
 <div class="node-live" data-live="draw"><p>A still picture of an attack.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="dial"><p>A still picture of the dial.</p></div>
+<div class="node-live" data-live="epsilon"><p>A still picture of a sweep.</p></div>
+<div style="height: 3000px"></div>
+<div class="node-live" data-live="film" data-film="states" data-gif="states.gif"><p>The film as a GIF.</p></div>
+<div class="node-live" data-live="film" data-film="map" data-gif="map.gif"><p>The map as a GIF.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="endtime"><p>A still picture of two states.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="playground"><p>A still picture of a solution.</p></div>
 <script defer src="live/live.js"></script></html>"""
 
+# two films of eleven frames, each of one grey, brighter from frame to frame or darker; two digits that cross
+TIMES = [0.0, *np.geomspace(0.1, 1000.0, 10).tolist()]
+LEVELS = 20 * np.arange(11, dtype=np.uint8)[:, None, None] + np.zeros((11, 4, 4), np.uint8)
+CROSSING = np.stack([np.linspace([-1.0, 0.0], [1.0, 0.0], 11), np.linspace([1.0, 0.5], [-1.0, 0.5], 11)], 1)
+SHEETS = {"states": animation.sheet({"brighter": LEVELS, "darker": 200 - LEVELS}, TIMES, columns=4),
+          "map": animation.map_sheet({"ours": CROSSING}, np.stack([np.zeros((28, 28)), np.ones((28, 28))]),
+                                     [3, 8], TIMES)}
+
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     folder = tmp_path_factory.mktemp("parts")
-    live.export(folder / "live")
+    for name, content in SHEETS.items():
+        (folder / f"{name}-sheet.png").write_bytes(content)
+        (folder / f"{name}.gif").touch()
+    live.export(folder / "live", figures=folder)
     (folder / "page.html").write_text(PAGE)
     return folder / "page.html"
 
@@ -170,7 +186,35 @@ def test_the_dial_kills_the_gradient_and_the_margin_loss_brings_it_back(visit):
     assert not gradient.evaluate(lit)
     said = after(page, place, lambda: place.get_by_label("cross-entropy").press("ArrowRight"))
     assert place.get_by_label("margin").is_checked() and "succeeds" in said and gradient.evaluate(lit)
-    page.wait_for_function("document.querySelectorAll('[data-live=dial] .node-live-broken').length >= 10")
+
+
+def test_the_dial_shows_what_is_stored_of_sixty_digits(visit):
+    page = visit()
+    place = part(page, "dial")
+    run = artifacts.load_run(runs_dir() / "large-100-seed0")
+    dial, digits = place.get_by_role("slider", name="Logits times"), place.locator(".node-live-strip canvas")
+    for key, factor in (("Home", 1), ("End", 100)):
+        dial.press(key)
+        kept = run.outcomes(f"rescaled-adjoint-s{factor}-t100")[:live.SEEN]
+        broken = digits.evaluate_all("all => all.map((c) => c.classList.contains('node-live-broken'))")
+        assert broken == (~kept).tolist()
+        label = f"{kept.sum()} of {live.SEEN} test digits withstand the attack"
+        assert place.get_by_role("img", name=label).count() == 1
+    assert dial.bounding_box()["width"] > 0.6 * place.bounding_box()["width"]
+
+
+def test_the_epsilon_slider_reads_the_records(visit):
+    page = visit()
+    place = part(page, "epsilon")
+    slider = place.get_by_role("slider", name="Epsilon")
+    run = artifacts.load_run(runs_dir() / "small-100-seed0")
+    row = place.locator("tbody tr").filter(has=page.get_by_role("rowheader", name="small-100"))
+    for key, epsilon in (("Home", "0"), ("ArrowRight", "0.01"), ("ArrowRight", "0.02")):
+        after(page, place, lambda: slider.press(key))
+        found = [float(text.split()[0]) for text in row.locator("td").all_inner_texts()]
+        wanted = [100 * run.metric(f"{label}-eps{epsilon}-t100")["accuracy"]
+                  for label in ("sweep-fgsm", "sweep-pgd40", "worst")]
+        assert found == pytest.approx(wanted, abs=0.06)
 
 
 def test_nothing_is_computed_off_screen(visit):
@@ -210,16 +254,22 @@ def test_a_still_picture_stands_in_where_the_part_cannot_run(visit, settings):
     assert place.get_by_text("not live here").count() == ("script" in settings)
 
 
-def test_only_pages_with_a_part_load_its_script(tmp_path):
+def test_only_pages_with_a_part_or_a_film_load_its_script(tmp_path):
     sphinx = pytest.importorskip("sphinx.application", reason="packages are missing: make .venv/.book")
     source = tmp_path / "source"
     source.mkdir()
     (source / "conf.py").write_text(f"import sys; sys.path.insert(0, {str(ROOT / 'book' / '_ext')!r})\n"
                                     "extensions = ['live_parts']\nhtml_theme = 'basic'\n")
-    (source / "index.rst").write_text("Front\n=====\n\n.. toctree::\n\n   part/page\n")
+    (source / "index.rst").write_text("Front\n=====\n\n.. toctree::\n\n   part/page\n   films\n")
     (source / "part").mkdir()
     (source / "part" / "page.rst").write_text("Page\n====\n\n.. raw:: html\n\n   <div class=\"node-live\" "
                                               "data-live=\"draw\"></div>\n")
+    (source / "films.rst").write_text("Films\n=====\n\n.. figure:: figures/states.gif\n   :width: 9px\n\n"
+                                      ".. figure:: figures/alone.gif\n")
+    (source / "figures").mkdir()
+    (source / "figures" / "states-sheet.png").write_bytes(SHEETS["states"])
+    for name in ("states", "alone"):
+        (source / "figures" / f"{name}.gif").write_bytes(animation.gif(LEVELS))
     out = tmp_path / "out"
     folders = [str(folder) for folder in (source, source, out, tmp_path / "trees")]
     sphinx.Sphinx(*folders, "html", status=None).build()
@@ -227,6 +277,11 @@ def test_only_pages_with_a_part_load_its_script(tmp_path):
     text = (out / "part" / "page.html").read_text()
     for name in ("live.js", "live.css"):
         assert f'"../live/{name}"' in text and (out / "live" / name).exists()
+    text = (out / "films.html").read_text()
+    parts = re.findall(r'<div class="node-live" data-live="film" data-film="(.*?)" data-gif="(.*?)">'
+                       r'(?=<a|<img)', text)
+    assert parts == [("states", "_images/states.gif")] and (out / "live" / "films" / "states.js").exists()
+    assert text.count("<img") == 2 and '"live/live.js"' in text
 
 
 def test_the_hero_attacks_one_digit_after_the_other(visit):
@@ -280,6 +335,86 @@ def test_normalising_each_frame_hides_that_the_state_grows(visit):
     assert state.evaluate(spread) > 200
     place.get_by_label("Normalise each frame").press("Space")
     assert state.evaluate(spread) < 20
+
+
+def film(visit, name: str):
+    """A page and a film's player in it, at its start; it does not begin by itself."""
+    page = visit(reduced_motion="reduce")
+    place = page.locator(f"[data-film={name}]")
+    place.scroll_into_view_if_needed()
+    place.get_by_role("button").wait_for()
+    return page, place
+
+
+def greys(place) -> list[int]:
+    return place.locator(".node-live-films canvas").evaluate_all(
+        "all => all.map((c) => c.getContext('2d').getImageData(0, 0, 1, 1).data[0])")
+
+
+def test_a_film_is_scrubbed_in_time_and_in_log_time_with_all_its_pictures_in_step(visit):
+    page, place = film(visit, "states")
+    time, clock = place.get_by_role("slider", name="Time"), place.locator(".node-live-clock")
+    assert greys(place) == [0, 200] and clock.inner_text() == "t = 0"
+    time.press("End")
+    assert greys(place) == [200, 0] and clock.inner_text() == "t = 1000"
+    box = time.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    middle = float(clock.inner_text().removeprefix("t = "))
+    frame = max(i for i, t in enumerate(TIMES) if t <= middle)
+    assert middle == pytest.approx(500, abs=15) and greys(place) == [20 * frame, 200 - 20 * frame]
+    place.get_by_label("Log time").press("Space")
+    assert float(clock.inner_text().removeprefix("t = ")) == pytest.approx(middle, rel=0.02)
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    assert float(clock.inner_text().removeprefix("t = ")) == pytest.approx(10, rel=0.3)
+    assert place.get_by_role("link", name="Download as GIF").get_attribute("href") == "states.gif"
+
+
+def test_a_film_plays_and_stops_where_it_is(visit):
+    page, place = film(visit, "states")
+    button, time = place.get_by_role("button"), place.get_by_role("slider", name="Time")
+    place.get_by_label("Speed").select_option("4")
+    button.press("Enter")
+    page.wait_for_function("(e) => Number(e.value) > 300", arg=time.element_handle())
+    button.press("Enter")
+    stood = time.input_value()
+    assert button.inner_text() == "Play" and int(stood) < 1000
+    page.wait_for_timeout(200)
+    assert time.input_value() == stood
+    button.press("Enter")
+    page.wait_for_function("(e) => e.value === '1000'", arg=time.element_handle())
+    assert button.inner_text() == "Play"
+
+
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_a_film_begins_by_itself_unless_less_motion_is_asked_for(visit, motion):
+    page = visit(reduced_motion=motion)
+    place = page.locator("[data-film=states]")
+    place.scroll_into_view_if_needed()
+    place.get_by_role("button").wait_for()
+    page.wait_for_timeout(300)
+    time = place.get_by_role("slider", name="Time")
+    assert (int(time.input_value()) > 0) == (motion == "no-preference")
+    page.locator("[data-live=hero]").scroll_into_view_if_needed()
+    page.wait_for_timeout(300)
+    assert place.get_by_role("button").inner_text() == "Play"  # nothing plays off screen
+
+
+def test_the_map_shows_the_image_behind_a_digit(visit):
+    _, place = film(visit, "map")
+    plane, said = place.locator(".node-live-map"), place.get_by_role("status")
+    box = plane.bounding_box()
+
+    def point(x: float, y: float):
+        plane.hover(position={"x": box["width"] * (0.5 + 0.46 * x), "y": box["height"] * (0.5 - 0.46 * y)})
+
+    point(1, 0.5)
+    assert said.inner_text() == "Image 2, class 8"
+    image = "c => c.getContext('2d').getImageData(14, 14, 1, 1).data[0]"
+    assert place.locator(".node-live-seen canvas").evaluate(image) == 255
+    point(-1, 0)
+    assert said.inner_text() == "Image 1, class 3"
+    place.get_by_label("Image").press("ArrowDown")
+    assert said.inner_text() == "Image 2, class 8"
 
 
 # the same right-hand sides in JavaScript and in torch
@@ -338,6 +473,6 @@ def test_the_start_of_the_playground_moves_by_mouse_and_keys(visit):
 
 def test_no_part_is_wider_than_a_phone(visit):
     page = visit(viewport={"width": 390, "height": 844}, is_mobile=True)
-    for kind in ("hero", "draw", "dial", "endtime", "playground"):
+    for kind in ("hero", "draw", "dial", "epsilon", "endtime", "playground"):
         part(page, kind)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, kind

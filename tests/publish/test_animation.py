@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -139,3 +142,28 @@ def test_a_film_in_colour_decodes_to_its_colours():
     frames = animation.moving_map(points, range(10), range(5))
     decoded = iio.imread(animation.gif(frames), extension=".gif", plugin="pillow")
     assert np.abs(decoded[..., :3].astype(int) - frames).max() <= 4
+
+
+def test_a_sheet_holds_every_frame_where_its_header_says():
+    image = pytest.importorskip("PIL.Image")
+    states = {"a": growing(), "b": -growing()}
+    films = {name: animation.grey(animation.tile(part)) for name, part in states.items()}
+    content = animation.sheet(films, range(20), columns=6)
+    assert content == animation.sheet(dict(films), range(20), columns=6)
+    with image.open(io.BytesIO(content)) as sheet:
+        header, pixels = json.loads(sheet.text["film"]), np.asarray(sheet)
+    height, width = header["height"], header["width"]
+    assert header["titles"] == ["a", "b"] and header["times"] == list(range(20))
+    for k, frames in enumerate(films.values()):
+        for i, frame in enumerate(frames):
+            top, left = (4 * k + i // 6) * height, i % 6 * width
+            assert (pixels[top:top + height, left:left + width] == frame).all()
+    with pytest.raises(ValueError, match="one frame per time"):
+        animation.sheet(films, range(19))
+
+
+def test_times_of_a_sheet_serve_time_and_log_time():
+    times = animation.sheet_times(1000.0, 40)
+    assert times == sorted(set(times)) and times[0] == 0 and times[-1] == 1000
+    assert max(np.diff(times)) < 60  # even steps in time
+    assert max(b / a for a, b in zip(times[1:], times[2:])) < 1.7  # and in log time

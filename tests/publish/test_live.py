@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import importlib.util
 import json
 import os
@@ -50,16 +51,21 @@ def exported(tmp_path_factory):
     return folder
 
 
+def provided(path) -> tuple[str, dict, bytes]:
+    """Name, header and content of a script of data."""
+    call = re.fullmatch(r"NodeLive\.provide\((.*)\);\n", path.read_text())
+    name, header, data = json.loads(f"[{call[1]}]")
+    return name, header, base64.b64decode(data)
+
+
 def test_exported_weights_are_the_stored_ones(exported):
     found = sorted(path.stem for path in (exported / "live" / "weights").glob("*.js"))
     assert found == sorted(run for run in live.RUNS if (runs_dir() / run / "config.json").exists()) and found
     for run in found:
-        text = (exported / "live" / "weights" / f"{run}.js").read_text()
-        call = re.fullmatch(r"NodeLive\.provide\((.*)\);\n", text)
-        name, header, data = json.loads(f"[{call.group(1)}]")
+        name, header, content = provided(exported / "live" / "weights" / f"{run}.js")
         assert name == f"weights/{run}"
         assert header["sha256"] == artifacts.load_run(runs_dir() / run).provenance["weights_sha256"]
-        numbers = torch.from_numpy(np.frombuffer(base64.b64decode(data), "<f4").copy())
+        numbers = torch.from_numpy(np.frombuffer(content, "<f4").copy())
         state = artifacts.load_run(runs_dir() / run).load_model().state_dict()
         floats = sorted(key for key, value in state.items() if value.is_floating_point())
         assert [key for key, _ in header["tensors"]] == floats
@@ -83,8 +89,37 @@ def test_the_digits_are_test_images_of_every_class():
 
 
 def test_scripts_and_kernels_are_small_before_weights(exported):
-    kernel = max(path.stat().st_size for path in (exported / "live" / "kernels").glob("*.js"))
-    assert sum(path.stat().st_size for path in (exported / "live").glob("*.*")) + kernel < 200_000
+    once = (max(path.stat().st_size for path in (exported / "live" / folder).glob("*.js"))
+            for folder in ("kernels", "rescaled"))
+    assert sum(path.stat().st_size for path in (exported / "live").glob("*.*")) + sum(once) < 200_000
+
+
+def test_the_dial_shows_stored_outcomes_of_the_images_that_stand_there(exported):
+    _, header, content = provided(exported / "live" / "rescaled" / "large-100-seed0.js")
+    run = artifacts.load_run(runs_dir() / "large-100-seed0")
+    for loss, prefix in live.RESCALED.items():
+        factors = [factor for factor, _, _ in header["outcomes"][loss]]
+        assert factors == sorted(set(factors)) and factors[0] == 1 and factors[-1] == 100
+        for factor, share, bits in header["outcomes"][loss]:
+            record = run.metric(f"{prefix}{factor:g}-t100")
+            assert record["accuracy"] == share and record["settings"]["loss"] == loss
+            assert [bit == "1" for bit in bits] == run.outcomes(record["id"])[:live.SEEN].tolist()
+    images, _ = subset(live.SEEN)
+    shown = torch.tensor(list(content)).view(live.SEEN, 1, 14, 14) / 255
+    assert (torch.nn.functional.avg_pool2d(images, 2) - shown).abs().max() < 1 / 255
+
+
+def test_the_epsilon_slider_has_every_row_and_what_is_missing_is_no_number(exported):
+    _, header, _ = provided(exported / "live" / "swept.js")
+    assert [row["run"] for row in header["rows"]] == list(configs.ROWS)
+    assert header["epsilons"] == sorted(set(header["epsilons"])) and header["epsilons"][0] == 0
+    run = artifacts.load_run(runs_dir() / "small-10-seed0")
+    row = header["rows"][configs.ROWS.index("small-10")]
+    for attack, label in (("FGSM", "sweep-fgsm-eps0.1"), ("PGD, 40 steps", "sweep-pgd40-eps0.1"),
+                          ("worst case", "worst-eps0.1")):
+        assert row["attacks"][attack][header["epsilons"].index(0.1)] == run.metric(f"{label}-t10")["accuracy"]
+    few = live.swept([dataclasses.replace(run, metrics=[run.metric("sweep-fgsm-eps0.1-t10")])])
+    assert few["epsilons"] == [0.1] and few["rows"][0]["attacks"]["worst case"] == [None]
 
 
 @pytest.fixture(scope="module")

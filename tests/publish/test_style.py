@@ -83,3 +83,25 @@ def test_sweeps_over_end_times_have_a_panel_for_every_test_and_size():
     assert [axis.get_title() for axis in axes] == ["small, clean", "large, clean", "small, FGSM", "large, FGSM"]
     assert [len(axis.lines) for axis in axes] == [3, 2, 3, 2]  # a line per seed, and chance
     assert end_time_sweeps(pd.DataFrame(rows)[:0]).axes
+
+
+def test_a_picture_has_no_ground_and_words_that_are_read_on_black_and_on_white(tmp_path, monkeypatch):
+    image = pytest.importorskip("PIL.Image")
+    monkeypatch.setenv("NODELIB_FIGURES", str(tmp_path))
+    with style.style():
+        figure, (axis,) = style.panels(1)
+        axis.set(xlabel="time", ylabel="norm", title="A state")
+        page.save_figure(figure, "a-picture.png")
+    pixels = np.asarray(image.open(tmp_path / "a-picture.png").convert("RGBA"))
+    height, width = pixels.shape[:2]
+    assert pixels[0, 0, 3] == 0  # around the axes
+    assert pixels[height // 2 + 7, width // 2 + 7, 3] == 0  # and in them
+    drawn = pixels[pixels[..., 3] == 255]
+    assert drawn[:, :3].min() == int(page.ANY_GROUND[1:3], 16)  # nothing darker
+
+
+def test_the_grey_for_any_ground_has_contrast_with_white_and_with_the_dark_page():
+    level = int(page.ANY_GROUND[1:3], 16) / 255
+    luminance = ((level + 0.055) / 1.055) ** 2.4
+    dark = ((18 / 255 + 0.055) / 1.055) ** 2.4
+    assert min(1.05 / (luminance + 0.05), (luminance + 0.05) / (dark + 0.05)) > 4.2
