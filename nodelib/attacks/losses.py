@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nodelib.solver.errors import InputError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -28,6 +30,8 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Unchanged by scale and shift.
     """
+    if logits.shape[1] < 3:
+        raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of the first and the third")
     ordered = logits.sort(1, descending=True).values
     true = logits.gather(1, labels[:, None])[:, 0]
     wrong = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
@@ -88,7 +92,7 @@ def resolve_loss(loss: Loss | str) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; the known losses are {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {loss!r}; the known losses are {', '.join(LOSSES)}")
     return LOSSES[loss]
 
 
