@@ -102,7 +102,8 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
 
     Args:
-        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level, above 0.
+        correct: successes, 0 to n.  n: trials, at least 1.
+        z: normal quantile of the two-sided level, above 0.
 
     Returns:
         lower and upper end, in [0, 1].

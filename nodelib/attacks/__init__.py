@@ -1,4 +1,4 @@
-"""Attacks in the l-infinity ball: FGSM and PGD, written out, and adapters to strong attacks of other libraries."""
+"""Attacks in the l-infinity ball: FGSM and PGD, written out, and adapters to strong attacks of libraries."""
 
 from nodelib.attacks import random_signs  # noqa: F401 (enters its name)
 from nodelib.attacks.attack import METHODS, Attack

@@ -28,7 +28,7 @@ OF_ALL = {"name", "epsilon", "t1", "clip", "gradient", "allow_random_forward", "
 
 
 def method(*names: str, uses: str) -> Callable:
-    """Decorator of a function (attack, model, images, labels) -> adversarial images: enters it under these names.
+    """Decorator: enter a function (attack, model, images, labels) -> adversarial images under these names.
 
     uses: names of the fields of `Attack` that it reads, separated by spaces; others are refused.
     """
@@ -49,21 +49,23 @@ class Attack:
         steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image.
         random_start: start uniformly inside the ball instead of at the image.
         restarts: independent starts, at least 1; more than one needs random_start.
-        t1: end time attacked, for a network that is called as model(images, t1); None for the network's own; several, over
-            which the gradient is averaged, for "fgsm" and "pgd" on a network whose end time is drawn at random in use.
+        t1: end time attacked, for a network that is called as model(images, t1); None for the network's own.
+            For "fgsm" and "pgd" several, over which the gradient is averaged: the attack on a network whose
+            end time is drawn at random when it is used.
         clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].
-        gradient: how the network's `ODEBlock`s are differentiated, one of `nodelib.solver.integrate.GRADIENTS`; None for
-            their own way.
+        gradient: how the network's `ODEBlock`s are differentiated, one of
+            `nodelib.solver.integrate.GRADIENTS`; None for their own way.
         seed: of what is random in the attack; the same seed draws the same on every device.
         loss: of (logits, labels), scalar, or one of `nodelib.attacks.LOSSES`.
         logit_scale: factor on the logits before the loss, above 0, or "gap", see `input_gradient`.
         draws: forward passes every gradient is averaged over, at least 1; for random pooling, or with noise.
         noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
-        momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is stepped along. With
-            noise and one draw, a step costs one pass and follows the average over the neighbourhoods of the steps before it.
+        momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is
+            stepped along. With noise and one draw, a step costs one pass and follows the average over the
+            neighbourhoods of the steps before it.
         allow_random_forward: accept a model with random pooling.
-        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose running ones every
-            pass changes: for adversarial training as some do it, never for an evaluation.
+        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
+            running ones every pass changes: for adversarial training as some do it, never for an evaluation.
     """
 
     name: str
@@ -91,8 +93,9 @@ class Attack:
         for field in fields(self):
             value = getattr(self, field.name)
             if field.name not in OF_ALL | uses and value != field.default:
-                raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; leave it out (beside what "
-                                 f"every attack has, {self.name} uses {', '.join(sorted(uses))})")
+                raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; "
+                                 f"leave it out (beside what every attack has, {self.name} uses "
+                                 f"{', '.join(sorted(uses))})")
         resolve_loss(self.loss)
         if self.gradient is not None and self.gradient not in GRADIENTS:
             raise InputError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
@@ -100,20 +103,21 @@ class Attack:
             value = getattr(self, field)
             if not (_number(value) and value >= 1 and int(value) == value):
                 raise InputError(f"{field} is {value!r}; it must be a whole number of at least 1")
-        for field, high, meaning in (("epsilon", math.inf, "a radius; pixels run from 0 to 1, the post used 0.3"),
-                                     ("noise", 1, "a radius in pixel units"),
-                                     ("momentum", 1, "0: every gradient alone, 1: the sum of all so far")):
+        if not (_number(self.epsilon) and self.epsilon >= 0):
+            raise InputError(f"epsilon is {self.epsilon!r}; it must be at least 0, where pixels run from 0 "
+                             "to 1 (the post used 0.3)")
+        for field, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
             value = getattr(self, field)
-            if not (_number(value) and 0 <= value <= high):
-                raise InputError(f"{field} is {value!r}; it must be at least 0 and at most {high} ({meaning})"
-                                 if high < math.inf else f"{field} is {value!r}; it must be at least 0 ({meaning})")
+            if not (_number(value) and 0 <= value <= 1):
+                raise InputError(f"{field} is {value!r}; it must be from 0 to 1, {meaning}")
         if self.name == "pgd" and not (_number(self.step_size) and self.step_size > 0):
-            raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is {self.epsilon:g})")
+            raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
+                             f"{self.epsilon:g})")
         if self.logit_scale != "gap" and not (_number(self.logit_scale) and self.logit_scale > 0):
             raise InputError(f"logit_scale is {self.logit_scale!r}; it must be a number above 0, or 'gap'")
         if self.restarts > 1 and not self.random_start:
-            raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the same; "
-                             f"pass random_start=True or restarts=1")
+            raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the "
+                             "same; pass random_start=True or restarts=1")
         self._check_end_times()
 
     def _check_end_times(self) -> None:
@@ -123,14 +127,17 @@ class Attack:
         if several:
             object.__setattr__(self, "t1", tuple(self.t1))
             if not self.t1:
-                raise InputError("t1 is an empty list of end times; give at least one, or None for the model's own")
+                raise InputError("t1 is an empty list of end times; give at least one, or None for the "
+                                 "model's own")
         if not all(map(_number, self.t1 if several else [self.t1])):
-            raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the model's own")
+            raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
+                             "model's own")
         if several and self.name not in ("fgsm", "pgd"):
-            raise InputError(f"t1 is {self.t1!r} with {self.name}; only fgsm and pgd average over end times, give one")
+            raise InputError(f"t1 is {self.t1!r} with {self.name}; only fgsm and pgd average over end times, "
+                             "give one")
         if several and self.restarts > 1:
-            raise InputError(f"restarts is {self.restarts} with {len(self.t1)} end times: no single forward pass says whether "
-                             f"an image is broken; use restarts=1")
+            raise InputError(f"restarts is {self.restarts} with {len(self.t1)} end times: no single forward "
+                             "pass says whether an image is broken; use restarts=1")
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -141,8 +148,8 @@ class Attack:
             labels: true classes, integers, shape (N,), 0 to K - 1.
 
         Raises:
-            InputError: invalid images, labels, model mode, or options that the model has no part for: before any work, but
-                for labels without a logit, which the first forward pass shows.
+            InputError: invalid images, labels, model mode, or options that the model has no part for: before
+                any work, but for labels without a logit, which the first forward pass shows.
             AttackError: logits, loss or gradient are not finite, or the result breaks the attack's own rules.
         """
         check_images(images)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.losses import Loss, logit_gap, resolve_loss
-from nodelib.networks import ODEBlock, check_mode
+from nodelib.networks import ODEBlock, check_mode, described
 from nodelib.solver.errors import InputError, NodelibError
 
 if TYPE_CHECKING:
@@ -37,19 +37,18 @@ class NoODEError(InputError):
 def check_images(images: Tensor) -> None:
     """InputError unless images are floating, of shape (N, C, H, W) and in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4:
-        found = f"shape {tuple(images.shape)}" if isinstance(images, Tensor) else f"type {type(images).__name__}"
-        raise InputError(f"images have {found}; expected a tensor of shape (N, C, H, W)")
+        raise InputError(f"images have {described(images)}; expected a tensor of shape (N, C, H, W)")
     if not images.is_floating_point():
-        raise InputError(f"images have dtype {images.dtype}; expected floating point in [0, 1]: use images.float() / 255 for "
-                         f"grey levels from 0 to 255")
+        raise InputError(f"images have dtype {images.dtype}; expected floating point in [0, 1]: use "
+                         "images.float() / 255 for grey levels from 0 to 255")
     if images.numel() == 0:
         return
     low, high = images.min().item(), images.max().item()  # a NaN anywhere makes both NaN
     if math.isnan(low):
         raise InputError("images contain NaN; every pixel must be a number in [0, 1]")
     if low < 0 or high > 1:
-        raise InputError(f"images reach from {low:g} to {high:g}; the allowed range is [0, 1]. Divide grey levels by 255, and "
-                         f"leave any other normalisation to the model")
+        raise InputError(f"images reach from {low:g} to {high:g}; the allowed range is [0, 1]. Divide grey "
+                         "levels by 255, and leave any other normalisation to the model")
 
 
 def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool, name: str = "the attack") -> Tensor:
@@ -81,22 +80,22 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
 def check_model(model: nn.Module, attack: Attack) -> None:
     """InputError for a model that the attack does not fit.
 
-    In training mode, or with a random forward pass, where nobody asked for it; without an ODE, where the attack
-    names an end time or a way to differentiate one.
+    In training mode, or with a random forward pass, where nobody asked for it; without an ODE, where the
+    attack names an end time or a way to differentiate one.
     """
     if not isinstance(model, nn.Module):
-        raise InputError(f"the model is of type {type(model).__name__}; it must be a torch.nn.Module (nn.Sequential makes one of "
-                         f"its parts)")
+        raise InputError(f"the model is of type {type(model).__name__}; it must be a torch.nn.Module "
+                         "(nn.Sequential makes one of its parts)")
     check_mode(model, attack.allow_training_mode, attack.allow_random_forward)
     if attack.gradient is not None and not any(isinstance(part, ODEBlock) for part in model.modules()):
-        raise NoODEError(f"gradient is {attack.gradient!r}, but {type(model).__name__} has no nodelib.ODEBlock to differentiate "
-                         f"in that way; leave gradient out")
+        raise NoODEError(f"gradient is {attack.gradient!r}, but {type(model).__name__} has no "
+                         "nodelib.ODEBlock to differentiate in that way; leave gradient out")
     if attack.t1 is not None:
         try:
             inspect.signature(model.forward).bind(None, None)
         except TypeError:
-            raise NoODEError(f"t1 is {attack.t1!r}, but {type(model).__name__}.forward takes no end time beside the images; "
-                             f"leave t1 out") from None
+            raise NoODEError(f"t1 is {attack.t1!r}, but {type(model).__name__}.forward takes no end time "
+                             "beside the images; leave t1 out") from None
 
 
 @contextlib.contextmanager
@@ -117,7 +116,8 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
             block.gradient = before
 
 
-def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor | None = None, least: int = 2) -> Tensor:
+def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor | None = None,
+            least: int = 2) -> Tensor:
     """Logits at an end time (None: the model's own), shape (N, K).
 
     Raises:
@@ -125,15 +125,16 @@ def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor |
         InputError: no logits of that shape, fewer than `least` classes, or a label that has no logit.
     """
     logits = model(images) if t1 is None else model(images, t1)
-    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(images) or logits.shape[1] < least:
-        found = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else f"type {type(logits).__name__}"
-        raise InputError(f"the model's output has {found}; expected logits of shape ({len(images)}, K), K at least {least}")
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape[0] != len(images) or shape[1] < least:
+        raise InputError(f"the model's output has {described(logits)}; expected logits of shape "
+                         f"({len(images)}, K), K at least {least}")
     if not torch.isfinite(logits).all():
         at = "" if t1 is None else f" at t1 = {t1:g}"
         raise NonFiniteLogits(f"the model's logits are not finite{at}; check its weights and end time")
     if labels is not None and labels.max() >= logits.shape[1]:
-        raise InputError(f"labels reach to {labels.max().item()}, but the model has {logits.shape[1]} logits; the allowed range is "
-                         f"0 to {logits.shape[1] - 1}")
+        raise InputError(f"labels reach to {labels.max().item()}, but the model has {logits.shape[1]} "
+                         f"logits; the allowed range is 0 to {logits.shape[1] - 1}")
     return logits
 
 
@@ -177,18 +178,21 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
 def _ascent(value: Tensor, images: Tensor) -> Tensor:
     """Gradient of a loss with respect to images, every entry finite."""
     if value.numel() != 1:
-        raise InputError(f"the loss has shape {tuple(value.shape)}; it must be one number, such as the mean over images")
+        raise InputError(f"the loss has shape {tuple(value.shape)}; it must be one number, such as the mean "
+                         "over images")
     if not torch.isfinite(value):
-        raise AttackError(f"the loss is {value.item():g}; an attack has nothing to climb there. Check the loss, or choose a smaller "
-                          f"logit_scale")
+        raise AttackError(f"the loss is {value.item():g}; an attack has nothing to climb there. Check the "
+                          "loss, or choose a smaller logit_scale")
     gradient = torch.autograd.grad(value, images, allow_unused=True)[0] if value.requires_grad else None
     if gradient is None:
-        raise AttackError("the loss does not depend on the images through anything that torch can differentiate; look for a "
-                          "detach(), a no_grad() or a rounding in the model or the loss")
+        raise AttackError("the loss does not depend on the images through anything that torch can "
+                          "differentiate; look for a detach(), a no_grad() or a rounding in the model or the "
+                          "loss")
     broken = int((~torch.isfinite(gradient)).flatten(1).any(1).sum())
     if broken:
-        raise AttackError(f"the loss's gradient is not finite for {broken} of {len(gradient)} images; its sign means nothing there. "
-                          f"A shorter end time, a smaller logit_scale or float64 avoids an overflow")
+        raise AttackError(f"the loss's gradient is not finite for {broken} of {len(gradient)} images; its "
+                          "sign means nothing there. A shorter end time, a smaller logit_scale or float64 "
+                          "avoids an overflow")
     return gradient
 
 

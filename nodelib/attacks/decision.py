@@ -41,7 +41,8 @@ class _LabelOnly(nn.Module):
             raise _Done
         self.left -= 1
         logits = forward(self.model, x, self.attack.t1, torch.tensor([self.label]))
-        if logits.argmax(1).item() != self.label and (x - self.image).abs().max().item() <= self.attack.epsilon:
+        away = (x - self.image).abs().max().item()
+        if logits.argmax(1).item() != self.label and away <= self.attack.epsilon:
             self.found = x.detach().clone()
             raise _Done
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
@@ -55,10 +56,11 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
     algorithm 2 with the l-infinity distance. It stops at the first misclassified query inside the ball.
 
     Args:
-        model, images, labels, epsilon: as in `fgsm`; the model is asked for one image at a time, so score the result one
-            by one too.
+        model, images, labels, epsilon: as in `fgsm`; the model is asked for one image at a time, so score
+            the result one by one too.
         queries: predictions per image, at least 1; the start and its projection take about a hundred.
-        options: other fields of `Attack`: seed, t1, clip (True: foolbox stays in the pixel box), allow_random_forward.
+        options: other fields of `Attack`: seed, t1, clip (True: foolbox stays in the pixel box),
+            allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1]; an image that is

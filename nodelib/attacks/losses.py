@@ -31,7 +31,8 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Unchanged by scale and shift.
     """
     if logits.shape[1] < 3:
-        raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of the first and the third")
+        raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of "
+                         "the first and the third")
     ordered = logits.sort(1, descending=True).values
     true = logits.gather(1, labels[:, None])[:, 0]
     wrong = logits.scatter(1, labels[:, None], float("-inf")).amax(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,15 +18,15 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
     attacks, ICLR 2018, eq. (3) of section 2.1. With several restarts an image keeps the first restart
-    that is misclassified. With momentum=1, the iterative method of Dong, Liao, Pang, Su, Zhu, Hu and Li, Boosting
-    adversarial attacks with momentum, CVPR 2018, eq. (6) and (7) (MI-FGSM).
+    that is misclassified. With momentum=1, the iterative method of Dong, Liao, Pang, Su, Zhu, Hu and Li,
+    Boosting adversarial attacks with momentum, CVPR 2018, eq. (6) and (7) (MI-FGSM).
 
     Args:
         model, images, labels, epsilon: as in `fgsm`.
         step_size: length of a step in pixel units, above 0.
         steps: number of steps, at least 1.
-        options: other fields of `Attack`: random_start, restarts, seed, t1, clip, gradient, loss, logit_scale, draws,
-            noise, momentum, allow_random_forward, allow_training_mode.
+        options: other fields of `Attack`: random_start, restarts, seed, t1, clip, gradient, loss,
+            logit_scale, draws, noise, momentum, allow_random_forward, allow_training_mode.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -38,22 +39,24 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
 
 @method("pgd", uses="step_size steps random_start restarts seed loss logit_scale draws noise momentum")
 def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    generator = torch.Generator().manual_seed(attack.seed)
+    epsilon, clip, generator = attack.epsilon, attack.clip, torch.Generator().manual_seed(attack.seed)
+    slope = partial(input_gradient, model, t1=attack.t1, loss=attack.loss, logit_scale=attack.logit_scale,
+                    draws=attack.draws, noise=attack.noise, generator=generator)
     result = images.clone()
     alive = torch.arange(len(images), device=images.device)  # images that no restart has broken yet
     for restart in range(attack.restarts):
         adversarial = images[alive]
         if attack.random_start:
-            offset = 2 * torch.rand(adversarial.shape, generator=generator, dtype=images.dtype).to(images.device) - 1
-            adversarial = project(adversarial + attack.epsilon * offset, adversarial, attack.epsilon, attack.clip)
+            offset = 2 * torch.rand(adversarial.shape, generator=generator, dtype=images.dtype) - 1
+            moved = adversarial + epsilon * offset.to(images.device)
+            adversarial = project(moved, adversarial, epsilon, clip)
         velocity = torch.zeros_like(adversarial)
         for _ in range(attack.steps):
-            direction, _ = input_gradient(model, adversarial, labels[alive], attack.t1, attack.loss, attack.logit_scale,
-                                          attack.draws, attack.noise, generator)
+            direction, _ = slope(adversarial, labels[alive])
             if attack.momentum:
                 direction = velocity = attack.momentum * velocity + _normalised(direction)
-            adversarial = project(adversarial + attack.step_size * direction.sign(), images[alive], attack.epsilon,
-                                  attack.clip)
+            moved = adversarial + attack.step_size * direction.sign()
+            adversarial = project(moved, images[alive], epsilon, clip)
         result[alive] = adversarial
         if restart + 1 < attack.restarts:
             with torch.no_grad():

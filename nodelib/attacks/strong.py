@@ -50,7 +50,8 @@ def _construct(attack: Attack, model: Callable[[Tensor], Tensor], targets: int, 
     from pyautoattack.square import SquareAttack
 
     name, steps = attack.name, attack.steps
-    common = dict(norm="Linf", eps=attack.epsilon, seed=attack.seed, n_restarts=attack.restarts, verbose=False, device=device)
+    common = dict(norm="Linf", eps=attack.epsilon, seed=attack.seed, n_restarts=attack.restarts, verbose=False)
+    common["device"] = device
     ascent = dict(n_iter=steps, eot_iter=attack.draws, rho=0.75, **common)
     if name in ("apgd-ce", "apgd-dlr"):
         return APGDAttack(model, loss=name.removeprefix("apgd-"), **ascent).perturb
@@ -73,8 +74,8 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         name: one of `LIBRARY_ATTACKS`.
         model, images, labels, epsilon: as in `fgsm`.
         steps: gradient steps per restart and target class; for "square" queries per image.
-        options: other fields of `Attack`: restarts, seed, t1, clip (True: the library attacks inside the pixel box
-            only), gradient, draws (of APGD: for a random forward pass), allow_random_forward.
+        options: other fields of `Attack`: restarts, seed, t1, clip (True: the library stays in the box),
+            gradient, draws (of APGD: for a random forward pass), allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1].
@@ -105,7 +106,8 @@ def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor
 def in_box(attack: Attack) -> None:
     """InputError unless the attack stays in the pixel box [0, 1], as those of other libraries do."""
     if not attack.clip:
-        raise InputError(f"{attack.name} attacks inside the pixel box only; use clip=True, or pgd for attacks without a box")
+        raise InputError(f"{attack.name} attacks inside the pixel box only; use clip=True, or pgd for "
+                         "attacks without a box")
 
 
 class _Collector:
@@ -136,7 +138,8 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
 
     check_images(images)
     labels = check_labels(labels, len(images))
-    check_model(model, Attack("apgd-ce", 0.0, t1=t1, gradient=gradient, allow_random_forward=allow_random_forward))
+    attack = Attack("apgd-ce", 0.0, t1=t1, gradient=gradient, allow_random_forward=allow_random_forward)
+    check_model(model, attack)
     heard, seen = _Collector(), lambda x: forward(model, x, t1)
     with attacking(model, gradient):
         checks.check_randomized(seen, images, labels, logger=heard)

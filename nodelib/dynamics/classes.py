@@ -56,7 +56,8 @@ def silhouette(y: Tensor, labels: Tensor) -> Tensor:
     """
     present = labels.unique()
     if len(present) < 2:
-        raise InputError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two classes")
+        raise InputError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two "
+                         "classes")
     from sklearn.metrics import silhouette_samples
 
     values = silhouette_samples(y.flatten(1).double().cpu().numpy(), labels.cpu().numpy(), metric="cosine")
@@ -78,8 +79,8 @@ def class_angles(y: Tensor, labels: Tensor) -> tuple[float, float]:
 def linear_probe(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor, ridge: float = 1e-3) -> Tensor:
     """Whether a linear classifier of directions, fitted to the reference, gets each state right.
 
-    Ridge regression on the classes of unit states; what is linearly readable, with no training to tune. `ridge` is
-    relative to the mean square of the centred states.
+    Ridge regression on the classes of unit states; what is linearly readable, with no training to tune.
+    `ridge` is relative to the mean square of the centred states.
 
     Returns:
         bool, shape (N,).

@@ -73,11 +73,13 @@ def settling_time(times: Sequence[float], values: Tensor, threshold: float, neve
     """
     times = torch.as_tensor(times, dtype=torch.float64)
     if values.shape[0] != len(times):
-        raise InputError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per time")
+        raise InputError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per "
+                         "time")
     if not bool((times.diff() > 0).all()):
         raise InputError(f"times are {times.tolist()}; they must increase")
     if bool(values.isnan().any()):
-        raise InputError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN, neither above a threshold nor below it")
+        raise InputError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN, neither above a "
+                         "threshold nor below it")
     above = values >= threshold
     # index after the last time that is above
     index = torch.where(above.any(0), len(times) - above.flip(0).int().argmax(0), 0)

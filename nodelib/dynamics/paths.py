@@ -88,7 +88,7 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
             does not keep.
 
     Raises:
-        InputError: a time of `keep` is not among the times, labels that are not one per image, or as `states_at`.
+        InputError: a time of `keep` is not among the times, labels are not one per image, or as `states_at`.
     """
     labels = check_labels(labels, len(images))
     if missing := [t for t in keep if t not in times]:

@@ -143,9 +143,9 @@ def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, kryl
     return Ray(w, best, max_steps)
 
 
-def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 300, tolerance: float = 1e-6,
-                       seed: int = 0) -> tuple[complex, float]:
-    """Eigenvalue of the Jacobian J of f at w with the largest real part, by restarted Arnoldi iteration (ARPACK).
+def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 300,
+                       tolerance: float = 1e-6, seed: int = 0) -> tuple[complex, float]:
+    """Eigenvalue of the Jacobian J of f at w with the largest real part, by ARPACK (restarted Arnoldi).
 
     A ray attracts where all real parts lie below 1. J maps everything on centred directions (no velocity
     leaves the plane <a, f> = beta), so the common drift contributes only zeros.
@@ -156,8 +156,8 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
         tolerance: relative accuracy of the eigenvalue at which to stop.
 
     Returns:
-        the eigenvalue and its residual |J x - lambda x| for the unit eigenvector x; NaN and infinity where the
-        iteration has not converged.
+        the eigenvalue and its residual |J x - lambda x| for the unit eigenvector x; NaN and infinity where
+        the iteration has not converged.
     """
     from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
@@ -166,8 +166,8 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
     start = jacobian(torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device))
     operator = _operator(jacobian, w)
     try:
-        values, vectors = eigs(operator, k=1, which="LR", v0=_flat(start), ncv=min(krylov, w.numel()), maxiter=restarts,
-                               tol=tolerance)
+        values, vectors = eigs(operator, k=1, which="LR", v0=_flat(start), ncv=min(krylov, w.numel()),
+                               maxiter=restarts, tol=tolerance)
     except ArpackNoConvergence:
         return complex(math.nan, math.nan), math.inf
     value, x = values[0], vectors[:, 0]
@@ -187,8 +187,8 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
 
     Args:
         w: scaled states, shape (N, C, H, W); their trajectories do not interact except through the step size.
-        log_time: length of the average, at least `interval`; transient: log time before it, at least 0. Both are rounded
-            to multiples of `interval`, which is above 0.
+        log_time: length of the average, at least `interval`; transient: log time before it, at least 0. Both
+            are rounded to multiples of `interval`, which is above 0.
         rtol, atol: loose on purpose. J jumps at every kink of a ReLU, so tight tolerances cost many steps and
             change the estimate by less than its spread over images.
         seed: of the initial tangent vectors.
@@ -197,8 +197,8 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
         shape (N,). Finite-time estimates: their spread over images tells how far to trust them.
     """
     if not (interval > 0 and transient >= 0 and interval <= log_time < math.inf and transient < math.inf):
-        raise InputError(f"log_time is {log_time}, transient {transient}, interval {interval}; needed are an interval above 0, "
-                         f"a log_time of at least that, and a transient of at least 0")
+        raise InputError(f"log_time is {log_time}, transient {transient}, interval {interval}; needed are an "
+                         "interval above 0, a log_time of at least that, and a transient of at least 0")
     field = normalised_field(func)
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
@@ -228,8 +228,8 @@ def jacobian_eigenvalues(func: ODEFunc, w: Tensor, batch: int = 256) -> Tensor:
     """
     size = w.numel()
     if size > 2000:
-        raise InputError(f"the state has {size} entries; the dense eigenvalue problem is meant for 2000 at most, use "
-                         f"leading_eigenvalue")
+        raise InputError(f"the state has {size} entries; the dense eigenvalue problem is meant for 2000 at "
+                         "most, use leading_eigenvalue")
     columns = []
     for part in torch.eye(size, dtype=w.dtype, device=w.device).split(batch):
         point = w[None].expand(len(part), *w.shape).contiguous()
@@ -307,10 +307,11 @@ def _jvp_at(field: Callable[[Tensor], Tensor], w: Tensor) -> Callable[[Tensor], 
 
 
 def _gmres(matvec: Callable[[Tensor], Tensor], right: Tensor, size: int) -> Tensor:
-    """Least-squares solution of matvec(x) = right in the Krylov space of this size (Saad and Schultz, 1986), x0 = 0."""
+    """Least-squares solution of matvec(x) = right in a Krylov space (Saad and Schultz, 1986), x0 = 0."""
     from scipy.sparse.linalg import gmres
 
-    x, _ = gmres(_operator(matvec, right), _flat(right), rtol=1e-12, restart=min(size, right.numel()), maxiter=1)
+    size = min(size, right.numel())
+    x, _ = gmres(_operator(matvec, right), _flat(right), rtol=1e-12, restart=size, maxiter=1)
     return torch.from_numpy(x).to(right).view(right.shape)
 
 

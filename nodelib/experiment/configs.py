@@ -51,8 +51,9 @@ class AttackConfig:
 
     def pgd(self, **changes: Any) -> Attack:
         """The attack on a batch; `changes` are its other fields, such as the end time and the seed."""
-        return Attack("pgd", self.epsilon, self.step_size, self.steps, random_start=self.random_start, noise=self.noise,
-                      momentum=self.momentum, allow_training_mode=self.train_mode, **changes)
+        return Attack("pgd", self.epsilon, self.step_size, self.steps, random_start=self.random_start,
+                      noise=self.noise, momentum=self.momentum, allow_training_mode=self.train_mode,
+                      **changes)
 
     def in_cycle(self, cycle: int) -> AttackConfig:
         """The attack of one learning-rate cycle, counted from 0."""

@@ -57,9 +57,9 @@ class Measurement:
             `source` at its own end time; "worst", per image the worst of the run's records so far.
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
-        epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum: of the attack,
-            see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be "reference", too (FGSM only: exact,
-            in float64 at a tolerance of 1e-7).
+        epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum:
+            of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be
+            "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
@@ -129,12 +129,14 @@ class Measurement:
     def as_attack(self, ode: bool = True) -> Attack:
         """The attack on a network with fixed or random pooling; `ode`: whether it is one with an end time."""
         transfer = self.attack == "transfer"
-        name = {"transfer": "pgd", "none": "random-signs", "worst": "random-signs"}.get(self.attack, self.attack)
+        stands_for = {"transfer": "pgd", "none": "random-signs", "worst": "random-signs"}
+        name = stands_for.get(self.attack, self.attack)
         return Attack(name, self.epsilon, self.step_size or None, self.steps,
                       restarts=self.restarts, t1=self.t1 if ode and not transfer else None, clip=self.clip,
                       gradient=None if not ode else "exact" if self.gradient == REFERENCE else self.gradient,
-                      seed=self.seed, loss=self.loss, logit_scale=self.logit_scale, draws=self.draws, noise=self.noise,
-                      momentum=self.momentum, allow_random_forward=self.pooling == "random" and not transfer)
+                      seed=self.seed, loss=self.loss, logit_scale=self.logit_scale, draws=self.draws,
+                      noise=self.noise, momentum=self.momentum,
+                      allow_random_forward=self.pooling == "random" and not transfer)
 
     @property
     def id(self) -> str:

@@ -223,7 +223,7 @@ def _with_anchors(times: list[float], y: Tensor, tape: Tape, count: int) -> tupl
 
 def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
                        **settings) -> tuple[Tensor, list[Tensor], int]:
-    """Gradients by one augmented solve, from the last time to the first, of state, adjoint and parameter gradient.
+    """Gradients by one augmented solve, from the last time back, of state, adjoint and parameter gradient.
 
         dy/dt = f(t, y),   da/dt = -a df/dy,   dg/dt = -a df/dtheta
 
@@ -295,7 +295,8 @@ class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
     def __init__(self, solver: Solver, solution: Solution, hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
-        self.func, self.solution, self.hidden_beside, self.checked = solver.func, solution, hidden_beside, False
+        self.func, self.solution, self.hidden_beside = solver.func, solution, hidden_beside
+        self.checked = False
         self.max_steps, self.direction, self.attempts = solver.max_steps, solver.direction, 0
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 

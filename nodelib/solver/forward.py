@@ -181,7 +181,8 @@ class Solver:
             else:
                 solution.rejected_steps.append((t, h, ratio))
             h = next_step_size(h, ratio)
-        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g} is reached; raise max_steps, loosen the "
+        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g} is reached; raise "
+                             "max_steps, loosen the "
                              f"tolerances, or use a method for stiff problems", t, h, self._norm(stepper, y))
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],

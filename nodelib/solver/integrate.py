@@ -49,8 +49,8 @@ def odeint(
 
     Args:
         func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type.
-        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0. Or a tuple
-            of tensors of one type: func then takes and returns tuples, and so does `norm`.
+        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0. Or a
+            tuple of tensors of one type: func then takes and returns tuples, and `norm` takes them.
         t: times, at least two, finite, increasing or decreasing; t[0] is the initial time. Two equal times
             return the state unchanged with nfe 0.
         rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
@@ -93,14 +93,14 @@ def odeint(
         ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
-    Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or for
-    gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it.
+    Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
+    for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it.
     """
     if isinstance(y0, tuple):
         flat = Flat(func, y0)
         over = flat.largest_rms if norm is rms_norm else lambda y: norm(flat.split(y))
-        solution = odeint(flat, flat.join(y0), t, rtol=rtol, atol=atol, method=method, gradient=gradient, params=params,
-                          step_size=step_size, first_step=first_step, max_steps=max_steps,
+        solution = odeint(flat, flat.join(y0), t, rtol=rtol, atol=atol, method=method, gradient=gradient,
+                          params=params, step_size=step_size, first_step=first_step, max_steps=max_steps,
                           memory_budget=memory_budget, norm=over, anchors=anchors, compiled=compiled)
         solution.y = flat.split(solution.y)
         return solution
@@ -133,12 +133,13 @@ def odeint(
 
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
-        raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as [0.0, {t}]")
+        raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
+                         f"[0.0, {t}]")
     if isinstance(t, Tensor) and t.requires_grad:
         raise TimesError("the times require gradients, which are not computed; pass t.detach()")
     if getattr(t, "ndim", 1) != 1:
-        raise TimesError(f"the times have shape {tuple(t.shape)}; needed is one dimension: the initial time and those "
-                         f"after it, such as [0.0, 1.0]")
+        raise TimesError(f"the times have shape {tuple(t.shape)}; needed is one dimension: the initial time "
+                         "and those after it, such as [0.0, 1.0]")
     times = t.tolist() if isinstance(t, Tensor) else list(t)
     for i, value in enumerate(times):
         if isinstance(value, (str, bytes)):
@@ -152,14 +153,15 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     for before, after in zip(times, times[1:]):
         ahead = after < before if times[1] < times[0] else after > before
         if not ahead and not (len(times) == 2 and after == before):
-            raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly, or decrease strictly "
-                             f"to integrate backwards")
+            raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly, or "
+                             "decrease strictly to integrate backwards")
     return times
 
 
 def _check_state(y0: Tensor) -> None:
     if not isinstance(y0, Tensor):
-        raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor or a tuple of them")
+        raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor or a tuple of "
+                             "them")
     if y0.dtype not in (torch.float32, torch.float64):
         raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
                              f"error estimate): use y0.float()")

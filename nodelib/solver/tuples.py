@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,8 @@ class Flat(nn.Module):
         super().__init__()
         if not (like and all(isinstance(part, Tensor) for part in like)):
             kinds = ", ".join(type(part).__name__ for part in like)
-            raise StateTypeError(f"the state is a tuple of ({kinds}); it must hold torch tensors, at least one")
+            raise StateTypeError(f"the state is a tuple of ({kinds}); it must hold torch tensors, at least "
+                                 "one")
         if len({(part.dtype, part.device) for part in like}) > 1:
             kinds = ", ".join(f"{part.dtype} on {part.device}" for part in like)
             raise StateTypeError(f"the state's tensors are {kinds}; they must have one type and one device")
@@ -36,12 +37,14 @@ class Flat(nn.Module):
 
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
         """(..., n) to tensors of shape (..., *shape)."""
-        return tuple(part.reshape(*y.shape[:-1], *shape) for part, shape in zip(y.split(self.sizes, -1), self.shapes))
+        parts = zip(y.split(self.sizes, -1), self.shapes)
+        return tuple(part.reshape(*y.shape[:-1], *shape) for part, shape in parts)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         k = self.func(t, self.split(y))
         whole = isinstance(k, (tuple, list)) and all(isinstance(part, Tensor) for part in k)
-        if not whole or [(part.dtype, part.shape) for part in k] != [(self.dtype, shape) for shape in self.shapes]:
+        wanted = [(self.dtype, shape) for shape in self.shapes]
+        if not whole or [(part.dtype, part.shape) for part in k] != wanted:
             found = [f"{part.dtype} {tuple(part.shape)}" for part in k] if whole else type(k).__name__
             raise DerivativeError(f"func returns {found}; it must return a tuple of the state's shapes, "
                                   f"{[tuple(shape) for shape in self.shapes]}, in {self.dtype}")

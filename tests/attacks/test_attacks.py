@@ -309,7 +309,8 @@ class Timed(nn.Module):
         return torch.stack([t1 * images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)
 
 
-@pytest.mark.parametrize("classes, shape, dtype", [(2, (3, 32, 32), torch.float32), (17, (3, 24, 40), torch.float64)])
+@pytest.mark.parametrize("classes, shape, dtype", [
+    (2, (3, 32, 32), torch.float32), (17, (3, 24, 40), torch.float64)])
 def test_any_classifier_of_images_is_attacked(attack, classes, shape, dtype):
     model = Own(classes).to(dtype).eval()
     images = torch.rand(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
@@ -324,8 +325,10 @@ def test_any_classifier_of_images_is_attacked(attack, classes, shape, dtype):
 
 
 @pytest.mark.parametrize("options, message", [
-    (dict(t1=1.0), "t1 is 1.0, but .* takes no end time"), (dict(gradient="exact"), "gradient is 'exact', but .* no nodelib.ODEBlock")])
-@pytest.mark.parametrize("model", [Own(3), ResNet(4, 7, 2), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))], ids=lambda m: type(m).__name__)
+    (dict(t1=1.0), "t1 is 1.0, but .* takes no end time"),
+    (dict(gradient="exact"), "gradient is 'exact', but .* no nodelib.ODEBlock")])
+@pytest.mark.parametrize("model", [Own(3), ResNet(4, 7, 2), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))],
+                         ids=lambda model: type(model).__name__)
 def test_options_of_an_ode_are_refused_where_there_is_none(attack, model, options, message):
     channels = 3 if isinstance(model, Own) else 1
     with pytest.raises(NoODEError, match=message):
@@ -357,7 +360,8 @@ def test_an_end_time_that_is_no_number_is_refused(attack, t1, small, test_images
 
 @pytest.mark.parametrize("output, message", [
     (lambda x: x, "expected logits of shape"), (lambda x: (x,), "type tuple"),
-    (lambda x: x.mean((1, 2, 3))[:, None], "K at least 2"), (lambda x: x.flatten(1)[:1], "shape \\(1, 784\\)")])
+    (lambda x: x.mean((1, 2, 3))[:, None], "K at least 2"),
+    (lambda x: x.flatten(1)[:1], "shape \\(1, 784\\)")])
 def test_an_output_that_is_no_logits_is_refused(attack, output, message):
     class Odd(nn.Module):
         forward = staticmethod(output)
@@ -388,9 +392,10 @@ def test_a_gradient_that_is_not_finite_is_never_stepped_along(attack):
 
 def test_a_loss_with_nothing_to_climb_is_an_error(attack, small, test_images):
     images, labels = test_images[0][:2], test_images[1][:2]
+    unknown, constant = lambda z, y: z.sum() * 0 + float("nan"), lambda z, y: z.detach().sum()
     for options, message in ((dict(logit_scale=1e38), "the loss is|gradient is not finite"),
-                             (dict(loss=lambda logits, labels: logits.sum() * 0 + float("nan")), "the loss is nan"),
-                             (dict(loss=lambda logits, labels: logits.detach().sum()), "does not depend on the images")):
+                             (dict(loss=unknown), "the loss is nan"),
+                             (dict(loss=constant), "does not depend on the images")):
         with pytest.raises(AttackError, match=message):
             attack(small, images, labels, **options)
     with pytest.raises(ValueError, match="the loss has shape"):
@@ -399,14 +404,15 @@ def test_a_loss_with_nothing_to_climb_is_an_error(attack, small, test_images):
 
 def test_an_attack_is_one_value(small, test_images):
     images, labels = test_images[0][:2], test_images[1][:2]
-    described = Attack("pgd", 0.1, step_size=0.05, steps=2, seed=4, t1=2.0, loss="margin")
-    assert described == Attack("pgd", 0.1, step_size=0.05, steps=2, seed=4, t1=2.0, loss="margin") and hash(described)
-    direct = pgd(small, images, labels, 0.1, step_size=0.05, steps=2, seed=4, t1=2.0, loss="margin")
+    fields = dict(step_size=0.05, steps=2, seed=4, t1=2.0, loss="margin")
+    described, several = Attack("pgd", 0.1, **fields), Attack("pgd", 0.1, **{**fields, "t1": [1.0, 2.0]})
+    assert len({described, Attack("pgd", 0.1, **fields), several}) == 2
+    direct = pgd(small, images, labels, 0.1, **fields)
     assert torch.equal(described(small, images, labels), direct)
-    for name, options in (("fgsm", dict(steps=10)), ("fgsm", dict(step_size=0.1)), ("fgsm", dict(random_start=False)),
-                          ("random-signs", dict(loss="margin")), ("square", dict(momentum=1.0))):
-        with pytest.raises(ValueError, match=f"{[*options][0]} is .* with {name}, which makes no use of it"):
-            Attack(name, 0.1, **options)
+    for name, option, value in (("fgsm", "steps", 10), ("fgsm", "step_size", 0.1), ("fgsm", "seed", 3),
+                                ("random-signs", "loss", "margin"), ("square", "momentum", 1.0)):
+        with pytest.raises(ValueError, match=f"{option} is .* with {name}, which makes no use of it"):
+            Attack(name, 0.1, **{option: value})
     with pytest.raises(ValueError, match="step_size is None"):
         Attack("pgd", 0.1)
 

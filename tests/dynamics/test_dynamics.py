@@ -266,9 +266,9 @@ def test_following_needs_a_model_as_it_is_used_and_a_label_per_image(small, test
 
 def test_lengths_and_counts_that_measure_nothing_are_refused():
     func, w = random_func(2), random_states(1, 2, 5)
-    for change in (dict(transient=-5.0), dict(log_time=0.0), dict(log_time=math.inf), dict(interval=0.0), dict(log_time=0.1)):
+    for name, value in (("transient", -5.0), ("log_time", 0.0), ("log_time", math.inf), ("interval", 0.0)):
         with pytest.raises(ValueError, match="log_time is .*, transient .*, interval "):
-            dynamics.lyapunov_exponent(func, w, **change)
+            dynamics.lyapunov_exponent(func, w, **{name: value})
     with pytest.raises(ValueError, match="log_time is -1"):
         dynamics.flow_in_log_time(func, w, -1.0)
     with pytest.raises(ValueError, match="iterations is 0"):

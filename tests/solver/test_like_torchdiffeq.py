@@ -14,7 +14,12 @@ from nodelib.solver.integrate import GRADIENTS, odeint
 
 UP, DOWN = [0.0, 0.7, 2.0], [1.5, 1.0, -0.5]
 TIGHT = dict(rtol=1e-9, atol=1e-10)
-LIKE = {"torchdiffeq-backprop": torchdiffeq.odeint, "exact": torchdiffeq.odeint}  # the others are the continuous adjoint
+# the others are the continuous adjoint
+LIKE = {"torchdiffeq-backprop": torchdiffeq.odeint, "exact": torchdiffeq.odeint}
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 class Pair(nn.Module):
@@ -31,8 +36,7 @@ class Pair(nn.Module):
 
 
 def states() -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(1)
-    return tuple(torch.randn(shape, generator=generator, dtype=torch.float64).requires_grad_() for shape in ((4, 6), (4,)))
+    return random(4, 6).requires_grad_(), random(4, seed=1).requires_grad_()
 
 
 def loss(y) -> torch.Tensor:
@@ -61,7 +65,7 @@ def test_tuples_are_solved_and_differentiated_as_torchdiffeq_does(gradient, time
 
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_decreasing_times_undo_increasing_ones(gradient):
-    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    func, y0 = Contraction(), random(3, 6)
     y1 = odeint(func, y0, [0.0, 1.0], **TIGHT).y[-1].detach().requires_grad_()
     back = odeint(func, y1, [1.0, 0.0], gradient=gradient, **TIGHT)
     assert (back.y[-1] - y0).abs().max() < 1e-7
@@ -77,7 +81,8 @@ def test_decreasing_times_undo_increasing_ones(gradient):
 
 @pytest.mark.parametrize("method", ["euler", "rk4", "dopri5-fixed"])
 def test_fixed_steps_go_down_and_hit_every_time(method):
-    solution = odeint(lambda t, y: torch.ones_like(y), torch.ones(1), [1.0, 0.7, 0.0], method=method, step_size=0.1)
+    times = [1.0, 0.7, 0.0]
+    solution = odeint(lambda t, y: torch.ones_like(y), torch.ones(1), times, method=method, step_size=0.1)
     torch.testing.assert_close(solution.y[:, 0], torch.tensor([1.0, 0.7, 0.0]))
     assert solution.accepted == 10 and all(h == pytest.approx(-0.1) for h in solution.step_sizes)
 
@@ -99,7 +104,8 @@ def test_the_compiled_kernels_go_down_as_torch_does(gradient):
 def test_a_norm_of_ones_own_sees_the_tuple_as_torchdiffeqs_does():
     func, y0 = Pair(), states()
     first = lambda y: y[0].abs().max()  # noqa: E731
-    theirs = torchdiffeq.odeint(func, y0, torch.tensor(UP, dtype=torch.float64), options={"norm": first}, **TIGHT)
+    times = torch.tensor(UP, dtype=torch.float64)
+    theirs = torchdiffeq.odeint(func, y0, times, options={"norm": first}, **TIGHT)
     calls, func.calls = func.calls, 0
     solution = odeint(func, y0, UP, norm=first, gradient="adjoint", **TIGHT)
     assert solution.nfe == calls
@@ -109,7 +115,7 @@ def test_a_norm_of_ones_own_sees_the_tuple_as_torchdiffeqs_does():
 
 def test_a_failure_on_the_way_down_says_where():
     with pytest.raises(IntegrationError) as caught:
-        odeint(lambda t, y: -y * y, torch.ones(3, dtype=torch.float64), [1.0, -1.0])  # 1 / t, which has a pole at 0
+        odeint(lambda t, y: -y * y, torch.ones(3, dtype=torch.float64), [1.0, -1.0])  # 1 / t has a pole
     assert -1e-3 < caught.value.t < 1e-3 and caught.value.h < 0
 
 

@@ -20,13 +20,13 @@ def constants() -> dict[str, object]:
     found = {group: second_round._tables()[group] for group in ("words", "predictions", "rules")}
     for path in sorted(FOLDER.glob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id.isupper():
-                try:
-                    value = ast.literal_eval(node.value)
-                except ValueError:
-                    continue
-                if isinstance(value, (int, float, tuple)):
-                    found[node.targets[0].id] = value
+            name = getattr(node.targets[0], "id", "") if isinstance(node, ast.Assign) else ""
+            try:
+                value = ast.literal_eval(node.value) if name.isupper() else None
+            except ValueError:  # computed from others
+                continue
+            if isinstance(value, (int, float, tuple)):
+                found[name] = value
     return found
 
 
