@@ -110,7 +110,7 @@ class Attack:
             value = getattr(self, field)
             if not (_number(value) and 0 <= value <= 1):
                 raise InputError(f"{field} is {value!r}; it must be from 0 to 1, {meaning}")
-        if self.name == "pgd" and not (_number(self.step_size) and self.step_size > 0):
+        if self.step_size is not None and not (_number(self.step_size) and self.step_size > 0):
             raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
                              f"{self.epsilon:g})")
         if self.logit_scale != "gap" and not (_number(self.logit_scale) and self.logit_scale > 0):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from nodelib.attacks.attack import Attack, method
 from nodelib.attacks.common import forward, input_gradient, project
+from nodelib.solver.errors import InputError
 
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, step_size: float, steps: int,
@@ -39,6 +40,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
 
 @method("pgd", uses="step_size steps random_start restarts seed loss logit_scale draws noise momentum")
 def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    if attack.step_size is None:
+        raise InputError("step_size is None; pgd needs the length of a step, a number above 0, such as epsilon / 4")
     epsilon, clip, generator = attack.epsilon, attack.clip, torch.Generator().manual_seed(attack.seed)
     slope = partial(input_gradient, model, t1=attack.t1, loss=attack.loss, logit_scale=attack.logit_scale,
                     draws=attack.draws, noise=attack.noise, generator=generator)

@@ -414,7 +414,7 @@ def test_an_attack_is_one_value(small, test_images):
         with pytest.raises(ValueError, match=f"{option} is .* with {name}, which makes no use of it"):
             Attack(name, 0.1, **{option: value})
     with pytest.raises(ValueError, match="step_size is None"):
-        Attack("pgd", 0.1)
+        Attack("pgd", 0.1)(small, images, labels)
 
 
 def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, test_images):
