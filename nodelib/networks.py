@@ -299,15 +299,15 @@ class ResNet(_Classifier):
 
     Args:
         channels, size: shape of the state, as in `ODENet`.
-        blocks: 1 builds one block with the ODE-net's dynamics as its branch (the same parameters);
-            more build that many two-convolution blocks.
+        blocks: 0 leaves stem and head alone; 1 builds one block with the ODE-net's dynamics as its branch (the
+            same parameters); more build that many two-convolution blocks.
         pooling: "fixed" or "random".
     """
 
     def __init__(self, channels: int, size: int, blocks: int, pooling: str = "fixed") -> None:
         super().__init__(channels, size, pooling)
-        if blocks < 1:
-            raise ValueError(f"blocks is {blocks}; a residual network needs at least 1")
+        if blocks < 0:
+            raise ValueError(f"blocks is {blocks}; it must be at least 0")
         self.blocks = nn.Sequential(
             *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
         )

@@ -41,7 +41,11 @@ class StubRun:
 
     @property
     def config(self):
-        return {**configs.get(self.name, self.seed).to_dict(), "parameters": parameters(self.name)}
+        return configs.get(self.name, self.seed).to_dict()
+
+    @property
+    def provenance(self):
+        return {"parameters": parameters(self.name)}
 
     def outcomes(self, record_id):
         return self.bits[record_id]

@@ -2,7 +2,7 @@
 
 from nodelib.attacks import random_signs  # noqa: F401 (enters its name)
 from nodelib.attacks.attack import METHODS, Attack
-from nodelib.attacks.common import AttackError, NoODEError, NonFiniteLogits
+from nodelib.attacks.common import AttackError, NonFiniteLogits, NoODEError
 from nodelib.attacks.decision import hop_skip_jump
 from nodelib.attacks.fgsm import fgsm
 from nodelib.attacks.losses import LOSSES, dlr_loss, logit_gap, margin_loss

@@ -16,6 +16,7 @@ from nodelib.networks import check_labels
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import GRADIENTS
 
+
 class Method(NamedTuple):
     """What attacks of a name run, and which fields of `Attack` it uses beside those that every attack has."""
 
@@ -63,6 +64,7 @@ class Attack:
         momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is
             stepped along. With noise and one draw, a step costs one pass and follows the average over the
             neighbourhoods of the steps before it.
+        targets: of "apgd-t" and "fab-t", how many of the nearest wrong classes are tried in turn, at least 1.
         allow_random_forward: accept a model with random pooling.
         allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
             running ones every pass changes: for adversarial training as some do it, never for an evaluation.
@@ -83,12 +85,39 @@ class Attack:
     draws: int = 1
     noise: float = 0.0
     momentum: float = 0.0
+    targets: int = 9
     allow_random_forward: bool = False
     allow_training_mode: bool = False
 
     def __post_init__(self) -> None:
         if self.name not in METHODS:
             raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
+        self._check_used()
+        resolve_loss(self.loss)
+        if self.gradient is not None and self.gradient not in GRADIENTS:
+            raise InputError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+        for name in ("steps", "restarts", "draws", "targets"):
+            value = getattr(self, name)
+            if not (_number(value) and value >= 1 and int(value) == value):
+                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if not (_number(self.epsilon) and self.epsilon >= 0):
+            raise InputError(f"epsilon is {self.epsilon!r}; it must be at least 0, where pixels run from 0 "
+                             "to 1 (the post used 0.3)")
+        for name, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
+            value = getattr(self, name)
+            if not (_number(value) and 0 <= value <= 1):
+                raise InputError(f"{name} is {value!r}; it must be from 0 to 1, {meaning}")
+        if self.step_size is not None and not (_number(self.step_size) and self.step_size > 0):
+            raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
+                             f"{self.epsilon:g})")
+        if self.logit_scale != "gap" and not (_number(self.logit_scale) and float(self.logit_scale) > 0):
+            raise InputError(f"logit_scale is {self.logit_scale!r}; it must be a number above 0, or 'gap'")
+        if self.restarts > 1 and not self.random_start:
+            raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the "
+                             "same; pass random_start=True or restarts=1")
+        self._check_end_times()
+
+    def _check_used(self) -> None:
         uses = METHODS[self.name].uses
         for field in fields(self):
             value = getattr(self, field.name)
@@ -96,48 +125,26 @@ class Attack:
                 raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; "
                                  f"leave it out (beside what every attack has, {self.name} uses "
                                  f"{', '.join(sorted(uses))})")
-        resolve_loss(self.loss)
-        if self.gradient is not None and self.gradient not in GRADIENTS:
-            raise InputError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        for field in ("steps", "restarts", "draws"):
-            value = getattr(self, field)
-            if not (_number(value) and value >= 1 and int(value) == value):
-                raise InputError(f"{field} is {value!r}; it must be a whole number of at least 1")
-        if not (_number(self.epsilon) and self.epsilon >= 0):
-            raise InputError(f"epsilon is {self.epsilon!r}; it must be at least 0, where pixels run from 0 "
-                             "to 1 (the post used 0.3)")
-        for field, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
-            value = getattr(self, field)
-            if not (_number(value) and 0 <= value <= 1):
-                raise InputError(f"{field} is {value!r}; it must be from 0 to 1, {meaning}")
-        if self.step_size is not None and not (_number(self.step_size) and self.step_size > 0):
-            raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
-                             f"{self.epsilon:g})")
-        if self.logit_scale != "gap" and not (_number(self.logit_scale) and self.logit_scale > 0):
-            raise InputError(f"logit_scale is {self.logit_scale!r}; it must be a number above 0, or 'gap'")
-        if self.restarts > 1 and not self.random_start:
-            raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the "
-                             "same; pass random_start=True or restarts=1")
-        self._check_end_times()
 
     def _check_end_times(self) -> None:
-        if self.t1 is None:
-            return
-        several = isinstance(self.t1, Sequence) and not isinstance(self.t1, str)
-        if several:
-            object.__setattr__(self, "t1", tuple(self.t1))
-            if not self.t1:
-                raise InputError("t1 is an empty list of end times; give at least one, or None for the "
-                                 "model's own")
-        if not all(map(_number, self.t1 if several else [self.t1])):
+        if isinstance(self.t1, Sequence) and not isinstance(self.t1, str):
+            object.__setattr__(self, "t1", tuple(self.t1))  # a value compares and hashes
+            if not self.end_times:
+                raise InputError("t1 is an empty list of end times; give at least one, or None for the model's own")
+        if self.t1 is not None and not all(map(_number, self.end_times)):
             raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
                              "model's own")
-        if several and self.name not in ("fgsm", "pgd"):
+        if len(self.end_times) > 1 and self.name not in ("fgsm", "pgd"):
             raise InputError(f"t1 is {self.t1!r} with {self.name}; only fgsm and pgd average over end times, "
                              "give one")
-        if several and self.restarts > 1:
-            raise InputError(f"restarts is {self.restarts} with {len(self.t1)} end times: no single forward "
-                             "pass says whether an image is broken; use restarts=1")
+        if len(self.end_times) > 1 and self.restarts > 1:
+            raise InputError(f"restarts is {self.restarts} with {len(self.end_times)} end times: no single "
+                             "forward pass says whether an image is broken; use restarts=1")
+
+    @property
+    def end_times(self) -> tuple[float | None, ...]:
+        """The end times attacked, (None,) for the model's own."""
+        return tuple(self.t1) if isinstance(self.t1, Sequence) else (self.t1,)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images, same shape, within epsilon of `images` in every pixel.

@@ -138,10 +138,12 @@ def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor |
     return logits
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float | Sequence[float] | None,
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
+                   t1: float | Sequence[float | None] | None,
                    loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0,
-                   draws: int = 1, noise: float = 0.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the images, shape of images, and the detached logits of the last draw.
+                   draws: int = 1, noise: float = 0.0,
+                   generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Gradient of the loss with respect to the images, and the detached logits of the last draw.
 
     The mean loss is what the post used. The exact gradient does not depend on the loss's scale, the
     continuous adjoint's error does (its solver compares the adjoint with atol).
@@ -163,7 +165,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
     loss = resolve_loss(loss)
     times = t1 if isinstance(t1, Sequence) else [t1]
     images = images.detach().requires_grad_(True)
-    total = None
+    total = torch.zeros_like(images, requires_grad=False)
     for time in times:
         for _ in range(draws):
             at = images if not noise else _shaken(images, noise, generator)
@@ -171,7 +173,7 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
                 logits = forward(model, at, time, labels)
                 scaled = logits / logit_gap(logits.detach())[:, None] if logit_scale == "gap" else logit_scale * logits
                 gradient = _ascent(loss(scaled, labels), at)
-            total = gradient if total is None else total + gradient
+            total = total + gradient
     return total / (len(times) * draws), logits.detach()
 
 

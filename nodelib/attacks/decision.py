@@ -40,7 +40,7 @@ class _LabelOnly(nn.Module):
         if self.left < 1:
             raise _Done
         self.left -= 1
-        logits = forward(self.model, x, self.attack.t1, torch.tensor([self.label]))
+        logits = forward(self.model, x, self.attack.end_times[0], torch.tensor([self.label]))
         away = (x - self.image).abs().max().item()
         if logits.argmax(1).item() != self.label and away <= self.attack.epsilon:
             self.found = x.detach().clone()

@@ -34,5 +34,6 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **opt
 
 @method("fgsm", uses="loss logit_scale draws")
 def _step(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
-    slope, _ = input_gradient(model, images, labels, attack.t1, attack.loss, attack.logit_scale, attack.draws)
+    slope, _ = input_gradient(model, images, labels, attack.end_times, attack.loss, attack.logit_scale,
+                              attack.draws)
     return project(images + attack.epsilon * slope.sign(), images, attack.epsilon, attack.clip)

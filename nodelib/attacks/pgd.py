@@ -43,7 +43,7 @@ def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) ->
     if attack.step_size is None:
         raise InputError("step_size is None; pgd needs the length of a step, a number above 0, such as epsilon / 4")
     epsilon, clip, generator = attack.epsilon, attack.clip, torch.Generator().manual_seed(attack.seed)
-    slope = partial(input_gradient, model, t1=attack.t1, loss=attack.loss, logit_scale=attack.logit_scale,
+    slope = partial(input_gradient, model, t1=attack.end_times, loss=attack.loss, logit_scale=attack.logit_scale,
                     draws=attack.draws, noise=attack.noise, generator=generator)
     result = images.clone()
     alive = torch.arange(len(images), device=images.device)  # images that no restart has broken yet
@@ -63,7 +63,7 @@ def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) ->
         result[alive] = adversarial
         if restart + 1 < attack.restarts:
             with torch.no_grad():
-                alive = alive[forward(model, adversarial, attack.t1).argmax(1) == labels[alive]]
+                alive = alive[forward(model, adversarial, attack.end_times[0]).argmax(1) == labels[alive]]
             if len(alive) == 0:
                 break
     return result

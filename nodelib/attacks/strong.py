@@ -26,7 +26,6 @@ from nodelib.solver.seeding import unmoved
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
 LIBRARY_ATTACKS = tuple(dict.fromkeys((*STRONG, *RANDOMISED)))
-OTHER_CLASSES = 9  # most target classes of a targeted attack, those of the largest logits
 FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the differences of logits that they divide by
 
 
@@ -75,7 +74,8 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         model, images, labels, epsilon: as in `fgsm`.
         steps: gradient steps per restart and target class; for "square" queries per image.
         options: other fields of `Attack`: restarts, seed, t1, clip (True: the library stays in the box),
-            gradient, draws (of APGD: for a random forward pass), allow_random_forward.
+            gradient, draws (of APGD: for a random forward pass), targets (of "apgd-t" and "fab-t"),
+            allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1].
@@ -89,13 +89,15 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
 
 
-@method("apgd-ce", "apgd-dlr", "apgd-t", uses="steps restarts seed draws")
-@method("fab-t", "square", uses="steps restarts seed")
+@method("apgd-ce", "apgd-dlr", uses="steps restarts seed draws")
+@method("apgd-t", uses="steps restarts seed draws targets")
+@method("fab-t", uses="steps restarts seed targets")
+@method("square", uses="steps restarts seed")
 def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("pyautoattack")
     in_box(attack)
-    seen = lambda x: forward(model, x, attack.t1, labels, FEWEST_CLASSES.get(attack.name, 2))  # noqa: E731
-    targets = OTHER_CLASSES
+    seen = lambda x: forward(model, x, attack.end_times[0], labels, FEWEST_CLASSES.get(attack.name, 2))  # noqa: E731
+    targets = attack.targets
     if attack.name in ("apgd-t", "fab-t"):  # asked only then: a pass moves the generator of random pooling
         with torch.no_grad():
             targets = min(targets, seen(images[:1]).shape[1] - 1)

@@ -299,9 +299,12 @@ _NAMED: dict[str, dict] = {
     "wide-standard-leaky": {**_WIDE, "leaky": True},
     "wide-adversarial-leaky": {**_WIDE, **_ATTACKED, "leaky": True},
     "small-100-nolast": {**_SMALL, **_T100, "last_norm": False},
-    "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},  # logits ten times as large from the start
+    # end time and head's scale, two by two: logits ten times as large, or as small, from the start
+    "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},
+    "small-10-scaled": {**_SMALL, **_T10, "head_scale": 0.1},
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
+    "resnet-0": {**_WIDE, "architecture": "resnet", "blocks": 0},  # stem and head alone
     "wide-adversarial-plain": {**_WIDE, **_ATTACKED, **_PLAIN},
     # the six rows and the pair again by the post's recipe; how long is what this hardware affords, and the
     # post's default is 100
@@ -340,7 +343,7 @@ COMPARED: dict[str, str] = {
     "small-100-adjoint": "small-100-short", "small-100-short": "small-100", "large-100-adjoint": "large-100-short",
     "large-100-short": "large-100", "small-10-tight": "small-10", "small-100-leaky": "small-100",
     "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial", "small-100-nolast": "small-100",
-    "small-100-unscaled": "small-100", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
+    "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "resnet-0": "wide-standard", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)

@@ -108,14 +108,15 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
         return images
     if m.attack == "worst":
         raise ValueError("a worst case is computed from a run's records, not attacked; use evaluate_run")
-    attacked = source if m.attack == "transfer" else model
-    perturb = m.as_attack(isinstance(attacked, ODENet))
     if m.attack == "transfer":
-        return perturb(source, images, labels)
+        if source is None:
+            raise ValueError(f"no source is given; a transfer attack needs the network of {m.source}")
+        return m.as_attack(isinstance(source, ODENet))(source, images, labels)
     rtol, atol = m.attack_tolerance or m.rtol, m.attack_tolerance or m.atol
     if m.gradient == REFERENCE:
         model, rtol, atol = copy.deepcopy(model).double(), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
     with at_tolerance(getattr(model, "block", None), rtol, atol), unbalanced(not m.balanced):
+        perturb = m.as_attack(isinstance(model, ODENet))
         return perturb(model, images.to(model.linear.weight.dtype), labels).to(images.dtype)
 
 

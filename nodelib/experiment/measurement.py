@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -57,8 +57,8 @@ class Measurement:
             `source` at its own end time; "worst", per image the worst of the run's records so far.
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
-        epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum:
-            of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be
+        epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum,
+            targets: of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be
             "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
@@ -88,6 +88,7 @@ class Measurement:
     draws: int = 1
     noise: float = 0.0
     momentum: float = 0.0
+    targets: int = Attack.targets
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -131,12 +132,11 @@ class Measurement:
         transfer = self.attack == "transfer"
         stands_for = {"transfer": "pgd", "none": "random-signs", "worst": "random-signs"}
         name = stands_for.get(self.attack, self.attack)
-        return Attack(name, self.epsilon, self.step_size or None, self.steps,
-                      restarts=self.restarts, t1=self.t1 if ode and not transfer else None, clip=self.clip,
-                      gradient=None if not ode else "exact" if self.gradient == REFERENCE else self.gradient,
-                      seed=self.seed, loss=self.loss, logit_scale=self.logit_scale, draws=self.draws,
-                      noise=self.noise, momentum=self.momentum,
-                      allow_random_forward=self.pooling == "random" and not transfer)
+        shared = {field.name: getattr(self, field.name) for field in fields(Attack) if hasattr(self, field.name)}
+        gradient = "exact" if self.gradient == REFERENCE else self.gradient
+        return Attack(**{**shared, "name": name, "step_size": self.step_size or None, "gradient": gradient if ode else None,
+                         "t1": self.t1 if ode and not transfer else None,
+                         "allow_random_forward": self.pooling == "random" and not transfer})
 
     @property
     def id(self) -> str:
@@ -180,6 +180,8 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "library": library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
         settings["balanced"] = False
+    if m.targets != Attack.targets:
+        settings["targets"] = m.targets
     settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
     return settings if dropped is None else {**settings, "dropped": dropped}
 

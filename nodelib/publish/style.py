@@ -39,7 +39,7 @@ RUNS: dict[str, str] = {
     "small-10": SKY, "small-random": ORANGE, "small-100": "#4DC3A1",
     "large-10": "#00507D", "large-random": "#9A5B00", "large-100": "#00674B",
     "wide-standard": BLUE, "wide-adversarial": VERMILLION,
-    "resnet-6": BLACK, "resnet-1": GREY,
+    "resnet-6": BLACK, "resnet-1": GREY, "resnet-0": "#A0A0A0",
 }
 # A control has the colour of the run it varies, and another dash.
 _CONTROLS = {
@@ -49,7 +49,7 @@ _CONTROLS = {
     "wide-standard-leaky": ("wide-standard", (1, 1)), "wide-adversarial-leaky": ("wide-adversarial", (1, 1)),
     "small-100-nolast": ("small-100", (4, 1, 1, 1)),
     "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
-    "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
+    "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)), "small-10-scaled": ("small-10", (6, 1, 1, 1, 1, 1)),
     # by the post's recipe, and its own controls
     **{f"{name}-post": (name, (8, 2)) for name in (*ROWS, *PAIR)},
     **{f"{row}-post-{kind}": (row, dash) for row in ("small-100", "large-100")

@@ -161,7 +161,7 @@ def differs_in(control: str) -> str:
     """In what a control differs from the run it is compared with, from their configs."""
     config = get(control)
     base = get("-".join(control.split("-")[:2]) if config.architecture == "odenet" else "wide-standard")
-    words = {"architecture": f"{config.blocks} residual block{'s' if config.blocks > 1 else ''}, no solver", "leaky": "leaky",
+    words = {"architecture": f"{config.blocks} residual block{'' if config.blocks == 1 else 's'}, no solver", "leaky": "leaky",
              "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
              "head_scale": f"head scaled by {config.head_scale:g}", "train_images": f"{config.train_images:,} images",

@@ -110,7 +110,7 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
 def fewer_parameters(evidence: Evidence) -> Verdict:
     ode, six, one = evidence.all(*(lambda name=name: evidence.accuracies(name, 1.0, **CLEAN)
                                    for name in ("wide-standard", "resnet-6", "resnet-1")))
-    size = {name: found[0].run.config["parameters"] for name, found in (("ode", ode), ("six", six), ("one", one))}
+    size = {name: found[0].run.provenance["parameters"] for name, found in (("ode", ode), ("six", six), ("one", one))}
     mean = {name: statistics.fmean(percents(found)) for name, found in (("ode", ode), ("six", six), ("one", one))}
     ratio = size["six"] / size["ode"]
     matched = mean["ode"] >= mean["six"] - MATCH_POINTS

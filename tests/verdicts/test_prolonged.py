@@ -15,7 +15,7 @@ from nodelib.verdicts.verdict import Verdict
 def _of(run, cycles):
     """The run as it would be stored after the first so many cycles, nothing measured."""
     config = RunConfig.from_dict(run.config).first_cycles(cycles)
-    return dataclasses.replace(run, config={**run.config, **config.to_dict()}, metrics=[], measurements=[])
+    return dataclasses.replace(run, config=config.to_dict(), metrics=[], measurements=[])
 
 
 @pytest.fixture(scope="module")
