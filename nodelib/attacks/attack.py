@@ -130,7 +130,7 @@ class Attack:
         if isinstance(self.t1, Sequence) and not isinstance(self.t1, str):
             object.__setattr__(self, "t1", tuple(self.t1))  # a value compares and hashes
             if not self.end_times:
-                raise InputError("t1 is an empty list of end times; give at least one, or None for the model's own")
+                raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
         if self.t1 is not None and not all(map(_number, self.end_times)):
             raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
                              "model's own")

@@ -51,7 +51,8 @@ def check_images(images: Tensor) -> None:
                          "levels by 255, and leave any other normalisation to the model")
 
 
-def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool, name: str = "the attack") -> Tensor:
+def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool,
+                 name: str = "the attack") -> Tensor:
     """The adversarial images, if they obey the threat model; every attack's last act.
 
     Raises:
@@ -59,21 +60,22 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
             image's, or, if `clip`, outside [0, 1].
     """
     if adversarial.shape != images.shape:
-        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape {tuple(images.shape)}; an attack must "
-                          f"return one image for each, in their shape")
+        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape "
+                          f"{tuple(images.shape)}; an attack must return one image for each, in their shape")
     if adversarial.numel() == 0:
         return adversarial
     if not torch.isfinite(adversarial).all():
-        raise AttackError(f"{name} returned pixels that are not finite; do not use its result, and check the model's gradients, "
-                          f"whose overflow is the usual cause (a smaller logit_scale or end time avoids it)")
+        raise AttackError(f"{name} returned pixels that are not finite; do not use its result, and check "
+                          f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale or end "
+                          f"time avoids it)")
     furthest = (adversarial - images).abs().max().item()
     if furthest > epsilon + BALL_SLACK:
-        raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its result onto "
-                          f"the ball (nodelib.attacks.common.project) and score it again")
+        raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its "
+                          f"result onto the ball (nodelib.attacks.common.project) and score it again")
     low, high = adversarial.min().item(), adversarial.max().item()
     if clip and (low < 0 or high > 1):
-        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is [0, 1]. Clamp them, "
-                          f"or ask for clip=False if the threat model has no box")
+        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is "
+                          f"[0, 1]. Clamp them, or ask for clip=False if the threat model has no box")
     return adversarial
 
 
@@ -110,8 +112,8 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
             p.requires_grad_(False)
         yield
     finally:
-        for p, before in required:
-            p.requires_grad_(before)
+        for p, wanted in required:
+            p.requires_grad_(wanted)
         for block, before in blocks:
             block.gradient = before
 
@@ -154,9 +156,11 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
         logit_scale: factor on the logits before the loss; "gap" divides every image's logits by the
             distance of its two largest, so that no softmax is saturated.
         draws: forward passes to average the gradient over (expectation over transformation: Athalye,
-            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with noise.
-        noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]: the gradient of
-            the loss averaged over a neighbourhood, which a loss full of kinks does not show at a point.
+            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with
+            noise.
+        noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]:
+            the gradient of the loss averaged over a neighbourhood, which a loss full of kinks does not show at
+            a point.
         generator: of the noise, on the processor.
 
     Raises:
@@ -171,7 +175,8 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
             at = images if not noise else _shaken(images, noise, generator)
             with torch.enable_grad():
                 logits = forward(model, at, time, labels)
-                scaled = logits / logit_gap(logits.detach())[:, None] if logit_scale == "gap" else logit_scale * logits
+                gap = logit_gap(logits.detach())[:, None]
+                scaled = logits / gap if isinstance(logit_scale, str) else logit_scale * logits
                 gradient = _ascent(loss(scaled, labels), at)
             total = total + gradient
     return total / (len(times) * draws), logits.detach()
@@ -200,8 +205,8 @@ def _ascent(value: Tensor, images: Tensor) -> Tensor:
 
 def _shaken(images: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
     """The images with uniform noise of that radius, in [0, 1], as a leaf to differentiate by."""
-    move = noise * (2 * torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device) - 1)
-    return (images.detach() + move).clamp(0, 1).requires_grad_(True)
+    drawn = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
+    return (images.detach() + noise * (2 * drawn - 1)).clamp(0, 1).requires_grad_(True)
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool) -> Tensor:

@@ -92,9 +92,9 @@ def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> 
 
     # the classifier counts its queries and stops the attack by an exception: foolbox knows no query budget
     classifier = _LabelOnly(attack, model, image, label).eval()
+    start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.linf, steps=25)
     walk = foolbox.attacks.HopSkipJumpAttack(
-        init_attack=foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.linf, steps=25),
-        constraint="linf", initial_gradient_eval_steps=30, max_gradient_eval_steps=300)
+        init_attack=start, constraint="linf", initial_gradient_eval_steps=30, max_gradient_eval_steps=300)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that failed; the failure itself ends below

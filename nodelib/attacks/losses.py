@@ -28,7 +28,7 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean difference-of-logits ratio: the margin over the distance of first and third logit.
 
-    Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Unchanged by scale and shift.
+    Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Blind to scale and shift.
     """
     if logits.shape[1] < 3:
         raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of "
@@ -84,8 +84,9 @@ def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return kept.mean()
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss, "log-odds": log_odds_loss,
-                           "wrong-classes": wrong_classes_loss, "rounded": rounded_loss}
+LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss,
+                           "log-odds": log_odds_loss, "wrong-classes": wrong_classes_loss,
+                           "rounded": rounded_loss}
 
 
 def resolve_loss(loss: Loss | str) -> Loss:

@@ -15,7 +15,7 @@ from nodelib.solver.errors import InputError
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, step_size: float, steps: int,
         **options: Any) -> Tensor:
-    """Repeated sign steps, each projected back onto the l-infinity ball; the last iterate of the best restart.
+    """Repeated sign steps, each projected back onto the l-infinity ball; the best restart's last iterate.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, Towards deep learning models resistant to adversarial
     attacks, ICLR 2018, eq. (3) of section 2.1. With several restarts an image keeps the first restart
@@ -41,10 +41,11 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
 @method("pgd", uses="step_size steps random_start restarts seed loss logit_scale draws noise momentum")
 def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     if attack.step_size is None:
-        raise InputError("step_size is None; pgd needs the length of a step, a number above 0, such as epsilon / 4")
+        raise InputError("step_size is None; pgd needs the length of a step, such as epsilon / 4")
     epsilon, clip, generator = attack.epsilon, attack.clip, torch.Generator().manual_seed(attack.seed)
-    slope = partial(input_gradient, model, t1=attack.end_times, loss=attack.loss, logit_scale=attack.logit_scale,
-                    draws=attack.draws, noise=attack.noise, generator=generator)
+    slope = partial(input_gradient, model, t1=attack.end_times, loss=attack.loss,
+                    logit_scale=attack.logit_scale, draws=attack.draws, noise=attack.noise,
+                    generator=generator)
     result = images.clone()
     alive = torch.arange(len(images), device=images.device)  # images that no restart has broken yet
     for restart in range(attack.restarts):

@@ -1,10 +1,10 @@
-"""Strong attacks of the library pyautoattack: APGD-CE, targeted APGD, targeted FAB and Square; and the library's own warnings.
+"""Strong attacks of the library pyautoattack (APGD-CE, targeted APGD, FAB, Square), and its warnings.
 
 These four are the standard set of Croce and Hein, Reliable evaluation of adversarial robustness with an
 ensemble of diverse parameter-free attacks, ICML 2020: two gradient attacks that choose their step size
-themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all. The set for
-networks whose forward pass is random is APGD on the cross-entropy and on the difference of logits ratio, both with the mean
-gradient of twenty draws.
+themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all. The set
+for networks whose forward pass is random is APGD on the cross-entropy and on the difference of logits
+ratio, both with the mean gradient of twenty draws.
 Optional: `pip install 'nodelib[attacks]'`.
 """
 
@@ -49,8 +49,8 @@ def _construct(attack: Attack, model: Callable[[Tensor], Tensor], targets: int, 
     from pyautoattack.square import SquareAttack
 
     name, steps = attack.name, attack.steps
-    common = dict(norm="Linf", eps=attack.epsilon, seed=attack.seed, n_restarts=attack.restarts, verbose=False)
-    common["device"] = device
+    common = dict(norm="Linf", eps=attack.epsilon, seed=attack.seed, n_restarts=attack.restarts,
+                  verbose=False, device=device)
     ascent = dict(n_iter=steps, eot_iter=attack.draws, rho=0.75, **common)
     if name in ("apgd-ce", "apgd-dlr"):
         return APGDAttack(model, loss=name.removeprefix("apgd-"), **ascent).perturb
@@ -96,7 +96,8 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
 def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("pyautoattack")
     in_box(attack)
-    seen = lambda x: forward(model, x, attack.end_times[0], labels, FEWEST_CLASSES.get(attack.name, 2))  # noqa: E731
+    least, (t1,) = FEWEST_CLASSES.get(attack.name, 2), attack.end_times
+    seen = lambda x: forward(model, x, t1, labels, least)  # noqa: E731
     targets = attack.targets
     if attack.name in ("apgd-t", "fab-t"):  # asked only then: a pass moves the generator of random pooling
         with torch.no_grad():
@@ -126,8 +127,8 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
                      gradient: str | None = None, allow_random_forward: bool = False) -> list[str]:
     """What AutoAttack warns of before it attacks this network: the checks of its library, on these images.
 
-    They look for a forward pass that is random or computes gradients itself, for outputs that are probabilities, and for input
-    gradients of the cross-entropy that are exactly zero.
+    They look for a forward pass that is random or computes gradients itself, for outputs that are
+    probabilities, and for input gradients of the cross-entropy that are exactly zero.
 
     Args:
         model, images, labels, t1, gradient, allow_random_forward: as in `fgsm`.
@@ -149,7 +150,8 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
         checks.check_dynamic(seen, images, logger=heard)
         with torch.enable_grad():
             point = images.detach().clone().requires_grad_(True)
-            slope, = torch.autograd.grad(nn.functional.cross_entropy(seen(point), labels, reduction="sum"), point)
+            loss = nn.functional.cross_entropy(seen(point), labels, reduction="sum")
+            slope, = torch.autograd.grad(loss, point)
         checks.check_zero_gradients(slope, logger=heard)
     return heard.lines
 
