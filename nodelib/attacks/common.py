@@ -65,7 +65,7 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
     if adversarial.numel() == 0:
         return adversarial
     if not torch.isfinite(adversarial).all():
-        raise AttackError(f"{name} returned pixels that are not finite; do not use its result, and check "
+        raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check "
                           f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale or end "
                           f"time avoids it)")
     furthest = (adversarial - images).abs().max().item()
