@@ -94,7 +94,8 @@ def odeint(
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
-    for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it.
+    for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it;
+    within torch.autocast a solve is in float32.
     """
     if isinstance(y0, tuple):
         flat = Flat(func, y0)
