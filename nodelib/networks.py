@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import GRADIENTS, odeint
 from nodelib.solver.kernel import register
 
@@ -21,11 +22,11 @@ POOLINGS = ("random", "fixed")
 
 
 def check_end_time(t1: float) -> float:
-    """Return t1 as a float, or raise a ValueError unless it is a finite number above 0."""
-    t1 = float(t1)
-    if not (math.isfinite(t1) and t1 > 0):
-        raise ValueError(f"the end time t1 is {t1}; it must be a finite number above 0 (the post used 1 to 500)")
-    return t1
+    """Return t1 as a float, or raise an InputError unless it is a finite number above 0."""
+    if isinstance(t1, (str, bytes)) or not (math.isfinite(t1) and t1 > 0):
+        raise InputError(f"the end time t1 is {t1!r}; it must be a finite number above 0 (the post used 1 to "
+                         "500)")
+    return float(t1)
 
 
 def check_channels(channels: int) -> int:
@@ -34,6 +35,37 @@ def check_channels(channels: int) -> int:
         raise ValueError(f"channels is {channels}; it must be from 1 to 32, or a multiple of 32, for the "
                          f"groups of the normalisation (the post used 16, 64 and 128)")
     return channels
+
+
+def described(value: object) -> str:
+    """The shape of a tensor, the type of anything else, for an error."""
+    return f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"type {type(value).__name__}"
+
+
+def check_mode(model: nn.Module, allow_training_mode: bool = False,
+               allow_random_forward: bool = False) -> None:
+    """InputError for a model in training mode, or whose forward pass is random, where nobody asked for it."""
+    parts = list(model.modules())  # a part of the network may be in another mode than the whole
+    if not allow_training_mode and any(part.training for part in parts):
+        raise InputError("the model, or a part of it, is in training mode, where batch statistics leak "
+                         "between images; call model.eval() first")
+    if not allow_random_forward and any(getattr(part, "pooling", "fixed") == "random" for part in parts):
+        raise InputError("the model's forward pass is random (pooling='random'); set model.pooling = "
+                         "'fixed', or, for an attack, pass allow_random_forward=True")
+
+
+def check_labels(labels: Tensor, count: int, classes: int | None = None) -> Tensor:
+    """The labels as int64; InputError unless they are `count` integers from 0 to classes - 1."""
+    if not isinstance(labels, Tensor) or labels.ndim != 1 or len(labels) != count:
+        raise InputError(f"labels have {described(labels)}; expected shape ({count},), one per image")
+    if labels.dtype == torch.bool or labels.is_floating_point() or labels.is_complex():
+        raise InputError(f"labels have dtype {labels.dtype}; expected integers, the number of each image's "
+                         "class")
+    low, high = (labels.min().item(), labels.max().item()) if count else (0, 0)
+    if low < 0 or classes is not None and high >= classes:
+        raise InputError(f"labels reach from {low} to {high}; the allowed range is 0 to "
+                         f"{'the number of classes - 1' if classes is None else classes - 1}")
+    return labels.long()
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
@@ -280,8 +312,8 @@ class ResNet(_Classifier):
             *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
         )
 
-    def forward(self, images: Tensor, t1: float | None = None) -> Tensor:
-        """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]; t1 is accepted and has no meaning here."""
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]."""
         return self.head(self.blocks(self.stem(images)))
 
 

@@ -102,13 +102,16 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     """Wilson's score interval of a proportion, 95 % by default (Wilson, 1927).
 
     Args:
-        correct: successes, 0 to n.  n: trials, at least 1.  z: normal quantile of the two-sided level.
+        correct: successes, 0 to n.  n: trials, at least 1.
+        z: normal quantile of the two-sided level, above 0.
 
     Returns:
         lower and upper end, in [0, 1].
     """
     if n < 1 or not 0 <= correct <= n:
         raise ValueError(f"correct is {correct} of n = {n}; needed are n >= 1 and 0 <= correct <= n")
+    if not 0 < z < math.inf:
+        raise ValueError(f"z is {z}; it must be a finite number above 0, such as 1.96 for 95 %")
     p, spread = correct / n, z * z / n
     centre = (p + spread / 2) / (1 + spread)
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import sys
 from pathlib import Path
 
@@ -55,6 +56,25 @@ def test_no_arrow_runs_up_or_across(name):
     across = [(a, b) for a, b in arrows() if a.split(".")[0] == name and b
               and (floor(b) > floor(a) or floor(b) == floor(a) and b.split(".")[0] != name)]
     assert not across
+
+
+def test_the_names_that_others_use_are_what_they_were():
+    assert callable(nodelib.odeint) and nodelib.odeint is nodelib.solver.odeint
+    names = ("fgsm", "pgd", "ODENet")
+    first = {name: [*inspect.signature(getattr(nodelib, name)).parameters] for name in names}
+    assert first["fgsm"][:4] == first["pgd"][:4] == ["model", "images", "labels", "epsilon"]
+    assert {"step_size", "steps"} <= {*first["pgd"]} and first["ODENet"][:3] == ["channels", "size", "t1"]
+    parts = {name for name, _ in nodelib.ODENet(16, 7, t1=10.0).block.func.named_children()}
+    assert parts == {f"conv{i}" for i in range(1, 5)} | {f"norm{i}" for i in range(5)}
+
+
+def test_every_public_function_is_annotated():
+    public = {f"{name}.{node.name}": node for name, path in modules().items()
+              for node in ast.parse(path.read_text(encoding="utf-8")).body
+              if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+    assert public and not [
+        name for name, node in public.items() if node.returns is None
+        or any(argument.annotation is None for argument in [*node.args.args, *node.args.kwonlyargs])]
 
 
 def test_no_two_modules_import_each_other():

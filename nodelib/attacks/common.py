@@ -3,63 +3,56 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.attacks.losses import Loss, logit_gap, resolve_loss
-from nodelib.solver.errors import NodelibError
+from nodelib.networks import ODEBlock, check_mode, described
+from nodelib.solver.errors import InputError, NodelibError
+
+if TYPE_CHECKING:
+    from nodelib.attacks.attack import Attack
 
 BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
 
 
 class AttackError(NodelibError, RuntimeError):
-    """An attack returned images that break its own rules."""
+    """An attack that came to nothing: what the model, the loss or a library returned cannot be used."""
 
 
-def check_images(images: Tensor, epsilon: float = 0.0, name: str = "images") -> None:
-    """ValueError unless images are finite floats of shape (N, 1, 28, 28) in [-epsilon, 1 + epsilon].
+class NonFiniteLogits(AttackError, ValueError):
+    """A network's logits are NaN or infinite."""
 
-    epsilon above 0 is meant for unclipped adversarial images only.
-    """
-    if images.ndim != 4 or tuple(images.shape[1:]) != (1, 28, 28):
-        raise ValueError(f"{name} have shape {tuple(images.shape)}; expected (N, 1, 28, 28)")
+
+class NoODEError(InputError):
+    """An option about a differential equation, for a network that has none."""
+
+
+def check_images(images: Tensor) -> None:
+    """InputError unless images are floating, of shape (N, C, H, W) and in [0, 1]."""
+    if not isinstance(images, Tensor) or images.ndim != 4:
+        raise InputError(f"images have {described(images)}; expected a tensor of shape (N, C, H, W)")
     if not images.is_floating_point():
-        raise ValueError(f"{name} have dtype {images.dtype}; expected floating point, grey levels in [0, 1]")
+        raise InputError(f"images have dtype {images.dtype}; expected floating point in [0, 1]: use "
+                         "images.float() / 255 for grey levels from 0 to 255")
     if images.numel() == 0:
         return
     low, high = images.min().item(), images.max().item()  # a NaN anywhere makes both NaN
     if math.isnan(low):
-        raise ValueError(f"{name} contain NaN; every pixel must be a number in [0, 1]")
-    slack = 1e-6 if epsilon else 0.0
-    if low < -epsilon - slack or high > 1 + epsilon + slack:
-        raise ValueError(f"{name} reach from {low:g} to {high:g}; the allowed range is [{0 - epsilon:g}, {1 + epsilon:g}]. "
-                         f"Divide grey levels by 255")
+        raise InputError("images contain NaN; every pixel must be a number in [0, 1]")
+    if low < 0 or high > 1:
+        raise InputError(f"images reach from {low:g} to {high:g}; the allowed range is [0, 1]. Divide grey "
+                         "levels by 255, and leave any other normalisation to the model")
 
 
-def check_labels(labels: Tensor, count: int, classes: int = 10) -> None:
-    """ValueError unless labels are `count` integers from 0 to classes - 1."""
-    if labels.ndim != 1 or len(labels) != count:
-        raise ValueError(f"labels have shape {tuple(labels.shape)}; expected ({count},), one per image")
-    if labels.is_floating_point():
-        raise ValueError(f"labels have dtype {labels.dtype}; expected integers 0 to {classes - 1}")
-    if count and not (0 <= labels.min().item() and labels.max().item() < classes):
-        raise ValueError(f"labels reach from {labels.min().item()} to {labels.max().item()}; "
-                         f"the allowed range is 0 to {classes - 1}")
-
-
-def check_epsilon(epsilon: float) -> float:
-    """epsilon as a float; ValueError unless finite and at least 0."""
-    epsilon = float(epsilon)
-    if not (math.isfinite(epsilon) and epsilon >= 0):
-        raise ValueError(f"epsilon is {epsilon}; it must be at least 0 (pixels run from 0 to 1, the post used 0.3)")
-    return epsilon
-
-
-def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool, name: str = "the attack") -> Tensor:
+def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool,
+                 name: str = "the attack") -> Tensor:
     """The adversarial images, if they obey the threat model; every attack's last act.
 
     Raises:
@@ -67,98 +60,92 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
             image's, or, if `clip`, outside [0, 1].
     """
     if adversarial.shape != images.shape:
-        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape {tuple(images.shape)}; an attack must "
-                          f"return one image for each, in their shape")
+        raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape "
+                          f"{tuple(images.shape)}; an attack must return one image for each, in their shape")
     if adversarial.numel() == 0:
         return adversarial
     if not torch.isfinite(adversarial).all():
-        raise AttackError(f"{name} returned pixels that are not finite; do not use its result, and check the model's gradients, "
-                          f"whose overflow is the usual cause (a smaller logit_scale or end time avoids it)")
+        raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check "
+                          f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale or end "
+                          f"time avoids it)")
     furthest = (adversarial - images).abs().max().item()
     if furthest > epsilon + BALL_SLACK:
-        raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its result onto "
-                          f"the ball (nodelib.attacks.common.project) and score it again")
+        raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its "
+                          f"result onto the ball (nodelib.attacks.common.project) and score it again")
     low, high = adversarial.min().item(), adversarial.max().item()
     if clip and (low < 0 or high > 1):
-        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is [0, 1]. Clamp them, "
-                          f"or ask for clip=False if the threat model has no box")
+        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is "
+                          f"[0, 1]. Clamp them, or ask for clip=False if the threat model has no box")
     return adversarial
 
 
-def check_model(model: nn.Module, allow_random_forward: bool, allow_training_mode: bool = False) -> None:
-    """ValueError for a model in training mode, or with a random forward pass nobody asked for."""
-    parts = list(model.modules())  # a wrapper, or a part of the network, may be in another mode than the whole
-    if not allow_training_mode and any(part.training for part in parts):
-        raise ValueError("the model, or a part of it, is in training mode, where batch statistics leak between images; "
-                         "call model.eval() first")
-    if any(getattr(part, "pooling", "fixed") == "random" for part in parts) and not allow_random_forward:
-        raise ValueError("the model's forward pass is random (pooling='random'), which a deterministic attack "
-                         "does not expect; set model.pooling = 'fixed', or pass allow_random_forward=True")
+def check_model(model: nn.Module, attack: Attack) -> None:
+    """InputError for a model that the attack does not fit.
 
-
-def check_gradient_options(logit_scale: float | str, draws: int, loss: Loss | str = F.cross_entropy,
-                           gradient: str | None = None) -> None:
-    """ValueError unless the factor of the logits is above 0 or "gap", draws a whole number from 1 on, and the names known."""
-    resolve_loss(loss)
-    check_gradient(gradient)
-    if logit_scale != "gap" and not (isinstance(logit_scale, (int, float)) and 0 < logit_scale < math.inf):
-        raise ValueError(f"logit_scale is {logit_scale!r}; it must be a number above 0, or 'gap'")
-    if draws < 1 or int(draws) != draws:
-        raise ValueError(f"draws is {draws}; it must be a whole number of at least 1")
-
-
-def check_noise(noise: float) -> None:
-    """ValueError unless a radius of noise lies from 0 to 1."""
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise is {noise}; it must be from 0 to 1, a radius in pixel units")
-
-
-def check_momentum(momentum: float) -> None:
-    """ValueError unless a decay of summed gradients lies from 0 to 1."""
-    if not 0 <= momentum <= 1:
-        raise ValueError(f"momentum is {momentum}; it must be from 0 (every gradient alone) to 1 (the sum of all so far)")
-
-
-def check_gradient(gradient: str | None) -> None:
-    """ValueError unless the gradient method is one of `nodelib.solver.integrate.GRADIENTS`, or None."""
-    from nodelib.solver.integrate import GRADIENTS
-
-    if gradient is not None and gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+    In training mode, or with a random forward pass, where nobody asked for it; without an ODE, where the
+    attack names an end time or a way to differentiate one.
+    """
+    if not isinstance(model, nn.Module):
+        raise InputError(f"the model is of type {type(model).__name__}; it must be a torch.nn.Module "
+                         "(nn.Sequential makes one of its parts)")
+    check_mode(model, attack.allow_training_mode, attack.allow_random_forward)
+    if attack.gradient is not None and not any(isinstance(part, ODEBlock) for part in model.modules()):
+        raise NoODEError(f"gradient is {attack.gradient!r}, but {type(model).__name__} has no "
+                         "nodelib.ODEBlock to differentiate in that way; leave gradient out")
+    if attack.t1 is not None:
+        try:
+            inspect.signature(model.forward).bind(None, None)
+        except TypeError:
+            raise NoODEError(f"t1 is {attack.t1!r}, but {type(model).__name__}.forward takes no end time "
+                             "beside the images; leave t1 out") from None
 
 
 @contextlib.contextmanager
 def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
-    """Switch parameters' gradients off and the block's gradient method over, and restore both."""
-    block = getattr(model, "block", None)
-    before = block.gradient if block is not None else None
-    required = [p.requires_grad for p in model.parameters()]
+    """Switch parameters' gradients off and the ODE blocks' gradient method over, and restore both."""
+    blocks = [(part, part.gradient) for part in model.modules() if isinstance(part, ODEBlock)]
+    required = [(p, p.requires_grad) for p in model.parameters()]
     try:
-        check_gradient(gradient)
-        if gradient is not None and block is not None:
-            block.gradient = gradient
-        for p in model.parameters():
+        for block, before in blocks:
+            block.gradient = before if gradient is None else gradient
+        for p, _ in required:
             p.requires_grad_(False)
         yield
     finally:
-        for p, r in zip(model.parameters(), required):
-            p.requires_grad_(r)
-        if block is not None:
+        for p, wanted in required:
+            p.requires_grad_(wanted)
+        for block, before in blocks:
             block.gradient = before
 
 
-def forward(model: nn.Module, images: Tensor, t1: float | None) -> Tensor:
-    """Logits at an end time (None: the model's own); ValueError if they are not finite."""
+def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor | None = None,
+            least: int = 2) -> Tensor:
+    """Logits at an end time (None: the model's own), shape (N, K).
+
+    Raises:
+        NonFiniteLogits: they are NaN or infinite.
+        InputError: no logits of that shape, fewer than `least` classes, or a label that has no logit.
+    """
     logits = model(images) if t1 is None else model(images, t1)
+    shape = tuple(getattr(logits, "shape", ()))
+    if len(shape) != 2 or shape[0] != len(images) or shape[1] < least:
+        raise InputError(f"the model's output has {described(logits)}; expected logits of shape "
+                         f"({len(images)}, K), K at least {least}")
     if not torch.isfinite(logits).all():
-        raise ValueError("the model's logits are not finite on attacked images; check its weights and end time")
+        at = "" if t1 is None else f" at t1 = {t1:g}"
+        raise NonFiniteLogits(f"the model's logits are not finite{at}; check its weights and end time")
+    if labels is not None and labels.max() >= logits.shape[1]:
+        raise InputError(f"labels reach to {labels.max().item()}, but the model has {logits.shape[1]} "
+                         f"logits; the allowed range is 0 to {logits.shape[1] - 1}")
     return logits
 
 
-def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float | Sequence[float] | None,
+def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
+                   t1: float | Sequence[float | None] | None,
                    loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0,
-                   draws: int = 1, noise: float = 0.0, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-    """Gradient of the loss with respect to the images, shape of images, and the detached logits of the last draw.
+                   draws: int = 1, noise: float = 0.0,
+                   generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+    """Gradient of the loss with respect to the images, and the detached logits of the last draw.
 
     The mean loss is what the post used. The exact gradient does not depend on the loss's scale, the
     continuous adjoint's error does (its solver compares the adjoint with atol).
@@ -169,30 +156,57 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor, t1: float |
         logit_scale: factor on the logits before the loss; "gap" divides every image's logits by the
             distance of its two largest, so that no softmax is saturated.
         draws: forward passes to average the gradient over (expectation over transformation: Athalye,
-            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with noise.
-        noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]: the gradient of
-            the loss averaged over a neighbourhood, which a loss full of kinks does not show at a point.
+            Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with
+            noise.
+        noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]:
+            the gradient of the loss averaged over a neighbourhood, which a loss full of kinks does not show at
+            a point.
         generator: of the noise, on the processor.
+
+    Raises:
+        AttackError: the loss, or its gradient in some pixel, is not finite, or does not depend on the images.
     """
     loss = resolve_loss(loss)
     times = t1 if isinstance(t1, Sequence) else [t1]
     images = images.detach().requires_grad_(True)
-    total = None
+    total = torch.zeros_like(images, requires_grad=False)
     for time in times:
         for _ in range(draws):
             at = images if not noise else _shaken(images, noise, generator)
             with torch.enable_grad():
-                logits = forward(model, at, time)
-                scaled = logits / logit_gap(logits.detach())[:, None] if logit_scale == "gap" else logit_scale * logits
-                (gradient,) = torch.autograd.grad(loss(scaled, labels), at)
-            total = gradient if total is None else total + gradient
+                logits = forward(model, at, time, labels)
+                gap = logit_gap(logits.detach())[:, None]
+                scaled = logits / gap if isinstance(logit_scale, str) else logit_scale * logits
+                gradient = _ascent(loss(scaled, labels), at)
+            total = total + gradient
     return total / (len(times) * draws), logits.detach()
+
+
+def _ascent(value: Tensor, images: Tensor) -> Tensor:
+    """Gradient of a loss with respect to images, every entry finite."""
+    if value.numel() != 1:
+        raise InputError(f"the loss has shape {tuple(value.shape)}; it must be one number, such as the mean "
+                         "over images")
+    if not torch.isfinite(value):
+        raise AttackError(f"the loss is {value.item():g}; an attack has nothing to climb there. Check the "
+                          "loss, or choose a smaller logit_scale")
+    gradient = torch.autograd.grad(value, images, allow_unused=True)[0] if value.requires_grad else None
+    if gradient is None:
+        raise AttackError("the loss does not depend on the images through anything that torch can "
+                          "differentiate; look for a detach(), a no_grad() or a rounding in the model or the "
+                          "loss")
+    broken = int((~torch.isfinite(gradient)).flatten(1).any(1).sum())
+    if broken:
+        raise AttackError(f"the loss's gradient is not finite for {broken} of {len(gradient)} images; its "
+                          "sign means nothing there. A shorter end time, a smaller logit_scale or float64 "
+                          "avoids an overflow")
+    return gradient
 
 
 def _shaken(images: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
     """The images with uniform noise of that radius, in [0, 1], as a leaf to differentiate by."""
-    move = noise * (2 * torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device) - 1)
-    return (images.detach() + move).clamp(0, 1).requires_grad_(True)
+    drawn = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
+    return (images.detach() + noise * (2 * drawn - 1)).clamp(0, 1).requires_grad_(True)
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool) -> Tensor:

@@ -9,20 +9,14 @@ network it ended two to three times further away in l-infinity. Optional: `pip i
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nodelib.attacks.common import (
-    attacking,
-    check_epsilon,
-    check_images,
-    check_labels,
-    check_model,
-    check_result,
-    forward,
-)
-from nodelib.attacks.strong import require
+from nodelib.attacks.attack import Attack, method
+from nodelib.attacks.common import forward
+from nodelib.attacks.strong import in_box, require
 from nodelib.solver.seeding import seeded
 
 
@@ -37,37 +31,36 @@ class _LabelOnly(nn.Module):
     not be among others, which foolbox takes for a fault of its own.
     """
 
-    def __init__(self, model: nn.Module, image: Tensor, label: int, epsilon: float, t1: float | None, queries: int) -> None:
+    def __init__(self, attack: Attack, model: nn.Module, image: Tensor, label: int) -> None:
         super().__init__()
-        self.model, self.image, self.label, self.epsilon, self.t1, self.left = model, image, label, epsilon, t1, queries
+        self.attack, self.model, self.image, self.label, self.left = attack, model, image, label, attack.steps
         self.found: Tensor | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         if self.left < 1:
             raise _Done
         self.left -= 1
-        logits = forward(self.model, x, self.t1)
-        if logits.argmax(1).item() != self.label and (x - self.image).abs().max().item() <= self.epsilon:
+        logits = forward(self.model, x, self.attack.end_times[0], torch.tensor([self.label]))
+        away = (x - self.image).abs().max().item()
+        if logits.argmax(1).item() != self.label and away <= self.attack.epsilon:
             self.found = x.detach().clone()
             raise _Done
         return torch.zeros_like(logits).scatter_(1, logits.argmax(1, keepdim=True), 1.0)
 
 
 def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, queries: int = 1000,
-                  t1: float | None = None, clip: bool = True, seed: int = 0, gradient: str | None = None,
-                  allow_random_forward: bool = False) -> Tensor:
+                  **options: Any) -> Tensor:
     """HopSkipJump: walk along the decision boundary towards the image, guided by sampled labels.
 
     Chen, Jordan and Wainwright, HopSkipJumpAttack: a query-efficient decision-based attack, IEEE S&P 2020,
     algorithm 2 with the l-infinity distance. It stops at the first misclassified query inside the ball.
 
     Args:
-        model, images, labels, epsilon, t1, allow_random_forward: as in `fgsm`; the model is asked for one
-            image at a time, so score the result one by one too.
+        model, images, labels, epsilon: as in `fgsm`; the model is asked for one image at a time, so score
+            the result one by one too.
         queries: predictions per image, at least 1; the start and its projection take about a hundred.
-        clip: must be True: foolbox stays in the pixel box [0, 1].
-        seed: of the random starts and directions; torch's own generator is left as it was.
-        gradient: accepted for one signature with the other attacks, without effect.
+        options: other fields of `Attack`: seed, t1, clip (True: foolbox stays in the pixel box),
+            allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1]; an image that is
@@ -75,40 +68,37 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
 
     Raises:
         ImportError: the optional packages are missing.
-        ValueError: invalid arguments, before any work, or logits that are not finite.
+        otherwise as `Attack`; torch's own generator is left as it was.
     """
+    return Attack("hop-skip-jump", epsilon, steps=queries, **options)(model, images, labels)
+
+
+@method("hop-skip-jump", uses="steps seed")
+@torch.no_grad()
+def _walk(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("foolbox")
-    epsilon = check_epsilon(epsilon)
-    check_images(images)
-    check_labels(labels, len(images))
-    check_model(model, allow_random_forward)
-    if not clip:
-        raise ValueError("hop-skip-jump attacks inside the pixel box only; use clip=True, or pgd for attacks without a box")
-    if queries < 1 or int(queries) != queries:
-        raise ValueError(f"queries is {queries}; it must be a whole number of at least 1")
-    result = images.detach().clone()
-    if epsilon == 0:
-        return result
-    with attacking(model, gradient), torch.no_grad(), seeded(seed, images.device):
+    in_box(attack)
+    result = images.clone()
+    with seeded(attack.seed, images.device):
         for i in range(len(images)):
-            found = _attack_one(model, images[i:i + 1].detach(), int(labels[i]), epsilon, t1, queries)
+            found = _attack_one(attack, model, images[i:i + 1], int(labels[i]))
             if found is not None:
                 result[i:i + 1] = found
-    return check_result(result, images, epsilon, clip, "hop-skip-jump")
+    return result
 
 
-def _attack_one(model: nn.Module, image: Tensor, label: int, epsilon: float, t1: float | None, queries: int) -> Tensor | None:
+def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> Tensor | None:
     import foolbox
 
     # the classifier counts its queries and stops the attack by an exception: foolbox knows no query budget
-    classifier = _LabelOnly(model, image, label, epsilon, t1, queries).eval()
-    attack = foolbox.attacks.HopSkipJumpAttack(
-        init_attack=foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.linf, steps=25),
-        constraint="linf", initial_gradient_eval_steps=30, max_gradient_eval_steps=300)
+    classifier = _LabelOnly(attack, model, image, label).eval()
+    start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.linf, steps=25)
+    walk = foolbox.attacks.HopSkipJumpAttack(
+        init_attack=start, constraint="linf", initial_gradient_eval_steps=30, max_gradient_eval_steps=300)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that failed; the failure itself ends below
-            attack.run(foolbox.PyTorchModel(classifier, bounds=(0, 1), device=image.device), image,
+            walk.run(foolbox.PyTorchModel(classifier, bounds=(0, 1), device=image.device), image,
                        foolbox.criteria.Misclassification(torch.tensor([label], device=image.device)))
     except _Done:
         pass

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
+from typing import Any
+
 from torch import Tensor, nn
 
-from nodelib.attacks.common import (
-    attacking,
-    check_epsilon,
-    check_gradient_options,
-    check_images,
-    check_labels,
-    check_model,
-    check_result,
-    input_gradient,
-    project,
-)
-from nodelib.attacks.losses import Loss
+from nodelib.attacks.attack import Attack, method
+from nodelib.attacks.common import input_gradient, project
 
 
-def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1: float | None = None,
-         clip: bool = True, gradient: str | None = None, allow_random_forward: bool = False,
-         loss: Loss | str = F.cross_entropy, logit_scale: float | str = 1.0, draws: int = 1) -> Tensor:
+def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **options: Any) -> Tensor:
     """One step of length epsilon along the sign of the loss's input gradient.
 
     Goodfellow, Shlens and Szegedy, Explaining and harnessing adversarial examples, ICLR 2015, section 4:
@@ -30,32 +18,22 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, t1
     the weakest gradient attack: never call a network robust on its word alone, use `pgd`.
 
     Args:
-        model: maps images to logits, in eval mode; called as model(images, t1) if t1 is given.
-        images: shape (N, 1, 28, 28), in [0, 1].
-        labels: true classes, shape (N,), 0 to 9.
+        model: any classifier, in eval mode: images (N, C, H, W) in [0, 1] to logits (N, K).
+        images, labels: shapes (N, C, H, W), floating, and (N,), integers from 0 to K - 1.
         epsilon: radius of the l-infinity ball in pixel units, at least 0 (the post: 0.3).
-        t1: end time attacked; default: the model's own.
-        clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].
-        gradient: gradient method of the ODE block, see `nodelib.solver.integrate.GRADIENTS`; default: its own.
-        allow_random_forward: accept a model with random pooling.
-        loss: of (logits, labels), scalar, or one of `nodelib.attacks.LOSSES`.
-        logit_scale: factor on the logits before the loss, above 0, or "gap", see `input_gradient`.
-        draws: forward passes the gradient is averaged over, at least 1.
+        options: fields of `Attack`: t1, clip, gradient, loss, logit_scale, draws, allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` in every pixel.
 
     Raises:
-        ValueError: invalid images, labels, epsilon, model mode or gradient, before any work.
+        as `Attack`.
     """
-    epsilon = check_epsilon(epsilon)
-    check_images(images)
-    check_labels(labels, len(images))
-    check_model(model, allow_random_forward)
-    check_gradient_options(logit_scale, draws, loss, gradient)
-    if epsilon == 0 or len(images) == 0:
-        return images.detach().clone()
-    with attacking(model, gradient):
-        slope, _ = input_gradient(model, images, labels, t1, loss, logit_scale, draws)
-    with torch.no_grad():
-        return check_result(project(images + epsilon * slope.sign(), images, epsilon, clip), images, epsilon, clip, "fgsm")
+    return Attack("fgsm", epsilon, **options)(model, images, labels)
+
+
+@method("fgsm", uses="loss logit_scale draws")
+def _step(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    slope, _ = input_gradient(model, images, labels, attack.end_times, attack.loss, attack.logit_scale,
+                              attack.draws)
+    return project(images + attack.epsilon * slope.sign(), images, attack.epsilon, attack.clip)

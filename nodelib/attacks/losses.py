@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nodelib.solver.errors import InputError
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -26,8 +28,11 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean difference-of-logits ratio: the margin over the distance of first and third logit.
 
-    Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Unchanged by scale and shift.
+    Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Blind to scale and shift.
     """
+    if logits.shape[1] < 3:
+        raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of "
+                         "the first and the third")
     ordered = logits.sort(1, descending=True).values
     true = logits.gather(1, labels[:, None])[:, 0]
     wrong = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
@@ -79,8 +84,9 @@ def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return kept.mean()
 
 
-LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss, "log-odds": log_odds_loss,
-                           "wrong-classes": wrong_classes_loss, "rounded": rounded_loss}
+LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss,
+                           "log-odds": log_odds_loss, "wrong-classes": wrong_classes_loss,
+                           "rounded": rounded_loss}
 
 
 def resolve_loss(loss: Loss | str) -> Loss:
@@ -88,7 +94,7 @@ def resolve_loss(loss: Loss | str) -> Loss:
     if callable(loss):
         return loss
     if loss not in LOSSES:
-        raise ValueError(f"unknown loss {loss!r}; the known losses are {', '.join(LOSSES)}")
+        raise InputError(f"unknown loss {loss!r}; the known losses are {', '.join(LOSSES)}")
     return LOSSES[loss]
 
 

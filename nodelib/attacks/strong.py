@@ -1,10 +1,10 @@
-"""Strong attacks of the library pyautoattack: APGD-CE, targeted APGD, targeted FAB and Square; and the library's own warnings.
+"""Strong attacks of the library pyautoattack (APGD-CE, targeted APGD, FAB, Square), and its warnings.
 
 These four are the standard set of Croce and Hein, Reliable evaluation of adversarial robustness with an
 ensemble of diverse parameter-free attacks, ICML 2020: two gradient attacks that choose their step size
-themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all. The set for
-networks whose forward pass is random is APGD on the cross-entropy and on the difference of logits ratio, both with the mean
-gradient of twenty draws.
+themselves, one that looks for the nearest decision boundary, and one that needs no gradient at all. The set
+for networks whose forward pass is random is APGD on the cross-entropy and on the difference of logits
+ratio, both with the mean gradient of twenty draws.
 Optional: `pip install 'nodelib[attacks]'`.
 """
 
@@ -12,26 +12,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from nodelib.attacks.common import (
-    attacking,
-    check_epsilon,
-    check_images,
-    check_labels,
-    check_model,
-    check_result,
-    forward,
-)
-from nodelib.solver.errors import NodelibError
+from nodelib.attacks.attack import Attack, method
+from nodelib.attacks.common import attacking, check_images, check_model, forward
+from nodelib.networks import check_labels
+from nodelib.solver.errors import InputError, NodelibError
 from nodelib.solver.seeding import unmoved
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
 LIBRARY_ATTACKS = tuple(dict.fromkeys((*STRONG, *RANDOMISED)))
-OTHER_CLASSES = 9
+FEWEST_CLASSES = {"apgd-dlr": 3, "apgd-t": 4}  # the differences of logits that they divide by
 
 
 class MissingLibrary(NodelibError, ImportError):
@@ -47,26 +42,27 @@ def require(module: str) -> None:
                              f"'nodelib[attacks]'") from error
 
 
-def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, seed: int, steps: int, restarts: int,
-               draws: int, targets: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+def _construct(attack: Attack, model: Callable[[Tensor], Tensor], targets: int, device: torch.device,
+               ) -> Callable[[Tensor, Tensor], Tensor]:
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
     from pyautoattack.fab_pt import FABAttack_PT
     from pyautoattack.square import SquareAttack
 
-    common = dict(norm="Linf", eps=epsilon, seed=seed, n_restarts=restarts, verbose=False, device=device)
+    name, steps = attack.name, attack.steps
+    common = dict(norm="Linf", eps=attack.epsilon, seed=attack.seed, n_restarts=attack.restarts,
+                  verbose=False, device=device)
+    ascent = dict(n_iter=steps, eot_iter=attack.draws, rho=0.75, **common)
     if name in ("apgd-ce", "apgd-dlr"):
-        return APGDAttack(model, n_iter=steps, eot_iter=draws, rho=0.75, loss=name.removeprefix("apgd-"), **common).perturb
+        return APGDAttack(model, loss=name.removeprefix("apgd-"), **ascent).perturb
     if name == "apgd-t":
-        return APGDAttack_targeted(model, n_iter=steps, eot_iter=draws, rho=0.75, n_target_classes=targets,
-                                   **common).perturb
+        return APGDAttack_targeted(model, n_target_classes=targets, **ascent).perturb
     if name == "fab-t":
         return FABAttack_PT(model, n_iter=steps, targeted=True, n_target_classes=targets, **common).perturb
     return SquareAttack(model, n_queries=steps, p_init=0.8, resc_schedule=False, **common).perturb
 
 
 def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int,
-           restarts: int = 1, t1: float | None = None, clip: bool = True, gradient: str | None = None, seed: int = 0,
-           allow_random_forward: bool = False, draws: int = 1, targets: int = OTHER_CLASSES) -> Tensor:
+           **options: Any) -> Tensor:
     """One attack of the standard set on one batch of images, with the published settings as defaults.
 
     Images that the model misclassifies already are returned unchanged, and so are those the attack does not
@@ -75,42 +71,46 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
 
     Args:
         name: one of `LIBRARY_ATTACKS`.
-        model, images, labels, epsilon, t1, gradient, allow_random_forward: as in `fgsm`.
+        model, images, labels, epsilon: as in `fgsm`.
         steps: gradient steps per restart and target class; for "square" queries per image.
-        restarts: independent starts, at least 1.
-        clip: must be True: the library attacks inside the pixel box [0, 1] only.
-        seed: of the attack's random numbers; torch's own generator is left as it was.
-        draws: forward passes a gradient of APGD is averaged over, for a random forward pass.
-        targets: of "apgd-t" and "fab-t", the nearest wrong classes, each tried in turn, 1 to 9.
+        options: other fields of `Attack`: restarts, seed, t1, clip (True: the library stays in the box),
+            gradient, draws (of APGD: for a random forward pass), targets (of "apgd-t" and "fab-t"),
+            allow_random_forward.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1].
 
     Raises:
         ImportError: the optional packages are missing.
-        ValueError: invalid arguments, before any work, or logits that are not finite.
-        AttackError: the library returned images outside the ball or the box.
+        otherwise as `Attack`; torch's own generator is left as it was.
     """
-    require("pyautoattack")
     if name not in LIBRARY_ATTACKS:
-        raise ValueError(f"unknown attack {name!r}; the strong attacks are {', '.join(LIBRARY_ATTACKS)}")
-    epsilon = check_epsilon(epsilon)
-    check_images(images)
-    check_labels(labels, len(images))
-    check_model(model, allow_random_forward)
-    if not clip:
-        raise ValueError(f"{name} attacks inside the pixel box only; use clip=True, or pgd for attacks without a box")
-    for what, value in (("steps", steps), ("restarts", restarts), ("draws", draws), ("targets", targets)):
-        if value < 1 or int(value) != value:
-            raise ValueError(f"{what} is {value}; it must be a whole number of at least 1")
-    if draws > 1 and not name.startswith("apgd"):
-        raise ValueError(f"draws is {draws} with {name}; only the gradients of APGD are averaged, use draws=1")
-    if epsilon == 0 or len(images) == 0:
-        return images.detach().clone()
-    attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, targets, images.device)
-    with attacking(model, gradient), unmoved():
-        adversarial = attack(images.detach().clone(), labels.detach().clone())
-    return check_result(adversarial.detach().to(images.dtype), images, epsilon, clip, name)
+        raise InputError(f"unknown attack {name!r}; the strong attacks are {', '.join(LIBRARY_ATTACKS)}")
+    return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
+
+
+@method("apgd-ce", "apgd-dlr", uses="steps restarts seed draws")
+@method("apgd-t", uses="steps restarts seed draws targets")
+@method("fab-t", uses="steps restarts seed targets")
+@method("square", uses="steps restarts seed")
+def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    require("pyautoattack")
+    in_box(attack)
+    least, (t1,) = FEWEST_CLASSES.get(attack.name, 2), attack.end_times
+    seen = lambda x: forward(model, x, t1, labels, least)  # noqa: E731
+    targets = attack.targets
+    if attack.name in ("apgd-t", "fab-t"):  # asked only then: a pass moves the generator of random pooling
+        with torch.no_grad():
+            targets = min(targets, seen(images[:1]).shape[1] - 1)
+    with unmoved():
+        return _construct(attack, seen, targets, images.device)(images.clone(), labels.clone())
+
+
+def in_box(attack: Attack) -> None:
+    """InputError unless the attack stays in the pixel box [0, 1], as those of other libraries do."""
+    if not attack.clip:
+        raise InputError(f"{attack.name} attacks inside the pixel box only; use clip=True, or pgd for "
+                         "attacks without a box")
 
 
 class _Collector:
@@ -127,8 +127,8 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
                      gradient: str | None = None, allow_random_forward: bool = False) -> list[str]:
     """What AutoAttack warns of before it attacks this network: the checks of its library, on these images.
 
-    They look for a forward pass that is random or computes gradients itself, for outputs that are probabilities, and for input
-    gradients of the cross-entropy that are exactly zero.
+    They look for a forward pass that is random or computes gradients itself, for outputs that are
+    probabilities, and for input gradients of the cross-entropy that are exactly zero.
 
     Args:
         model, images, labels, t1, gradient, allow_random_forward: as in `fgsm`.
@@ -140,8 +140,9 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
     from pyautoattack import checks
 
     check_images(images)
-    check_labels(labels, len(images))
-    check_model(model, allow_random_forward)
+    labels = check_labels(labels, len(images))
+    attack = Attack("apgd-ce", 0.0, t1=t1, gradient=gradient, allow_random_forward=allow_random_forward)
+    check_model(model, attack)
     heard, seen = _Collector(), lambda x: forward(model, x, t1)
     with attacking(model, gradient):
         checks.check_randomized(seen, images, labels, logger=heard)
@@ -149,7 +150,8 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
         checks.check_dynamic(seen, images, logger=heard)
         with torch.enable_grad():
             point = images.detach().clone().requires_grad_(True)
-            slope, = torch.autograd.grad(nn.functional.cross_entropy(seen(point), labels, reduction="sum"), point)
+            loss = nn.functional.cross_entropy(seen(point), labels, reduction="sum")
+            slope, = torch.autograd.grad(loss, point)
         checks.check_zero_gradients(slope, logger=heard)
     return heard.lines
 
@@ -167,7 +169,7 @@ def library_afterthoughts(accuracies: Mapping[str, float]) -> list[str]:
     from pyautoattack import checks
 
     if unknown := sorted(set(accuracies) - set(STRONG)):
-        raise ValueError(f"unknown attack {unknown[0]!r}; the attacks of the set are {', '.join(STRONG)}")
+        raise InputError(f"unknown attack {unknown[0]!r}; the attacks of the set are {', '.join(STRONG)}")
     heard = _Collector()
     # the library's dictionary holds the accuracy before all attacks too, and it asks for three entries
     checks.check_square_sr({"clean": 1.0, **accuracies}, logger=heard)

@@ -95,7 +95,7 @@ class Flow(nn.Module):
         """n points per model, (S, n, dimension): normal draws carried back from t = 1 to t = 0."""
         z = torch.randn(len(self.w1), n, self.dimension, generator=torch.Generator().manual_seed(seed)).to(self.w1)
         with torch.no_grad():
-            return odeint(lambda s, x: -self.velocity(-s, x), z, (-1.0, 0.0), rtol=1e-5, atol=1e-5).y[-1]
+            return odeint(self.velocity, z, (1.0, 0.0), rtol=1e-5, atol=1e-5).y[-1]
 
 
 def train(flow: Flow, steps: int, points: int = 256, learning_rate: float = 0.02) -> np.ndarray:

@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib.attacks import pgd
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR, AttackConfig
 from nodelib.networks import ODENet
@@ -202,9 +201,7 @@ def under_random_pooling(model: ODENet, images: Tensor, labels: Tensor, attack: 
         for name, regions in (("anew", contextlib.nullcontext), ("once", model.pool.hold)):
             model.pool.generator = torch.Generator().manual_seed(seed)
             with regions():
-                attacked = pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
-                               random_start=attack.random_start, t1=t1, seed=seed, allow_random_forward=True,
-                               noise=attack.noise, momentum=attack.momentum)
+                attacked = attack.pgd(t1=t1, seed=seed, allow_random_forward=True)(model, images, labels)
                 with torch.no_grad():
                     found[name] = (model(attacked, t1).argmax(1) == labels).numpy()
     finally:

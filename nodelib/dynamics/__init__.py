@@ -23,7 +23,6 @@ from nodelib.dynamics.motion import (
 from nodelib.dynamics.paths import QUANTITIES, Paths, follow, states_at
 from nodelib.dynamics.rays import (
                                       Ray,
-                                      arnoldi,
                                       cluster,
                                       flow_in_log_time,
                                       jacobian_eigenvalues,
@@ -35,7 +34,7 @@ from nodelib.dynamics.rays import (
 )
 
 __all__ = [
-    "QUANTITIES", "ClassDirections", "Drift", "Paths", "Ray", "angle", "arnoldi", "class_angles",
+    "QUANTITIES", "ClassDirections", "Drift", "Paths", "Ray", "angle", "class_angles",
     "class_directions", "cluster", "common_drift", "cosines", "direction", "drift_coordinates", "drift_part",
     "flow_in_log_time", "follow", "growth_exponent", "inner", "jacobian_eigenvalues", "jacobian_norm",
     "leading_eigenvalue", "linear_probe", "lyapunov_exponent", "nearest_class", "norm", "normalised_field",

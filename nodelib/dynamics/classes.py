@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nodelib.dynamics.geometry import cosines, direction
+from nodelib.solver.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -55,15 +56,12 @@ def silhouette(y: Tensor, labels: Tensor) -> Tensor:
     """
     present = labels.unique()
     if len(present) < 2:
-        raise ValueError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two classes")
-    distance = 1 - cosines(y, y)
-    member = (labels[:, None] == present).to(distance.dtype)  # (N, K)
-    count = member.sum(0)
-    total = distance @ member
-    own = (total * member).sum(1) / (count[None] * member).sum(1).sub(1).clamp_min(1)
-    other = (total / count).masked_fill(member.bool(), torch.inf).amin(1)
-    value = (other - own) / torch.maximum(other, own).clamp_min(1e-30)
-    return torch.where((count[None] * member).sum(1) > 1, value, torch.zeros_like(value))
+        raise InputError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two "
+                         "classes")
+    from sklearn.metrics import silhouette_samples
+
+    values = silhouette_samples(y.flatten(1).double().cpu().numpy(), labels.cpu().numpy(), metric="cosine")
+    return torch.from_numpy(values).to(y)
 
 
 def class_angles(y: Tensor, labels: Tensor) -> tuple[float, float]:
@@ -81,20 +79,15 @@ def class_angles(y: Tensor, labels: Tensor) -> tuple[float, float]:
 def linear_probe(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor, ridge: float = 1e-3) -> Tensor:
     """Whether a linear classifier of directions, fitted to the reference, gets each state right.
 
-    Ridge regression on the one-hot labels in closed form, on unit states; what is linearly readable, with no
-    training to tune. `ridge` is relative to the mean squared feature.
+    Ridge regression on the classes of unit states; what is linearly readable, with no training to tune.
+    `ridge` is relative to the mean square of the centred states.
 
     Returns:
         bool, shape (N,).
     """
-    x = direction(reference[0]).flatten(1).double()
-    present = reference[1].unique()
-    target = (reference[1][:, None] == present).double()
-    mean, bias = x.mean(0), target.mean(0)
-    x = x - mean
-    # the dual form: N is far below the number of features
-    gram = x @ x.T
-    weights = torch.linalg.solve(gram + ridge * gram.diagonal().mean() * torch.eye(len(x), dtype=x.dtype, device=x.device),
-                                 target - bias)
-    scores = (direction(y).flatten(1).double() - mean) @ x.T @ weights + bias
-    return present[scores.argmax(1)] == labels
+    from sklearn.linear_model import RidgeClassifier
+
+    x, judged = (direction(states).flatten(1).double().cpu().numpy() for states in (reference[0], y))
+    spread = ((x - x.mean(0)) ** 2).sum(1).mean()
+    probe = RidgeClassifier(alpha=ridge * spread).fit(x, reference[1].cpu().numpy())
+    return torch.from_numpy(probe.predict(judged)).to(labels.device) == labels

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm
-from nodelib.networks import ODEFunc
+from nodelib.networks import ODEFunc, check_end_time
+from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
 
 
@@ -64,7 +65,7 @@ def settling_time(times: Sequence[float], values: Tensor, threshold: float, neve
     Args:
         times: increasing, T of them.
         values: shape (T, N), one column per image.
-        threshold: in the values' unit.
+        threshold: in the values' unit; no value may be NaN.
         never: returned where the last value is not below it.
 
     Returns:
@@ -72,7 +73,13 @@ def settling_time(times: Sequence[float], values: Tensor, threshold: float, neve
     """
     times = torch.as_tensor(times, dtype=torch.float64)
     if values.shape[0] != len(times):
-        raise ValueError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per time")
+        raise InputError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per "
+                         "time")
+    if not bool((times.diff() > 0).all()):
+        raise InputError(f"times are {times.tolist()}; they must increase")
+    if bool(values.isnan().any()):
+        raise InputError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN, neither above a "
+                         "threshold nor below it")
     above = values >= threshold
     # index after the last time that is above
     index = torch.where(above.any(0), len(times) - above.flip(0).int().argmax(0), 0)
@@ -121,7 +128,7 @@ def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float =
     u = direction(u).to(y0.device)
     y0 = y0.detach().requires_grad_()
     rows = []
-    for t in times:
+    for t in map(check_end_time, times):
         # the sum over images keeps them apart: no state depends on another's start but through the step sizes, held constant
         y = odeint(func, y0, [0.0, t], rtol=rtol, atol=atol, params=()).y[-1]
         rows.append(norm(torch.autograd.grad(inner(y, u).sum(), y0)[0]))

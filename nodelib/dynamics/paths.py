@@ -12,7 +12,8 @@ from torch import Tensor
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, direction, norm
 from nodelib.dynamics.motion import ray_distance, relative_speed, turning
-from nodelib.networks import ODENet
+from nodelib.networks import ODENet, check_labels, check_mode
+from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
 
 QUANTITIES = {
@@ -54,9 +55,21 @@ def states_at(model: ODENet, images: Tensor, times: Sequence[float], rtol: float
     """States at increasing times, the first of which may be 0: shape (T, N, C, H, W).
 
     Tolerances 1e-3 are those of training and testing; the statements of the chapters do not change at 1e-5.
+
+    Args:
+        model: in eval mode, with fixed pooling; images: (N, 1, 28, 28) in [0, 1].
+
+    Raises:
+        InputError: times below 0 or not increasing, or a model in another mode.
     """
+    check_mode(model)
+    times = [float(t) for t in times]
+    if not times or not 0 <= times[0] or not all(a < b for a, b in zip(times, times[1:])):
+        raise InputError(f"times are {times}; they must increase, from 0 or later on")
     y0 = model.stem(images)
-    rest = [t for t in times if t > 0]
+    rest = times if times[0] > 0 else times[1:]
+    if not rest:
+        return y0[None]
     states = odeint(model.block.func, y0, [0.0, *rest], rtol=rtol, atol=atol, params=()).y
     return states if times[0] == 0 else states[1:]
 
@@ -75,10 +88,11 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
             does not keep.
 
     Raises:
-        ValueError: a time of `keep` is not among the times.
+        InputError: a time of `keep` is not among the times, labels are not one per image, or as `states_at`.
     """
+    labels = check_labels(labels, len(images))
     if missing := [t for t in keep if t not in times]:
-        raise ValueError(f"keep names {missing}, which are not among the times")
+        raise InputError(f"keep names {missing}, which are not among the times")
     func = model.block.func
     t = torch.tensor(list(times), dtype=images.dtype)[:, None]
     values: dict[str, list[np.ndarray]] = {}

@@ -10,13 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from nodelib.dynamics.geometry import angle, norm
 from nodelib.networks import ODEFunc
+from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
+
+if TYPE_CHECKING:
+    from scipy.sparse.linalg import LinearOperator
 
 LATE = 1000.0  # the eps of the first normalisation is a millionth there of what it is to w itself
 
@@ -68,6 +74,8 @@ def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e
         w at the end, same shape; for plain dynamics z / t, but for the eps of the first normalisation at times
         other than `LATE`.
     """
+    if not (math.isfinite(log_time) and log_time > 0):
+        raise InputError(f"log_time is {log_time}; it must be a finite number above 0")
     field = normalised_field(func)
     return odeint(lambda s, y: field(y) - y, w, [0.0, log_time], rtol=rtol, atol=atol, params=()).y[-1]
 
@@ -95,7 +103,7 @@ def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, krylov: int = 1
         ValueError: w is not float64, whose rounding the residuals below 1e-6 need.
     """
     if w.dtype != torch.float64:
-        raise ValueError(f"w is {w.dtype}; solving for rays needs float64: use func.double() and w.double()")
+        raise InputError(f"w is {w.dtype}; solving for rays needs float64: use func.double() and w.double()")
     used, width, ratio = 0, smoothing, 0.5
     accepted = w
     while width > 0:
@@ -135,9 +143,9 @@ def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, kryl
     return Ray(w, best, max_steps)
 
 
-def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 5, tolerance: float = 1e-4,
-                       seed: int = 0) -> tuple[complex, float]:
-    """Eigenvalue of the Jacobian J of f at w with the largest real part, by restarted Arnoldi iteration.
+def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 300,
+                       tolerance: float = 1e-6, seed: int = 0) -> tuple[complex, float]:
+    """Eigenvalue of the Jacobian J of f at w with the largest real part, by ARPACK (restarted Arnoldi).
 
     A ray attracts where all real parts lie below 1. J maps everything on centred directions (no velocity
     leaves the plane <a, f> = beta), so the common drift contributes only zeros.
@@ -145,30 +153,26 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
     Args:
         w: shape (C, H, W), float64.
         krylov: dimension of the Krylov space; restarts: at most so many; seed: of the start vector.
-        tolerance: of the Ritz residual at which to stop, relative to max(1, |eigenvalue|).
+        tolerance: relative accuracy of the eigenvalue at which to stop.
 
     Returns:
-        the eigenvalue and its Ritz residual |J x - lambda x| for the unit Ritz vector x.
+        the eigenvalue and its residual |J x - lambda x| for the unit eigenvector x; NaN and infinity where
+        the iteration has not converged.
     """
+    from scipy.sparse.linalg import ArpackNoConvergence, eigs
+
     jacobian = _jvp_at(normalised_field(func), w)
     generator = torch.Generator().manual_seed(seed)
     start = jacobian(torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device))
-    value, error = 0j, math.inf
-    for _ in range(restarts):
-        basis, hessenberg = arnoldi(jacobian, start, krylov)
-        k = hessenberg.shape[1]
-        values, vectors = torch.linalg.eig(hessenberg[:k])
-        lead = int(values.real.argmax())
-        value = complex(values[lead])
-        x = vectors[:, lead]
-        error = float((hessenberg[k:].to(x.dtype) @ x).norm()) if hessenberg.shape[0] > k else 0.0
-        if error <= tolerance * max(1.0, abs(value)):
-            break
-        # restart from a vector rich in the leading directions: the best few Ritz vectors
-        best = values.real.argsort(descending=True)[:8]
-        mix = vectors[:, best].real.sum(1) + vectors[:, best].imag.sum(1)
-        start = torch.einsum("k,kchw->chw", mix.to(w.dtype), basis[:k])
-    return value, error
+    operator = _operator(jacobian, w)
+    try:
+        values, vectors = eigs(operator, k=1, which="LR", v0=_flat(start), ncv=min(krylov, w.numel()),
+                               maxiter=restarts, tol=tolerance)
+    except ArpackNoConvergence:
+        return complex(math.nan, math.nan), math.inf
+    value, x = values[0], vectors[:, 0]
+    image = operator.matvec(np.ascontiguousarray(x.real)) + 1j * operator.matvec(np.ascontiguousarray(x.imag))
+    return complex(value), float(np.linalg.norm(image - value * x))
 
 
 @torch.no_grad()
@@ -183,7 +187,8 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
 
     Args:
         w: scaled states, shape (N, C, H, W); their trajectories do not interact except through the step size.
-        log_time: length of the average; transient: log time before it. Both above 0, multiples of `interval`.
+        log_time: length of the average, at least `interval`; transient: log time before it, at least 0. Both
+            are rounded to multiples of `interval`, which is above 0.
         rtol, atol: loose on purpose. J jumps at every kink of a ReLU, so tight tolerances cost many steps and
             change the estimate by less than its spread over images.
         seed: of the initial tangent vectors.
@@ -191,6 +196,9 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
     Returns:
         shape (N,). Finite-time estimates: their spread over images tells how far to trust them.
     """
+    if not (interval > 0 and transient >= 0 and interval <= log_time < math.inf and transient < math.inf):
+        raise InputError(f"log_time is {log_time}, transient {transient}, interval {interval}; needed are an "
+                         "interval above 0, a log_time of at least that, and a transient of at least 0")
     field = normalised_field(func)
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
@@ -220,8 +228,8 @@ def jacobian_eigenvalues(func: ODEFunc, w: Tensor, batch: int = 256) -> Tensor:
     """
     size = w.numel()
     if size > 2000:
-        raise ValueError(f"the state has {size} entries; the dense eigenvalue problem is meant for 2000 at most, use "
-                         f"leading_eigenvalue")
+        raise InputError(f"the state has {size} entries; the dense eigenvalue problem is meant for 2000 at "
+                         "most, use leading_eigenvalue")
     columns = []
     for part in torch.eye(size, dtype=w.dtype, device=w.device).split(batch):
         point = w[None].expand(len(part), *w.shape).contiguous()
@@ -230,42 +238,18 @@ def jacobian_eigenvalues(func: ODEFunc, w: Tensor, batch: int = 256) -> Tensor:
     return torch.linalg.eigvals(torch.cat(columns).T)
 
 
-def arnoldi(matvec: Callable[[Tensor], Tensor], start: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Orthonormal basis of the Krylov space and the Hessenberg matrix (Arnoldi, 1951), reorthogonalised.
-
-    Returns:
-        basis, shape (k + 1, *start.shape) or (k, ...) if the space is exhausted after k vectors, and the
-        matrix H with matvec(basis[:k]) = basis H, shape (k + 1, k) or (k, k).
-    """
-    size = min(size, start.numel())
-    basis = torch.zeros(size + 1, start.numel(), dtype=start.dtype, device=start.device)
-    basis[0] = start.flatten() / start.norm()
-    h = torch.zeros(size + 1, size, dtype=start.dtype, device=start.device)
-    for j in range(size):
-        u = matvec(basis[j].reshape(start.shape)).flatten()
-        scale = u.norm()
-        for _ in range(2):  # once is not enough in floating point
-            c = basis[:j + 1] @ u
-            u = u - c @ basis[:j + 1]
-            h[:j + 1, j] += c
-        left = u.norm()
-        if left <= 1e-12 * scale or j + 1 == start.numel():
-            return basis[:j + 1].reshape(-1, *start.shape), h[:j + 1, :j + 1]
-        h[j + 1, j] = left
-        basis[j + 1] = u / left
-    return basis.reshape(-1, *start.shape), h
-
-
 def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30, seed: int = 0) -> Tensor:
     """Largest singular value of df/dy at every state, by power iteration on the product of J^T and J.
 
     Args:
         y: shape (N, C, H, W); the states of a batch do not interact.
-        iterations: of the power method; a lower bound that grows with them.
+        iterations: of the power method, at least 1; a lower bound that grows with them.
 
     Returns:
         shape (N,).
     """
+    if iterations < 1:
+        raise InputError(f"iterations is {iterations}; it must be at least 1")
     generator = torch.Generator().manual_seed(seed)
     v = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
     _, product = _linearised(lambda x: func(0.0, x), y)
@@ -323,10 +307,22 @@ def _jvp_at(field: Callable[[Tensor], Tensor], w: Tensor) -> Callable[[Tensor], 
 
 
 def _gmres(matvec: Callable[[Tensor], Tensor], right: Tensor, size: int) -> Tensor:
-    """Least-squares solution of matvec(x) = right in the Krylov space (Saad and Schultz, 1986), x0 = 0."""
-    basis, h = arnoldi(matvec, right, size)
-    k = h.shape[1]
-    target = torch.zeros(h.shape[0], dtype=right.dtype, device=right.device)
-    target[0] = right.norm()
-    x = torch.linalg.lstsq(h, target[:, None], driver="gelsd" if right.device.type == "cpu" else None).solution[:, 0]
-    return torch.einsum("k,kchw->chw", x, basis[:k])
+    """Least-squares solution of matvec(x) = right in a Krylov space (Saad and Schultz, 1986), x0 = 0."""
+    from scipy.sparse.linalg import gmres
+
+    size = min(size, right.numel())
+    x, _ = gmres(_operator(matvec, right), _flat(right), rtol=1e-12, restart=size, maxiter=1)
+    return torch.from_numpy(x).to(right).view(right.shape)
+
+
+def _operator(matvec: Callable[[Tensor], Tensor], like: Tensor) -> LinearOperator:
+    """A linear map of tensors as scipy takes it."""
+    from scipy.sparse.linalg import LinearOperator
+
+    size = like.numel()
+    return LinearOperator((size, size), dtype=_flat(like).dtype,
+                          matvec=lambda v: _flat(matvec(torch.from_numpy(v).to(like).view(like.shape))))
+
+
+def _flat(x: Tensor) -> np.ndarray:
+    return x.detach().flatten().cpu().numpy()

@@ -6,9 +6,11 @@ import dataclasses
 import difflib
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from nodelib.attacks import Attack
 from nodelib.networks import ODENet, ResNet, check_end_time
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import GRADIENTS
@@ -46,6 +48,12 @@ class AttackConfig:
     momentum: float = 0.0
     train_mode: bool = False
     other_images: bool = False
+
+    def pgd(self, **changes: Any) -> Attack:
+        """The attack on a batch; `changes` are its other fields, such as the end time and the seed."""
+        return Attack("pgd", self.epsilon, self.step_size, self.steps, random_start=self.random_start,
+                      noise=self.noise, momentum=self.momentum, allow_training_mode=self.train_mode,
+                      **changes)
 
     def in_cycle(self, cycle: int) -> AttackConfig:
         """The attack of one learning-rate cycle, counted from 0."""

@@ -13,9 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib.attacks import LIBRARY_ATTACKS, fgsm, hop_skip_jump, pgd
-from nodelib.attacks.common import check_images, check_labels, check_result, project
-from nodelib.attacks.strong import strong
+from nodelib.attacks.common import check_images, check_result, forward, project
 from nodelib.experiment import artifacts, mnist
 from nodelib.experiment.budget import Budget
 from nodelib.experiment.device import disable_tf32, resolve_device
@@ -30,18 +28,14 @@ from nodelib.experiment.measurement import (
 )
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.worst_case import survivors
-from nodelib.networks import ODEBlock, ODENet, ResNet
+from nodelib.networks import CLASSES, ODEBlock, ODENet, ResNet, check_labels
 from nodelib.solver.errors import InputError, NodelibError
 from nodelib.solver.kernel import unbalanced
 
-__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "NonFiniteLogits", "at_tolerance",
+__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "at_tolerance",
            "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
-
-
-class NonFiniteLogits(NodelibError, ValueError):
-    """A network's logits are NaN or infinite."""
 
 
 class MeasurementError(NodelibError, RuntimeError):
@@ -114,30 +108,16 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
         return images
     if m.attack == "worst":
         raise ValueError("a worst case is computed from a run's records, not attacked; use evaluate_run")
-    block = getattr(model, "block", None)
-    if m.attack == "random-signs":
-        signs = 2 * torch.randint(0, 2, images.shape, generator=torch.Generator().manual_seed(m.seed)) - 1
-        return project(images + m.epsilon * signs.to(images), images, m.epsilon, m.clip)
-    common = dict(t1=m.t1, clip=m.clip, gradient="exact" if m.gradient == REFERENCE else m.gradient,
-                  allow_random_forward=m.pooling == "random")
-    climb = dict(loss=m.loss, logit_scale=m.logit_scale, draws=m.draws)
-    ascent = dict(noise=m.noise, momentum=m.momentum, step_size=m.step_size, steps=m.steps, restarts=m.restarts, seed=m.seed)
     if m.attack == "transfer":
-        return pgd(source, images, labels, m.epsilon, **ascent, **climb, clip=m.clip, gradient=m.gradient)
-    tolerance = m.attack_tolerance
-    with at_tolerance(block, tolerance or m.rtol, tolerance or m.atol), unbalanced(not m.balanced):
-        if m.attack == "fgsm" and m.gradient == REFERENCE:
-            double = copy.deepcopy(model).double()
-            with at_tolerance(getattr(double, "block", None), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
-                return fgsm(double, images.double(), labels, m.epsilon, **common, **climb).to(images.dtype)
-        if m.attack == "fgsm":
-            return fgsm(model, images, labels, m.epsilon, **common, **climb)
-        if m.attack == "pgd":
-            return pgd(model, images, labels, m.epsilon, **ascent, **common, **climb)
-        if m.attack in LIBRARY_ATTACKS:
-            return strong(m.attack, model, images, labels, m.epsilon, steps=m.steps, restarts=m.restarts, seed=m.seed,
-                          draws=m.draws, targets=m.targets, **common)
-        return hop_skip_jump(model, images, labels, m.epsilon, queries=m.steps, seed=m.seed, **common)
+        if source is None:
+            raise ValueError(f"no source is given; a transfer attack needs the network of {m.source}")
+        return m.as_attack(isinstance(source, ODENet))(source, images, labels)
+    rtol, atol = m.attack_tolerance or m.rtol, m.attack_tolerance or m.atol
+    if m.gradient == REFERENCE:
+        model, rtol, atol = copy.deepcopy(model).double(), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
+    with at_tolerance(getattr(model, "block", None), rtol, atol), unbalanced(not m.balanced):
+        perturb = m.as_attack(isinstance(model, ODENet))
+        return perturb(model, images.to(model.linear.weight.dtype), labels).to(images.dtype)
 
 
 def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
@@ -176,7 +156,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
         ValueError: invalid images or labels, before any work.
     """
     check_images(images)
-    check_labels(labels, len(images))
+    check_labels(labels, len(images), CLASSES)
     m, correct, nfe = measurement, [], 0.0
     batches = range(0, len(images), m.batch)
     again = directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None and m.attack_batch is None
@@ -196,9 +176,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             elif not apart:
                 x = attack(model, x, y, m, source=source)
             with torch.no_grad():
-                logits = model(x, m.t1)
-            if not torch.isfinite(logits).all():
-                raise NonFiniteLogits(f"the logits are not finite at t1 = {m.t1:g}; check the weights")
+                logits = forward(model, x, m.t1 if isinstance(model, ODENet) else None)
             correct.append((logits.argmax(1) == y).cpu().numpy())
             nfe += len(x) * getattr(getattr(model, "block", None), "nfe", 0)
             bar.advance()

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
-from nodelib.attacks.common import check_epsilon, check_gradient_options, check_momentum, check_noise
-from nodelib.attacks.losses import LOSSES
-from nodelib.attacks.strong import LIBRARY_ATTACKS, OTHER_CLASSES
+from nodelib.attacks import LIBRARY_ATTACKS, LOSSES, METHODS, Attack
 from nodelib.networks import POOLINGS, check_end_time
-from nodelib.solver.integrate import GRADIENTS
 from nodelib.statistics import wilson
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
 BATCH = 250
 TEST_IMAGES = 10000
-ATTACK_NAMES = ("none", "random-signs", "fgsm", "pgd", *LIBRARY_ATTACKS, "hop-skip-jump", "transfer", "worst")
 REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
 
@@ -55,20 +51,15 @@ class Measurement:
     Fields:
         t1: end time of the test (the attack's too, except for "transfer").
         n: number of test images, the first n of `test_order()`, 1 to 10,000.
-        attack: one of `ATTACK_NAMES`: "none"; "random-signs", a step of that length along signs drawn
+        attack: "none"; "random-signs", a step of that length along signs drawn
             from `seed`, what a destroyed
             gradient looks like; an attack of `nodelib.attacks`; "transfer", PGD on the run
             `source` at its own end time; "worst", per image the worst of the run's records so far.
-        epsilon: radius in pixel units; 0 for "none".
-        clip: attacked pixels kept in [0, 1].
-        gradient: of the attack, one of `nodelib.solver.integrate.GRADIENTS`, or "reference" (FGSM only: exact, in
-            float64 at a tolerance of 1e-7).
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
-        steps: gradient steps of PGD, APGD and FAB; queries of "square" and "hop-skip-jump".
-        step_size, restarts, seed: of PGD (the others have restarts and seed too).
-        targets: of targeted APGD and FAB, how many of the nearest wrong classes are tried.
-        loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`; noise, momentum: of PGD.
+        epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum,
+            targets: of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be
+            "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
@@ -97,7 +88,7 @@ class Measurement:
     draws: int = 1
     noise: float = 0.0
     momentum: float = 0.0
-    targets: int = OTHER_CLASSES
+    targets: int = Attack.targets
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -110,40 +101,42 @@ class Measurement:
 
     def __post_init__(self) -> None:
         check_end_time(self.t1)
-        check_epsilon(self.epsilon)
-        check_gradient_options(self.logit_scale, self.draws)
-        check_noise(self.noise)
-        check_momentum(self.momentum)
-        if self.noise and self.attack not in ("pgd", "transfer"):
-            raise ValueError(f"noise is {self.noise:g} with attack {self.attack!r}; only the gradients of PGD are smoothed by it")
-        if self.momentum and self.attack not in ("pgd", "transfer"):
-            raise ValueError(f"momentum is {self.momentum:g} with attack {self.attack!r}; only PGD sums its gradients")
-        if self.attack not in ATTACK_NAMES:
-            raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(ATTACK_NAMES)}")
+        known = ("none", *METHODS, "transfer", "worst")
+        if self.attack not in known:
+            raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(known)}")
         if not 1 <= self.n <= TEST_IMAGES:
             raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
         if self.attack == "none" and self.epsilon:
             raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
-        whole = {"n": self.n, "batch": self.batch, "steps": self.steps, "restarts": self.restarts,
-                 "targets": self.targets}
-        for name, value in (whole if self.attack_batch is None else {**whole, "attack_batch": self.attack_batch}).items():
-            if value < 1 or int(value) != value:
+        for name in ("n", "batch", "attack_batch"):
+            value = getattr(self, name)
+            if value is not None and (value < 1 or int(value) != value):
                 raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
-        sizes = {"rtol": self.rtol, "atol": self.atol}
-        for name, value in (sizes if self.attack_tolerance is None else {**sizes, "attack_tolerance": self.attack_tolerance}).items():
-            if not value > 0:
+        for name in ("rtol", "atol", "attack_tolerance"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0")
-        if self.gradient not in (*GRADIENTS, REFERENCE):
-            raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join((*GRADIENTS, REFERENCE))}")
         if self.gradient == REFERENCE and self.attack != "fgsm":
             raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any but fgsm")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
-        if self.loss not in LOSSES:
+        if self.loss not in LOSSES:  # a record names it
             raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
         if (self.attack == "transfer") != (self.source is not None):
             raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and no other, "
                              f"names the run it attacks, such as 'small-100-seed0'")
+        self.as_attack()
+
+    def as_attack(self, ode: bool = True) -> Attack:
+        """The attack on a network with fixed or random pooling; `ode`: whether it is one with an end time."""
+        transfer = self.attack == "transfer"
+        stands_for = {"transfer": "pgd", "none": "random-signs", "worst": "random-signs"}
+        name = stands_for.get(self.attack, self.attack)
+        shared = {field.name: getattr(self, field.name) for field in fields(Attack) if hasattr(self, field.name)}
+        gradient = "exact" if self.gradient == REFERENCE else self.gradient
+        return Attack(**{**shared, "name": name, "step_size": self.step_size or None, "gradient": gradient if ode else None,
+                         "t1": self.t1 if ode and not transfer else None,
+                         "allow_random_forward": self.pooling == "random" and not transfer})
 
     @property
     def id(self) -> str:
@@ -174,13 +167,12 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     """How the images were attacked, as the artifact contract lists it."""
     if m.attack in ("none", "worst"):
         return {}
-    pgd = m.attack in ("pgd", "transfer")
     tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
     library = "pyautoattack" if m.attack in LIBRARY_ATTACKS else "foolbox" if m.attack == "hop-skip-jump" else None
     loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
             "hop-skip-jump": "label"}.get(m.attack, m.loss)
     settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
-                "step_size": m.step_size if pgd else m.epsilon if m.attack in ("fgsm", "random-signs") else None,
+                "step_size": m.step_size or (m.epsilon if m.attack in ("fgsm", "random-signs") else None),
                 "restarts": m.restarts, "random_start": m.attack not in ("fgsm", "random-signs"), "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
                 "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
@@ -188,7 +180,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "library": library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
         settings["balanced"] = False
-    if m.targets != OTHER_CLASSES:
+    if m.targets != Attack.targets:
         settings["targets"] = m.targets
     settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
     return settings if dropped is None else {**settings, "dropped": dropped}

@@ -26,14 +26,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.attacks.common import attacking, check_images, check_labels, input_gradient
+from nodelib.attacks.common import attacking, check_images, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts, horizon
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.gradient_health import record
 from nodelib.experiment.measurement import SEED_BATCH
-from nodelib.networks import ODENet
+from nodelib.networks import ODENet, check_labels
 from nodelib.solver.kernel import unbalanced
 
 DIRECTIONS = ("cross-entropy", "log-odds", "turned", "margin")
@@ -121,7 +121,7 @@ def follow(
             kind.
     """
     check_images(images)
-    check_labels(labels, len(images))
+    labels = check_labels(labels, len(images))
     lengths = np.asarray(epsilons, dtype=float)
     if len(lengths) < 2 or lengths[0] != 0 or not (np.diff(lengths) > 0).all():
         raise ValueError(

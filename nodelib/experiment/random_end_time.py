@@ -6,6 +6,7 @@ transformation: Athalye, Carlini and Wagner, 2018, section 4.2).
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,8 +14,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from nodelib.attacks import pgd
-from nodelib.attacks.common import check_epsilon
+from nodelib.attacks import Attack
 from nodelib.networks import ODENet, check_end_time
 from nodelib.statistics import wilson
 
@@ -64,21 +64,21 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     for name, value in (("draws", draws), ("uses", uses)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
-    epsilons = [check_epsilon(epsilon) for epsilon in epsilons]
+    # at epsilon 0 nothing moves, whatever the step
+    plans = [Attack("pgd", epsilon, epsilon / 4 or 1.0, STEPS, seed=seed) for epsilon in epsilons]
     used = np.random.default_rng(seed).uniform(low, high, uses).tolist()
     spread = [low + (high - low) * (k + 0.5) / draws for k in range(draws)]
     rows = []
-    for epsilon in epsilons:
-        def attacked(t1: float | list[float], epsilon: float = epsilon) -> Tensor:
-            step = epsilon / 4 if epsilon else 1.0  # at epsilon 0 nothing moves, whatever the step
-            return torch.cat([pgd(model, x, y, epsilon, step_size=step, steps=STEPS, t1=t1, seed=seed)
-                              for x, y in zip(images.split(BATCH), labels.split(BATCH))])
+    for plan in plans:
+        def attacked(t1: float | list[float], plan: Attack = plan) -> Tensor:
+            attack = dataclasses.replace(plan, t1=t1)
+            return torch.cat([attack(model, x, y) for x, y in zip(images.split(BATCH), labels.split(BATCH))])
 
         shares = {"knows the end time": np.mean([share_correct(model, attacked(t), labels, [t]) for t in spread], axis=0),
                   "one end time": share_correct(model, attacked((low + high) / 2), labels, used),
                   f"mean of {draws}": share_correct(model, attacked(spread), labels, used)}
         for attacker, right in shares.items():
             lowest, highest = wilson(float(right.sum()), len(right))
-            rows.append({"attacker": attacker, "epsilon": epsilon, "accuracy": 100 * float(right.mean()),
+            rows.append({"attacker": attacker, "epsilon": plan.epsilon, "accuracy": 100 * float(right.mean()),
                          "low": 100 * lowest, "high": 100 * highest, "n": len(right)})
     return pd.DataFrame(rows)

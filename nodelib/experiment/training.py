@@ -271,7 +271,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             inputs = torch.cat([images, attack_batch(model, *victims, config, attack, t1, draw)])
             targets = torch.cat([labels, victims[1]])
         model.train()
-        logits = model(inputs, t1)
+        logits = model(inputs, t1) if isinstance(model, ODENet) else model(inputs)
     nfe_forward = _nfe(model)
     loss = F.cross_entropy(logits, targets)
     optimiser.zero_grad(set_to_none=True)
@@ -297,12 +297,10 @@ def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config:
     """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one
     step of adversarial training.
     """
-    from nodelib.attacks import pgd
-
     model.train(attack.train_mode)
-    return pgd(model, images, labels, attack.epsilon, step_size=attack.step_size, steps=attack.steps,
-               random_start=attack.random_start, noise=attack.noise, momentum=attack.momentum, t1=t1, seed=int(draw.integers(2**62)),
-               allow_random_forward=config.pooling == "random", allow_training_mode=attack.train_mode)
+    pgd = attack.pgd(t1=t1 if isinstance(model, ODENet) else None, seed=int(draw.integers(2**62)),
+                     allow_random_forward=config.pooling == "random")
+    return pgd(model, images, labels)
 
 
 def _nfe(model: nn.Module, backward: bool = False) -> int:

@@ -195,7 +195,8 @@ def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], ancho
     """
     wanted = solver.times
     if anchors and solver.method == "dopri5":
-        solver.times, anchors = sorted({*wanted, *anchor_times(wanted[0], wanted[-1], anchors)}), 0
+        times = {*wanted, *anchor_times(wanted[0], wanted[-1], anchors)}
+        solver.times, anchors = sorted(times, reverse=solver.direction < 0), 0
     record: list[Any] = []
     y = _ContinuousAdjoint.apply(solver, anchors, record, y0, *params)
     solution, times = record
@@ -205,7 +206,7 @@ def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], ancho
 
 
 def anchor_times(start: float, end: float, count: int) -> list[float]:
-    """`count` times after `start`, log-spaced over the last three decades of the interval, `end` the last.
+    """`count` times from `start` on, log-spaced over the last three decades of the interval, `end` the last.
 
     Steps of these dynamics grow in proportion to t, so equal ratios hold equal numbers of steps.
     """
@@ -257,20 +258,20 @@ def _with_anchors(times: list[float], y: Tensor, tape: Tape, count: int) -> tupl
     for anchor in anchor_times(times[0], times[-1], count):
         nearest = min(starts, key=lambda t: abs(t - anchor))
         states.setdefault(nearest, tape.stepper.unpack(starts[nearest]))
-    times = sorted(states)
+    times = sorted(states, reverse=times[-1] < times[0])
     return times, torch.stack([states[t] for t in times])
 
 
 def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
                        **settings) -> tuple[Tensor, list[Tensor], int]:
-    """Gradients by one augmented solve, backwards in time, of state, adjoint and parameter gradient.
+    """Gradients by one augmented solve, from the last time back, of state, adjoint and parameter gradient.
 
         dy/dt = f(t, y),   da/dt = -a df/dy,   dg/dt = -a df/dtheta
 
     (Chen et al., 2018, equations 4 and 5, algorithm 1), with a = dL/dy and g = dL/dtheta.
 
     Args:
-        func: (t, y) -> dy/dt; times: increasing, T of them.
+        func: (t, y) -> dy/dt; times: increasing or decreasing, T of them.
         y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
         params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps, method, step_size and
             compiled of `odeint`: the compiled kernels give f and a df/dy where they apply and no parameter is
@@ -293,32 +294,34 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     def split(z):
         return z.split(sizes)
 
-    def augmented(s, z):  # in reversed time s = -t, so every sign flips
+    def augmented(t, z):
         state, a, *_ = split(z)
         with torch.enable_grad():
             state = state.detach().view(y[0].shape).requires_grad_()
-            f = func(-s, state)
+            f = func(t, state)
             if not f.requires_grad:  # depends on neither the state nor params
-                return torch.cat([-f.reshape(-1), z.new_zeros(sum(sizes[1:]))])
+                return torch.cat([f.reshape(-1), z.new_zeros(sum(sizes[1:]))])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
-            grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True,
+            grads = torch.autograd.grad(f, (state, *params), -a.view(f.shape), retain_graph=True,
                                         allow_unused=True)
         grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
-        return torch.cat([-f.detach().reshape(-1), *grads])
+        return torch.cat([f.detach().reshape(-1), *grads])
 
-    def by_kernel(s, z):
+    def by_kernel(t, z):
         state, a = (part.view(y[0].shape) for part in split(z))
-        f, kept = stepper.evaluate(-s, state, keep=True)
-        return torch.cat([-f.view(-1), stepper.vjp(kept, a, []).view(-1)])
+        f, kept = stepper.evaluate(t, state, keep=True)
+        return torch.cat([f.view(-1), -stepper.vjp(kept, a, []).view(-1)])
 
-    def mixed(z):  # the largest norm of the parts, as torchdiffeq has it
-        return torch.stack([norm(part) for part in split(z) if part.numel()]).max()
+    def mixed(z):  # the largest norm of the parts, as torchdiffeq has it; `norm` is one of states
+        state, a, *rest = split(z)
+        return torch.stack([norm(state.view(y[0].shape)), norm(a.view(y[0].shape)),
+                            *(rms_norm(part) for part in rest if part.numel())]).max()
 
     a, gradient = y_bar[-1], y.new_zeros(sum(sizes[2:]))
     for i in range(len(times) - 1, 0, -1):
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():
-            solver = Solver(augmented if stepper is None else by_kernel, [-times[i], -times[i - 1]], norm=mixed,
+            solver = Solver(augmented if stepper is None else by_kernel, [times[i], times[i - 1]], norm=mixed,
                             compiled=False, **settings)
             solution, _ = solver.solve(z)
         _, a, gradient = solution.y[-1].split([*sizes[:2], sum(sizes[2:])])
@@ -331,11 +334,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
 
 class _Counted(nn.Module):
     # odeint_adjoint finds parameters, and torchdiffeq finds callbacks, through the module it is given
-    def __init__(self, func: Callable, solution: Solution, max_steps: int,
-                 hidden_beside: Sequence[Tensor] | None) -> None:
+    def __init__(self, solver: Solver, solution: Solution, hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
-        self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
-        self.max_steps, self.attempts, self.held = max_steps, 0, tensors_of(func)
+        self.func, self.solution, self.hidden_beside = solver.func, solution, hidden_beside
+        self.checked, self.held = False, tensors_of(solver.func)
+        self.max_steps, self.direction, self.attempts = solver.max_steps, solver.direction, 0
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -353,7 +356,7 @@ class _Counted(nn.Module):
 
     def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], h: Tensor) -> None:
         if self.solution.first_step is None:
-            self.solution.first_step = h.item()
+            self.solution.first_step = self.direction * h.item()
         if self.attempts == self.max_steps:
             state = y if isinstance(y, Tensor) else y[1]  # the adjoint's solve has (., y, dL/dy, ...)
             message = f"max_steps = {self.max_steps} steps are spent; raise it, or loosen the tolerances"
@@ -367,10 +370,10 @@ class _Counted(nn.Module):
         self.attempts = 0
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
-        self.solution.steps.append((t.item(), h.item(), math.nan))
+        self.solution.steps.append((t.item(), self.direction * h.item(), math.nan))
 
     def callback_reject_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
-        self.solution.rejected_steps.append((t.item(), h.item(), math.nan))
+        self.solution.rejected_steps.append((t.item(), self.direction * h.item(), math.nan))
 
 
 def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], gradient: str) -> Solution:
@@ -381,7 +384,7 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
         raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
     seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
-    func = _Counted(solver.func, solution, solver.max_steps, tuple(params) if seek else None)
+    func = _Counted(solver, solution, tuple(params) if seek else None)
     t = torch.tensor(solver.times, dtype=torch.float64, device=y0.device)
     options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5",
                "options": {"norm": solver.norm, "first_step": solver.first_step}}

@@ -14,7 +14,7 @@ class InputError(NodelibError, ValueError):
 
 
 class TimesError(InputError):
-    """The requested times are not increasing, repeated, not finite, or too few."""
+    """The requested times are not numbers in one direction: repeated, not finite, or too few."""
 
 
 class ToleranceError(InputError):
@@ -22,7 +22,7 @@ class ToleranceError(InputError):
 
 
 class StateTypeError(NodelibError, TypeError):
-    """The state is not a float32 or float64 tensor."""
+    """The state is neither a float32 or float64 tensor nor a tuple of them."""
 
 
 class DerivativeError(InputError):

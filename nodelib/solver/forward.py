@@ -33,15 +33,17 @@ SAFETY, GROWTH, SHRINKAGE = 0.9, 10.0, 0.2
 class Solution:
     """States at the requested times, and the record of how they were found.
 
-    t: requested times, float64, shape (T,); y: states, shape (T, *y0.shape), y[0] = y0, differentiable.
+    t: requested times, float64, shape (T,); y: states, shape (T, *y0.shape), y[0] = y0, differentiable; where
+        y0 is a tuple, a tuple of such tensors.
     nfe: evaluations of func in the forward solve; nfe_backward: those and the vector-Jacobian products
         of all backward passes so far (None before the first).
-    steps, rejected_steps: (t, step size, error ratio) of every accepted and rejected step.
+    steps, rejected_steps: (t, step size, error ratio) of every accepted and rejected step; sizes are negative
+        where times decrease.
     first_step: the first step size tried.
     """
 
     t: Tensor
-    y: Tensor
+    y: Tensor | tuple[Tensor, ...]
     nfe: int = 0
     steps: list[tuple[float, float, float]] = field(default_factory=list)
     rejected_steps: list[tuple[float, float, float]] = field(default_factory=list)
@@ -125,6 +127,11 @@ class Solver:
     compiled: bool = True
     seek_hidden: bool = False
 
+    @property
+    def direction(self) -> int:
+        """1 for increasing times, -1 for decreasing ones: the sign of every step size."""
+        return 1 if self.times[-1] > self.times[0] else -1
+
     def stepper(self, y0: Tensor, params: Sequence[Tensor] = ()) -> TorchStepper:
         """The stepper for this state; the compiled one where it applies."""
         table = FIXED.get(self.method, DOPRI5)
@@ -161,15 +168,16 @@ class Solver:
 
     def _adaptive(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
                   tape: "Tape | None") -> None:
-        t, end = self.times[0], self.times[-1]
+        t, end, direction = self.times[0], self.times[-1], self.direction
         k = self._begin(stepper, y, tape)
-        h = self.first_step
-        if h is None:
-            h = initial_step(stepper, t, y, k, self.rtol, self.atol, self.norm)
+        if self.first_step is None:
+            h = initial_step(stepper, t, y, k, self.rtol, self.atol, self.norm, direction)
+        else:
+            h = direction * self.first_step
         solution.first_step = h
         i = 1  # the next requested time
         for _ in range(self.max_steps):
-            if not t + h > t:
+            if t + h == t:
                 raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be stiff or "
                                              "singular here, or the tolerance beyond the state's precision", t, h,
                                              self._norm(stepper, y))
@@ -180,7 +188,7 @@ class Solver:
             if ratio <= 1:
                 solution.steps.append((t, h, ratio))
                 t_next = t + h
-                while i < len(self.times) and self.times[i] <= t_next:
+                while i < len(self.times) and direction * (t_next - self.times[i]) >= 0:
                     x = 1.0 if self.times[i] == t_next else (self.times[i] - t) / (t_next - t)
                     step.outputs.append((i, x))
                     states.append(stepper.dense(step, x))
@@ -189,12 +197,13 @@ class Solver:
                 t, y, k = t_next, step.y_next, step.k_next
                 if tape is not None:
                     tape.append(step)
-                if t >= end:
+                if direction * (t - end) >= 0:
                     return
             else:
                 solution.rejected_steps.append((t, h, ratio))
             h = next_step_size(h, ratio)
-        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g}; raise max_steps, loosen the "
+        raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g} is reached; raise "
+                             "max_steps, loosen the "
                              f"tolerances, or use a method for stiff problems", t, h, self._norm(stepper, y))
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
@@ -204,7 +213,7 @@ class Solver:
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]
             # an integer quotient must not gain a step by rounding
-            count = max(1, math.ceil((stop - start) / self.step_size * (1 - 1e-12)))
+            count = max(1, math.ceil(abs(stop - start) / self.step_size * (1 - 1e-12)))
             total += count
             if total > self.max_steps:
                 raise StepLimitError(f"{total} steps of at most {self.step_size:.3g} exceed max_steps = "
@@ -212,7 +221,7 @@ class Solver:
             h = (stop - start) / count
             for j in range(count):
                 t = start + j * h
-                if not t + h > t:
+                if t + h == t:
                     raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer step_size", t,
                                                  h, self._norm(stepper, y))
                 step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
@@ -269,8 +278,10 @@ class Tape:
 
 
 def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: float, atol: float,
-                 norm: Callable[[Tensor], Tensor]) -> float:
-    """First step size after Hairer, Norsett and Wanner (1993), section II.4, as in torchdiffeq."""
+                 norm: Callable[[Tensor], Tensor], direction: int = 1) -> float:
+    """First step size after Hairer, Norsett and Wanner (1993), section II.4, as in torchdiffeq; the sign is
+    that of `direction`.
+    """
     scale = y.abs().mul_(rtol).add_(atol)
     d0, d1 = torch.stack([norm(y / scale), norm(k / scale)]).tolist()
     if not math.isfinite(d0):
@@ -278,7 +289,7 @@ def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: fl
     if not math.isfinite(d1):
         raise NonFiniteError("the derivative func(t, y0) is NaN or infinite", t, 0.0, d1)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
-    k_probe, _ = stepper.evaluate(t + h0, torch.add(y, k, alpha=h0))
+    k_probe, _ = stepper.evaluate(t + direction * h0, torch.add(y, k, alpha=direction * h0))
     d2 = norm((k_probe - k).div_(scale)).item() / h0
     if not math.isfinite(d2):
         raise NonFiniteError("the derivative func(t, y) is NaN or infinite", t + h0, h0, d2)
@@ -286,7 +297,7 @@ def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: fl
         h1 = max(1e-6, h0 * 1e-3)
     else:
         h1 = (0.01 / max(d1, d2)) ** (1 / 5)
-    return min(100 * h0, h1)
+    return direction * min(100 * h0, h1)
 
 
 def next_step_size(h: float, ratio: float) -> float:

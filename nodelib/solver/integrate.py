@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Callable, Sequence
+from collections.abc import Iterable
+from typing import Callable, Sequence, Union
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +12,18 @@ from torch import Tensor, nn
 from nodelib.solver.adjoints import adjoint_solution, exact_solution, torchdiffeq_solution
 from nodelib.solver.errors import StateTypeError, TimesError, ToleranceError
 from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
+from nodelib.solver.tuples import Flat
 
 METHODS = ("dopri5", *FIXED)
 GRADIENTS = ("exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint")
 MEMORY_BUDGET = 2 * 2**30  # bytes of kept activations
+State = Union[Tensor, tuple[Tensor, ...]]
 
 
 @uncompiled
 def odeint(
-    func: Callable[[Tensor, Tensor], Tensor],
-    y0: Tensor,
+    func: Callable[[Tensor, State], State],
+    y0: State,
     t: Tensor | Sequence[float],
     *,
     rtol: float = 1e-3,
@@ -32,7 +35,7 @@ def odeint(
     first_step: float | None = None,
     max_steps: int = 10_000,
     memory_budget: int = MEMORY_BUDGET,
-    norm: Callable[[Tensor], Tensor] = rms_norm,
+    norm: Callable[[State], Tensor] = rms_norm,
     anchors: int = 20,
     compiled: bool = True,
 ) -> Solution:
@@ -46,9 +49,10 @@ def odeint(
 
     Args:
         func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type.
-        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0.
-        t: times, at least two, finite, increasing; t[0] is the initial time. Two equal times return the
-            state unchanged with nfe 0.
+        y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0. Or a
+            tuple of tensors of one type: func then takes and returns tuples, and `norm` takes them.
+        t: times, at least two, finite, increasing or decreasing; t[0] is the initial time. Two equal times
+            return the state unchanged with nfe 0.
         rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
         method: "dopri5", or a fixed-step method: "euler", "rk4" (classical), "dopri5-fixed". These
             divide every interval of t into equal steps no longer than `step_size` and hit each time exactly.
@@ -72,7 +76,8 @@ def odeint(
         max_steps: most attempted steps, at least 1.
         memory_budget: bytes of activations that "exact" may keep, 0 or more. Accepted steps beyond it
             keep only their states and are recomputed one at a time: slower, the same gradient.
-        norm: tensor -> 0-dimensional tensor, for the error ratio.
+        norm: state -> 0-dimensional tensor, for the error ratio: by default the root mean square over all
+            entries, of a tuple the largest of its tensors'.
         anchors: number of restored times of "anchored", at least 1.
         compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of 1e-4 on they
             convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below, like torch.
@@ -88,10 +93,18 @@ def odeint(
         ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
-    Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
-    integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
-    leaves a solve as it is and compiles what is around it; within torch.autocast a solve is in float32.
+    Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
+    for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it;
+    within torch.autocast a solve is in float32.
     """
+    if isinstance(y0, tuple):
+        flat = Flat(func, y0)
+        over = flat.largest_rms if norm is rms_norm else lambda y: norm(flat.split(y))
+        solution = odeint(flat, flat.join(y0), t, rtol=rtol, atol=atol, method=method, gradient=gradient,
+                          params=params, step_size=step_size, first_step=first_step, max_steps=max_steps,
+                          memory_budget=memory_budget, norm=over, anchors=anchors, compiled=compiled)
+        solution.y = flat.split(solution.y)
+        return solution
     check_transforms()
     times = _check_times(t)
     _check_state(y0)
@@ -120,28 +133,36 @@ def odeint(
 
 
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
-    if isinstance(t, Tensor):
-        if t.requires_grad:
-            raise TimesError("the times require gradients, which are not computed; pass t.detach()")
-        if t.ndim != 1:
-            raise TimesError(f"the times have shape {tuple(t.shape)}; they must be one-dimensional")
-        t = t.tolist()
-    times = [float(value) for value in t]
+    if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
+        raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
+                         f"[0.0, {t}]")
+    if isinstance(t, Tensor) and t.requires_grad:
+        raise TimesError("the times require gradients, which are not computed; pass t.detach()")
+    if getattr(t, "ndim", 1) != 1:
+        raise TimesError(f"the times have shape {tuple(t.shape)}; needed is one dimension: the initial time "
+                         "and those after it, such as [0.0, 1.0]")
+    times = t.tolist() if isinstance(t, Tensor) else list(t)
+    for i, value in enumerate(times):
+        if isinstance(value, (str, bytes)):
+            raise TimesError(f"time {i} is {value!r}; all times must be numbers")
+    times = [float(value) for value in times]
     if len(times) < 2:
         raise TimesError(f"{len(times)} time given; at least two are needed, the initial time first")
     for i, value in enumerate(times):
         if not math.isfinite(value):
             raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a limit)")
     for before, after in zip(times, times[1:]):
-        if not after > before and not (len(times) == 2 and after == before):
-            raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly (to integrate "
-                             f"backwards, solve -func(-s, y) in s = -t)")
+        ahead = after < before if times[1] < times[0] else after > before
+        if not ahead and not (len(times) == 2 and after == before):
+            raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly, or "
+                             "decrease strictly to integrate backwards")
     return times
 
 
 def _check_state(y0: Tensor) -> None:
     if not isinstance(y0, Tensor):
-        raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor")
+        raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor or a tuple of "
+                             "them")
     if y0.dtype not in (torch.float32, torch.float64):
         raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
                              f"error estimate): use y0.float()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from itertools import product
+from typing import TYPE_CHECKING
 
 from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance
 from nodelib.verdicts.evidence import (
@@ -30,6 +31,9 @@ from nodelib.verdicts.verdict import (
     Verdict,
     by_share,
 )
+
+if TYPE_CHECKING:
+    from nodelib.experiment.artifacts import Run
 
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 END_TIMES = (1.0, 10.0, 100.0, 500.0)
@@ -219,7 +223,7 @@ def adversarial_range(evidence: Evidence) -> Verdict:
     return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
 
 
-def accuracy_reach(run) -> float:
+def accuracy_reach(run: Run) -> float:
     """Longest end time such that clean accuracy at t1 = 1 and all later ones lies within `KEEPS` points of t1 = 1's.
 
     Every accuracy is counted on the same images, as many as the smallest of the records holds.
@@ -235,7 +239,7 @@ def accuracy_reach(run) -> float:
     return reached
 
 
-def range_records(run) -> dict[float, dict]:
+def range_records(run: Run) -> dict[float, dict]:
     """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are too few."""
     from nodelib.verdicts.evidence import matches
 

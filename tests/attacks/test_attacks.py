@@ -5,7 +5,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from nodelib.attacks import common, dlr_loss, fgsm, get, logit_gap, margin_loss, pgd
+from nodelib.attacks import (
+    METHODS,
+    Attack,
+    AttackError,
+    NoODEError,
+    common,
+    dlr_loss,
+    fgsm,
+    logit_gap,
+    margin_loss,
+    pgd,
+)
+from nodelib.attacks.attack import method
+from nodelib.experiment.evaluation import Measurement, evaluate, record
+from nodelib.networks import ODEBlock, ODENet, ResNet
 
 CALLS = {
     "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
@@ -107,11 +121,15 @@ def test_parameters_keep_their_gradient_flags_and_the_block_its_gradient(attack,
     (dict(images=torch.full((2, 1, 28, 28), -0.1)), "allowed range"),
     (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "contain NaN"),
     (dict(images=torch.zeros(2, 28, 28)), "shape \\(2, 28, 28\\)"),
-    (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "dtype torch.uint8"),
-    (dict(labels=torch.tensor([1, 10])), "from 1 to 10; the allowed range is 0 to 9"),
-    (dict(labels=torch.tensor([-1, 1])), "allowed range is 0 to 9"),
+    (dict(images=torch.full((2, 1, 28, 28), float("inf"))), "reach from inf to inf"),
+    (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "dtype torch.uint8.*float\\(\\) / 255"),
+    (dict(images=[[0.0]]), "type list"),
+    (dict(labels=torch.tensor([-1, 1])), "from -1 to 1; the allowed range is 0 to"),
     (dict(labels=torch.tensor([1])), "one per image"),
+    (dict(labels=[1, 2]), "type list"),
     (dict(labels=torch.tensor([1.0, 2.0])), "expected integers"),
+    (dict(labels=torch.tensor([True, False])), "dtype torch.bool; expected integers"),
+    (dict(epsilon="0.3"), "epsilon is '0.3'"),
     (dict(epsilon=-0.1), "epsilon is -0.1; it must be at least 0"),
     (dict(epsilon=float("nan")), "epsilon is nan"),
 ])
@@ -222,8 +240,8 @@ def test_pgd_refuses_settings_that_cannot_attack(change, message, small):
 
 
 def test_an_unknown_attack_names_the_known_ones():
-    with pytest.raises(ValueError, match="'cw'.*fgsm, pgd"):
-        get("cw")
+    with pytest.raises(ValueError, match="'cw'.*fgsm.*pgd"):
+        Attack("cw", 0.3)
 
 
 def test_projection_lands_in_ball_and_box():
@@ -241,7 +259,7 @@ def test_noise_smooths_the_gradient_of_pgd(small, test_images):
     mean, _ = common.input_gradient(small, images, labels, None, draws=200, noise=1e-4, generator=torch.Generator().manual_seed(0))
     point, _ = common.input_gradient(small, images, labels, None)
     assert torch.nn.functional.cosine_similarity(mean.flatten(), point.flatten(), 0) > 0.5  # a little noise changes little but at kinks
-    with pytest.raises(ValueError, match="noise is 2; it must be from 0 to 1"):
+    with pytest.raises(ValueError, match="noise is 2"):
         pgd(small, images, labels, 0.1, step_size=0.05, steps=2, noise=2)
 
 
@@ -255,7 +273,7 @@ def test_momentum_sums_gradients_of_equal_size(small, test_images):
     summed = 0.9 * first / first.abs().mean((1, 2, 3), keepdim=True) + second / second.abs().mean((1, 2, 3), keepdim=True)
     expected = (one + 0.02 * summed.sign()).clamp(0, 1)
     assert (two - expected).abs().gt(1e-6).float().mean() < 0.01  # a sum near 0 may have either sign
-    with pytest.raises(ValueError, match="momentum is 1.5; it must be from 0"):
+    with pytest.raises(ValueError, match="momentum is 1.5"):
         pgd(small, images, labels, 0.1, step_size=0.05, steps=2, momentum=1.5)
 
 
@@ -267,3 +285,155 @@ def test_momentum_leaves_an_image_without_a_gradient_where_it_is(test_images):
     images = test_images[0][:2]
     attacked = pgd(Flat().eval(), images, test_images[1][:2], 0.1, step_size=0.05, steps=2, momentum=0.9, random_start=False)
     assert torch.equal(attacked, images)
+
+
+# -- networks of one's own ---------------------------------------------------------------------------
+
+class Own(nn.Module):
+    """A classifier of colour images with a part that happens to be called block."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.block = nn.Conv2d(3, 4, 3, stride=4)
+        self.out = nn.LazyLinear(classes)
+
+    def forward(self, images):
+        return self.out(F.softplus(self.block(images)).flatten(1))
+
+
+class Timed(nn.Module):
+    """A network with an end time, and nothing of ours in it."""
+
+    def forward(self, images, t1=1.0):
+        return torch.stack([t1 * images.mean((1, 2, 3)), images.std((1, 2, 3))], 1)
+
+
+@pytest.mark.parametrize("classes, shape, dtype", [
+    (2, (3, 32, 32), torch.float32), (17, (3, 24, 40), torch.float64)])
+def test_any_classifier_of_images_is_attacked(attack, classes, shape, dtype):
+    model = Own(classes).to(dtype).eval()
+    images = torch.rand(5, *shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        labels = model(images).argmax(1)
+    adversarial = attack(model, images, labels.int(), 0.1)
+    assert adversarial.dtype == dtype and (adversarial - images).abs().max() <= 0.1 + 1e-6
+    with torch.no_grad():
+        assert F.cross_entropy(model(adversarial), labels) > F.cross_entropy(model(images), labels)
+    with pytest.raises(ValueError, match=f"labels reach to {classes}, but the model has {classes} logits"):
+        attack(model, images, labels * 0 + classes, 0.1)
+
+
+@pytest.mark.parametrize("options, message", [
+    (dict(t1=1.0), "t1 is 1.0, but .* takes no end time"),
+    (dict(gradient="exact"), "gradient is 'exact', but .* no nodelib.ODEBlock")])
+@pytest.mark.parametrize("model", [Own(3), ResNet(4, 7, 2), nn.Sequential(nn.Flatten(), nn.Linear(784, 10))],
+                         ids=lambda model: type(model).__name__)
+def test_options_of_an_ode_are_refused_where_there_is_none(attack, model, options, message):
+    channels = 3 if isinstance(model, Own) else 1
+    with pytest.raises(NoODEError, match=message):
+        attack(model.eval(), torch.rand(2, channels, 28, 28), torch.tensor([0, 1]), **options)
+
+
+def test_an_end_time_needs_no_part_of_ours_and_a_block_no_name(attack, small, test_images):
+    images = torch.rand(4, 3, 8, 8)
+    moved = [attack(Timed().eval(), images, torch.tensor([0, 1, 0, 1]), 0.1, t1=t1) for t1 in (1.0, -1.0)]
+    assert not torch.equal(*moved)
+    with pytest.raises(NoODEError, match="gradient"):
+        attack(Timed().eval(), images, torch.tensor([0, 1, 0, 1]), gradient="exact")
+    renamed = nn.Sequential(*[nn.Identity(), ODEBlock(nn.Identity()), nn.Flatten(), nn.Linear(784, 10)])
+    renamed[1].func.forward = lambda t, y: -y
+    seen = []
+    renamed[1].register_forward_hook(lambda block, *_: seen.append(block.gradient))
+    attack(renamed.eval(), test_images[0][:2], test_images[1][:2], gradient="adjoint")
+    assert set(seen) == {"adjoint"} and renamed[1].gradient == "exact"
+
+
+@pytest.mark.parametrize("t1", ["12", float("nan"), True, ["1", "2"], [1.0, None]])
+def test_an_end_time_that_is_no_number_is_refused(attack, t1, small, test_images):
+    with pytest.raises(ValueError, match="t1 is .*; it must be a finite number"):
+        attack(small, test_images[0][:1], test_images[1][:1], t1=t1)
+    if isinstance(t1, str):
+        with pytest.raises(ValueError, match="end time t1 is '12'"):
+            small(test_images[0][:1], t1)
+
+
+@pytest.mark.parametrize("output, message", [
+    (lambda x: x, "expected logits of shape"), (lambda x: (x,), "type tuple"),
+    (lambda x: x.mean((1, 2, 3))[:, None], "K at least 2"),
+    (lambda x: x.flatten(1)[:1], "shape \\(1, 784\\)")])
+def test_an_output_that_is_no_logits_is_refused(attack, output, message):
+    class Odd(nn.Module):
+        forward = staticmethod(output)
+
+    images = torch.rand(2, 1, 28, 28)
+    with pytest.raises(ValueError, match=message):
+        attack(Odd().eval(), images, torch.tensor([0, 1]))
+
+
+class Root(nn.Module):
+    """Logits whose slope at black pixels is infinite."""
+
+    def forward(self, images):
+        return torch.stack([images.sqrt().sum((1, 2, 3)), images.sum((1, 2, 3))], 1)
+
+
+def test_a_gradient_that_is_not_finite_is_never_stepped_along(attack):
+    torch.manual_seed(0)
+    chaotic = ODENet(16, 7, leaky=True).eval()  # its gradient grows beyond single precision
+    images, labels = torch.rand(2, 1, 28, 28), torch.tensor([1, 2])
+    assert attack(chaotic, images, labels, t1=1.0).shape == images.shape
+    with pytest.raises(AttackError, match="gradient is not finite for 2 of 2 images"):
+        attack(chaotic, images, labels, t1=100.0)
+    with pytest.raises(AttackError, match="gradient is not finite for 2 of 2 images"):
+        start = {} if attack is CALLS["fgsm"] else {"random_start": False}
+        attack(Root().eval(), torch.zeros(2, 1, 4, 4), torch.tensor([1, 1]), **start)
+
+
+def test_a_loss_with_nothing_to_climb_is_an_error(attack, small, test_images):
+    images, labels = test_images[0][:2], test_images[1][:2]
+    unknown, constant = lambda z, y: z.sum() * 0 + float("nan"), lambda z, y: z.detach().sum()
+    for options, message in ((dict(logit_scale=1e38), "the loss is|gradient is not finite"),
+                             (dict(loss=unknown), "the loss is nan"),
+                             (dict(loss=constant), "does not depend on the images")):
+        with pytest.raises(AttackError, match=message):
+            attack(small, images, labels, **options)
+    with pytest.raises(ValueError, match="the loss has shape"):
+        attack(small, images, labels, loss=lambda logits, labels: logits.sum(1))
+
+
+def test_an_attack_is_one_value(small, test_images):
+    images, labels = test_images[0][:2], test_images[1][:2]
+    fields = dict(step_size=0.05, steps=2, seed=4, t1=2.0, loss="margin")
+    described, several = Attack("pgd", 0.1, **fields), Attack("pgd", 0.1, **{**fields, "t1": [1.0, 2.0]})
+    assert len({described, Attack("pgd", 0.1, **fields), several}) == 2
+    direct = pgd(small, images, labels, 0.1, **fields)
+    assert torch.equal(described(small, images, labels), direct)
+    for name, option, value in (("fgsm", "steps", 10), ("fgsm", "step_size", 0.1), ("fgsm", "seed", 3),
+                                ("random-signs", "loss", "margin"), ("square", "momentum", 1.0)):
+        with pytest.raises(ValueError, match=f"{option} is .* with {name}, which makes no use of it"):
+            Attack(name, 0.1, **{option: value})
+    with pytest.raises(ValueError, match="step_size is None"):
+        Attack("pgd", 0.1)(small, images, labels)
+
+
+def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, test_images):
+    @method("upwards", uses="step_size seed")
+    def _upwards(attack, model, images, labels):
+        return common.project(images + attack.step_size, images, attack.epsilon, attack.clip)
+
+    try:
+        images, labels = test_images[0][:4], test_images[1][:4]
+        moved = Attack("upwards", 0.1, 0.05)(small, images, labels)
+        assert torch.allclose(moved, (images + 0.05).clamp(0, 1))
+        with pytest.raises(ValueError, match="momentum"):
+            Attack("upwards", 0.1, 0.05, momentum=1.0)
+        measured = Measurement(1.0, 4, "upwards", epsilon=0.1, step_size=0.05)
+        with torch.no_grad():
+            expected = small(moved, 1.0).argmax(1) == labels
+        found, _ = evaluate(small, images, labels, measured)
+        assert found.tolist() == expected.tolist()
+        stored = record(measured, found, 26.0, 0.0, "cpu", None)
+        assert stored["attack"] == "upwards" and stored["settings"]["step_size"] == 0.05
+    finally:
+        METHODS.pop("upwards")

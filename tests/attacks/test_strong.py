@@ -124,7 +124,7 @@ def test_epsilon_zero_returns_the_images(attack, trained, test_images):
 @pytest.mark.parametrize("change, message", [
     (dict(images=torch.full((2, 1, 28, 28), 1.5)), "allowed range is \\[0, 1\\]"),
     (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "contain NaN"),
-    (dict(labels=torch.tensor([1, 10])), "0 to 9"), (dict(epsilon=-0.1), "epsilon is -0.1"),
+    (dict(labels=torch.tensor([1, -1])), "from -1 to 1"), (dict(epsilon=-0.1), "epsilon is -0.1"),
     (dict(clip=False), "pixel box only; use clip=True"),
 ])
 def test_bad_input_is_refused_before_any_work(attack, change, message, trained):
@@ -133,6 +133,31 @@ def test_bad_input_is_refused_before_any_work(attack, change, message, trained):
     with pytest.raises(ValueError, match=message):
         attack(trained, values["images"], values["labels"], values["epsilon"], clip=values.get("clip", True))
     assert trained.block.func.nfe == 0
+
+
+@pytest.mark.parametrize("classes", [4, 6])
+def test_a_strong_attack_knows_the_networks_number_of_classes(attack, classes):
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 4, 3, stride=2), nn.Softplus(), nn.Flatten(), nn.Linear(196, classes)
+    model = nn.Sequential(*layers).eval()
+    images = torch.rand(3, 3, 16, 16)
+    with torch.no_grad():
+        model[-1].bias -= model(images).mean(0)  # every class is near
+        labels = model(images).argmax(1)
+    adversarial = attack(model, images, labels, 0.5)
+    assert adversarial.shape == images.shape and accuracy(model, adversarial, labels) < 1
+    with pytest.raises(ValueError, match=f"labels reach to {classes}"):
+        attack(model, images, labels * 0 + classes, 0.2)
+
+
+def test_two_classes_are_too_few_for_ratios_of_logits():
+    pytest.importorskip("pyautoattack", reason="missing: pip install 'nodelib[attacks]'")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
+    for one in ("apgd-dlr", "apgd-t"):
+        with pytest.raises(ValueError, match="expected logits of shape"):
+            CALLS[one](model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 0.1)
+    with pytest.raises(ValueError, match="first and the third"):
+        fgsm(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 0.1, loss="dlr")
 
 
 def test_a_model_in_training_mode_or_with_a_random_forward_pass_is_refused(attack, small, test_images):
@@ -235,5 +260,5 @@ def test_a_random_forward_pass_is_warned_of(trained, test_images):
 
 def test_draws_are_refused_where_nothing_averages_them(small, test_images):
     pytest.importorskip("pyautoattack", reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
-    with pytest.raises(ValueError, match="draws is 2 with square; only the gradients of APGD are averaged"):
+    with pytest.raises(ValueError, match="draws is 2 with square"):
         strong_module.strong("square", small, test_images[0][:1], test_images[1][:1], 0.3, steps=1, draws=2)

@@ -87,6 +87,11 @@ def test_settling_time_is_the_first_time_after_the_last_excess():
     assert dynamics.settling_time([1, 2, 3, 4], values, 1.0, never=77.0).tolist() == [4.0, 1.0, 3.0, 77.0]
     with pytest.raises(ValueError, match="one per time"):
         dynamics.settling_time([1, 2, 3], values, 1.0)
+    values[1, 2] = math.nan
+    with pytest.raises(ValueError, match="1 of 16 values are NaN"):
+        dynamics.settling_time([1, 2, 3, 4], values, 1.0)
+    with pytest.raises(ValueError, match="must increase"):
+        dynamics.settling_time([1, 3, 2, 4], torch.zeros(4, 4), 1.0)
 
 
 def test_path_turning_of_a_circle_is_its_angle():
@@ -184,17 +189,6 @@ def test_a_smoothed_field_tends_to_the_field_itself():
         assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-6
 
 
-def test_arnoldi_factorises_and_stops_when_the_space_is_exhausted():
-    torch.manual_seed(0)
-    matrix = torch.randn(20, 20, dtype=torch.float64)
-    basis, h = dynamics.arnoldi(lambda v: (matrix @ v.flatten()).reshape(v.shape), torch.randn(20, 1, 1, dtype=torch.float64), 8)
-    flat = basis.flatten(1)
-    assert torch.allclose(flat @ flat.T, torch.eye(9, dtype=torch.float64), atol=1e-12)
-    assert torch.allclose(matrix @ flat[:8].T, flat.T @ h, atol=1e-10)
-    one, h = dynamics.arnoldi(lambda v: 3 * v, torch.ones(20, 1, 1, dtype=torch.float64), 8)
-    assert one.shape == (1, 20, 1, 1) and h.item() == pytest.approx(3.0)
-
-
 def test_the_jacobian_norm_is_the_largest_singular_value():
     func, y = random_func(2), random_states(2, 2, 5)
     found = dynamics.jacobian_norm(func, y, iterations=300)
@@ -244,6 +238,49 @@ def test_following_images_agrees_with_the_networks_own_answer(tiny_run, test_ima
     assert paths.accuracy[2] == (paths.predicted[2] == labels.numpy()).mean()
     with pytest.raises(ValueError, match="not among the times"):
         dynamics.follow(model, images, labels, [0.0, 1.0], keep=[2.0])
+
+
+def test_states_are_given_at_the_times_asked_for_or_not_at_all(small, test_images):
+    images = test_images[0][:2]
+    start, *_ = both = dynamics.states_at(small, images, [0.0, 0.5])
+    assert len(both) == 2 and torch.equal(start, small.stem(images))
+    assert torch.equal(dynamics.states_at(small, images, [0.0])[0], start)
+    for times in ([-1.0, 1.0], [1.0, 0.0], [1.0, 1.0], [], [0.0, math.nan]):
+        with pytest.raises(ValueError, match="must increase"):
+            dynamics.states_at(small, images, times)
+
+
+def test_following_needs_a_model_as_it_is_used_and_a_label_per_image(small, test_images):
+    images, labels = test_images[0][:4], test_images[1][:4]
+    for wrong in (labels[:3], labels.float(), labels > 3):
+        with pytest.raises(ValueError, match="labels have"):
+            dynamics.follow(small, images, wrong, [0.0, 1.0])
+    mean = small.norm.running_mean.clone()
+    with pytest.raises(ValueError, match="training mode"):
+        dynamics.follow(small.train(), images, labels, [0.0, 1.0])
+    assert torch.equal(small.norm.running_mean, mean)
+    small.eval().pooling = "random"
+    with pytest.raises(ValueError, match="pooling"):
+        dynamics.follow(small, images, labels, [0.0, 1.0])
+
+
+def test_lengths_and_counts_that_measure_nothing_are_refused():
+    func, w = random_func(2), random_states(1, 2, 5)
+    for name, value in (("transient", -5.0), ("log_time", 0.0), ("log_time", math.inf), ("interval", 0.0)):
+        with pytest.raises(ValueError, match="log_time is .*, transient .*, interval "):
+            dynamics.lyapunov_exponent(func, w, **{name: value})
+    with pytest.raises(ValueError, match="log_time is -1"):
+        dynamics.flow_in_log_time(func, w, -1.0)
+    with pytest.raises(ValueError, match="iterations is 0"):
+        dynamics.jacobian_norm(func, w, iterations=0)
+    with pytest.raises(ValueError, match="end time t1 is -1"):
+        dynamics.sensitivity(func, w, [-1.0])
+
+
+def test_an_eigenvalue_that_has_not_converged_is_not_given_out():
+    func, w = random_func(2), random_states(1, 2, 5)[0]
+    value, error = dynamics.leading_eigenvalue(func, w, krylov=4, restarts=1, tolerance=1e-14)
+    assert math.isnan(value.real) and error == math.inf
 
 
 def test_the_length_of_states_plays_no_role_in_class_separation():

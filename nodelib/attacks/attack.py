@@ -1,0 +1,174 @@
+"""An attack, described once: what the public functions, measurements and training agree on."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from nodelib.attacks.common import attacking, check_images, check_model, check_result
+from nodelib.attacks.losses import Loss, resolve_loss
+from nodelib.networks import check_labels
+from nodelib.solver.errors import InputError
+from nodelib.solver.integrate import GRADIENTS
+
+
+class Method(NamedTuple):
+    """What attacks of a name run, and which fields of `Attack` it uses beside those that every attack has."""
+
+    run: Callable[[Attack, nn.Module, Tensor, Tensor], Tensor]
+    uses: frozenset[str]
+
+
+METHODS: dict[str, Method] = {}
+OF_ALL = {"name", "epsilon", "t1", "clip", "gradient", "allow_random_forward", "allow_training_mode"}
+
+
+def method(*names: str, uses: str) -> Callable:
+    """Decorator: enter a function (attack, model, images, labels) -> adversarial images under these names.
+
+    uses: names of the fields of `Attack` that it reads, separated by spaces; others are refused.
+    """
+    def enter(run: Callable) -> Callable:
+        METHODS.update(dict.fromkeys(names, Method(run, frozenset(uses.split()))))
+        return run
+    return enter
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack in the l-infinity ball on any classifier of images; call it with (model, images, labels).
+
+    Fields:
+        name: one of `METHODS`, such as "pgd".
+        epsilon: radius of the ball in pixel units, at least 0 (the post: 0.3).
+        step_size: length of a step in pixel units, above 0; needed by "pgd".
+        steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image.
+        random_start: start uniformly inside the ball instead of at the image.
+        restarts: independent starts, at least 1; more than one needs random_start.
+        t1: end time attacked, for a network that is called as model(images, t1); None for the network's own.
+            For "fgsm" and "pgd" several, over which the gradient is averaged: the attack on a network whose
+            end time is drawn at random when it is used.
+        clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].
+        gradient: how the network's `ODEBlock`s are differentiated, one of
+            `nodelib.solver.integrate.GRADIENTS`; None for their own way.
+        seed: of what is random in the attack; the same seed draws the same on every device.
+        loss: of (logits, labels), scalar, or one of `nodelib.attacks.LOSSES`.
+        logit_scale: factor on the logits before the loss, above 0, or "gap", see `input_gradient`.
+        draws: forward passes every gradient is averaged over, at least 1; for random pooling, or with noise.
+        noise: radius, 0 to 1, of uniform noise that every such pass adds to the images, see `input_gradient`.
+        momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is
+            stepped along. With noise and one draw, a step costs one pass and follows the average over the
+            neighbourhoods of the steps before it.
+        targets: of "apgd-t" and "fab-t", how many of the nearest wrong classes are tried in turn, at least 1.
+        allow_random_forward: accept a model with random pooling.
+        allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
+            running ones every pass changes: for adversarial training as some do it, never for an evaluation.
+    """
+
+    name: str
+    epsilon: float
+    step_size: float | None = None
+    steps: int = 1
+    random_start: bool = True
+    restarts: int = 1
+    t1: float | Sequence[float] | None = None
+    clip: bool = True
+    gradient: str | None = None
+    seed: int = 0
+    loss: Loss | str = "cross-entropy"
+    logit_scale: float | str = 1.0
+    draws: int = 1
+    noise: float = 0.0
+    momentum: float = 0.0
+    targets: int = 9
+    allow_random_forward: bool = False
+    allow_training_mode: bool = False
+
+    def __post_init__(self) -> None:
+        if self.name not in METHODS:
+            raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
+        self._check_used()
+        resolve_loss(self.loss)
+        if self.gradient is not None and self.gradient not in GRADIENTS:
+            raise InputError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+        for name in ("steps", "restarts", "draws", "targets"):
+            value = getattr(self, name)
+            if not (_number(value) and value >= 1 and int(value) == value):
+                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
+        if not (_number(self.epsilon) and self.epsilon >= 0):
+            raise InputError(f"epsilon is {self.epsilon!r}; it must be at least 0, where pixels run from 0 "
+                             "to 1 (the post used 0.3)")
+        for name, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
+            value = getattr(self, name)
+            if not (_number(value) and 0 <= value <= 1):
+                raise InputError(f"{name} is {value!r}; it must be from 0 to 1, {meaning}")
+        if self.step_size is not None and not (_number(self.step_size) and self.step_size > 0):
+            raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
+                             f"{self.epsilon:g})")
+        if self.logit_scale != "gap" and not (_number(self.logit_scale) and float(self.logit_scale) > 0):
+            raise InputError(f"logit_scale is {self.logit_scale!r}; it must be a number above 0, or 'gap'")
+        if self.restarts > 1 and not self.random_start:
+            raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the "
+                             "same; pass random_start=True or restarts=1")
+        self._check_end_times()
+
+    def _check_used(self) -> None:
+        uses = METHODS[self.name].uses
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name not in OF_ALL | uses and value != field.default:
+                raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; "
+                                 f"leave it out (beside what every attack has, {self.name} uses "
+                                 f"{', '.join(sorted(uses))})")
+
+    def _check_end_times(self) -> None:
+        if isinstance(self.t1, Sequence) and not isinstance(self.t1, str):
+            object.__setattr__(self, "t1", tuple(self.t1))  # a value compares and hashes
+            if not self.end_times:
+                raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
+        if self.t1 is not None and not all(map(_number, self.end_times)):
+            raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
+                             "model's own")
+        if len(self.end_times) > 1 and self.name not in ("fgsm", "pgd"):
+            raise InputError(f"t1 is {self.t1!r} with {self.name}; only fgsm and pgd average over end times, "
+                             "give one")
+        if len(self.end_times) > 1 and self.restarts > 1:
+            raise InputError(f"restarts is {self.restarts} with {len(self.end_times)} end times: no single "
+                             "forward pass says whether an image is broken; use restarts=1")
+
+    @property
+    def end_times(self) -> tuple[float | None, ...]:
+        """The end times attacked, (None,) for the model's own."""
+        return tuple(self.t1) if isinstance(self.t1, Sequence) else (self.t1,)
+
+    def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+        """Adversarial images, same shape, within epsilon of `images` in every pixel.
+
+        Args:
+            model: maps images to logits, shape (N, K), K at least 2.
+            images: shape (N, C, H, W), floating, in [0, 1].
+            labels: true classes, integers, shape (N,), 0 to K - 1.
+
+        Raises:
+            InputError: invalid images, labels, model mode, or options that the model has no part for: before
+                any work, but for labels without a logit, which the first forward pass shows.
+            AttackError: logits, loss or gradient are not finite, or the result breaks the attack's own rules.
+        """
+        check_images(images)
+        labels = check_labels(labels, len(images))
+        check_model(model, self)
+        if self.epsilon == 0 or len(images) == 0:
+            return images.detach().clone()
+        with attacking(model, self.gradient):
+            adversarial = METHODS[self.name].run(self, model, images.detach(), labels)
+        return check_result(adversarial.detach().to(images.dtype), images, self.epsilon, self.clip, self.name)
+
+
+def _number(value: object) -> bool:
+    """Whether a value is a finite number; a tensor or string that could be read as one is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
