@@ -10,6 +10,7 @@ from nodelib.__main__ import main
 from nodelib.attacks import AttackError
 from nodelib.experiment import artifacts, evaluation, measure_states, training
 from nodelib.solver.errors import IntegrationError, NodelibError
+from nodelib.experiment.records import metrics_csv
 
 COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
 
@@ -40,7 +41,7 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, t
         raise error
 
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    (tmp_path / tiny_run.path.name / "metrics.csv").unlink()
     monkeypatch.setattr(evaluation, "evaluate", fail)
     monkeypatch.setattr(training, "_step", fail)
     known = isinstance(error, NodelibError)
@@ -100,7 +101,7 @@ def tiny(monkeypatch):
 
 def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    (tmp_path / tiny_run.path.name / "metrics.csv").unlink()
     assert main(["train", "small-10", "--evaluate", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "stored already" in out
@@ -113,7 +114,7 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
 def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path, capsys):
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
-    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-2])
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(tiny_run.metrics[:-2]))
     line = [command, "small-10", "--root", str(tmp_path), *(["--evaluate"] if command == "train" else [])]
     assert main([*line, "--budget", "0"]) == 3
     assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics) - 2
@@ -189,8 +190,8 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
 
 
 def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib "
-               "import configs, progress; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
+               "nodelib.experiment import configs, progress; "
                "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
                "tiny_config(name=name, seed=seed); "
                f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "

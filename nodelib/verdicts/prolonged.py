@@ -15,6 +15,7 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
@@ -134,6 +135,8 @@ def with_training(stored: Sequence[dict], runs: Sequence[Run]) -> str:
 def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
     """Seed 0 of some runs as a commit of this repository holds them, unpacked into a folder.
 
+    The first commits held records as JSON.
+
     Raises:
         ValueError: no such commit, or a run that it does not hold.
     """
@@ -143,7 +146,11 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
         raise ValueError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
-    return [run for run in find_runs(folder / "data/runs") if run.name in names]
+    old = {}
+    for file in folder.glob("data/runs/*/m*.json"):
+        old.setdefault(file.parent.name, {})[file.stem] = read_json(file)
+        file.unlink()
+    return [replace(run, **old.get(run.path.name, {})) for run in find_runs(folder / "data/runs")]
 
 
 def main(arguments: Sequence[str]) -> int:

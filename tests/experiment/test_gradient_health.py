@@ -10,6 +10,7 @@ import torch
 from nodelib import verdicts
 from nodelib.experiment import artifacts, gradient_health
 from nodelib.experiment.contract import GRADIENT_MEASUREMENTS
+from nodelib.experiment.records import measurements_csv
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +68,11 @@ def test_measuring_a_run_replaces_its_own_records_and_keeps_the_states(tiny_run,
     shutil.copytree(tiny_run.path, folder)
     foreign = {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0, "n": 4,
                "settings": {}}
-    artifacts.write_json(folder / "measurements.json", [foreign])
+    artifacts.write_atomic(folder / "measurements.csv", measurements_csv([foreign]))
     for _ in range(2):
         found = gradient_health.measure_run(folder, 2, (1.0,), progress=False)
     stored = artifacts.load_run(folder).measurements
-    assert stored == [foreign, *found]
+    assert foreign in stored and len(stored) == 1 + len(found) and all(r in stored for r in found)
 
 
 def test_a_residual_network_has_no_solver_to_examine(tmp_path, monkeypatch, tiny_run):

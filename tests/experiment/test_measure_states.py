@@ -15,6 +15,7 @@ from nodelib.experiment.evaluation import test_subset
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
+from nodelib.experiment.records import measurements_csv
 
 JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 
@@ -96,7 +97,7 @@ def stored(tiny_run, tmp_path, monkeypatch):
     shutil.copytree(tiny_run.path, folder)
     foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
                "n": 4, "settings": {}}
-    artifacts.write_json(folder / "measurements.json", [foreign])
+    artifacts.write_atomic(folder / "measurements.csv", measurements_csv([foreign]))
     monkeypatch.setattr(measure_states, "PARTS", {
         name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)], (name,))
         for name in ("norm", "turning", "attacked")})

@@ -79,7 +79,7 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
 
 
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib import training; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib.experiment import training; "
                f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
                f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])
@@ -104,7 +104,7 @@ def test_an_interrupt_finishes_the_step_in_hand_and_stores_it(straight, tmp_path
     monkeypatch.setattr(training, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(tiny_config(), tmp_path, progress=False)
-    assert len(artifacts.read_history_rows(tmp_path / "small-10-seed0" / "history.csv")) == 3
+    assert len(artifacts.history_until(tmp_path / "small-10-seed0" / "history.csv", 3)) == 3
     assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
     assert len(calls) == 6
 

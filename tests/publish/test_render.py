@@ -171,7 +171,7 @@ def test_runs_are_declared_by_name_or_group_and_a_folder_of_any_name_may_hold_th
     monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "elsewhere"))
     for run in ("small-10-seed0", "small-10-seed1", "large-100-seed0", "resnet-6-seed0"):
         (tmp_path / "elsewhere" / "runs" / run).mkdir(parents=True)
-        (tmp_path / "elsewhere" / "runs" / run / "metrics.json").write_text("[]")
+        (tmp_path / "elsewhere" / "runs" / run / "metrics.csv").write_text("[]")
 
     def names(*declared):
         return [name.split("/")[2] for name, _ in render._input_files(list(declared))]
