@@ -139,7 +139,7 @@ def _held(folder: Path, purpose: str, seconds: float, refusal: str) -> Iterator[
     # file that is unlinked gets it together with the one who makes it anew
     path = folder.resolve().parent / f".{folder.resolve().name}.{purpose}.lock"
     lock = filelock.FileLock(path, timeout=seconds)
-    with _explained(path):
+    with _explained(folder):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib.experiment import artifacts, files, records, training, verification
+from nodelib.experiment import artifacts, records, training, verification
 from nodelib.experiment.configs import RunConfig
 
 
@@ -220,6 +220,15 @@ def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monk
         artifacts.find_runs(copy.parent)
 
 
+def test_a_copy_of_a_run_is_no_further_seed(copy):
+    other = copy.with_name("small-10-seed1")
+    shutil.copytree(copy, other)
+    change(other / "config.json", lambda c: c["config"].update(seed=1))
+    with pytest.raises(artifacts.ArtifactError, match="small-10-seed1 holds the weights of .*small-10-seed0: a copy"):
+        artifacts.find_runs(copy.parent)
+    assert [run.seed for run in artifacts.stored_runs(copy.parent)[0]] == [0]
+
+
 def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(artifacts.ArtifactError, match="there is no folder"):
         artifacts.find_runs(tmp_path / "runs")
@@ -238,6 +247,19 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
     with pytest.raises(artifacts.ArtifactError, match="No space left.*make room"):
         artifacts.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["file.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_one_at_work_writes_is_not(tmp_path):
+    program = ("import os, signal, sys; from nodelib.experiment import files; "
+               "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL); files.write_json(sys.argv[1], 1)")
+    path = tmp_path / "file.json"
+    subprocess.run([sys.executable, "-c", program, str(path)], cwd=Path(artifacts.__file__).parents[2])
+    (left,) = tmp_path.iterdir()
+    alive = left.with_name(re.sub(r"[.]\d+-", f".{os.getppid()}-", left.name))
+    alive.write_text("half")
+    artifacts.write_json(path, 2)
+    assert set(tmp_path.iterdir()) == {path, alive}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")

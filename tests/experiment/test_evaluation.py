@@ -8,8 +8,8 @@ import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.evaluation import Measurement, evaluate
-from nodelib.statistics import wilson
 from nodelib.experiment.records import metric_fault, metrics_csv
+from nodelib.statistics import wilson
 
 
 @pytest.mark.parametrize("correct, n, low, high", [

@@ -84,12 +84,6 @@ def test_a_residual_network_has_no_solver_to_examine(tmp_path, monkeypatch, tiny
         gradient_health.measure_run(tmp_path, 2)
 
 
-def test_an_unknown_run_is_refused_on_the_command_line(tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        gradient_health.main(["small-10", "--root", str(tmp_path)])
-    assert stop.value.code == 2 and "train it first" in capsys.readouterr().err
-
-
 def test_a_guess_is_right_where_the_pooling_looks_away_and_at_half_of_the_rest(tiny_run, test_images):
     model, images, labels = tiny_run.load_model(), test_images[0][:4], test_images[1][:4]
     seen = (gradient_health.gradients(model, images, labels, 1.0, "exact", 1e-3) != 0).double().mean().item()

@@ -12,10 +12,10 @@ from nodelib import verdicts
 from nodelib.experiment import artifacts, measure_states
 from nodelib.experiment.contract import STATE_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.records import measurements_csv
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
-from nodelib.experiment.records import measurements_csv
 
 JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 
@@ -143,12 +143,6 @@ def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
     assert measure_states.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
     assert "goes on from here" in lines[0] and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning")
-
-
-def test_a_run_that_is_not_there_is_named(capsys):
-    with pytest.raises(SystemExit):
-        measure_states.main(["small-11"])
-    assert "no finished run of small-11" in capsys.readouterr().err
 
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():

@@ -67,7 +67,7 @@ def test_the_pairs_are_equal(path, parameters):
 
 @pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
 def test_text_halves_are_as_jupytext_writes_them(path):
-    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib.publish.render --tidy {path}"
+    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib render --tidy {path}"
 
 
 @pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
