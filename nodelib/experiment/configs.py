@@ -141,7 +141,7 @@ class RunConfig:
             raise ValueError(f"scale is {self.scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        for name in filter(None, (self.name, self.start)):
+        for name in (self.name, self.start or self.name):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, digits, '.', '_' "
                                  f"and '-', a letter or digit first, such as 'small-10'")
