@@ -177,7 +177,7 @@ def test_runs_are_declared_by_name_or_group_and_a_folder_of_any_name_may_hold_th
         return [name.split("/")[2] for name, _ in render._input_files(list(declared))]
 
     assert names("data/runs/{rows}-seed0") == ["large-100-seed0", "small-10-seed0"]
-    assert names("data/runs/{resnet-6,small-10}-seed*/*.json", "data/runs/small-10-seed0") == [
+    assert names("data/runs/{resnet-6,small-10}-seed*/*.csv", "data/runs/small-10-seed0") == [
         "resnet-6-seed0", "small-10-seed0", "small-10-seed1"]
 
 
