@@ -114,3 +114,23 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
     half = z * math.sqrt(p * (1 - p) / n + spread / (4 * n)) / (1 + spread)
     # exact at both ends, where rounding would leave a residue
     return (max(0.0, centre - half) if correct else 0.0), (min(1.0, centre + half) if correct < n else 1.0)
+
+
+def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Spearman's rank correlation; ties share their mean rank. 0 for fewer than three pairs, or where one is constant."""
+    from scipy.stats import spearmanr
+
+    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
+        return 0.0
+    return float(spearmanr(list(first), list(second)).statistic)
+
+
+def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the mean of at least two independent values."""
+    from scipy.stats import t
+
+    if len(values) < 2:
+        raise ValueError(f"{len(values)} value given; an interval of the mean needs at least two")
+    mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(len(values))
+    half = float(t.ppf((1 + level) / 2, len(values) - 1) * error)
+    return float(mean) - half, float(mean) + half

@@ -48,7 +48,7 @@ def require(module: str) -> None:
 
 
 def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, seed: int, steps: int, restarts: int,
-               draws: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
+               draws: int, targets: int, device: torch.device) -> Callable[[Tensor, Tensor], Tensor]:
     from pyautoattack.autopgd_base import APGDAttack, APGDAttack_targeted
     from pyautoattack.fab_pt import FABAttack_PT
     from pyautoattack.square import SquareAttack
@@ -57,16 +57,16 @@ def _construct(name: str, model: Callable[[Tensor], Tensor], epsilon: float, see
     if name in ("apgd-ce", "apgd-dlr"):
         return APGDAttack(model, n_iter=steps, eot_iter=draws, rho=0.75, loss=name.removeprefix("apgd-"), **common).perturb
     if name == "apgd-t":
-        return APGDAttack_targeted(model, n_iter=steps, eot_iter=draws, rho=0.75, n_target_classes=OTHER_CLASSES,
+        return APGDAttack_targeted(model, n_iter=steps, eot_iter=draws, rho=0.75, n_target_classes=targets,
                                    **common).perturb
     if name == "fab-t":
-        return FABAttack_PT(model, n_iter=steps, targeted=True, n_target_classes=OTHER_CLASSES, **common).perturb
+        return FABAttack_PT(model, n_iter=steps, targeted=True, n_target_classes=targets, **common).perturb
     return SquareAttack(model, n_queries=steps, p_init=0.8, resc_schedule=False, **common).perturb
 
 
 def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int,
            restarts: int = 1, t1: float | None = None, clip: bool = True, gradient: str | None = None, seed: int = 0,
-           allow_random_forward: bool = False, draws: int = 1) -> Tensor:
+           allow_random_forward: bool = False, draws: int = 1, targets: int = OTHER_CLASSES) -> Tensor:
     """One attack of the standard set on one batch of images, with the published settings as defaults.
 
     Images that the model misclassifies already are returned unchanged, and so are those the attack does not
@@ -81,6 +81,7 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         clip: must be True: the library attacks inside the pixel box [0, 1] only.
         seed: of the attack's random numbers; torch's own generator is left as it was.
         draws: forward passes a gradient of APGD is averaged over, for a random forward pass.
+        targets: of "apgd-t" and "fab-t", the nearest wrong classes, each tried in turn, 1 to 9.
 
     Returns:
         adversarial images, same shape, within epsilon of `images` and in [0, 1].
@@ -99,14 +100,14 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     check_model(model, allow_random_forward)
     if not clip:
         raise ValueError(f"{name} attacks inside the pixel box only; use clip=True, or pgd for attacks without a box")
-    for what, value in (("steps", steps), ("restarts", restarts), ("draws", draws)):
+    for what, value in (("steps", steps), ("restarts", restarts), ("draws", draws), ("targets", targets)):
         if value < 1 or int(value) != value:
             raise ValueError(f"{what} is {value}; it must be a whole number of at least 1")
     if draws > 1 and not name.startswith("apgd"):
         raise ValueError(f"draws is {draws} with {name}; only the gradients of APGD are averaged, use draws=1")
     if epsilon == 0 or len(images) == 0:
         return images.detach().clone()
-    attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, images.device)
+    attack = _construct(name, lambda x: forward(model, x, t1), epsilon, seed, steps, restarts, draws, targets, images.device)
     with attacking(model, gradient), unmoved():
         adversarial = attack(images.detach().clone(), labels.detach().clone())
     return check_result(adversarial.detach().to(images.dtype), images, epsilon, clip, name)

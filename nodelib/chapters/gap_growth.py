@@ -33,6 +33,7 @@ from nodelib.experiment import horizon
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig, get
+from nodelib.statistics import rank_correlation
 
 FITTED_ON = ("small-10-post", "small-random-post", "small-100-post")
 STATES = {
@@ -362,7 +363,7 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
     constant = np.array([statistics.mean(of_size[row.split("-")[0]]) for row, _ in keys])
 
     def judge(values: np.ndarray) -> tuple[float, float]:
-        rank = horizon.rank_correlation(values.tolist(), theirs.tolist())
+        rank = rank_correlation(values.tolist(), theirs.tolist())
         return rank, float(np.sqrt(np.mean((values - theirs) ** 2)))
 
     return Comparison(*judge(ours), *judge(constant), len(keys))

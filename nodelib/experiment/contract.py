@@ -75,6 +75,7 @@ GRADIENT_MEASUREMENTS: dict[str, str] = {
                       "tolerance 1e-7, pixels of gradient zero included (a guess: a half, and more where pooling passes "
                       "pixels over); settings: gradient, rtol; statistic 'mean'",
     "gradient_cosine": "cosine of the input gradient and the reference; settings: gradient, rtol",
+    "gradient_error": "relative error |found - reference| / |reference| of the input gradient; settings: gradient, rtol",
     "finite_difference": "relative difference of the reference's derivative along its own sign and a central difference "
                          "of the loss, float64; settings: noise added to the pixels, which breaks ties in the max pooling",
     "logit_gap": "distance of the two largest logits",

@@ -136,7 +136,7 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
             return pgd(model, images, labels, m.epsilon, **ascent, **common, **climb)
         if m.attack in LIBRARY_ATTACKS:
             return strong(m.attack, model, images, labels, m.epsilon, steps=m.steps, restarts=m.restarts, seed=m.seed,
-                          draws=m.draws, **common)
+                          draws=m.draws, targets=m.targets, **common)
         return hop_skip_jump(model, images, labels, m.epsilon, queries=m.steps, seed=m.seed, **common)
 
 

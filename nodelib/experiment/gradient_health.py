@@ -65,6 +65,12 @@ def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
     return signs, cosines(gradient.flatten(1), reference.flatten(1)).median().item()
 
 
+def relative_error(gradient: Tensor, reference: Tensor) -> float:
+    """Median over images of |gradient - reference| / |reference|; 1 for a gradient that is zero."""
+    off = (gradient.double() - reference).flatten(1).norm(dim=1)
+    return (off / reference.flatten(1).norm(dim=1).clamp(min=torch.finfo(torch.float64).tiny)).median().item()
+
+
 def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float) -> float:
     """Median relative difference of g . s and [L(x + h s) - L(x - h s)] / 2h, with s = sign(g), h = 1e-5, in float64.
 
@@ -110,6 +116,7 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
                 how = dict(gradient=gradient, rtol=tolerance)
                 records += [record("sign_agreement", signs, t1, n, "mean", **how),
                             record("gradient_cosine", cosine, t1, n, **how),
+                            record("gradient_error", relative_error(found, reference), t1, n, **how),
                             record("zero_gradient", zero_share(found), t1, n, "mean", **how, loss="cross-entropy",
                                    logit_scale=1.0, batch=SEED_BATCH)]
             for options in REMEDIES.values():

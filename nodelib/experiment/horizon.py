@@ -29,6 +29,7 @@ from nodelib.experiment import snapshot_records
 from nodelib.experiment.configs import TABLE_T1
 from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.experiment.snapshot_records import SnapshotRecord
+from nodelib.statistics import rank_correlation
 
 ROUNDOFF = 24  # 1 + 2^-24 is 1 in float32
 HALF_SMALLEST = 150  # 2^-150 is 0 in float32
@@ -98,15 +99,6 @@ def turned(correlation: float = 0.0, ratio: float = 1.0) -> Turned:
 
 
 EXPLANATIONS = ("gap-50", "past-17", "past-104", "zero-gradient")
-
-
-def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's correlation, ties sharing their mean rank; 0 below three pairs, or if either is constant."""
-    from scipy.stats import spearmanr
-
-    if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
-        return 0.0
-    return float(spearmanr(first, second).statistic)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import numpy as np
 
 from nodelib.attacks.common import check_epsilon, check_gradient_options, check_momentum, check_noise
 from nodelib.attacks.losses import LOSSES
-from nodelib.attacks.strong import LIBRARY_ATTACKS
+from nodelib.attacks.strong import LIBRARY_ATTACKS, OTHER_CLASSES
 from nodelib.experiment.records import EPSILON
 from nodelib.networks import POOLINGS, check_end_time
 from nodelib.solver.integrate import GRADIENTS
@@ -67,6 +67,7 @@ class Measurement:
         pooling_seed: of the random regions.
         steps: gradient steps of PGD, APGD and FAB; queries of "square" and "hop-skip-jump".
         step_size, restarts, seed: of PGD (the others have restarts and seed too).
+        targets: of targeted APGD and FAB, how many of the nearest wrong classes are tried.
         loss, logit_scale, draws: of FGSM and PGD, see `nodelib.attacks.common.input_gradient`; noise, momentum: of PGD.
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
@@ -96,6 +97,7 @@ class Measurement:
     draws: int = 1
     noise: float = 0.0
     momentum: float = 0.0
+    targets: int = OTHER_CLASSES
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
@@ -122,7 +124,8 @@ class Measurement:
             raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
         if self.attack == "none" and self.epsilon:
             raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
-        whole = {"n": self.n, "batch": self.batch, "steps": self.steps, "restarts": self.restarts}
+        whole = {"n": self.n, "batch": self.batch, "steps": self.steps, "restarts": self.restarts,
+                 "targets": self.targets}
         for name, value in (whole if self.attack_batch is None else {**whole, "attack_batch": self.attack_batch}).items():
             if value < 1 or int(value) != value:
                 raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
@@ -171,6 +174,8 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "library": library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
         settings["balanced"] = False
+    if m.targets != OTHER_CLASSES:
+        settings["targets"] = m.targets
     settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
     return settings if dropped is None else {**settings, "dropped": dropped}
 

@@ -11,6 +11,7 @@ from nodelib.attacks.strong import RANDOMISED
 from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
+from nodelib.experiment.worst_case import LADDER
 from nodelib.solver.errors import InputError
 
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
@@ -294,6 +295,31 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     return result
 
 
+LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+
+
+def ladder_protocol(config: RunConfig) -> list[Measurement]:
+    """The smallest epsilon at which each image falls: the same cascade at rising epsilon, at the own end time.
+
+    FGSM, PGD-40 on the margin and on the cross-entropy, APGD towards the three nearest classes, Square with 200
+    queries, each on what the ladder has left; one worst case an epsilon. An image broken at a smaller epsilon
+    counts as broken. 1,000 images of the small networks, 128 of the others.
+    """
+    n, result = rescaling_images(config), []
+    epsilons = LADDER_EPSILONS if config.scale == "full" else (0.1, 0.3)
+    result.append(Measurement(config.test_t1, n, label=f"{LADDER}-clean"))
+    for epsilon in epsilons:
+        cascade = [Measurement(config.test_t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm")]
+        cascade += [Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True, label=f"{LADDER}-pgd40-{loss}")
+                    for loss in ("margin", "cross-entropy")]
+        if config.scale == "full":
+            cascade += [Measurement(config.test_t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True, label=f"{LADDER}-apgd-t"),
+                        Measurement(config.test_t1, n, "square", EPSILON, steps=200, drop=True, label=f"{LADDER}-square")]
+        cascade.append(Measurement(config.test_t1, n, "worst", EPSILON, label=f"{LADDER}-worst"))
+        result += [at_epsilon(m, epsilon) if epsilon != EPSILON else m for m in cascade]
+    return result
+
+
 def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     """Clean accuracy at the run's own end time for solver tolerances from 1e-1 to 1e-6."""
     if config.architecture != "odenet":
@@ -303,7 +329,8 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
 
 
 PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
-             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol}
+             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol,
+             "ladder": ladder_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:

@@ -14,16 +14,21 @@ import numpy as np
 
 from nodelib.experiment.measurement import Measurement
 
+LADDER = "ladder"  # with which the labels of that cascade begin
+
 
 def inside(record: dict, measurement: Measurement) -> bool:
     """Whether a record's images lie in the measurement's ball and box, and were scored on the same network.
 
     The same network means the same end time, fixed pooling and the same solver tolerance; batches may
-    differ. Clean images lie in every ball.
+    differ. Clean images lie in every ball. Of the ladder only its own records count, so that every network is
+    broken by the same attacks.
     """
     same = (math.isclose(record["t1"], measurement.t1) and record["pooling"] == "fixed"
             and math.isclose(record["rtol"], measurement.rtol) and math.isclose(record["atol"], measurement.atol))
     if not same or record["attack"] == "worst":
+        return False
+    if measurement.label.startswith(LADDER) and not str(record["id"]).startswith(LADDER):
         return False
     return record["attack"] == "none" or (record["clip"] is True and record["epsilon"] <= measurement.epsilon + 1e-9)
 

@@ -6,11 +6,13 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodelib.verdicts import end_time, part_one, post_recipe, robustness, states
 from nodelib.verdicts.chapters import load_chapters
 from nodelib.verdicts.evidence import Evidence
+from nodelib.verdicts.second_round import tomllib
 from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
 
 if TYPE_CHECKING:
@@ -21,62 +23,8 @@ RENEWED: tuple[Claim, ...] = post_recipe.claims(FIRST_ROUND)
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
     (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})), key=lambda claim: claim.order))
 
-RULE_CHANGES: list[dict[str, str]] = [
-    {"date": "2026-11-23", "claim": "C8, C9, C10, C11, C19",
-     "change": "the post's protocol accepts the continuous adjoint of either implementation, torchdiffeq's or ours; "
-               "before, torchdiffeq's only",
-     "reason": "ours solves the same equation with the same steps and is what the runs are measured with; the attack is "
-               "otherwise unchanged. small-10 had been evaluated when this was changed"},
-    {"date": "2026-11-23", "claim": "C20",
-     "change": "settling times are counted from t1 = 1; before, from 0",
-     "reason": "the turning vanishes at t = 0 by its factor t, so that every state would start as settled. Only small-10 had been "
-               "measured when this was changed"},
-    {"date": "2026-11-24", "claim": "C18",
-     "change": "a ray counts as a class's steady state only if no other class ends on it; before, ten classes on one common "
-               "ray would have counted as ten steady states",
-     "reason": "the claim is one state per class; small-random, the first network whose images end on rays, has one ray for "
-               "all classes. No network that C18 judges was trained or measured when this was changed"},
-    {"date": "2026-11-24", "claim": "C16, C17, C18, C20, C21, C22",
-     "change": "C16: growth without a constant direction of the velocity no longer counts in part. C17: reproduced only if the "
-               "adversarial network's direction has settled. C18: a class's ray must take 90 % of its images (before, 5 %), in "
-               "part needs five such classes, and a high share of directions alone no longer counts. C20: the relative speed "
-               "must not settle later (before, earlier), by more than one step between end times, and counts no longer in part by "
-               "itself. C21: the share of attacked images must rise from t1 = 1 to 1000. C22: "
-               "the network with the higher NFE is judged, whichever it is",
-     "reason": "each rule could be met without what its claim says: growth is forced by the last normalisation, images on "
-               "their way to one common ray are told apart, on a ray the relative speed is 1 / t in every network, and a share "
-               "that falls is not pulled. The states of the pair had not been measured when this was changed; the cost of "
-               "wide-standard at t1 = 1 (14 evaluations) was known"},
-    {"date": "2026-11-25", "claim": "C5, C15",
-     "change": "accuracies are compared on the same images, as many as the smallest record holds, and for C5 on the same seeds; "
-               "before, on as many as each record held",
-     "reason": "10,000 images at one end time or tolerance were compared with the first 1,000 of them at others, and the end time "
-               "that C15 gives wide-adversarial could have hung on that. Everything was known when this was changed, and no "
-               "figure and no verdict changed by it"},
-    {"date": "2026-11-25", "claim": "C5, C9, C10, C19",
-     "change": "C5: the cost is that of the loosest tolerance that keeps the accuracy; before, the smallest cost of any that does. The "
-               "others: of several records under the strongest attack the one on most images counts, and only those at the networks' own "
-               "tolerance; before, the lowest share of any",
-     "reason": "evaluations need not fall with the tolerance, and a share of few images can be low by luck. Everything was known when "
-               "this was changed, and no verdict changed by it"},
-    {"date": "2026-11-25", "claim": "C9, C10",
-     "change": "where only some orderings hold by the post's protocol, the claim counts in part only if an ordering holds under the "
-               "strongest attack as well; before, the protocol alone was enough",
-     "reason": "all orderings by the protocol and none under attack were an artefact, so that losing an ordering bettered the "
-               "verdict. Everything was known when this was changed; C10 was in part and is not reproduced by it"},
-    {"date": "2026-11-26", "claim": "C14, C15, C16, C17, C18, C20, C21, C22",
-     "change": "no rule, but the network that is judged: wide-adversarial has one more learning-rate cycle, against steps along summed "
-               "gradients; before, the rules judged what is now the control wide-adversarial-plain",
-     "reason": "an attack without gradients broke half of the images that PGD had left of that network, so that it was not the robust one "
-               "that these claims are about. Everything was known when this was changed; the verdicts with the network before it stand "
-               "above, among those of shorter trained networks"},
-    {"date": "2026-11-28", "claim": "C8, C9, C10, C11, C12, C14, C19a, C19b",
-     "change": "the second round: these claims are judged on networks trained by the post's own recipe, by the rules of second_round.toml, "
-               "and are undecided until those are there (C12 keeps its first verdict meanwhile). C19 is two claims now, its figure and "
-               "the robustness concluded from it. The first round's verdicts stand beside the new ones",
-     "reason": "the first round's networks were trained otherwise than the post's. Everything of the first round was known, and some "
-               "short trials of the post's recipe, which second_round.toml lists; no network of the second round had been evaluated"},
-]
+RULE_CHANGES: list[dict[str, str]] = tomllib.loads(
+    Path(__file__).with_name("changes.toml").read_text(encoding="utf-8"))["changes"]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
 

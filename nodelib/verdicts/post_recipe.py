@@ -18,6 +18,7 @@ import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.statistics import holm, paired_bootstrap
+from nodelib.verdicts import sharper
 from nodelib.verdicts.evidence import Evidence, Missing, accuracy_figure, matches
 from nodelib.verdicts.predictions import (
     BROKEN,
@@ -30,7 +31,7 @@ from nodelib.verdicts.predictions import (
     recorded,
 )
 from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
-from nodelib.verdicts.second_round import constants, text
+from nodelib.verdicts.second_round import constants, sensitive, text
 from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
@@ -88,19 +89,6 @@ def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float =
     evidence.used += [f"{run.name}-seed{run.seed}: snapshots" for run in runs]
     low, median, high = (float(x) for x in np.percentile(sample, (5, 50, 95)))
     return Band(low, median, high, max(epochs), len(runs))
-
-
-def sensitive(rule: Callable[[float], Verdict]) -> Verdict:
-    """A rule judged at half, once and twice its threshold: in part, and said so, where the three verdicts
-    disagree.
-    """
-    factors = constants("all").factors
-    verdicts = [rule(factor) for factor in factors]
-    at = verdicts[factors.index(1)]
-    if len({v.verdict for v in verdicts}) == 1:
-        return at
-    said = ", ".join(f"{v.verdict} at {f:g} times" for f, v in zip(factors, verdicts))
-    return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours)
 
 
 def one_seed(bands: Sequence[Band]) -> str:
@@ -415,6 +403,7 @@ def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
         renewed("C10", longer_training_time),
         renewed("C11", random_end_times),
         renewed("C12", keeps_accuracy, (REPRODUCED, IN_PART, NOT_REPRODUCED), keeps_first=True),
+        *(renewed(name, rule, possible, keeps_first=True) for name, (rule, possible) in sharper.RULES.items()),
         renewed("C14", adversarial_nfe, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
         Claim(
             "C19a",

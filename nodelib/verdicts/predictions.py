@@ -15,6 +15,7 @@ from itertools import permutations, product
 import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
+from nodelib.statistics import rank_correlation
 from nodelib.verdicts.evidence import EPSILON, Evidence, Missing
 from nodelib.verdicts.second_round import constants, predictions, text, title
 
@@ -202,24 +203,15 @@ def masked_where_reproduced(evidence: Evidence) -> Outcome:
     return Outcome("P2b", between(largest, largest < c.kept, largest > c.broken), figures)
 
 
-def rank_correlation(by_epoch: Mapping[float, float]) -> float:
-    """Spearman's correlation of values with their epochs; ties share their mean rank, a constant correlates
-    with nothing.
-    """
-    from scipy.stats import spearmanr
-
-    if len(by_epoch) < 3 or len(set(by_epoch.values())) == 1:
-        return 0.0
-    return float(spearmanr(list(by_epoch), list(by_epoch.values())).statistic)
-
-
 def grows_with_training(evidence: Evidence) -> Outcome:
     c, t1 = constants("P3"), OWN_T1["small-10"]
     runs = [run for run in recorded(evidence, POST["small-10"]) if run.seed in c.seeds]
     if len(runs) < len(c.seeds):
         raise Missing([f"{POST['small-10']}: snapshots of seeds {' and '.join(map(str, c.seeds))}"])
     figure = evidence.post("small-10", t1, "adversarial")
-    correlation = statistics.fmean(rank_correlation(snapshots.masked(run.snapshots, t1)) for run in runs)
+    correlation = statistics.fmean(
+        rank_correlation(*zip(*snapshots.masked(run.snapshots, t1).items())) for run in runs
+    )
     sample = [
         100 * v for run in runs for v in snapshots.second_half(snapshots.values(run.snapshots, "fgsm", t1))
     ]

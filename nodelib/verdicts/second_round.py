@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+
+from nodelib.verdicts.verdict import IN_PART, Verdict
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -77,3 +80,14 @@ def added(name: str) -> tuple[str, str] | None:
 def title(name: str) -> str:
     """A prediction's short name."""
     return _table(name)["name"]
+
+
+def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None = None) -> Verdict:
+    """A rule judged at half, once and twice its threshold: in part, and said so, where the verdicts disagree."""
+    factors = constants("all").factors if factors is None else factors
+    verdicts = [rule(factor) for factor in factors]
+    at = verdicts[list(factors).index(1)]
+    if len({v.verdict for v in verdicts}) == 1:
+        return at
+    said = ", ".join(f"{v.verdict} at {f:g} times" for f, v in zip(factors, verdicts))
+    return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours)

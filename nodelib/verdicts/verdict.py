@@ -134,7 +134,9 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     """
     verdict = _apply(claim.rule, evidence)
     if verdict.verdict == UNDECIDED and claim.keeps_first and claim.first_round is not None:
-        return _apply(claim.first_round, evidence)
+        first = _apply(claim.first_round, evidence)
+        return dataclasses.replace(first, reason=f"{first.reason} (by the first round's rule: the second's evidence is not "
+                                                 f"there: {'; '.join(verdict.missing)})")
     return verdict
 
 

@@ -318,3 +318,17 @@ def test_a_medians_interval_is_that_of_the_order_statistics(n, k):
     draws = np.random.default_rng(1).normal(size=(2000, 25))
     covered = np.mean([low <= 0 <= high for low, high in map(median_interval, draws)])
     assert 0.94 < covered < 0.975
+
+
+def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
+    measurement = next(m for m in protocols.ladder_protocol(configs.get("small-10")) if m.attack == "worst")
+    record = dict(id="pgd40-exact-t10", t1=10.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.01)
+    assert not inside(record, measurement)
+    assert inside({**record, "id": "ladder-pgd40-margin-eps0.01-t10"}, measurement)
+    assert inside(record, dataclasses.replace(measurement, label="worst-eps0.02"))
+
+
+def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
+    rungs = [m.epsilon for m in protocols.ladder_protocol(configs.get("large-100")) if m.attack == "worst"]
+    assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(protocols.LADDER_EPSILONS)
+    assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100")) if m.attack not in ("none", "worst"))
