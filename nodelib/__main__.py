@@ -73,11 +73,15 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None]) -> Callable:
-    """A command that measures every stored run asked for: its folder, the arguments, the seconds left -> exit status."""
+    """A command that measures every stored run asked for.
+
+    measure: takes a run's folder, the arguments and the seconds left; returns the exit status.
+    """
     def call(arguments: argparse.Namespace) -> int:
         names, budget = _names(arguments.run), Budget(arguments.budget)
         runs, status = _stored(arguments.root)
-        found = [run for run in runs if run.name in names and (arguments.seed is None or run.seed in arguments.seed)]
+        found = [run for run in runs if run.name in names
+                 and (arguments.seed is None or run.seed in arguments.seed)]
         if not found:
             raise InputError(f"no finished run of {', '.join(names)}; train it first with "
                              f"`python -m nodelib train {','.join(arguments.run)}`")
@@ -92,7 +96,8 @@ def _evaluating(arguments: argparse.Namespace) -> int:
     from nodelib.experiment.device import resolve_device
 
     resolve_device(arguments.device)
-    protocols.get(arguments.protocol, configs.get(_names(arguments.run)[0]), (), arguments.images)  # raises before any work
+    # raises before any work
+    protocols.get(arguments.protocol, configs.get(_names(arguments.run)[0]), (), arguments.images)
     return _measuring(_evaluate)(arguments)
 
 
@@ -122,7 +127,8 @@ def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -
     from nodelib.experiment.measure_states import Reach, measure_run
 
     reach = Reach(arguments.ray_images, arguments.far_images, arguments.log_time)
-    measure_run(folder, arguments.images, reach, again=arguments.again, parts=arguments.part, budget=budget, report=say)
+    measure_run(folder, arguments.images, reach, again=arguments.again, parts=arguments.part, budget=budget,
+                report=say)
 
 
 def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
@@ -150,7 +156,8 @@ def _table(arguments: argparse.Namespace) -> int:
 
     runs, status = _stored(arguments.root)
     rows = table.rows(runs)
-    return _shown(arguments, status, "table", table.as_text(rows), table.as_markdown(rows), table.as_markdown(rows))
+    markdown = table.as_markdown(rows)
+    return _shown(arguments, status, "table", table.as_text(rows), markdown, markdown)
 
 
 def _claims(arguments: argparse.Namespace) -> int:
@@ -160,10 +167,12 @@ def _claims(arguments: argparse.Namespace) -> int:
 
     runs, status = _stored(arguments.root)
     rows = verdicts.ledger(runs, read_json(data_dir() / "seed.json"))
-    return _shown(arguments, status, "claims", verdicts.as_text(rows), verdicts.as_markdown(rows), verdicts.summary(rows))
+    return _shown(arguments, status, "claims", verdicts.as_text(rows), verdicts.as_markdown(rows),
+                  verdicts.summary(rows))
 
 
-def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, markdown: str, written: str) -> int:
+def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, markdown: str,
+           written: str) -> int:
     from nodelib.publish import readme
 
     if arguments.write is None:
@@ -221,44 +230,49 @@ def parser() -> argparse.ArgumentParser:
 
     def of_runs(name: str, function: Callable, text: str, seeds: list[int] | None) -> argparse.ArgumentParser:
         added = add(name, function, text)
-        added.add_argument("run", nargs="+", help=f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}")
-        added.add_argument("--seed", type=int, nargs="+", default=seeds, help=f"seeds (default: {'0' if seeds else 'all'})")
+        added.add_argument("run", nargs="+",
+                           help=f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}")
+        added.add_argument("--seed", type=int, nargs="+", default=seeds,
+                           help=f"seeds (default: {'0' if seeds else 'all'})")
         added.add_argument("--budget", type=seconds, metavar="SECONDS",
-                           help="begin nothing further after so long; the same command goes on (exit status 3)")
+                           help="begin nothing further after so long; the same command goes on")
         return added
 
     def images(added: argparse.ArgumentParser, default: str) -> argparse.ArgumentParser:
         added.add_argument("--images", type=int, help=f"test images (default: {default})")
         return added
 
-    train = of_runs("train", _train, "Train runs that are not stored yet; resume those that were interrupted.", [0])
+    train = of_runs("train", _train, "Train runs that are not stored yet, or were interrupted.", [0])
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
-    train.add_argument("--evaluate", action="store_true", help="measure each run on the table when it is trained, and "
-                                                               "those stored already where records are missing")
+    train.add_argument("--evaluate", action="store_true",
+                       help="measure each run on the table when it is trained, and those stored already "
+                            "where records are missing")
     train.set_defaults(protocol="table", images=None)
     evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
                       "the protocol's own")
-    evaluate.add_argument("--protocol", default="table", help="what to measure: table (default), strong, sweep, epsilon, "
-                                                              "masking, randomised, transfer, tolerance, or all")
+    evaluate.add_argument("--protocol", default="table",
+                          help="what to measure: table (default), strong, sweep, epsilon, masking, "
+                               "randomised, transfer, tolerance, ... or all")
     for added in (train, evaluate):
         added.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    measure = images(of_runs("measure", _measuring(_states), "Measure the states that networks pass through, part by part.",
+    measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
                              None), "500, for leaky runs 200")
-    measure.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
-    measure.add_argument("--far-images", type=int, default=50, help="and followed further (default: 50)")
-    measure.add_argument("--log-time", type=float, default=80.0, help="so far in log time (default: 80)")
+    for name, kind, default, text in (("--ray-images", int, 100, "of these, followed to their rays"),
+                                      ("--far-images", int, 50, "of these, followed further"),
+                                      ("--log-time", float, 80.0, "how far, in log time")):
+        measure.add_argument(name, type=kind, default=default, help=f"{text} (default: {default:g})")
     measure.add_argument("--again", action="store_true", help="measure also what is stored already")
     measure.add_argument("--part", action="append", default=[],
                          help="measure only this part, stored already or not; may be given several times")
-    images(of_runs("health", _measuring(_health), "Measure whether the gradients that attacks follow are any good.", None),
+    images(of_runs("health", _measuring(_health), "Measure if the gradients of attacks are right.", None),
            "256 for the small networks, 32 for the others")
-    steps = images(of_runs("steps", _measuring(_steps), "Follow single steps of FGSM, and why they leave what they leave.",
-                           None), "256")
+    steps = of_runs("steps", _measuring(_steps), "Follow single steps of FGSM, and what stops them.", None)
+    images(steps, "256")
     steps.set_defaults(images=256)
     steps.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
     steps.add_argument("--factors", type=float, nargs="+", default=[1.0], help="on the logits (default: 1)")
     steps.add_argument("--gradient", default="exact", help="exact (default), adjoint or another method")
-    of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor, and their gaps.", [0])
+    of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):
         printed = add(name, function, text)

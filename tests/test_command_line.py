@@ -15,8 +15,8 @@ from nodelib.experiment import artifacts, evaluation, training
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
-COMMANDS = ("train", "evaluate", "measure", "health", "steps", "rescale", "table", "claims", "verify", "render", "bench",
-            "memory", "tune", "live", "prolonged")
+COMMANDS = ("train", "evaluate", "measure", "health", "steps", "rescale", "table", "claims", "verify",
+            "render", "bench", "memory", "tune", "live", "prolonged")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -180,12 +180,14 @@ def test_a_run_that_cannot_be_read_is_named_and_left_out(command, tmp_path, caps
     main([command, "--root", str(tiny_run.path.parent)])
     whole = capsys.readouterr().out
     shutil.copytree(tiny_run.path.parent, tmp_path / "runs")
-    for seed, content in ((3, "{"), (4, (tiny_run.path / "config.json").read_text().replace('"seed": 0', '"seed": 4'))):
+    copied = (tiny_run.path / "config.json").read_text().replace('"seed": 0', '"seed": 4')
+    for seed, content in ((3, "{"), (4, copied)):
         (tmp_path / "runs" / f"small-10-seed{seed}").mkdir()
         (tmp_path / "runs" / f"small-10-seed{seed}" / "config.json").write_text(content)
     assert main([command, "--root", str(tmp_path / "runs")]) == 1
     out, error = capsys.readouterr()
-    assert "small-10-seed3/config.json" in error and "small-10-seed4 holds the weights of" in error and out == whole
+    assert "small-10-seed3/config.json" in error and "small-10-seed4 holds the weights of" in error
+    assert out == whole
     page = tmp_path / "page.md"
     page.write_text(marked := f"<!-- {command}: begin -->\n<!-- {command}: end -->\n")
     assert main([command, "--root", str(tmp_path / "runs"), "--write", str(page)]) == 1
@@ -232,7 +234,8 @@ def test_a_closed_output_and_one_of_few_letters_are_no_errors(tmp_path):
     line = f"'{sys.executable}' -m nodelib table --root '{tmp_path}'"
     closed = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60)
     assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
-    ascii_only = subprocess.run(["sh", "-c", line], capture_output=True, timeout=60, env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    ascii_only = subprocess.run(["sh", "-c", line], capture_output=True, timeout=60,
+                                env={**os.environ, "PYTHONIOENCODING": "ascii"})
     assert ascii_only.returncode == 0 and b"49.45" in ascii_only.stdout and ascii_only.stderr == b""
 
 
@@ -243,11 +246,13 @@ def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tm
 
     (tmp_path / "a file").write_text("")
     if fault != "a file":
-        monkeypatch.setattr(*(os, "fsync") if fault == "a full disk" else (filelock.FileLock, "acquire"), refuse)
+        place = (os, "fsync") if fault == "a full disk" else (filelock.FileLock, "acquire")
+        monkeypatch.setattr(*place, refuse)
     root = tmp_path / "a file" if fault == "a file" else tmp_path
     assert main(["train", "small-10", "--root", str(root), "--budget", "0"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "cannot be written" in error and "--root" in error and error.count("\n") == 1
+    assert error.startswith("error: ") and "cannot be written" in error and "--root" in error
+    assert error.count("\n") == 1
 
 
 def test_a_reader_that_stops_early_is_no_error():

@@ -1,6 +1,7 @@
 """What stored measurements say about states, as tidy data: settling, separation, rays, attacked images.
 
-Everything is looked up by meaning in `measurements.csv` of whatever runs exist (see `nodelib.verdicts.MEASUREMENTS`);
+Everything is looked up by meaning in `measurements.csv` of whatever runs exist (see
+`nodelib.verdicts.MEASUREMENTS`);
 a value that is not measured is missing (NaN), never guessed.
 """
 

@@ -8,7 +8,8 @@
     snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`, where it was
     model.safetensors       weights and the stored pooling draw
     weights-*.safetensors   the same after some of the epochs, where they are kept
-    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate); with its own checksum
+    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate);
+                            with its own checksum
 
 No pickle is ever loaded.
 """
@@ -39,9 +40,9 @@ from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
 
 __all__ = ["ArtifactError", "ForeignCheckpoint", "Run", "add_measurements", "add_metric", "check_not_fewer",
-           "describe_device", "environment", "find_runs", "load_checkpoint", "load_run", "locked", "read_json",
-           "run_folders", "save_checkpoint", "save_model", "save_outcomes", "source_state", "stored_runs",
-           "write_atomic", "write_history", "write_json", "writing"]
+           "describe_device", "environment", "find_runs", "load_checkpoint", "load_run", "locked",
+           "read_json", "run_folders", "save_checkpoint", "save_model", "save_outcomes", "source_state",
+           "stored_runs", "write_atomic", "write_history", "write_json", "writing"]
 
 
 class ForeignCheckpoint(ArtifactError):
@@ -115,8 +116,8 @@ def _read_weights(path: Path, expected: str) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise ArtifactError(f"{path} is missing or cannot be read ({error.strerror}). Restore it with git, or train the "
-                            f"run again.") from None
+        raise ArtifactError(f"{path} is missing or cannot be read ({error.strerror}). Restore it with git, "
+                            f"or train the run again.") from None
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ArtifactError(
@@ -142,12 +143,12 @@ def load_run(path: str | Path) -> Run:
         raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error}). Restore it with "
                             f"git.") from error
     if os.path.basename(os.path.abspath(path)) != config.folder:
-        raise ArtifactError(f"{path} holds the run {config.folder}; a run lies in the folder of its own name and seed. "
-                            f"Rename the folder, or restore config.json with git.")
+        raise ArtifactError(f"{path} holds the run {config.folder}; a run lies in the folder of its own name "
+                            f"and seed. Rename the folder, or restore config.json with git.")
     if old := [name for name in ("metrics.json", "measurements.json") if (path / name).exists()]:
-        raise ArtifactError(f"{path / old[0]} is of an older layout, which nothing reads. Delete it; if there is no "
-                            f"{Path(old[0]).stem}.csv beside it, restore that with git, or measure the run again "
-                            f"(`python -m nodelib evaluate {config.name}`).")
+        raise ArtifactError(f"{path / old[0]} is of an older layout, which nothing reads. Delete it; if "
+                            f"there is no {Path(old[0]).stem}.csv beside it, restore that with git, or "
+                            f"measure the run again (`python -m nodelib evaluate {config.name}`).")
     rows = records.from_csv(path / "history.csv", records.HISTORY)
     if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
         rows = [row for row in rows if row["step"] < config.steps]
@@ -178,12 +179,14 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         the run as it then is, with what other processes stored meanwhile.
 
     Raises:
-        ArtifactError: the record contradicts itself or its outcomes, the weights are no longer those that were
-            loaded, the disk does not take it, or another process does not stop writing.
+        ArtifactError: the record contradicts itself or its outcomes, the weights are no longer those that
+            were loaded, the disk does not take it, or another process does not stop writing.
     """
     fault = records.metric_fault(record)
-    if fault or (len(correct), int(correct.sum())) != (record["n"], record["correct"]):
-        raise ArtifactError(f"{run.path}: {fault or record['id'] + ' does not state its outcomes'}; nothing was stored")
+    if not fault and (len(correct), int(correct.sum())) != (record["n"], record["correct"]):
+        fault = f"record {record['id']} does not state its outcomes"
+    if fault:
+        raise ArtifactError(f"{run.path}: {fault}; nothing was stored")
     with writing(run.path):
         run = _as_it_is_now(run)
         stored = next((r for r in run.metrics if r["id"] == record["id"]), None)
@@ -225,8 +228,9 @@ def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
     """ArtifactError if one of the run's measurements that `replaces` picks was made on more than n images."""
     for old in filter(replaces, run.measurements):
         if old["n"] > n:
-            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few to replace "
-                                f"it: measure on as many at least, or delete those records from measurements.csv first")
+            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few "
+                                f"to replace it: measure on as many at least, or delete those records from "
+                                f"measurements.csv first")
 
 
 def _as_it_is_now(run: Run) -> Run:
@@ -272,7 +276,8 @@ def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
             faults.append(str(error))
             continue
         if (other := runs.setdefault(run.provenance["weights_sha256"], run)) is not run:
-            faults.append(f"{folder} holds the weights of {other.path}: a copy is no further seed. Delete one of the two.")
+            faults.append(f"{folder} holds the weights of {other.path}: a copy is no further seed. Delete "
+                          f"one of the two.")
     return sorted(runs.values(), key=lambda run: (run.name, run.seed)), faults
 
 
@@ -318,7 +323,8 @@ def save_checkpoint(path: Path, tensors: dict[str, Tensor], step: int, fingerpri
     checksum of it all.
     """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    metadata = {"step": str(step), "config": fingerprint, "sha256": _checksum(contiguous, str(step), fingerprint)}
+    checksum = _checksum(contiguous, str(step), fingerprint)
+    metadata = {"step": str(step), "config": fingerprint, "sha256": checksum}
     write_atomic(path, safetensors.torch.save(contiguous, metadata))
 
 
@@ -336,15 +342,15 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, safetensors.SafetensorError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it to start the run "
-                            f"afresh.") from error
+        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it to start the "
+                            f"run afresh.") from error
     step, config = metadata.get("step", ""), metadata.get("config", "")
     if metadata.get("sha256") != _checksum(tensors, step, config):
-        raise ArtifactError(f"{path} is damaged: it is not what its checksum says. Restore it with git, or delete it "
-                            f"to start the run afresh.")
+        raise ArtifactError(f"{path} is damaged: it is not what its checksum says. Restore it with git, or "
+                            f"delete it to start the run afresh.")
     if config != fingerprint:
-        raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, or "
-                                f"restore the config it was written with.")
+        raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, "
+                                f"or restore the config it was written with.")
     return tensors, int(step)
 
 
@@ -373,11 +379,14 @@ def thinned(rows: list[dict], epoch: int, steps: int = 50) -> list[dict]:
 
 
 def history_until(path: Path, step: int) -> list[dict]:
-    """The rows of a history that are of steps before this one; ArtifactError unless the last is of the step before."""
+    """The rows of a history that are of steps before this one; ArtifactError unless the last is of the step
+    before.
+    """
     rows = [row for row in records.from_csv(path, records.HISTORY) if row["step"] < step]
     if step and (not rows or rows[-1]["step"] != step - 1):
-        raise ArtifactError(f"{path} ends at step {rows[-1]['step'] if rows else 'none'}, the weights beside it are of "
-                            f"step {step - 1}. Restore it with git, or delete the folder to train the run afresh.")
+        raise ArtifactError(f"{path} ends at step {rows[-1]['step'] if rows else 'none'}, the weights beside "
+                            f"it are of step {step - 1}. Restore it with git, or delete the folder to train "
+                            f"the run afresh.")
     return rows
 
 

@@ -13,8 +13,8 @@ from nodelib.solver.errors import NodelibError
 def call(main: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None) -> int:
     """Call a command with its arguments, by default those of this process, and return the exit status.
 
-    2 after an error with a known reason, the file system's among them, whose traceback `--debug` among the arguments
-    shows; 130 after an interrupt.
+    2 after an error with a known reason, the file system's among them, whose traceback `--debug` among the
+    arguments shows; 130 after an interrupt.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     for name in ("stdout", "stderr"):

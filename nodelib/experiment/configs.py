@@ -143,10 +143,11 @@ class RunConfig:
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
         for name in (self.name, self.start or self.name):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, digits, '.', '_' "
-                                 f"and '-', a letter or digit first, such as 'small-10'")
-        for field, allowed in (("architecture", ("odenet", "resnet")), ("pooling", POOLINGS), ("schedule", SCHEDULES),
-                               ("subset", ("first", "random")), ("norm_init", ("ones", "uniform"))):
+                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
+                                 f"digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
+        for field, allowed in (("architecture", ("odenet", "resnet")), ("pooling", POOLINGS),
+                               ("schedule", SCHEDULES), ("subset", ("first", "random")),
+                               ("norm_init", ("ones", "uniform"))):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, allowed))}")
         if self.schedule != "constant" and self.halve_after:
@@ -165,8 +166,8 @@ class RunConfig:
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
             raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the epochs, {self.epochs}")
         if self.adversarial and self.adversarial.curriculum and len(self.adversarial.curriculum) != len(self.cycles) - 1:
-            raise ValueError(f"the attack's curriculum has {len(self.adversarial.curriculum)} entries for {len(self.cycles)} "
-                             f"cycles; it must have one for every cycle but the last")
+            raise ValueError(f"the attack's curriculum has {len(self.adversarial.curriculum)} entries for "
+                             f"{len(self.cycles)} cycles; it must have one for every cycle but the last")
 
     @property
     def folder(self) -> str:

@@ -22,7 +22,8 @@ WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write ta
 
 
 class ArtifactError(NodelibError, RuntimeError):
-    """A run's folder is missing a file, or a file is damaged, does not fit its config or cannot be written."""
+    """A run's folder is missing a file, or a file is damaged, does not fit its config or cannot be written.
+    """
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
@@ -60,12 +61,12 @@ def _explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArtifactError(f"{path} cannot be written ({error.strerror or error}). What was stored before is intact; "
-                            f"make room, or name another folder (--root)") from error
+        raise ArtifactError(f"{path} cannot be written ({error.strerror or error}). What was stored before "
+                            f"is intact; make room, or name another folder (--root)") from error
 
 
 def _runs(process: int) -> bool:
-    """Whether there is such a process on this machine; not asked on Windows, where the question would end it."""
+    """Whether there is such a process on this machine; not asked on Windows, where the question ends it."""
     if os.name != "nt":
         try:
             os.kill(process, 0)
@@ -128,8 +129,8 @@ def writing(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: another process held it for more than `WRITE_SECONDS`.
     """
-    with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} s; see "
-                                               f"what hangs there and run the same command again"):
+    with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} "
+                                               f"s; see what hangs there and run the same command again"):
         yield
 
 

@@ -1,4 +1,4 @@
-"""Measure a run's states: the records of `measurements.csv`, named and defined in `nodelib.verdicts.MEASUREMENTS`.
+"""Measure a run's states: the records of `measurements.csv`, defined in `nodelib.experiment.contract`.
 
     python -m nodelib measure small-10 wide-standard --budget 1800
 
@@ -465,7 +465,7 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
 
 def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *, again: bool = False,
                 parts: Sequence[str] = (), budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
-    """Measure a stored run on the first test images; each part is stored in `measurements.csv` when it is done.
+    """Measure a stored run on the first test images; each part is stored when it is done.
 
     Args:
         folder: of the run.

@@ -1,7 +1,8 @@
-"""The tables of a run's folder: CSV with typed columns, one record a line, sorted, each checked when read and written.
+"""The tables of a run's folder: CSV with typed columns, one record a line, sorted, checked when read and
+written.
 
-A float is written so that it is read back exactly (as `repr` writes it), a truth value as true or false, lists and
-dictionaries as JSON, and None as nothing at all, for which reason no text may be empty.
+A float is written so that it is read back exactly (as `repr` writes it), a truth value as true or false,
+lists and dictionaries as JSON, and None as nothing at all, for which reason no text may be empty.
 """
 
 from __future__ import annotations
@@ -21,19 +22,20 @@ from nodelib.statistics import wilson
 
 EPSILON = 0.3  # the post's, and the usual one on MNIST
 
-METRICS: dict[str, Any] = {  # an accuracy of a run; what the settings say of solver, batch and pooling is the attack's
+# an accuracy of a run; what the settings say of solver, batch and pooling is the attack's
+METRICS: dict[str, Any] = {
     "id": str, "t1": float, "n": int, "subset": str, "correct": int, "accuracy": float, "nfe": float,
-    "seconds": float, "device": str, "commit": str | None, "rtol": float, "atol": float, "dtype": str, "batch": int,
-    "pooling": str, "pooling_seed": int | None, "attack": str, "epsilon": float, "clip": bool | None,
-    "gradient": str, "source": str | None, "combines": list | None, "settings": dict,
+    "seconds": float, "device": str, "commit": str | None, "rtol": float, "atol": float, "dtype": str,
+    "batch": int, "pooling": str, "pooling_seed": int | None, "attack": str, "epsilon": float,
+    "clip": bool | None, "gradient": str, "source": str | None, "combines": list | None, "settings": dict,
 }
 MEASUREMENTS: dict[str, Any] = {
     "name": str, "t1": float | None, "label": str, "images": str, "statistic": str, "value": float, "n": int,
     "settings": dict,
 }
 HISTORY: dict[str, Any] = {
-    "step": int, "epoch": int, "images": int, "t1": float, "loss": float, "accuracy": float, "nfe_forward": float,
-    "nfe_backward": float, "seconds": float,
+    "step": int, "epoch": int, "images": int, "t1": float, "loss": float, "accuracy": float,
+    "nfe_forward": float, "nfe_backward": float, "seconds": float,
 }
 TRUTH = {"true": True, "false": False}
 
@@ -48,8 +50,8 @@ def to_csv(rows: Iterable[dict], columns: dict[str, Any], digits: int | None = N
 
 
 def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dict) -> list[Any]:
-    """The rows of a file with the columns' types, none if there is no file; `make` makes a record of a row's values,
-    ValueError if it is none.
+    """The rows of a file with the columns' types, none if there is no file; `make` makes a record of a row's
+    values, ValueError if it is none.
 
     Raises:
         ArtifactError: another header, or a line that is no row; the message names file and line.
@@ -61,7 +63,7 @@ def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dic
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.reader(file, strict=True)
             if (head := next(rows, [])) != list(columns):
-                raise ValueError(f"the columns are {', '.join(head) or 'none'} instead of {', '.join(columns)}")
+                raise ValueError(f"the columns are {', '.join(head)} instead of {', '.join(columns)}")
             for row in rows:
                 line = rows.line_num
                 values = zip(row, columns.items(), strict=True)
@@ -95,7 +97,9 @@ def _main(kind: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The records of a `metrics.csv`, each with its 95 % interval, `low` and `high`, which is computed (Wilson, 1927)."""
+    """The records of a `metrics.csv`, each with its 95 % interval `low`, `high`, which is computed (Wilson,
+    1927).
+    """
     rows = _checked(path, METRICS, metric_fault)
     if twice := {row["id"] for row in rows if sum(row["id"] == other["id"] for other in rows) > 1}:
         raise ArtifactError(f"{path} holds {', '.join(sorted(twice))} twice. Restore it with git.")
@@ -108,8 +112,8 @@ def read_measurements(path: Path) -> list[dict]:
     """The records of a `measurements.csv`."""
     rows = _checked(path, MEASUREMENTS, measurement_fault)
     if twice := doubled(rows):
-        raise ArtifactError(f"{path} holds {twice[0]['name']} at t1 = {twice[0]['t1']} ({twice[0]['label']}) twice. "
-                            f"Restore it with git.")
+        raise ArtifactError(f"{path} holds {twice[0]['name']} at t1 = {twice[0]['t1']} ({twice[0]['label']}) "
+                            f"twice. Restore it with git.")
     return rows
 
 
@@ -133,9 +137,9 @@ def measurements_csv(rows: Iterable[dict]) -> bytes:
 def metric_fault(row: dict) -> str | None:
     """What is wrong with a record of `metrics.csv`, or None.
 
-    Its values have the types of `METRICS` and are finite, its accuracy is correct / n, and its end time and epsilon are
-    those of its id, which ends in the end time, before it the epsilon where it is not the usual one, as in
-    "worst-eps0.1-t10".
+    Its values have the types of `METRICS` and are finite, its accuracy is correct / n, and its end time and
+    epsilon are those of its id, which ends in the end time, before it the epsilon where it is not the usual
+    one, as in "worst-eps0.1-t10".
     """
     if wrong := _mistyped(row, METRICS, ("low", "high")):
         return f"record {row.get('id')}: missing, unknown or of the wrong type: {', '.join(wrong)}"
@@ -153,31 +157,36 @@ def metric_fault(row: dict) -> str | None:
 
 
 def measurement_fault(row: dict) -> str | None:
-    """What is wrong with a record of `measurements.csv`, or None: its types, or a number that is not finite."""
+    """What is wrong with a record of `measurements.csv`, or None: its types, a number that is not finite."""
     if wrong := _mistyped(row, MEASUREMENTS):
         return f"measurement {row.get('name')}: missing, unknown or of the wrong type: {', '.join(wrong)}"
     return f"measurement {row['name']} is not finite" if not_finite(row) or row["n"] < 1 else None
 
 
 def _mistyped(row: dict, columns: dict[str, Any], computed: tuple[str, ...] = ()) -> list[str]:
-    """Keys that a record lacks or has too many, or whose values are of the wrong type; a whole number will do for a float."""
+    """Keys that a record lacks or has too many, or whose values are of the wrong type; a whole number will do
+    for a float.
+    """
     wrong = sorted(set(row) - {*columns, *computed})
     for name, kind in columns.items():
         allowed = kind | int if _main(kind) is float else kind
         value = row.get(name)
-        fits = name in row and isinstance(value, allowed) and (not isinstance(value, bool) or _main(kind) is bool)
-        wrong += [] if fits and value != "" else [name]
+        fits = name in row and isinstance(value, allowed) and value != ""
+        wrong += [] if fits and (not isinstance(value, bool) or _main(kind) is bool) else [name]
     return wrong
 
 
 def _quantity(row: dict) -> str:
     """What a measurement is of, as text: two records that agree in it are one record twice."""
     settings = {key: value for key, value in row["settings"].items() if key not in ("low", "high")}
-    return json.dumps([[row[name] for name in ("name", "t1", "label", "images", "statistic")], settings], sort_keys=True)
+    what = [row[name] for name in ("name", "t1", "label", "images", "statistic")]
+    return json.dumps([what, settings], sort_keys=True)
 
 
 def doubled(rows: Iterable[dict]) -> list[dict]:
-    """Measurements that are there before: of the same quantity in the same settings, but for the interval of the value."""
+    """Measurements that are there before: of the same quantity in the same settings, but for the interval of
+    the value.
+    """
     seen, found = set(), []
     for row in rows:
         key = _quantity(row)

@@ -63,8 +63,9 @@ class SnapshotRecord:
 
 
 def to_csv(rows: Iterable[SnapshotRecord]) -> bytes:
-    """The records as CSV, sorted by step, end time and quantity, so that a change is a readable difference."""
-    return records.to_csv(map(vars, sorted(rows, key=lambda r: (r.step, r.t1, r.quantity))), COLUMNS, digits=6)
+    """The records as CSV, sorted by step, end time and quantity: a change is a readable difference."""
+    rows = sorted(rows, key=lambda r: (r.step, r.t1, r.quantity))
+    return records.to_csv(map(vars, rows), COLUMNS, digits=6)
 
 
 def from_csv(path: Path) -> list[SnapshotRecord]:

@@ -127,7 +127,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
             if config.endless or (folder / "config.json").exists():
                 save(step)
-            for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):  # true of older weights only
+            # true of older weights only
+            for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
                 (folder / name).unlink(missing_ok=True)
             mode = model.training
             model.eval()
@@ -378,7 +379,7 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
 
 
 def unfinished(config: RunConfig, folder: Path) -> bool:
-    """Whether the folder lacks the run: there is none, or a shorter one, or one killed before its checkpoint went.
+    """Whether the folder lacks the run: there is none, a shorter one, or one killed with its checkpoint left.
 
     Raises:
         ArtifactError: the folder holds a run of another config, which this one does not prolong.

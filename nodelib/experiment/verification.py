@@ -22,15 +22,14 @@ CONFIDENCE_Z = 4.42  # 99.999 %, two-sided: hundreds of honest records are compu
 def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> Iterator[str]:
     """What is wrong with a run, one sentence per fault; nothing if all is well.
 
-    What a record states by itself was checked when it was read (`nodelib.experiment.records`). This checks the
-    hashes of weights and dataset, the parameter count, that the history rises and is complete, that records and
-    outcomes are of each other, that measurements are known ones, and that the accuracies of
+    What a record states by itself was checked when it was read (`nodelib.experiment.records`). This checks
+    the hashes of weights and dataset, the parameter count, that the history rises and is complete, that
+    records and outcomes are of each other, that measurements are known ones, and that the accuracies of
     `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
-    batches, one at least and of an attack one at most, for its images share draws and step sizes)
-    the stated accuracy must lie within
-    the sampling error of the recomputed one, and the clean one at the run's own end time must agree with the
-    stored outcomes image by image, up to `tolerance` of them (another processor rounds differently). Other
-    records, iterative attacks above all, are not computed again.
+    batches, one at least and of an attack one at most, for its images share draws and step sizes) the stated
+    accuracy must lie within the sampling error of the recomputed one, and the clean one at the run's own end
+    time must agree with the stored outcomes image by image, up to `tolerance` of them (another processor
+    rounds differently). Other records, iterative attacks above all, are not computed again.
     """
     config = RunConfig.from_dict(run.config)
     try:
@@ -57,7 +56,8 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         yield f"metrics.csv has no record {own}, the clean accuracy at the run's own end time"
     combined = {other for r in run.metrics for other in r["combines"] or ()}
     if lost := sorted((kept | combined) - ids):
-        yield f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; evaluate the run again"
+        yield (f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; "
+               f"evaluate the run again")
     sound = []
     for r in run.metrics:
         try:

@@ -44,8 +44,8 @@ def with_shorter(runs: Sequence[Run], shorter: Sequence[Run]) -> list[Run]:
     known = {(run.name, run.seed): run for run in runs}
     for key, run in earlier.items():
         if key not in known or not RunConfig.from_dict(known[key].config).extends(RunConfig.from_dict(run.config)):
-            raise InputError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not prolonged by any run given; "
-                             f"name a commit where it had fewer cycles")
+            raise InputError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not "
+                             f"prolonged by any run given; name a commit where it had fewer cycles")
     return [earlier.get((run.name, run.seed), run) for run in runs]
 
 
@@ -157,7 +157,7 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge anew with the runs as they were at each of some commits, and store the verdicts."""
     parser = argparse.ArgumentParser(prog="python -m nodelib prolonged", description=main.__doc__)
-    parser.add_argument("earlier", nargs="+", metavar="RUN[,RUN...]@COMMIT", help="runs, and a commit that holds them")
+    parser.add_argument("earlier", nargs="+", metavar="RUN[,RUN...]@COMMIT", help="runs and their commit")
     runs, seed, found = find_runs(), read_json(data_dir() / "seed.json"), []
     for each in parser.parse_args(arguments).earlier:
         names, at, commit = each.partition("@")

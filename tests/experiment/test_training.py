@@ -83,7 +83,8 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
 
 
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib.experiment import training; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
+               "from nodelib.experiment import training; "
                f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
                f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])
@@ -128,9 +129,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         training.train(tiny_config(), tmp_path, progress=False)
 
 
-@pytest.mark.parametrize("change", [lambda t, m: t["model.linear.weight"].view(torch.int32)[0, 0].bitwise_xor_(1),
-                                    lambda t, m: m.update(step="999"), lambda t, m: m.update(config="0"), lambda t, m: m.clear()],
-                         ids=["a bit", "step", "config", "nothing stated"])
+@pytest.mark.parametrize("change", [
+    lambda t, m: t["model.linear.weight"].view(torch.int32)[0, 0].bitwise_xor_(1),
+    lambda t, m: m.update(step="999"), lambda t, m: m.update(config="0"), lambda t, m: m.clear(),
+], ids=["a bit", "step", "config", "nothing stated"])
 def test_a_checkpoint_is_what_its_checksum_says(change, tmp_path):
     with pytest.raises(training.OutOfTime):
         training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
@@ -153,18 +155,19 @@ def test_a_history_that_does_not_reach_the_checkpoint_is_refused(lines, tmp_path
     path.unlink()
     if kept:
         path.write_text("".join(kept))
-    with pytest.raises(artifacts.ArtifactError, match="history.csv ends at step .*, the weights beside it are of step 1"):
+    with pytest.raises(artifacts.ArtifactError, match="history.csv ends at .* are of step 1"):
         training.train(tiny_config(), tmp_path, progress=False)
 
 
-def test_a_run_killed_before_its_checkpoint_went_is_whole_after_the_next_command(straight, tmp_path, monkeypatch):
+def test_a_run_killed_before_its_checkpoint_went_is_mended_by_the_next(straight, tmp_path, monkeypatch):
     folder = tmp_path / straight.path.name
     shutil.copytree(straight.path, folder)
-    artifacts.save_checkpoint(folder / "checkpoint.safetensors", {"x": torch.zeros(1)}, 6, training.fingerprint(tiny_config()))
+    left = folder / "checkpoint.safetensors"
+    artifacts.save_checkpoint(left, {"x": torch.zeros(1)}, 6, training.fingerprint(tiny_config()))
     monkeypatch.setattr(training, "_restore", lambda *a: None)
     assert training.unfinished(tiny_config(), folder)
     assert digest(training.run(tiny_config(), tmp_path, evaluate=False)) == digest(straight)
-    assert not (folder / "checkpoint.safetensors").exists() and not training.unfinished(tiny_config(), folder)
+    assert not left.exists() and not training.unfinished(tiny_config(), folder)
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path):
@@ -228,7 +231,7 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
     replace, seen = os.replace, set()
 
     def killed(source, target):
-        """At the first writing of each file that was not met before: each moment of the replacement in turn."""
+        """At the first writing of each file that was not met before: each moment in turn."""
         replace(source, target)
         if Path(target).name not in seen:
             seen.add(Path(target).name)
@@ -358,9 +361,10 @@ def test_a_missing_gpu_names_the_cpu():
     (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"), (dict(rtol=0.0), "rtol is 0"),
     (dict(gradient="magic"), "gradient is 'magic'"), (dict(schedule="steps"), "schedule is 'steps'"),
     (dict(scale="huge"), "scale is 'huge'"), (dict(cycles=(1, 2)), "cycles is \\(1, 2\\); .* add up to the epochs, 2"),
-    (dict(architecture="x"), "architecture is 'x'"), (dict(pooling="x"), "pooling is 'x'"), (dict(epochs=0), "epochs is 0"),
-    (dict(name="../evil"), "name is '../evil'"), (dict(name=""), "name is ''"), (dict(start="a/b"), "name is 'a/b'"),
-    (dict(seed=0.0), "seed is 0.0"), (dict(learning_rate=float("inf")), "learning_rate is inf"),
+    (dict(architecture="x"), "architecture is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
+    (dict(epochs=0), "epochs is 0"), (dict(name="../evil"), "name is '../evil'"),
+    (dict(name=""), "name is ''"), (dict(start="a/b"), "name is 'a/b'"), (dict(seed=0.0), "seed is 0.0"),
+    (dict(learning_rate=float("inf")), "learning_rate is inf"),
     (dict(adversarial=AttackConfig(curriculum=((3, 0.1),))), "curriculum has 1 entries for 0 cycles"),
 ])
 def test_a_config_refuses_values_out_of_range(change, message):
