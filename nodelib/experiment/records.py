@@ -11,6 +11,7 @@ import csv
 import io
 import json
 import math
+import re
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -126,12 +127,18 @@ def _checked(path: Path, columns: dict[str, Any], fault: Callable[[dict], str | 
 
 def metrics_csv(rows: Iterable[dict]) -> bytes:
     """A `metrics.csv`, sorted by id."""
-    return to_csv(sorted(rows, key=lambda row: row["id"]), METRICS)
+    return to_csv(sorted(rows, key=lambda row: _natural(row["id"])), METRICS)
 
 
 def measurements_csv(rows: Iterable[dict]) -> bytes:
     """A `measurements.csv`, sorted by all that tells its records apart."""
-    return to_csv(sorted(rows, key=lambda row: (row["name"], row["t1"] or 0.0, _quantity(row))), MEASUREMENTS)
+    return to_csv(sorted(rows, key=lambda row: _natural(_quantity(row))), MEASUREMENTS)
+
+
+def _natural(text: str) -> list[str | float]:
+    """Text to sort by, in which numbers rise: t1, t2, t10."""
+    parts = re.split(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)", text)
+    return [float(part) if k % 2 else part for k, part in enumerate(parts)]
 
 
 def metric_fault(row: dict) -> str | None:
