@@ -268,7 +268,8 @@ def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
     Raises:
         ArtifactError: there is no such folder.
     """
-    runs, faults = {}, []
+    runs: dict[str, Run] = {}
+    faults: list[str] = []
     for folder in run_folders(root):
         try:
             run = load_run(folder)

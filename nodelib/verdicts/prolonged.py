@@ -147,7 +147,7 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
         raise InputError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
-    old = {}
+    old: dict[str, dict] = {}
     for file in folder.glob("data/runs/*/m*.json"):
         old.setdefault(file.parent.name, {})[file.stem] = read_json(file)
         file.unlink()
