@@ -446,6 +446,20 @@ def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_lo
     assert run.history["loss"].tolist() == constant.history["loss"].tolist()
 
 
+@pytest.mark.parametrize("place", ["thinned", "save_checkpoint"])
+def test_a_run_killed_at_an_epochs_end_keeps_its_history(place, constant, tmp_path, monkeypatch):
+    config = tiny_config(**CONSTANT)
+    with pytest.raises(training.OutOfTime):
+        training.train(config, tmp_path, budget=0.0, progress=False)  # so the checkpoint is within the epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, place, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, tmp_path, progress=False)
+    run = training.train(config, tmp_path, progress=False)
+    assert folder_bits(run.path) == folder_bits(constant.path)
+    assert run.history["loss"].tolist() == constant.history["loss"].tolist()
+
+
 def test_a_run_at_a_constant_rate_is_stored_whole_after_each_epoch_however_it_was_stopped(constant, tmp_path):
     config, epochs = tiny_config(**CONSTANT), []
     while True:
