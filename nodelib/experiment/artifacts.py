@@ -273,6 +273,7 @@ def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
     for folder in run_folders(root):
         try:
             run = load_run(folder)
+            run.outcome_ids()
         except ArtifactError as error:
             faults.append(str(error))
             continue

@@ -214,6 +214,8 @@ def test_damaged_outcomes_are_named(copy):
     with pytest.raises(artifacts.ArtifactError, match="outcomes.safetensors is damaged"):
         artifacts.load_run(copy).outcomes("none-t1")
     assert "outcomes.safetensors is damaged" in faults(copy)
+    runs, (fault,) = artifacts.stored_runs(copy.parent)
+    assert runs == [] and "outcomes.safetensors is damaged" in fault
 
 
 @pytest.mark.parametrize("rename", ["small-10-seed1", "small-100-seed0", "copy"])
