@@ -254,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
                           help="what to measure: table (default), strong, sweep, epsilon, masking, "
                                "randomised, transfer, tolerance, ... or all")
     for added in (train, evaluate):
-        added.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+        added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
                              None), "500, for leaky runs 200")
     for name, kind, default, text in (("--ray-images", int, 100, "of these, followed to their rays"),
