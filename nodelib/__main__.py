@@ -5,22 +5,45 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nodelib.experiment import command, configs
 from nodelib.experiment.budget import Budget, seconds
 from nodelib.experiment.progress import say
 from nodelib.solver.errors import InputError
 
+if TYPE_CHECKING:
+    from nodelib.experiment.artifacts import Run
+
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
+FORWARDED = {  # commands with a parser of their own
+    "render": ("nodelib.publish.render", "Execute chapters and run pages into notebooks."),
+    "bench": ("nodelib.bench", "Measure training steps against other solvers."),
+    "memory": ("nodelib.bench.memory", "Measure the peak memory of gradients."),
+    "tune": ("nodelib.experiment.tuning", "Measure how the recipe was chosen, on training images."),
+    "live": ("nodelib.publish.live", "Compile and export what the book's live parts load."),
+    "prolonged": ("nodelib.verdicts.prolonged", "Judge again with networks as earlier commits hold them."),
+}
 
 
-def _names(text: str) -> list[str]:
+def _names(texts: Sequence[str]) -> list[str]:
     groups = {"rows": configs.ROWS, "pair": configs.PAIR, "controls": configs.CONTROLS, "all": configs.NAMES}
-    names = [name for part in text.split(",") for name in groups.get(part, (part,))]
+    names = [name for text in texts for part in text.split(",") for name in groups.get(part, (part,))]
     for name in names:
         configs.get(name)  # raises, listing the known runs
     return names
+
+
+def _stored(root: Path | None) -> tuple[list[Run], int]:
+    """The runs that can be read, and the exit status: 1 where others cannot, which are named and left out."""
+    from nodelib.experiment.artifacts import stored_runs
+
+    runs, faults = stored_runs(root)
+    for fault in faults:
+        say(f"error: {fault}", sys.stderr)
+    return runs, 1 if faults else 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
@@ -34,10 +57,7 @@ def _train(arguments: argparse.Namespace) -> int:
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
             folder = (arguments.root or runs_dir()) / config.folder
-            if (folder / "config.json").exists() and training.stored_prefix(config, folder) is None:
-                training.run(config, arguments.root, evaluate=False)  # raises if it is another config
-                say(f"{config.folder}: stored already")
-            else:
+            if training.unfinished(config, folder):
                 try:
                     run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
                 except training.OutOfTime as stop:
@@ -45,22 +65,52 @@ def _train(arguments: argparse.Namespace) -> int:
                     return OUT_OF_TIME
                 say(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
                     f"{run.path}")
-            if arguments.evaluate and not _evaluate_folder(folder, arguments.device, budget.left):
+            else:
+                say(f"{config.folder}: stored already")
+            if arguments.evaluate and _evaluate(folder, arguments, budget.left):
                 return OUT_OF_TIME
     return 0
 
 
-def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: str = "table",
-                     images: int | None = None) -> bool:
-    """Measure a stored run and print what was asked for; whether all of it is measured by now."""
+def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None]) -> Callable:
+    """A command that measures every stored run asked for.
+
+    measure: takes a run's folder, the arguments and the seconds left; returns the exit status.
+    """
+    def call(arguments: argparse.Namespace) -> int:
+        names, budget = _names(arguments.run), Budget(arguments.budget)
+        runs, status = _stored(arguments.root)
+        found = [run for run in runs if run.name in names
+                 and (arguments.seed is None or run.seed in arguments.seed)]
+        if not found:
+            raise InputError(f"no finished run of {', '.join(names)}; train it first with "
+                             f"`python -m nodelib train {','.join(arguments.run)}`")
+        for run in found:
+            status = max(status, measure(run.path, arguments, budget.left) or 0)
+        return status
+    return call
+
+
+def _evaluating(arguments: argparse.Namespace) -> int:
+    from nodelib.experiment import protocols
+    from nodelib.experiment.device import resolve_device
+
+    resolve_device(arguments.device)
+    # raises before any work
+    protocols.get(arguments.protocol, configs.get(_names(arguments.run)[0]), (), arguments.images)
+    return _measuring(_evaluate)(arguments)
+
+
+def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
+    """Measure a stored run and print what was asked for."""
     from nodelib.experiment import artifacts, evaluation, protocols
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
     # adversarial images come from the first seed of every main run that is stored beside this one
     sources = [f"{name}-seed0" for name in (*configs.ROWS, *configs.PAIR)
                if (folder.parent / f"{name}-seed0" / "config.json").exists()]
-    measurements = protocols.get(protocol, config, sources, images)
-    records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=device,
+    measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
+    records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=arguments.device,
                                                            budget=budget)}
     for r in (records[m.id] for m in measurements if m.id in records):
         say(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
@@ -69,80 +119,97 @@ def _evaluate_folder(folder: Path, device: str, budget: float | None, protocol: 
     missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
     if missing:
         say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} "
-            f"records are missing; "
-            f"run the same command again to continue")
-    return not missing
+            f"records are missing; run the same command again to continue")
+    return OUT_OF_TIME if missing else 0
 
 
-def _evaluate(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import protocols
-    from nodelib.experiment.artifacts import find_runs
-    from nodelib.experiment.device import resolve_device
+def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    from nodelib.experiment.measure_states import Reach, measure_run
 
-    resolve_device(arguments.device)
-    names = _names(arguments.run)
-    protocols.get(arguments.protocol, configs.get(names[0]), (), arguments.images)  # raises before any work
-    found = [run for run in find_runs(arguments.root)
-             if run.name in names and (arguments.seed is None or run.seed in arguments.seed)]
-    if not found:
-        print(f"no finished run of {', '.join(names)}; train it first with `python -m nodelib train {arguments.run}`",
-              file=sys.stderr)
-        return 1
-    budget = Budget(arguments.budget)
-    whole = [_evaluate_folder(run.path, arguments.device, budget.left, arguments.protocol, arguments.images)
-             for run in found]
-    return 0 if all(whole) else OUT_OF_TIME
+    reach = Reach(arguments.ray_images, arguments.far_images, arguments.log_time)
+    measure_run(folder, arguments.images, reach, again=arguments.again, parts=arguments.part, budget=budget,
+                report=say)
+
+
+def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    from nodelib.experiment.gradient_health import measure_run
+
+    say(f"{folder.name}: {len(measure_run(folder, arguments.images))} measurements")
+
+
+def _steps(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    from nodelib.experiment.overshoot import measure_run
+
+    found = measure_run(folder, arguments.images, kept=arguments.kept, factors=arguments.factors,
+                        gradient=arguments.gradient)
+    say(f"{folder.name}: {len(found)} measurements")
+
+
+def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    from nodelib.experiment.rescaling import measure_run
+
+    measure_run(folder, budget)
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment.artifacts import find_runs
-    from nodelib.publish import readme, table
+    from nodelib.publish import table
 
-    rows = table.rows(find_runs(arguments.root))
-    if arguments.write is not None:
-        readme.write_between(arguments.write, "table", table.as_markdown(rows))
-        return 0
-    print(table.as_markdown(rows) if arguments.markdown else table.as_text(rows))
-    return 0
+    runs, status = _stored(arguments.root)
+    rows = table.rows(runs)
+    markdown = table.as_markdown(rows)
+    return _shown(arguments, status, "table", table.as_text(rows), markdown, markdown)
 
 
 def _claims(arguments: argparse.Namespace) -> int:
     from nodelib import verdicts
-    from nodelib.experiment.artifacts import find_runs, read_json
+    from nodelib.experiment.artifacts import read_json
     from nodelib.experiment.paths import data_dir
+
+    runs, status = _stored(arguments.root)
+    rows = verdicts.ledger(runs, read_json(data_dir() / "seed.json"))
+    return _shown(arguments, status, "claims", verdicts.as_text(rows), verdicts.as_markdown(rows),
+                  verdicts.summary(rows))
+
+
+def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, markdown: str,
+           written: str) -> int:
     from nodelib.publish import readme
 
-    rows = verdicts.ledger(find_runs(arguments.root), read_json(data_dir() / "seed.json"))
-    if arguments.write is not None:
-        readme.write_between(arguments.write, "claims", verdicts.summary(rows))
-        return 0
-    print(verdicts.as_markdown(rows) if arguments.markdown else verdicts.as_text(rows))
-    return 0
+    if arguments.write is None:
+        print(markdown if arguments.markdown else text)
+    elif status:
+        say(f"error: {arguments.write} is left as it is, for runs are left out", sys.stderr)
+    else:
+        readme.write_between(arguments.write, name, written)
+    return status
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment.artifacts import ArtifactError, load_run, run_folders
+    from nodelib.experiment.artifacts import ArtifactError, stored_runs
     from nodelib.experiment.measurement import TEST_IMAGES
     from nodelib.experiment.verification import problems
 
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
-    folders, faults = run_folders(arguments.root), 0
-    if not folders:
+    runs, unread = stored_runs(arguments.root)
+    if not runs and not unread:
         print("no finished run found", file=sys.stderr)
         return 1
-    for folder in folders:
+    for fault in unread:
+        say(fault)
+    faults = len(unread)
+    for run in runs:
         try:
-            found = list(problems(load_run(folder), arguments.sample))
+            found = list(problems(run, arguments.sample))
         except ArtifactError as error:  # the other runs are checked all the same
             found = [str(error)]
         faults += len(found)
-        say("\n  ".join([folder.name, *found] if found else [f"{folder.name}: ok"]))
-    say(f"{len(folders)} runs, {faults} faults")
+        say("\n  ".join([run.path.name, *found] if found else [f"{run.path.name}: ok"]))
+    say(f"{len(runs) + len(unread)} runs, {faults} faults")
     return 1 if faults else 0
 
 
-def _forward(module: str):
+def _forward(module: str) -> Callable:
     def call(arguments: argparse.Namespace) -> int:
         return importlib.import_module(module).main(arguments.rest) or 0
     return call
@@ -155,55 +222,73 @@ def parser() -> argparse.ArgumentParser:
                       help="show the traceback of an error; may stand anywhere")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    def add(name: str, function, text: str) -> argparse.ArgumentParser:
+    def add(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
         added = commands.add_parser(name, help=text, description=text)
         added.set_defaults(function=function)
+        added.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
         return added
 
-    def common(parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
+    def of_runs(name: str, function: Callable, text: str, seeds: list[int] | None) -> argparse.ArgumentParser:
+        added = add(name, function, text)
+        added.add_argument("run", nargs="+",
+                           help=f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}")
+        added.add_argument("--seed", type=int, nargs="+", default=seeds,
+                           help=f"seeds (default: {'0' if seeds else 'all'})")
+        added.add_argument("--budget", type=seconds, metavar="SECONDS",
+                           help="begin nothing further after so long; the same command goes on")
+        return added
 
-    run_help = f"a run, a comma-separated list, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
-    train = add("train", _train, "Train runs that are not stored yet; resume those that were interrupted.")
-    train.add_argument("run", help=run_help)
-    train.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds (default: 0)")
+    def images(added: argparse.ArgumentParser, default: str) -> argparse.ArgumentParser:
+        added.add_argument("--images", type=int, help=f"test images (default: {default})")
+        return added
+
+    train = of_runs("train", _train, "Train runs that are not stored yet, or were interrupted.", [0])
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
-    train.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
-    train.add_argument("--budget", type=seconds, metavar="SECONDS",
-                       help="stop cleanly at a checkpoint after so long (exit status 3)")
     train.add_argument("--evaluate", action="store_true",
-                       help="measure each run on the table when it is trained, and those stored "
-                                                               "already where records are missing")
-    common(train)
-    evaluate = add("evaluate", _evaluate, "Measure trained runs by a protocol; resumes per record.")
-    evaluate.add_argument("run", help=run_help)
-    evaluate.add_argument("--protocol", default="table", help="what to measure: table (default), strong, sweep, epsilon, "
-                          "masking, randomised, transfer, tolerance, or all")
-    evaluate.add_argument("--images", type=int, metavar="N", help="at most so many test images per record")
-    evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
-    evaluate.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
-    evaluate.add_argument("--budget", type=seconds, metavar="SECONDS",
-                          help="begin no further record after so long (exit status 3)")
-    common(evaluate)
+                       help="measure each run on the table when it is trained, and those stored already "
+                            "where records are missing")
+    train.set_defaults(protocol="table", images=None)
+    evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
+                      "the protocol's own")
+    evaluate.add_argument("--protocol", default="table",
+                          help="what to measure: table (default), strong, sweep, epsilon, masking, "
+                               "randomised, transfer, tolerance, ... or all")
+    for added in (train, evaluate):
+        added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
+    measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
+                             None), "500, for leaky runs 200")
+    for name, kind, default, text in (("--ray-images", int, 100, "of these, followed to their rays"),
+                                      ("--far-images", int, 50, "of these, followed further"),
+                                      ("--log-time", float, 80.0, "how far, in log time")):
+        measure.add_argument(name, type=kind, default=default, help=f"{text} (default: {default:g})")
+    measure.add_argument("--again", action="store_true", help="measure also what is stored already")
+    measure.add_argument("--part", action="append", default=[],
+                         help="measure only this part, stored already or not; may be given several times")
+    images(of_runs("health", _measuring(_health), "Measure if the gradients of attacks are right.", None),
+           "256 for the small networks, 32 for the others")
+    steps = of_runs("steps", _measuring(_steps), "Follow single steps of FGSM, and what stops them.", None)
+    images(steps, "256")
+    steps.set_defaults(images=256)
+    steps.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
+    steps.add_argument("--factors", type=float, nargs="+", default=[1.0], help="on the logits (default: 1)")
+    steps.add_argument("--gradient", default="exact", help="exact (default), adjoint or another method")
+    of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):
         printed = add(name, function, text)
         printed.add_argument("--markdown", action="store_true", help="as a Markdown table")
-        common(printed)
         printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
     verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
-    common(verify)
-    for name, module, text in (("render", "nodelib.publish.render", "Execute chapters and run pages into notebooks."),
-                               ("bench", "nodelib.bench", "Measure training steps against other solvers.")):
+    for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))
     return main
 
 
 def _main(arguments: list[str]) -> int:
     known, rest = parser().parse_known_args(arguments)
-    if rest and known.command not in ("render", "bench"):
+    if rest and known.command not in FORWARDED:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
     known.rest = rest
     return known.function(known)

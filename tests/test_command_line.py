@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 import subprocess
 import sys
 
+import filelock
 import pytest
 
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.experiment import artifacts, evaluation, measure_states, training
+from nodelib.experiment import artifacts, evaluation, training
+from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
-COMMANDS = ("train", "evaluate", "table", "claims", "render", "verify", "bench")
+COMMANDS = ("train", "evaluate", "measure", "health", "steps", "rescale", "table", "claims", "verify",
+            "render", "bench", "memory", "tune", "live", "prolonged")
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -27,7 +32,7 @@ def test_the_module_lists_its_commands():
     done = subprocess.run([sys.executable, "-m", "nodelib", "--help"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
     for command in COMMANDS:
-        assert f"    {command} " in done.stdout
+        assert f"\n    {command}" in done.stdout
 
 
 @pytest.mark.parametrize("error", [IntegrationError("too small", 1.0, 1e-9, 3.0),
@@ -40,7 +45,7 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, t
         raise error
 
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    (tmp_path / tiny_run.path.name / "metrics.csv").unlink()
     monkeypatch.setattr(evaluation, "evaluate", fail)
     monkeypatch.setattr(training, "_step", fail)
     known = isinstance(error, NodelibError)
@@ -59,6 +64,7 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, t
 @pytest.mark.parametrize("arguments, message", [
     (["train", "small-11"], "unknown run 'small-11'; the known runs are small-10"),
     (["train", "small-10", "--device", "cuda"], "use --device cpu"),
+    (["train", "small-10", "--device", "meta"], "use 'cpu' or 'cuda'"),
     (["train", "small-10", "--seed", "-1"], "seed is -1"),
     (["evaluate", "nothing"], "unknown run 'nothing'"),
     (["evaluate", "small-10", "--protocol", "weak"], "unknown protocol 'weak'; the known protocols are table, strong"),
@@ -73,8 +79,9 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-def test_evaluating_a_run_that_was_not_trained_says_how_to_train_it(capsys, tmp_path):
-    assert main(["evaluate", "small-10", "--root", str(tmp_path)]) == 1
+@pytest.mark.parametrize("command", ["evaluate", "measure", "health", "steps", "rescale"])
+def test_measuring_a_run_that_was_not_trained_says_how_to_train_it(command, capsys, tmp_path):
+    assert main([command, "small-10", "--root", str(tmp_path)]) == 2
     assert "nodelib train small-10" in capsys.readouterr().err
 
 
@@ -100,7 +107,7 @@ def tiny(monkeypatch):
 
 def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    (tmp_path / tiny_run.path.name / "metrics.json").unlink()
+    (tmp_path / tiny_run.path.name / "metrics.csv").unlink()
     assert main(["train", "small-10", "--evaluate", "--root", str(tmp_path)]) == 0
     out = capsys.readouterr().out
     assert "stored already" in out
@@ -113,7 +120,7 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
 def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path, capsys):
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
-    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-2])
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(tiny_run.metrics[:-2]))
     line = [command, "small-10", "--root", str(tmp_path), *(["--evaluate"] if command == "train" else [])]
     assert main([*line, "--budget", "0"]) == 3
     assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics) - 2
@@ -125,8 +132,9 @@ def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path,
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
 @pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]),
                                   lambda *a: main(["evaluate", "small-10", *a]),
-                                  lambda *a: measure_states.main(["small-10", *a])],
-                         ids=["train", "evaluate", "measure"])
+                                  lambda *a: main(["rescale", "small-10", *a]),
+                                  lambda *a: main(["measure", "small-10", *a])],
+                         ids=["train", "evaluate", "rescale", "measure"])
 def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
     with pytest.raises(SystemExit) as stop:
         call(f"--budget={value}")
@@ -168,12 +176,22 @@ def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["table", "claims"])
-def test_a_run_that_cannot_be_read_stops_the_table_and_is_named(command, tmp_path, capsys):
-    (tmp_path / "small-10-seed3").mkdir()
-    (tmp_path / "small-10-seed3" / "config.json").write_text("{")
-    assert main([command, "--root", str(tmp_path)]) == 2
+def test_a_run_that_cannot_be_read_is_named_and_left_out(command, tmp_path, capsys, tiny_run):
+    main([command, "--root", str(tiny_run.path.parent)])
+    whole = capsys.readouterr().out
+    shutil.copytree(tiny_run.path.parent, tmp_path / "runs")
+    copied = (tiny_run.path / "config.json").read_text().replace('"seed": 0', '"seed": 4')
+    for seed, content in ((3, "{"), (4, copied)):
+        (tmp_path / "runs" / f"small-10-seed{seed}").mkdir()
+        (tmp_path / "runs" / f"small-10-seed{seed}" / "config.json").write_text(content)
+    assert main([command, "--root", str(tmp_path / "runs")]) == 1
     out, error = capsys.readouterr()
-    assert "small-10-seed3/config.json" in error and out == ""
+    assert "small-10-seed3/config.json" in error and "small-10-seed4 holds the weights of" in error
+    assert out == whole
+    page = tmp_path / "page.md"
+    page.write_text(marked := f"<!-- {command}: begin -->\n<!-- {command}: end -->\n")
+    assert main([command, "--root", str(tmp_path / "runs"), "--write", str(page)]) == 1
+    assert page.read_text() == marked and "is left as it is" in capsys.readouterr().err
 
 
 def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
@@ -189,8 +207,8 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
 
 
 def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from "
-               "nodelib.experiment import configs, progress; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
+               "from nodelib.experiment import configs, progress; "
                "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
                "tiny_config(name=name, seed=seed); "
                f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "
@@ -209,6 +227,32 @@ def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "92.62" in text and "49.45" in text and "–" in text
     assert len([line for line in text.splitlines() if line.startswith(("small", "large"))]) == 24
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell of POSIX")
+def test_a_closed_output_and_one_of_few_letters_are_no_errors(tmp_path):
+    line = f"'{sys.executable}' -m nodelib table --root '{tmp_path}'"
+    closed = subprocess.run(["sh", "-c", f"{line} >&-"], capture_output=True, text=True, timeout=60)
+    assert (closed.returncode, closed.stdout, closed.stderr) == (0, "", "")
+    ascii_only = subprocess.run(["sh", "-c", line], capture_output=True, timeout=60,
+                                env={**os.environ, "PYTHONIOENCODING": "ascii"})
+    assert ascii_only.returncode == 0 and b"49.45" in ascii_only.stdout and ascii_only.stderr == b""
+
+
+@pytest.mark.parametrize("fault", ["a file", "a full disk", "a read-only disk"])
+def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tmp_path, capsys, monkeypatch):
+    def refuse(*arguments, **options):
+        raise OSError(errno.ENOSPC if fault == "a full disk" else errno.EROFS, "No")
+
+    (tmp_path / "a file").write_text("")
+    if fault != "a file":
+        place = (os, "fsync") if fault == "a full disk" else (filelock.FileLock, "acquire")
+        monkeypatch.setattr(*place, refuse)
+    root = tmp_path / "a file" if fault == "a file" else tmp_path
+    assert main(["train", "small-10", "--root", str(root), "--budget", "0"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "cannot be written" in error and "--root" in error
+    assert error.count("\n") == 1
 
 
 def test_a_reader_that_stops_early_is_no_error():

@@ -1,7 +1,7 @@
 """Memory that a gradient needs, against the number of solver steps.
 
 `kept_bytes` counts what is kept between the forward and the backward pass; it is the same on every
-machine. `python -m nodelib.bench.memory` measures the peak resident memory of a fresh process for every
+machine. `python -m nodelib memory` measures the peak resident memory of a fresh process for every
 method and number of steps, and stores it in `data/benchmarks/memory.json`: such a measurement differs
 a little from run to run, so chapters read it and do not repeat it.
 """
@@ -114,7 +114,7 @@ def measure() -> dict:
     records = []
     for method in METHODS:
         for steps in STEPS:
-            command = [sys.executable, "-m", "nodelib.bench.memory", "--one", method, "--steps", str(steps)]
+            command = [sys.executable, "-m", "nodelib", "memory", "--one", method, "--steps", str(steps)]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             records.append({"method": method, "steps": steps, "megabytes": json.loads(done.stdout)})
             print(f"{method}, {steps} steps: {records[-1]['megabytes']:.0f} MiB", flush=True)
@@ -127,18 +127,16 @@ def load() -> list[dict] | None:
     return read_json(path)["records"] if path.exists() else None
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m nodelib.bench.memory",
+def main(arguments: list[str] | None = None) -> None:
+    """Measure every method, or one in this process, and store it."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib memory",
                                      description="measure the peak memory of gradients and store it in data/benchmarks")
     parser.add_argument("--one", choices=METHODS, help="measure one method in this process and print the number")
     parser.add_argument("--steps", type=int, default=10, help="solver steps with --one (default 10)")
-    arguments = parser.parse_args()
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    if arguments.one:
-        print(peak_megabytes(arguments.one, arguments.steps))
+    if options.one:
+        print(peak_megabytes(options.one, options.steps))
     else:
         write_json(data_dir() / "benchmarks" / "memory.json", measure())
 
-
-if __name__ == "__main__":
-    main()

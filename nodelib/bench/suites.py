@@ -6,7 +6,6 @@ import argparse
 import dataclasses
 import datetime
 import platform
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -273,6 +272,3 @@ def _peak(arguments: list[str]) -> int:
     print(measure.peak_bytes(prepare(problem)))
     return 0
 
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,6 @@
 """What a run's stored records say about its robustness, as tidy data and tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib.experiment.gradient_health RUN`
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib health RUN`
 store the records, these functions read them. Whatever is not stored yet is left out, or shown as a dash.
 """
 

@@ -2,36 +2,29 @@
 
     config.json             the RunConfig and its provenance, with the SHA-256 of the weights
     history.csv             one row per optimiser step; of a run at a constant rate, means over fifty of them in finished epochs
-    metrics.json            tidy records, one per measured accuracy
+    metrics.csv             tidy records, one line per measured accuracy, see `nodelib.experiment.records`
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
-    measurements.json       dynamics and gradient health, where measured
+    measurements.csv        dynamics and gradient health, where measured
     snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`, where it was
     model.safetensors       weights and the stored pooling draw
     weights-*.safetensors   the same after some of the epochs, where they are kept
-    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate)
+    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate);
+                            with its own checksum
 
 No pickle is ever loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import hashlib
-import io
-import json
-import math
 import os
 import platform
-import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -39,72 +32,21 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from nodelib.experiment import records
 from nodelib.experiment.configs import RunConfig, build
+from nodelib.experiment.files import ArtifactError, locked, read_json, write_atomic, write_json, writing
 from nodelib.experiment.paths import PUBLISHED, runs_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
-from nodelib.solver.errors import NodelibError
 
-WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
-HISTORY_COLUMNS = ("step", "epoch", "images", "t1", "loss", "accuracy", "nfe_forward", "nfe_backward", "seconds")
-
-
-class ArtifactError(NodelibError, RuntimeError):
-    """A run's folder is missing a file, or a file is damaged or does not fit its config."""
+__all__ = ["ArtifactError", "ForeignCheckpoint", "Run", "add_measurements", "add_metric", "check_not_fewer",
+           "describe_device", "environment", "find_runs", "load_checkpoint", "load_run", "locked",
+           "read_json", "run_folders", "save_checkpoint", "save_model", "save_outcomes", "source_state",
+           "stored_runs", "write_atomic", "write_history", "write_json", "writing"]
 
 
 class ForeignCheckpoint(ArtifactError):
     """A checkpoint that belongs to another config than the one it was to be read for."""
-
-
-def write_atomic(path: str | Path, content: bytes) -> None:
-    """Write a file so that a reader, a crash or a full disk never meets half of it.
-
-    A temporary file in the same folder, fsync, then `os.replace`: on failure the old file stays. The
-    permissions of a file that is there are kept.
-    """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
-        raise
-
-
-def write_json(path: str | Path, value: Any) -> None:
-    """Write JSON atomically, one fixed layout, so that equal content means equal bytes."""
-    write_atomic(path, (json.dumps(value, indent=1, allow_nan=False) + "\n").encode())
-
-
-def read_json(path: Path) -> Any:
-    """The content of a JSON file; ArtifactError if it is missing or no JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing. Restore it with git, or train the run again.") from None
-    except OSError as error:
-        raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
-    except ValueError as error:  # no JSON, or no text
-        raise ArtifactError(f"{path} is not valid JSON ({error}). Restore it with git.") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number of JSON")
-
-
-def not_finite(value: Any) -> bool:
-    """Whether a NaN or an infinite number is anywhere in a value as JSON holds it."""
-    if isinstance(value, (dict, list, tuple)):
-        return any(map(not_finite, value.values() if isinstance(value, dict) else value))
-    return isinstance(value, float) and not math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -173,8 +115,9 @@ class Run:
 def _read_weights(path: Path, expected: str) -> bytes:
     try:
         content = path.read_bytes()
-    except FileNotFoundError:
-        raise ArtifactError(f"{path} is missing. Restore it with git, or train the run again.") from None
+    except OSError as error:
+        raise ArtifactError(f"{path} is missing or cannot be read ({error.strerror}). Restore it with git, "
+                            f"or train the run again.") from None
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ArtifactError(
@@ -194,42 +137,26 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     stored = read_json(path / "config.json")
     try:
-        config, provenance = stored["config"], stored["provenance"]
-        folder, _ = f"{config['name']}-seed{config['seed']}", provenance["weights_sha256"]
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error!r}). Restore it with "
+        config = RunConfig.from_dict(stored["config"])
+        provenance = {**stored["provenance"], "weights_sha256": str(stored["provenance"]["weights_sha256"])}
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error}). Restore it with "
                             f"git.") from error
-    if os.path.basename(os.path.abspath(path)) != folder:
-        raise ArtifactError(f"{path} holds the run {folder}; a run lies in the folder of its own name and "
-                            f"seed. Rename the "
-                            f"folder, or restore config.json with git.")
-    history = read_history(path / "history.csv")
+    if os.path.basename(os.path.abspath(path)) != config.folder:
+        raise ArtifactError(f"{path} holds the run {config.folder}; a run lies in the folder of its own name "
+                            f"and seed. Rename the folder, or restore config.json with git.")
+    if old := [name for name in ("metrics.json", "measurements.json") if (path / name).exists()]:
+        raise ArtifactError(f"{path / old[0]} is of an older layout, which nothing reads. Delete it; if "
+                            f"there is no {Path(old[0]).stem}.csv beside it, restore that with git, or "
+                            f"measure the run again (`python -m nodelib evaluate {config.name}`).")
+    rows = records.from_csv(path / "history.csv", records.HISTORY)
     if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
-        own = history["step"] < RunConfig.from_dict(config).steps
-        history = {name: column[own] for name, column in history.items()}
-    return Run(name=config["name"], seed=config["seed"], path=path, config=config, provenance=provenance,
-               history=history,
-               metrics=_read_records(path / "metrics.json", "id"),
-               measurements=_read_records(path / "measurements.json", "name"),
-               snapshots=[r for r in _read_snapshots(path) if r.step <= RunConfig.from_dict(config).steps])
-
-
-def _read_records(path: Path, key: str) -> list[dict]:
-    """The records of a file, none if there is no file; ArtifactError unless it is a list of records, each
-    with its key.
-    """
-    records = read_json(path) if path.exists() else []
-    if not isinstance(records, list) or not all(isinstance(r, dict) and isinstance(r.get(key), str)
-                                                for r in records):
-        raise ArtifactError(f"{path} is not a list of records, each with its {key}. Restore it with git.")
-    return records
-
-
-def _read_snapshots(folder: Path) -> list[SnapshotRecord]:
-    try:
-        return from_csv(folder / "snapshots.csv")
-    except ValueError as error:
-        raise ArtifactError(f"{error}. Restore it with git.") from error
+        rows = [row for row in rows if row["step"] < config.steps]
+    return Run(name=config.name, seed=config.seed, path=path, config=stored["config"], provenance=provenance,
+               history={name: np.array([row[name] for row in rows]) for name in records.HISTORY},
+               metrics=records.read_metrics(path / "metrics.csv"),
+               measurements=records.read_measurements(path / "measurements.csv"),
+               snapshots=[r for r in from_csv(path / "snapshots.csv") if r.step <= config.steps])
 
 
 def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
@@ -241,7 +168,7 @@ def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
-    """Store a record of `metrics.json` and its outcomes beside what the run's folder holds by now.
+    """Store a record of `metrics.csv` and its outcomes beside what the run's folder holds by now.
 
     It takes the place of a record with the same id, unless that one is on more images.
 
@@ -252,10 +179,14 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         the run as it then is, with what other processes stored meanwhile.
 
     Raises:
-        ArtifactError: a number is not finite, the weights are no longer those that were loaded, or another
-            process does not stop writing.
+        ArtifactError: the record contradicts itself or its outcomes, the weights are no longer those that
+            were loaded, the disk does not take it, or another process does not stop writing.
     """
-    _check_finite(run, [record], "id")
+    fault = records.metric_fault(record)
+    if not fault and (len(correct), int(correct.sum())) != (record["n"], record["correct"]):
+        fault = f"record {record['id']} does not state its outcomes"
+    if fault:
+        raise ArtifactError(f"{run.path}: {fault}; nothing was stored")
     with writing(run.path):
         run = _as_it_is_now(run)
         stored = next((r for r in run.metrics if r["id"] == record["id"]), None)
@@ -263,54 +194,34 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
             return run
         # outcomes first: a record is never without them
         save_outcomes(run.path / "outcomes.safetensors", record["id"], correct)
-        run = replace(run, metrics=[r for r in run.metrics if r["id"] != record["id"]] + [record])
-        write_json(run.path / "metrics.json", run.metrics)
-    return run
+        kept = [r for r in run.metrics if r["id"] != record["id"]]
+        write_atomic(run.path / "metrics.csv", records.metrics_csv([*kept, record]))
+        return load_run(run.path)
 
 
-def add_measurements(run: Run, records: list[dict], replaces: Callable[[dict], bool]) -> Run:
-    """Store records of `measurements.json` in place of those that `replaces` picks from what the folder holds
+def add_measurements(run: Run, found: list[dict], replaces: Callable[[dict], bool]) -> Run:
+    """Store records of `measurements.csv` in place of those that `replaces` picks from what the folder holds
     by now.
 
     Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would
     replace one of the same quantity on more images, or if one would be there twice.
     """
-    _check_finite(run, records, "name")
+    if fault := next(filter(None, map(records.measurement_fault, found)), None):
+        raise ArtifactError(f"{run.path}: {fault}; nothing was stored, see what is wrong with the network")
 
     def quantity(r: dict) -> list:
-        return [r.get(key) for key in ("name", "t1", "label", "images")]
+        return [r[key] for key in ("name", "t1", "label", "images")]
 
     with writing(run.path):
         run = _as_it_is_now(run)
-        for r in records:
-            if r.get("images") != "fooled":  # of those there are as many as there are
+        for r in found:
+            if r["images"] != "fooled":  # of those there are as many as there are
                 check_not_fewer(run, r["n"], lambda old: replaces(old) and quantity(old) == quantity(r))
-        run = replace(run, measurements=[r for r in run.measurements if not replaces(r)] + records)
-        if twice := [r for r in doubled(run.measurements) if r in records]:
+        together = [*(r for r in run.measurements if not replaces(r)), *found]
+        if twice := records.doubled(together):
             raise ArtifactError(f"{run.path}: {twice[0]['name']} would be stored twice; nothing was stored")
-        write_json(run.path / "measurements.json", run.measurements)
-    return run
-
-
-def _check_finite(run: Run, records: list[dict], key: str) -> None:
-    if wrong := [r[key] for r in records if not_finite(r)]:
-        raise ArtifactError(f"{run.path}: {wrong[0]} is not finite; nothing was stored, see what is wrong "
-                            f"with the network")
-
-
-def doubled(measurements: list[dict]) -> list[dict]:
-    """Measurements that are there before: of the same quantity in the same settings, but for the interval of
-    the value.
-    """
-    seen, found = set(), []
-    for r in measurements:
-        settings = {key: value for key, value in (r.get("settings") or {}).items()
-                    if key not in ("low", "high")}
-        key = json.dumps([[r.get(name) for name in ("name", "t1", "label", "images", "statistic")], settings],
-                         sort_keys=True)
-        found += [r] if key in seen else []
-        seen.add(key)
-    return found
+        write_atomic(run.path / "measurements.csv", records.measurements_csv(together))
+        return load_run(run.path)
 
 
 def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
@@ -318,12 +229,12 @@ def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
     for old in filter(replaces, run.measurements):
         if old["n"] > n:
             raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few "
-                                f"to replace it: measure "
-                                f"on as many at least, or delete those records from measurements.json first")
+                                f"to replace it: measure on as many at least, or delete those records from "
+                                f"measurements.csv first")
 
 
 def _as_it_is_now(run: Run) -> Run:
-    """The run with the records its folder holds by now.
+    """The run as its folder holds it by now.
 
     Raises:
         ArtifactError: it was trained further or again meanwhile; what was measured on the old weights must
@@ -334,16 +245,42 @@ def _as_it_is_now(run: Run) -> Run:
     if stored != measured:
         raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being measured "
                             f"({measured[:12]}…); nothing was stored, measure it again")
-    return replace(run, metrics=now.metrics, measurements=now.measurements)
+    return now
 
 
 def find_runs(root: str | Path | None = None) -> list[Run]:
     """All finished runs below `root` (default: `data/runs`), sorted by name and seed.
 
     Raises:
-        ArtifactError: there is no such folder, or one of the runs is damaged.
+        ArtifactError: there is no such folder, or runs are damaged; all of these are named.
     """
-    return sorted(map(load_run, run_folders(root)), key=lambda run: (run.name, run.seed))
+    runs, faults = stored_runs(root)
+    if faults:
+        raise ArtifactError("\n".join(faults))
+    return runs
+
+
+def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
+    """The finished runs below `root` as `find_runs` has them, and of each that is damaged, and left out, why.
+
+    A run with the weights of another one is a copy of it, and no further seed.
+
+    Raises:
+        ArtifactError: there is no such folder.
+    """
+    runs: dict[str, Run] = {}
+    faults: list[str] = []
+    for folder in run_folders(root):
+        try:
+            run = load_run(folder)
+            run.outcome_ids()
+        except ArtifactError as error:
+            faults.append(str(error))
+            continue
+        if (other := runs.setdefault(run.provenance["weights_sha256"], run)) is not run:
+            faults.append(f"{folder} holds the weights of {other.path}: a copy is no further seed. Delete "
+                          f"one of the two.")
+    return sorted(runs.values(), key=lambda run: (run.name, run.seed)), faults
 
 
 def run_folders(root: str | Path | None = None) -> list[Path]:
@@ -371,7 +308,7 @@ def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
     """Packed bits by record id, none if there is no file."""
     try:
         return safetensors.numpy.load_file(path) if path.exists() else {}
-    except safetensors.SafetensorError as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate "
                             f"the run again.") from error
 
@@ -384,37 +321,46 @@ def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], step: int, fingerprint: str) -> None:
-    """Write weights, optimiser state and generator state, with the step and the config they belong to."""
+    """Write weights, optimiser state and generator state, with the step and the config they belong to, and a
+    checksum of it all.
+    """
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(path, safetensors.torch.save(contiguous, {"step": str(step), "config": fingerprint}))
+    checksum = _checksum(contiguous, str(step), fingerprint)
+    metadata = {"step": str(step), "config": fingerprint, "sha256": checksum}
+    write_atomic(path, safetensors.torch.save(contiguous, metadata))
+
+
+def _checksum(tensors: dict[str, Tensor], *stated: str) -> str:
+    digest = hashlib.sha256(repr(stated).encode())
+    for name, value in sorted(tensors.items()):
+        digest.update(repr((name, str(value.dtype), tuple(value.shape))).encode() + value.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], int]:
     """Tensors and step of a checkpoint; ArtifactError if it is damaged or belongs to another config."""
     try:
         with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata()
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except safetensors.SafetensorError as error:
-        raise ArtifactError(f"{path} is damaged ({error}). Delete it to start the run afresh.") from error
-    if metadata["config"] != fingerprint:
-        raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, or "
-                            f"restore the config it was written with.")
-    return tensors, int(metadata["step"])
+    except (OSError, safetensors.SafetensorError) as error:
+        raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it to start the "
+                            f"run afresh.") from error
+    step, config = metadata.get("step", ""), metadata.get("config", "")
+    if metadata.get("sha256") != _checksum(tensors, step, config):
+        raise ArtifactError(f"{path} is damaged: it is not what its checksum says. Restore it with git, or "
+                            f"delete it to start the run afresh.")
+    if config != fingerprint:
+        raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, "
+                                f"or restore the config it was written with.")
+    return tensors, int(step)
 
 
 def write_history(path: Path, rows: list[dict]) -> None:
-    """Write the training history as CSV with the columns `HISTORY_COLUMNS`; ArtifactError unless its steps
-    rise.
-    """
+    """Write the training history as CSV; ArtifactError unless its steps rise."""
     if any(later["step"] <= earlier["step"] for earlier, later in zip(rows, rows[1:])):
         raise ArtifactError(f"the steps of the history for {path} do not rise; it was not written")
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({key: f"{value:.6g}" if isinstance(value, float) else value for key, value in row.items()})
-    write_atomic(path, text.getvalue().encode())
+    write_atomic(path, records.to_csv(rows, records.HISTORY, digits=6))
 
 
 def rounded(row: dict) -> dict:
@@ -435,28 +381,15 @@ def thinned(rows: list[dict], epoch: int, steps: int = 50) -> list[dict]:
 
 
 def history_until(path: Path, step: int) -> list[dict]:
-    """The rows of a history that are of steps before this one."""
-    return [row for row in read_history_rows(path) if row["step"] < step]
-
-
-def read_history_rows(path: Path) -> list[dict]:
-    """The training history, one dictionary per step; ArtifactError if a row is none."""
-    integers = {"step", "epoch", "images"}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = [{key: int(row[key]) if key in integers else float(row[key]) for key in HISTORY_COLUMNS}
-                    for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError, csv.Error) as error:
-        raise ArtifactError(f"{path} is not a history of training ({error!r}). Restore it with git.") from error
+    """The rows of a history that are of steps before this one; ArtifactError unless the last is of the step
+    before.
+    """
+    rows = [row for row in records.from_csv(path, records.HISTORY) if row["step"] < step]
+    if step and (not rows or rows[-1]["step"] != step - 1):
+        raise ArtifactError(f"{path} ends at step {rows[-1]['step'] if rows else 'none'}, the weights beside "
+                            f"it are of step {step - 1}. Restore it with git, or delete the folder to train "
+                            f"the run afresh.")
     return rows
-
-
-def read_history(path: Path) -> dict[str, np.ndarray]:
-    """The training history, one array per column."""
-    if not path.exists():
-        return {column: np.empty(0) for column in HISTORY_COLUMNS}
-    rows = read_history_rows(path)
-    return {column: np.array([row[column] for row in rows]) for column in HISTORY_COLUMNS}
 
 
 def source_state() -> dict[str, Any]:
@@ -496,46 +429,3 @@ def environment(device: torch.device) -> dict[str, Any]:
             "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
         },
     }
-
-
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold a run for as long as it trains, so that two processes cannot train the same one.
-
-    Who measures it meanwhile is not kept waiting: what the folder stores changes within `writing` alone.
-
-    Raises:
-        ArtifactError: another process trains it.
-    """
-    with _held(folder, "train", 0.0, "is being trained by another process; wait for it to end"):
-        yield
-
-
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
-    """Hold what a run's folder stores while it is read, changed and written again: for moments only.
-
-    Raises:
-        ArtifactError: another process held it for more than `WRITE_SECONDS`.
-    """
-    with _held(folder, "write", WRITE_SECONDS,
-               f"was being written by another process for {WRITE_SECONDS:g} s; "
-                                               f"see what hangs there and run the same command again"):
-        yield
-
-
-@contextlib.contextmanager
-def _held(folder: Path, purpose: str, seconds: float, refusal: str) -> Iterator[None]:
-    # beside the folder, which may be deleted to train the run again, and never removed: whoever waits for a
-    # file that is unlinked gets it together with the one who makes it anew
-    path = folder.resolve().parent / f".{folder.resolve().name}.{purpose}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(path, timeout=seconds)
-    try:
-        lock.acquire()
-    except filelock.Timeout:
-        raise ArtifactError(f"{folder} {refusal}") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -5,13 +5,15 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from nodelib.attacks import Attack
-from nodelib.networks import ODENet, ResNet, check_end_time
+from nodelib.networks import POOLINGS, ODENet, ResNet, check_end_time
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import GRADIENTS
 from nodelib.solver.seeding import seeded
@@ -147,7 +149,13 @@ class RunConfig:
             raise ValueError(f"scale is {self.scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        for field, allowed in (("schedule", SCHEDULES), ("subset", ("first", "random")), ("norm_init", ("ones", "uniform"))):
+        for name in (self.name, self.start or self.name):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
+                                 f"digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
+        for field, allowed in (("architecture", ("odenet", "resnet")), ("pooling", POOLINGS),
+                               ("schedule", SCHEDULES), ("subset", ("first", "random")),
+                               ("norm_init", ("ones", "uniform"))):
             if getattr(self, field) not in allowed:
                 raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, allowed))}")
         if self.schedule != "constant" and self.halve_after:
@@ -155,19 +163,19 @@ class RunConfig:
         if self.snapshots is not None and self.snapshots < 0:
             raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of steps")
         for field, low, high in (("train_images", 1, TRAIN_IMAGES), ("test_images", 1, 10000),
-                                 ("attack_images", 0, 10000), ("epochs", 0, 10**6), ("batch_size", 1, 60000),
-                                 ("seed", 0, 2**31 - 1)):
+                                 ("attack_images", 0, 10000), ("epochs", 1, 10**6), ("batch_size", 1, 60000),
+                                 ("blocks", 0, 1000), ("seed", 0, 2**31 - 1)):
             value = getattr(self, field)
-            if not low <= value <= high:
-                raise InputError(f"{field} is {value}; the allowed range is {low} to {high}")
+            if not isinstance(value, int) or not low <= value <= high:
+                raise InputError(f"{field} is {value}; the allowed range is {low} to {high}, whole numbers")
         for field in ("rtol", "atol", "learning_rate", "head_scale"):
-            if not getattr(self, field) > 0:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be above 0")
+            if not 0 < getattr(self, field) < math.inf:
+                raise ValueError(f"{field} is {getattr(self, field)}; it must be finite and above 0")
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
             raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the epochs, {self.epochs}")
         if self.adversarial and self.adversarial.curriculum and len(self.adversarial.curriculum) != len(self.cycles) - 1:
-            raise ValueError(f"the attack's curriculum has {len(self.adversarial.curriculum)} entries for {len(self.cycles)} "
-                             f"cycles; it must have one for every cycle but the last")
+            raise ValueError(f"the attack's curriculum has {len(self.adversarial.curriculum)} entries for "
+                             f"{len(self.cycles)} cycles; it must have one for every cycle but the last")
 
     @property
     def folder(self) -> str:

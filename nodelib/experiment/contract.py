@@ -1,6 +1,6 @@
 """Names and meaning of what the rules read besides accuracies: measurements of runs, values of chapters.
 
-Measurements live in a run's `measurements.json`, records
+Measurements live in a run's `measurements.csv`, records
 `{name, t1, label, images, statistic, value, n, settings}`. Unless said otherwise `statistic` is
 "median" (over images), `label` is "all" (or a class, "0" to "9", or a pair of classes, "6-4") and `images`
 is "clean" (or "pgd": attacked by PGD with the exact gradient at t1 = 1, epsilon 0.3, clipped; or "fooled":

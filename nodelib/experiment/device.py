@@ -11,8 +11,10 @@ def resolve_device(device: str | torch.device = "cpu") -> torch.device:
     """A usable torch device; InputError with the way out if there is no such device here."""
     try:
         resolved = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"device is {device!r}; use 'cpu' or 'cuda'") from error
+    except RuntimeError:
+        resolved = None
+    if resolved is None or resolved.type not in ("cpu", "cuda"):
+        raise InputError(f"device is {str(device)!r}; use 'cpu' or 'cuda'")
     if resolved.type == "cuda" and not torch.cuda.is_available():
         raise InputError("device is 'cuda' but torch finds no CUDA device on this machine; use --device cpu")
     return resolved

@@ -257,6 +257,7 @@ def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -
     correct, combines = survivors(_whole(run), run.outcomes, m)
     if not combines:
         return run
-    if stored is not None and stored["combines"] == combines and np.array_equal(run.outcomes(m.id), correct):
+    if stored is not None and sorted(stored["combines"]) == sorted(combines) \
+            and np.array_equal(run.outcomes(m.id), correct):
         return run
     return artifacts.add_metric(run, record(m, correct, 0.0, 0.0, where, commit, combines=combines), correct)

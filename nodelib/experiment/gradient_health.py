@@ -1,6 +1,6 @@
 """Is the gradient that an attack follows any good? Measured per end time and gradient method.
 
-    python -m nodelib.experiment.gradient_health small-10 --images 64
+    python -m nodelib health small-10 --images 64
 
 An attack can fail because the network is robust or because its gradient is wrong. The records, defined in
 `nodelib.experiment.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero, signs
@@ -10,7 +10,6 @@ cross-entropy. Batches are the post's, 32 images, because the continuous adjoint
 
 from __future__ import annotations
 
-import argparse
 import copy
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,12 +20,12 @@ from torch import Tensor
 
 from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
-from nodelib.experiment import artifacts, command
+from nodelib.experiment import artifacts
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.evaluation import at_tolerance, test_subset
 from nodelib.experiment.gradients import cosines
 from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
-from nodelib.experiment.progress import Progress, say
+from nodelib.experiment.progress import Progress
 from nodelib.experiment.protocols import diagnostic_images
 from nodelib.networks import ODENet
 from nodelib.solver.errors import InputError
@@ -43,7 +42,7 @@ OFF_TIES = 1e-3
 
 
 def record(name: str, value: float, t1: float, n: int, statistic: str = "median", **settings: object) -> dict:
-    """One record of `measurements.json`."""
+    """One record of `measurements.csv`."""
     return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic, "value": float(value), "n": n,
             "settings": settings}
 
@@ -140,7 +139,7 @@ def guess_agreement(model: ODENet, images: Tensor, labels: Tensor, t1: float = 1
 
 def measure_run(folder: str | Path, count: int | None = None, times: Iterable[float] = TABLE_T1,
                 progress: bool | None = None) -> list[dict]:
-    """Measure a stored ODE-net on the first images of the test order and write its `measurements.json`.
+    """Measure a stored ODE-net on the first images of the test order and write its `measurements.csv`.
 
     `count`: number of images; default: 256 for the small networks, 32 for the others.
     """
@@ -153,25 +152,6 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
     found = health(run.load_model(), *test_subset(count), times, progress)
-    names = {m["name"] for m in found}
-    artifacts.add_measurements(run, found, lambda r: r["name"] in names)
+    measured = {(m["name"], m["t1"]) for m in found}
+    artifacts.add_measurements(run, found, lambda r: (r["name"], r["t1"]) in measured)
     return found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure every stored seed of the ODE-nets named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.gradient_health", description=main.__doc__)
-    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument("--images", type=int, help="test images (default: 256 for the small networks, 32 for the others)")
-    parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
-    options = parser.parse_args(arguments)
-    found = [run for run in artifacts.find_runs(options.root) if run.name in options.run]
-    if absent := sorted(set(options.run) - {run.name for run in found}):
-        parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
-    for run in found:
-        say(f"{run.path.name}: {len(measure_run(run.path, options.images))} measurements")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(command.call(main))

@@ -1,6 +1,6 @@
-"""Measure a run's states: the records of `measurements.json`, named and defined in `nodelib.verdicts.MEASUREMENTS`.
+"""Measure a run's states: the records of `measurements.csv`, defined in `nodelib.experiment.contract`.
 
-    python -m nodelib.experiment.measure_states small-10 wide-standard --budget 1800
+    python -m nodelib measure small-10 wide-standard --budget 1800
 
 It measures part by part (`PARTS`) and stores each as it is done; the same command goes on where it stopped.
 Every trajectory is solved at the network's own tolerance in float32, as in training and testing; rays are
@@ -9,7 +9,6 @@ solved for in float64.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -36,11 +35,10 @@ from nodelib.dynamics.rays import (
     normalised_field,
     solve_ray,
 )
-from nodelib.experiment import artifacts, command
-from nodelib.experiment.budget import Budget, seconds
+from nodelib.experiment import artifacts
+from nodelib.experiment.budget import Budget
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
-from nodelib.experiment.progress import say
 from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
@@ -64,7 +62,7 @@ BATCH = 100  # images per solve
 
 def record(name: str, value: float, *, n: int, t1: float | None = None, label: str = "all", images: str = "clean",
            statistic: str = "median", **settings: Any) -> dict:
-    """One record of `measurements.json`."""
+    """One record of `measurements.csv`."""
     return {"name": name, "t1": t1, "label": label, "images": images, "statistic": statistic, "value": float(value),
             "n": n, "settings": settings}
 
@@ -467,7 +465,7 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
 
 def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *, again: bool = False,
                 parts: Sequence[str] = (), budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
-    """Measure a stored run on the first test images; each part is stored in `measurements.json` when it is done.
+    """Measure a stored run on the first test images; each part is stored when it is done.
 
     Args:
         folder: of the run.
@@ -482,6 +480,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     Returns:
         the parts measured now.
     """
+    doubling(reach.last)  # raises before any work
     if unknown := sorted(set(parts) - set(PARTS)):
         raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
     time_left, run, done = Budget(budget), artifacts.load_run(folder), []
@@ -504,35 +503,3 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")
     return done
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure the states of every stored seed of the runs named on the command line; resumes part by part."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.measure_states", description=main.__doc__)
-    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument("--images", type=int,
-                        help=f"test images (default: {IMAGES}, for leaky runs {LEAKY_IMAGES})")
-    parser.add_argument("--ray-images", type=int, default=100, help="of these, followed to their rays (default: 100)")
-    parser.add_argument("--far-images", type=int, default=FAR_IMAGES, help=f"and followed further (default: {FAR_IMAGES})")
-    parser.add_argument("--log-time", type=float, default=FAR[-1], help=f"so far in log time (default: {FAR[-1]:g})")
-    parser.add_argument("--budget", type=seconds, metavar="SECONDS",
-                        help="begin no further part after so long")
-    parser.add_argument("--again", action="store_true", help="measure also what is stored already")
-    parser.add_argument("--part", action="append", choices=tuple(PARTS), default=[],
-                        help="measure only this part, stored already or not; may be given several times")
-    options = parser.parse_args(arguments)
-    reach = Reach(options.ray_images, options.far_images, options.log_time)
-    doubling(reach.last)  # raises before any work
-    budget = Budget(options.budget)
-    found = [run for run in artifacts.find_runs() if run.name in options.run]
-    if absent := sorted(set(options.run) - {run.name for run in found}):
-        parser.error(f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`")
-    for run in found:
-        measure_run(run.path, options.images, reach, again=options.again, parts=options.part,
-                    budget=budget.left,
-                    report=say)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(command.call(main))

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from nodelib.attacks import LIBRARY_ATTACKS, LOSSES, METHODS, Attack
+from nodelib.experiment.records import EPSILON
 from nodelib.networks import POOLINGS, check_end_time
 from nodelib.statistics import wilson
 
-EPSILON = 0.3  # the post's, and the usual one on MNIST
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
 BATCH = 250
 TEST_IMAGES = 10000
@@ -147,20 +147,6 @@ class Measurement:
         if self.attack != "none" and self.epsilon != EPSILON and not label.endswith(f"-eps{self.epsilon:g}"):
             label += f"-eps{self.epsilon:g}"
         return f"{label}-t{self.t1:g}"
-
-
-def contradicted_by(record: dict) -> str | None:
-    """The field of a record that its id contradicts, "t1" or "epsilon", or None.
-
-    An id ends in the end time; before it stands the epsilon where it is not the usual one, as in
-    "worst-eps0.1-t10".
-    """
-    label, _, t1 = record["id"].rpartition("-t")
-    if t1 != f"{record['t1']:g}":
-        return "t1"
-    _, named, epsilon = label.rpartition("-eps")
-    usual = 0.0 if record["attack"] == "none" else EPSILON
-    return None if (epsilon if named else f"{usual:g}") == f"{record['epsilon']:g}" else "epsilon"
 
 
 def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> dict:

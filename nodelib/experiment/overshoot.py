@@ -15,7 +15,6 @@ An image is *overshot* by a direction that breaks it at a smaller step but not a
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -220,7 +219,7 @@ def causes(steps: Steps) -> dict[str, float]:
 
 
 def records(steps: Steps, **settings: object) -> list[dict]:
-    """What `measurements.json` keeps of single steps, as shares: causes, what each direction leaves, and
+    """What `measurements.csv` keeps of single steps, as shares: causes, what each direction leaves, and
     signs.
 
     The signs are those of images between the horizons whose signs by the cross-entropy and by the log odds
@@ -258,7 +257,7 @@ def measure_run(
     factors: Sequence[float] = (1.0,),
     gradient: str = "exact",
 ) -> list[dict]:
-    """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.json`.
+    """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.csv`.
 
     Args:
         n: images, the first of the test order; kept: earlier weights, see `nodelib.experiment.artifacts.Run.load_model`.
@@ -280,29 +279,3 @@ def measure_run(
         run, found, lambda entry: (entry["name"], *(entry["settings"].get(key) for key in keys)) in replaced
     )
     return found
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Follow single steps of stored ODE-nets, every seed of the runs named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.overshoot", description=main.__doc__)
-    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument("--images", type=int, default=256, help="test images (default: 256)")
-    parser.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
-    parser.add_argument("--factors", type=float, nargs="+", default=[1.0], help="on the logits (default: 1)")
-    parser.add_argument("--gradient", default="exact", help="exact (default), adjoint or another method")
-    parser.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
-    options = parser.parse_args(arguments)
-    found = [run for run in artifacts.find_runs(options.root) if run.name in options.run]
-    if absent := sorted(set(options.run) - {run.name for run in found}):
-        parser.error(
-            f"no finished run of {', '.join(absent)}; train it: `python -m nodelib train {absent[0]}`"
-        )
-    for run in found:
-        measure_run(
-            run.path, options.images, kept=options.kept, factors=options.factors, gradient=options.gradient
-        )
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

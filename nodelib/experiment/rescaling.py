@@ -1,12 +1,11 @@
 """The rescaling study: FGSM with the logits multiplied by a factor, and the gaps of the logits that may
 explain it.
 
-    python -m nodelib.experiment.rescaling small-10 large-100
+    python -m nodelib rescale small-10 large-100
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -66,25 +65,3 @@ def measure_run(folder: Path, budget: float | None = None, progress: bool | None
     if not any(r["name"] == "gap_past" for r in run.measurements):
         found = gap_records(run.load_model(), protocols.rescaling_images(config))
         artifacts.add_measurements(run, found, lambda r: r["name"] == "gap_past")
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Measure seed 0 of the runs named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.experiment.rescaling", description=main.__doc__)
-    parser.add_argument("run", nargs="+", help="names of runs, such as small-10")
-    parser.add_argument(
-        "--budget", type=float, metavar="SECONDS", help="begin no further record of a run after so long"
-    )
-    options = parser.parse_args(arguments)
-    found = [run for run in artifacts.find_runs() if run.name in options.run and run.seed == 0]
-    if absent := sorted(set(options.run) - {run.name for run in found}):
-        parser.error(
-            f"no finished run of {', '.join(absent)}; train it first with `python -m nodelib train {absent[0]}`"
-        )
-    for run in found:
-        measure_run(run.path, options.budget)
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-COLUMNS = ("epoch", "step", "t1", "quantity", "value", "n")
+from nodelib.experiment import records
+
+COLUMNS = {"epoch": float, "step": int, "t1": float, "quantity": str, "value": float, "n": int}
 
 QUANTITIES = {
     "clean": "share of images classified correctly, pooling redrawn",
@@ -62,61 +62,41 @@ class SnapshotRecord:
             )
 
 
-def to_csv(records: Iterable[SnapshotRecord]) -> str:
-    """The records as CSV, sorted by step, end time and quantity, so that a change is a readable difference.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for r in sorted(records, key=lambda r: (r.step, r.t1, r.quantity)):
-        writer.writerow([f"{r.epoch:.6g}", r.step, f"{r.t1:g}", r.quantity, f"{r.value:.6g}", r.n])
-    return text.getvalue()
+def to_csv(rows: Iterable[SnapshotRecord]) -> bytes:
+    """The records as CSV, sorted by step, end time and quantity: a change is a readable difference."""
+    rows = sorted(rows, key=lambda r: (r.step, r.t1, r.quantity))
+    return records.to_csv(map(vars, rows), COLUMNS, digits=6)
 
 
 def from_csv(path: Path) -> list[SnapshotRecord]:
     """The records of a file, none where there is no file.
 
     Raises:
-        ValueError: another header, or a line that is no record; the message names file and line.
+        ArtifactError: another header, or a line that is no record; the message names file and line.
     """
-    if not path.exists():
-        return []
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
-    if not rows or tuple(rows[0]) != COLUMNS:
-        raise ValueError(
-            f"{path} begins with {rows[0] if rows else 'nothing'}; expected the columns {', '.join(COLUMNS)}"
-        )
-    found = []
-    for line, row in enumerate(rows[1:], 2):
-        try:
-            epoch, step, t1, quantity, value, n = row
-            found.append(SnapshotRecord(float(epoch), int(step), float(t1), quantity, float(value), int(n)))
-        except ValueError as error:
-            raise ValueError(f"{path}, line {line}: {error}") from error
-    return found
+    return records.from_csv(path, COLUMNS, SnapshotRecord)
 
 
 def values(
-    records: Sequence[SnapshotRecord], quantity: str, t1: float, *, whole_epochs: bool = True
+    rows: Sequence[SnapshotRecord], quantity: str, t1: float, *, whole_epochs: bool = True
 ) -> dict[float, float]:
     """Epoch -> value of one quantity at one end time, rising; by default at whole epochs only."""
     if quantity not in QUANTITIES:
         raise ValueError(f"quantity is {quantity!r}; it must be one of {', '.join(QUANTITIES)}")
     return {
         r.epoch: r.value
-        for r in sorted(records)
+        for r in sorted(rows)
         if r.quantity == quantity
         and math.isclose(r.t1, t1)
         and (not whole_epochs or (r.epoch >= 1 and r.epoch == int(r.epoch)))
     }
 
 
-def masked(records: Sequence[SnapshotRecord], t1: float) -> dict[float, float]:
+def masked(rows: Sequence[SnapshotRecord], t1: float) -> dict[float, float]:
     """Epoch -> masked points: accuracy in per cent under FGSM on the cross-entropy minus that on the margin
     loss.
     """
-    hidden, shown = values(records, "fgsm", t1), values(records, "fgsm-margin", t1)
+    hidden, shown = values(rows, "fgsm", t1), values(rows, "fgsm-margin", t1)
     return {epoch: 100 * (hidden[epoch] - shown[epoch]) for epoch in hidden if epoch in shown}
 
 

@@ -79,7 +79,7 @@ class Watch:
         taken += complexity(model, config.test_t1, min(COMPLEXITY_IMAGES, images_of(config)), epoch, step)
         nearest = self._distance(self.records) > self._distance(taken)
         self.records += taken
-        artifacts.write_atomic(self.path, snapshot_records.to_csv(self.records).encode())
+        artifacts.write_atomic(self.path, snapshot_records.to_csv(self.records))
         if epoch in KEPT_EPOCHS:
             artifacts.save_model(self.folder / f"weights-epoch{epoch:.0f}.safetensors", model)
         if nearest:

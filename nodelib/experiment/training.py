@@ -93,11 +93,15 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     if checkpoint.exists():
         tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
         _restore(model, optimiser, tensors)
+        if not config.endless and not _outdated(folder, config.epochs):
+            checkpoint.unlink()  # killed after the run was complete
+            return artifacts.load_run(folder)
         rows = artifacts.history_until(folder / "history.csv", start)
         seconds_before = rows[-1]["seconds"] if rows else 0.0
-        if start >= config.steps and not _outdated(folder, start // config.steps_per_epoch):
-            if not config.endless:
-                checkpoint.unlink()  # killed after the run was complete
+        last = start // config.steps_per_epoch - 1
+        if config.endless and sum(row["epoch"] == last for row in rows) == config.steps_per_epoch:
+            rows = artifacts.thinned(rows, last)  # killed before it was
+        if start >= config.steps and not _outdated(folder, last + 1):
             return artifacts.load_run(folder)  # nothing to do: it is as long already
     elif config.endless and (folder / "config.json").exists():
         raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate cannot be prolonged bit for "
@@ -123,7 +127,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
             if config.endless or (folder / "config.json").exists():
                 save(step)
-            for name in ("metrics.json", "outcomes.safetensors", "measurements.json"):  # true of older weights only
+            # true of older weights only
+            for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
                 (folder / name).unlink(missing_ok=True)
             mode = model.training
             model.eval()
@@ -171,10 +176,11 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
             watch.take(model, step + 1)
             if config.endless and position + 1 == config.steps_per_epoch:
+                save(step + 1)  # an older checkpoint must not meet a history that lacks its steps
                 rows[:] = artifacts.thinned(rows, epoch)
-            if config.endless and position + 1 == config.steps_per_epoch and step + 1 < config.steps:
-                publish(step + 1)
-                saved = time.monotonic()
+                if step + 1 < config.steps:
+                    publish(step + 1)
+                    saved = time.monotonic()
             if stops:  # only between steps: a half-made update must never be stored
                 save(step + 1)
                 raise KeyboardInterrupt
@@ -362,18 +368,31 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     from nodelib.experiment import evaluation, protocols
 
     folder = (Path(root) if root is not None else runs_dir()) / config.folder
-    if (folder / "config.json").exists():
-        stored = artifacts.load_run(folder)
-        if stored_prefix(config, folder) is not None:
-            if not config.endless:  # else it is complete after every epoch, and only the command `train` prolongs it
-                train(config, root, device=device, progress=progress)
-        elif RunConfig.from_dict(stored.config) != config:
-            differing = sorted(key for key, value in config.to_dict().items() if stored.config.get(key) != value)
-            raise artifacts.ArtifactError(
-                f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); "
-                f"give another root or seed, or delete that folder to train it again")
-    else:
+    # at a constant rate it is complete after every epoch, and only the command `train` prolongs it
+    if unfinished(config, folder) and not (config.endless and (folder / "config.json").exists()):
         train(config, root, device=device, progress=progress)
     if evaluate:
         evaluation.evaluate_run(folder, protocols.table_protocol(config), device=device, progress=progress)
     return artifacts.load_run(folder)
+
+
+def unfinished(config: RunConfig, folder: Path) -> bool:
+    """Whether the folder lacks the run: there is none, a shorter one, or one killed with its checkpoint left.
+
+    Raises:
+        ArtifactError: the folder holds a run of another config, which this one does not prolong.
+    """
+    if not (folder / "config.json").exists() or stored_prefix(config, folder) is not None:
+        return True
+    stored = artifacts.load_run(folder).config
+    if RunConfig.from_dict(stored) != config:
+        differing = sorted(key for key, value in config.to_dict().items() if stored.get(key) != value)
+        raise artifacts.ArtifactError(
+            f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); "
+            f"give another root or seed, or delete that folder to train it again")
+    if config.endless or not (checkpoint := folder / "checkpoint.safetensors").exists():
+        return False
+    with contextlib.suppress(artifacts.ForeignCheckpoint):  # of a longer run that this one becomes
+        artifacts.load_checkpoint(checkpoint, fingerprint(config))
+        return True
+    return False

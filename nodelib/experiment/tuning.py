@@ -1,6 +1,6 @@
 """How the recipe was chosen: short runs on training images, judged on training images they did not see.
 
-`python -m nodelib.experiment.tuning` measures every trial that `data/tuning.json` lacks. The test set plays no part.
+`python -m nodelib tune` measures every trial that `data/tuning.json` lacks. The test set plays no part.
 """
 
 from __future__ import annotations
@@ -94,10 +94,7 @@ def as_markdown(records: list[dict]) -> str:
 
 def main(arguments: list[str] | None = None) -> int:
     """Measure the trials that are missing and print all."""
-    argparse.ArgumentParser(prog="python -m nodelib.experiment.tuning", description=main.__doc__).parse_args(arguments)
+    argparse.ArgumentParser(prog="python -m nodelib tune", description=main.__doc__).parse_args(arguments)
     print(as_markdown(measure()))
     return 0
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -1,7 +1,7 @@
 """What the book's live parts need: the kernels as WebAssembly; weights, digits and stored records as scripts.
 
-    python -m nodelib.publish.live kernels          compile nodelib/solver/kernel.c into book/live/kernels
-    python -m nodelib.publish.live export FOLDER    all that a page loads, into FOLDER
+    python -m nodelib live kernels          compile nodelib/solver/kernel.c into book/live/kernels
+    python -m nodelib live export FOLDER    all that a page loads, into FOLDER
 
 A page opened from a file may load scripts and nothing else, so binary data travels as base64 inside of
 them: `NodeLive.provide(name, header, data)`. The .wasm files are stored because a reader who builds the book
@@ -216,7 +216,7 @@ def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent
 
 def main(arguments: list[str] | None = None) -> int:
     """Compile the kernels, or export what the pages load."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib.publish.live", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m nodelib live", description=main.__doc__)
     parser.add_argument("what", choices=("kernels", "export"))
     parser.add_argument("folder", type=Path, nargs="?", help="where to export to")
     options = parser.parse_args(arguments)
@@ -232,6 +232,3 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{path.name}: {len(content)} bytes, SHA-256 {hashlib.sha256(content).hexdigest()[:16]}")
     return 0
 
-
-if __name__ == "__main__":
-    raise SystemExit(main())

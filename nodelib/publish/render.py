@@ -10,7 +10,7 @@ machine changes no byte of it.
     nodelib:
       inputs:                     # files, folders or globs, relative to the repository root
         - data/seed.json
-        - data/runs/{rows,small-10-tight}-seed*/metrics.json
+        - data/runs/{rows,small-10-tight}-seed*/metrics.csv
 
 In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds the
 hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
@@ -52,7 +52,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from nodelib.experiment import command
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
 from nodelib.experiment.paths import PUBLISHED, data_dir
@@ -513,7 +512,7 @@ def _literal(text: str) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The command `python -m nodelib.publish.render`; returns the exit status."""
+    """The command `python -m nodelib render`; returns the exit status."""
     options = parser().parse_args(arguments)
     given = {name: _literal(value) for name, value in options.parameter}
     wanted = [(path, dict(given)) for path in options.chapters]
@@ -542,6 +541,3 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{label}: {took}")
     return 1 if failures else 0
 
-
-if __name__ == "__main__":
-    sys.exit(command.call(main))

@@ -5,22 +5,24 @@ Some networks were trained for further learning-rate cycles after their test fig
 when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had
 before, everything else as it is. The records come from the repository's history:
 
-    python -m nodelib.verdicts.prolonged RUN[,RUN...]@COMMIT ...
+    python -m nodelib prolonged RUN[,RUN...]@COMMIT ...
 """
 
 from __future__ import annotations
 
+import argparse
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json, write_json
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.paths import data_dir
+from nodelib.solver.errors import InputError
 from nodelib.verdicts.ledger import first_round
 from nodelib.verdicts.verdict import UNDECIDED, Verdict
 
@@ -36,14 +38,14 @@ def with_shorter(runs: Sequence[Run], shorter: Sequence[Run]) -> list[Run]:
     """The runs with each of `shorter` in the place of the run that prolongs it.
 
     Raises:
-        ValueError: a shorter run that no run of the same name and seed is a prolongation of.
+        InputError: a shorter run that no run of the same name and seed is a prolongation of.
     """
     earlier = {(run.name, run.seed): run for run in shorter}
     known = {(run.name, run.seed): run for run in runs}
     for key, run in earlier.items():
         if key not in known or not RunConfig.from_dict(known[key].config).extends(RunConfig.from_dict(run.config)):
-            raise ValueError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not prolonged by any run given; "
-                             f"name a commit where it had fewer cycles")
+            raise InputError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not "
+                             f"prolonged by any run given; name a commit where it had fewer cycles")
     return [earlier.get((run.name, run.seed), run) for run in runs]
 
 
@@ -108,36 +110,35 @@ def as_markdown(stored: Sequence[dict], today: Mapping[str, Verdict]) -> str:
 def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
     """Seed 0 of some runs as a commit of this repository holds them, unpacked into a folder.
 
+    The first commits held records as JSON.
+
     Raises:
-        ValueError: no such commit, or a run that it does not hold.
+        InputError: no such commit, or a run that it does not hold.
     """
     paths = [f"data/runs/{name}-seed0" for name in names]
     found = subprocess.run(["git", "archive", commit, *paths], capture_output=True, cwd=Path(__file__).parents[2])
     if found.returncode:
-        raise ValueError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
+        raise InputError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
-    return [run for run in find_runs(folder / "data/runs") if run.name in names]
+    old: dict[str, dict] = {}
+    for file in folder.glob("data/runs/*/m*.json"):
+        old.setdefault(file.parent.name, {})[file.stem] = read_json(file)
+        file.unlink()
+    return [replace(run, **old.get(run.path.name, {})) for run in find_runs(folder / "data/runs")]
 
 
-def main(arguments: Sequence[str]) -> int:
-    if not arguments or not all("@" in each for each in arguments):
-        print(__doc__, file=sys.stderr)
-        return 2
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Judge anew with the runs as they were at each of some commits, and store the verdicts."""
+    parser = argparse.ArgumentParser(prog="python -m nodelib prolonged", description=main.__doc__)
+    parser.add_argument("earlier", nargs="+", metavar="RUN[,RUN...]@COMMIT", help="runs and their commit")
     runs, seed, found = find_runs(), read_json(data_dir() / "seed.json"), []
-    for each in arguments:
-        names, commit = each.split("@")
+    for each in parser.parse_args(arguments).earlier:
+        names, at, commit = each.partition("@")
+        if not at:
+            parser.error(f"{each!r} names no commit; write it as {each}@COMMIT")
         with tempfile.TemporaryDirectory() as folder:
-            try:
-                shorter = at_commit(names.split(","), commit, Path(folder))
-                found.append(stage(runs, shorter, seed, commit))
-            except ValueError as error:
-                print(f"error: {error}", file=sys.stderr)
-                return 1
+            found.append(stage(runs, at_commit(names.split(","), commit, Path(folder)), seed, commit))
         print(f"{each}: {', '.join(f'{c} {v}' for c, v in found[-1]['verdicts'].items())}")
     write_json(path(), found)
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -146,10 +146,10 @@ def test_the_health_of_gradients_is_read_by_method(tiny_run):
 
 
 def test_measuring_now_adds_records_without_storing_them(tiny_run):
-    before = (tiny_run.path / "metrics.json").read_bytes()
+    before = (tiny_run.path / "metrics.csv").read_bytes()
     added = diagnosis.measured_now(tiny_run, [Measurement(1.0, 4, "fgsm", 0.1, label="sweep-fgsm-eps0.1")])
     assert len(diagnosis.epsilon_frame([added])) == 1
-    assert (tiny_run.path / "metrics.json").read_bytes() == before
+    assert (tiny_run.path / "metrics.csv").read_bytes() == before
 
 
 def test_an_interval_reaches_farthest_where_one_half_is_right():

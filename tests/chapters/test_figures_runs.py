@@ -11,6 +11,7 @@ from builders import tiny_config
 
 from nodelib.chapters import the_runs
 from nodelib.experiment import artifacts, configs, evaluation, protocols
+from nodelib.experiment.records import metrics_csv
 
 
 @pytest.fixture
@@ -18,7 +19,7 @@ def copy(tiny_run, tmp_path):
     """A copy of the tiny run without its last three records."""
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
-    artifacts.write_json(folder / "metrics.json", tiny_run.metrics[:-3])
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(tiny_run.metrics[:-3]))
     return folder
 
 
@@ -31,8 +32,8 @@ def test_an_interrupted_evaluation_goes_on_before_the_page_is_shown(copy, tiny_r
 def test_what_is_stored_on_fewer_images_is_not_measured_again(copy, monkeypatch):
     asked = []
     monkeypatch.setattr(evaluation, "evaluate_run", lambda folder, measurements: asked.extend(measurements))
-    artifacts.write_json(copy / "metrics.json",
-                         [{**r, "n": r["n"] // 2} for r in artifacts.load_run(copy).metrics])
+    fewer = [{**r, "n": r["n"] // 2, "correct": 0, "accuracy": 0.0} for r in artifacts.load_run(copy).metrics]
+    artifacts.write_atomic(copy / "metrics.csv", metrics_csv(fewer))
     the_runs.measured_run(tiny_config(), copy.parent)
     assert len(asked) == 3
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib.experiment import artifacts, training, verification
+from nodelib.experiment import artifacts, records, training, verification
 from nodelib.experiment.configs import RunConfig
 
 
@@ -25,13 +26,22 @@ def copy(tiny_run, tmp_path):
 
 
 def faults(folder) -> str:
-    return "\n".join(verification.problems(artifacts.load_run(folder), sample=64))
+    try:
+        return "\n".join(verification.problems(artifacts.load_run(folder), sample=8))
+    except artifacts.ArtifactError as error:
+        return str(error)
 
 
 def change(path, function):
-    value = json.loads(path.read_text())
-    function(value)
-    path.write_text(json.dumps(value))
+    """Change a file by hand, whatever comes of it."""
+    if path.suffix == ".json":
+        value = json.loads(path.read_text())
+        function(value)
+        path.write_text(json.dumps(value))
+        return
+    rows = records.from_csv(path, records.METRICS)
+    function(rows)
+    path.write_bytes(records.to_csv(rows, records.METRICS))
 
 
 def test_a_sound_run_has_no_faults(copy):
@@ -53,34 +63,64 @@ def test_missing_weights_are_named(copy):
     assert "model.safetensors is missing" in faults(copy)
 
 
+def first(rows, attack="none"):
+    return next(r for r in rows if r["attack"] == attack)
+
+
 @pytest.mark.parametrize("function, message", [
-    (lambda m: m[0].update(accuracy=0.999), "accuracy 0.999 is not"),
-    (lambda m: m[0].update(low=0.0), "interval is not Wilson's"),
-    (lambda m: m[0].pop("pooling"), "missing or of the wrong type: pooling"),
-    (lambda m: m[0].update(n="64"), "wrong type: n"),
-    (lambda m: m.append(m[0]), "an id twice"),
-    (lambda m: m[0].update(t1=2.0), "its t1 is 2"),
-    (lambda m: next(r for r in m if r["attack"] == "fgsm").update(epsilon=0.1), "its epsilon is 0.1"),
-    (lambda m: m[0].update(epsilon=0.3), "its epsilon is 0.3"),
-    (lambda m: m[0].update(n=0), "of 0 images"),
-    (lambda m: m[0].update(correct=65), "65 of 64 images"),
-    (lambda m: m[0].update(n=6400, accuracy=m[0]["correct"] / 6400), "holds outcomes of 64 images at most"),
-    (lambda m: m.__delitem__(0), "no record none-t1"),
+    (lambda m: first(m).update(accuracy=0.999), "accuracy 0.999 is not"),
+    (lambda m: first(m).update(n=6.4), "damaged in line .*6.4"),
+    (lambda m: first(m).update(clip=1), "damaged in line .*1"),
+    (lambda m: m.append(m[0]), "twice"),
+    (lambda m: first(m).update(t1=2.0), "its t1 is 2"),
+    (lambda m: first(m, "fgsm").update(epsilon=0.1), "its epsilon is 0.1"),
+    (lambda m: first(m).update(epsilon=0.3), "its epsilon is 0.3"),
+    (lambda m: first(m).update(nfe=float("nan")), "nfe is 'nan'"),
+    (lambda m: first(m).update(n=0), "of 0 images"),
+    (lambda m: first(m).update(correct=65), "65 of 64 images"),
+    (lambda m: first(m).update(n=6400, accuracy=first(m)["correct"] / 6400), "outcomes of 64 images at most"),
+    (lambda m: m.remove(next(r for r in m if r["id"] == "none-t1")), "no record none-t1, the clean accuracy"),
+    (lambda m: m.remove(first(m, "fgsm")), "no record fgsm-exact-t1, of which there are outcomes"),
 ])
 def test_a_record_that_does_not_add_up_is_found(copy, function, message):
-    change(copy / "metrics.json", function)
-    assert message in faults(copy)
+    change(copy / "metrics.csv", function)
+    assert re.search(message, faults(copy))
+
+
+def test_a_column_that_is_missing_is_found(copy):
+    path = copy / "metrics.csv"
+    path.write_text(path.read_text().replace(",pooling,", ",", 1))
+    assert "metrics.csv is damaged in line 1" in faults(copy)
+
+
+def test_records_of_the_older_layout_are_refused_with_a_way_out(copy):
+    (copy / "metrics.csv").rename(copy / "metrics.json")
+    with pytest.raises(artifacts.ArtifactError, match="metrics.json is of an older.*evaluate small-10"):
+        artifacts.load_run(copy)
+
+
+def test_records_survive_their_file_to_the_bit_whatever_their_order(copy):
+    run = artifacts.load_run(copy)
+    settings = {"since": 100, "part": 'a "b",\nc', "list": [0.1, None, True]}
+    odd = measurement(t1=None, value=0.1 + 0.2, label="6-4", settings=settings)
+    found = [odd, measurement(value=1e-320), measurement(t1=10.0, value=2.0)]
+    assert records.measurements_csv(found) == records.measurements_csv(found[::-1])
+    for rows in (run.metrics, run.metrics[::-1]):
+        assert records.metrics_csv(rows) == (copy / "metrics.csv").read_bytes()
+    artifacts.write_atomic(copy / "measurements.csv", records.measurements_csv(found))
+    back = artifacts.load_run(copy).measurements
+    assert sorted(map(json.dumps, back)) == sorted(map(json.dumps, found))
+    unclipped = [{**r, "clip": r["clip"] and r["t1"] > 1} for r in run.metrics]
+    artifacts.write_atomic(copy / "metrics.csv", records.metrics_csv(unclipped))
+    assert artifacts.load_run(copy).metrics == unclipped
+    assert {r["clip"] for r in unclipped} == {None, True, False}
 
 
 def test_an_accuracy_that_the_weights_do_not_reach_is_found(copy):
-    run = artifacts.load_run(copy)
-    r = run.metric("none-t1")
-    outcomes = np.ones(r["n"], dtype=bool)
-    artifacts.save_outcomes(copy / "outcomes.safetensors", "none-t1", outcomes)
-    from nodelib.statistics import wilson
-
-    low, high = wilson(r["n"], r["n"])
-    change(copy / "metrics.json", lambda m: m[0].update(correct=r["n"], accuracy=1.0, low=low, high=high))
+    n = artifacts.load_run(copy).metric("none-t1")["n"]
+    artifacts.save_outcomes(copy / "outcomes.safetensors", "none-t1", np.ones(n, dtype=bool))
+    perfect = dict(correct=n, accuracy=1.0)
+    change(copy / "metrics.csv", lambda m: next(r for r in m if r["id"] == "none-t1").update(perfect))
     assert "outcomes differ when recomputed" in faults(copy) and "states 1.0000; recomputed" in faults(copy)
 
 
@@ -106,18 +146,14 @@ def test_an_unknown_config_field_is_found(copy):
     assert "unknown config field ['magic']" in faults(copy)
 
 
-def test_broken_json_is_named(copy):
-    (copy / "metrics.json").write_text("[{")
-    with pytest.raises(artifacts.ArtifactError, match="metrics.json is not valid JSON"):
-        artifacts.load_run(copy)
-
-
 @pytest.mark.parametrize("file, content", [
-    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.json", b"{}"),
-                                           ("metrics.json", b"[1]"),
-    ("metrics.json", b'[{"t1": 1.0}]'), ("measurements.json", b"[[]]"), ("history.csv", b"step,loss\n0,1\n"),
-    ("history.csv", b"\xff\xfe"), ("history.csv",
-                                   ",".join(artifacts.HISTORY_COLUMNS).encode() + b"\n0,0,0,much"),
+    ("config.json", b"{}"), ("config.json", b"[]"), ("config.json", b"\xff"), ("metrics.csv", b"{}"),
+    ("metrics.csv", b""), ("metrics.csv", ",".join(records.METRICS).encode() + b"\nnone-t1,1.0\n"),
+    ("measurements.csv", b"name\nnorm\n"),
+    *(("measurements.csv", f"{','.join(records.MEASUREMENTS)}\nnorm,1,all,clean,mean,1,5,{cell}\n".encode())
+      for cell in ('"{""since"": 1e999}"', "[]", "")),
+    ("history.csv", b"step,loss\n0,1\n"), ("history.csv", b"\xff\xfe"),
+    ("history.csv", ",".join(records.HISTORY).encode() + b"\n0,0,0,much"), ("snapshots.csv", b"epoch\n"),
 ])
 def test_a_damaged_file_is_named(copy, file, content):
     (copy / file).write_bytes(content)
@@ -125,21 +161,20 @@ def test_a_damaged_file_is_named(copy, file, content):
         artifacts.load_run(copy)
 
 
-@pytest.mark.parametrize("file", ["metrics.json", "measurements.json"])
-def test_a_number_that_is_not_finite_is_found_and_never_written(copy, file):
+@pytest.mark.parametrize("changes, message", [
+    (dict(nfe=float("nan")), "a number that is not finite"), (dict(t1=2.0), "its t1 is 2"),
+    (dict(epsilon=0.1), "its epsilon"), (dict(correct=0, accuracy=0.0), "does not state its outcomes"),
+    (dict(extra=1), "unknown or of the wrong type: extra"), (dict(commit=""), "wrong type: commit"),
+])
+def test_a_record_that_contradicts_itself_is_never_written(copy, changes, message):
     run = artifacts.load_run(copy)
-    before = (copy / "metrics.json").read_bytes()
-    with pytest.raises(artifacts.ArtifactError, match="is not finite; nothing was stored"):
-        artifacts.add_metric(run, {**run.metrics[0], "nfe": float("nan")}, run.outcomes(run.metrics[0]["id"]))
+    before = (copy / "metrics.csv").read_bytes()
+    record = next(r for r in run.metrics if r["correct"])
+    with pytest.raises(artifacts.ArtifactError, match=f"{message}.*nothing was stored"):
+        artifacts.add_metric(run, {**record, **changes}, run.outcomes(record["id"]))
     with pytest.raises(artifacts.ArtifactError, match="norm is not finite"):
         artifacts.add_measurements(run, [measurement(settings={"low": float("-inf")})], lambda r: False)
-    assert (copy / "metrics.json").read_bytes() == before and not (copy / "measurements.json").exists()
-    wrong = [{**run.metrics[0], "nfe": float("nan")}] if file == "metrics.json" else [measurement(value=float("nan"))]
-    (copy / file).write_text(json.dumps(wrong))
-    with pytest.raises(artifacts.ArtifactError, match=f"{file} is not valid JSON .NaN"):
-        artifacts.load_run(copy)
-    (copy / file).write_text((copy / file).read_text().replace("NaN", "1e999"))
-    assert "not finite" in faults(copy)
+    assert (copy / "metrics.csv").read_bytes() == before and not (copy / "measurements.csv").exists()
 
 
 def measurement(**changes) -> dict:
@@ -155,22 +190,22 @@ def test_a_measurement_that_is_there_twice_is_found_and_never_written(copy):
         artifacts.add_measurements(run, twice, lambda r: False)
     artifacts.add_measurements(run, [twice[0], measurement(settings={"part": "centred"})], lambda r: False)
     assert faults(copy) == ""
-    artifacts.write_json(copy / "measurements.json", twice)
-    assert faults(copy) == "measurements.json holds norm at t1 = 1.0 (all) twice"
+    artifacts.write_atomic(copy / "measurements.csv", records.measurements_csv(twice))
+    assert "holds norm at t1 = 1.0 (all) twice" in faults(copy)
 
 
 def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
     path = copy / "history.csv"
     head, *lines = path.read_text().splitlines()
-    rows = artifacts.read_history_rows(path)
+    rows = records.from_csv(path, records.HISTORY)
     with pytest.raises(artifacts.ArtifactError, match="do not rise"):
         artifacts.write_history(path, rows[::-1])
-    assert artifacts.read_history_rows(path) == rows
+    assert records.from_csv(path, records.HISTORY) == rows
     path.write_text("\n".join([head, *lines[::-1]]) + "\n")
     assert "the column step does not rise" in faults(copy) and "the column seconds does not rise" in faults(copy)
     path.write_text("\n".join([head, *lines[:-1],
                                lines[-1].replace(f"{rows[-1]['loss']:.6g}", "nan")]) + "\n")
-    assert faults(copy) == "history.csv: the column loss is not finite"
+    assert "loss is 'nan'" in faults(copy)
 
 
 def test_damaged_outcomes_are_named(copy):
@@ -179,6 +214,8 @@ def test_damaged_outcomes_are_named(copy):
     with pytest.raises(artifacts.ArtifactError, match="outcomes.safetensors is damaged"):
         artifacts.load_run(copy).outcomes("none-t1")
     assert "outcomes.safetensors is damaged" in faults(copy)
+    runs, (fault,) = artifacts.stored_runs(copy.parent)
+    assert runs == [] and "outcomes.safetensors is damaged" in fault
 
 
 @pytest.mark.parametrize("rename", ["small-10-seed1", "small-100-seed0", "copy"])
@@ -190,6 +227,15 @@ def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monk
         artifacts.find_runs(copy.parent)
 
 
+def test_a_copy_of_a_run_is_no_further_seed(copy):
+    other = copy.with_name("small-10-seed1")
+    shutil.copytree(copy, other)
+    change(other / "config.json", lambda c: c["config"].update(seed=1))
+    with pytest.raises(artifacts.ArtifactError, match="small-10-seed1 holds .*small-10-seed0: a copy"):
+        artifacts.find_runs(copy.parent)
+    assert [run.seed for run in artifacts.stored_runs(copy.parent)[0]] == [0]
+
+
 def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(artifacts.ArtifactError, match="there is no folder"):
         artifacts.find_runs(tmp_path / "runs")
@@ -197,7 +243,7 @@ def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
 
 
 def test_a_record_or_outcome_that_is_not_there_is_named(tiny_run):
-    with pytest.raises(artifacts.ArtifactError, match="no record 'fgsm-t3'; it has none-t1"):
+    with pytest.raises(artifacts.ArtifactError, match="no record 'fgsm-t3'; it has fgsm-exact-t1"):
         tiny_run.metric("fgsm-t3")
 
 
@@ -205,9 +251,23 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
     path = tmp_path / "file.json"
     artifacts.write_json(path, {"old": 1})
     monkeypatch.setattr(os, "fsync", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(artifacts.ArtifactError, match="No space left.*make room"):
         artifacts.write_json(path, {"new": 2})
     assert json.loads(path.read_text()) == {"old": 1} and os.listdir(tmp_path) == ["file.json"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_one_at_work_writes_is_not(tmp_path):
+    program = ("import os, signal, sys; from nodelib.experiment import files; "
+               "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL); "
+               "files.write_json(sys.argv[1], 1)")
+    path = tmp_path / "file.json"
+    subprocess.run([sys.executable, "-c", program, str(path)], cwd=Path(artifacts.__file__).parents[2])
+    (left,) = tmp_path.iterdir()
+    alive = left.with_name(re.sub(r"[.]\d+-", f".{os.getppid()}-", left.name))
+    alive.write_text("half")
+    artifacts.write_json(path, 2)
+    assert set(tmp_path.iterdir()) == {path, alive}
 
 
 @pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
@@ -232,8 +292,6 @@ def test_the_folder_of_runs_is_found_sorted(copy):
 
 
 def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
-    from nodelib.statistics import wilson
-
     run = artifacts.load_run(copy)
     config = RunConfig.from_dict(run.config)
     ids = {r["id"] for r in verification.recomputable(run, config)}
@@ -242,20 +300,15 @@ def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
         r = run.metric(name)
         wrong = r["n"] if r["correct"] < r["n"] / 2 else 0
         artifacts.save_outcomes(copy / "outcomes.safetensors", name, np.arange(r["n"]) < wrong)
-        low, high = wilson(wrong, r["n"])
-        change(copy / "metrics.json", lambda m: next(x for x in m if x["id"] == name).update(
-            correct=wrong, accuracy=wrong / r["n"], low=low, high=high))
+        change(copy / "metrics.csv", lambda m: next(x for x in m if x["id"] == name).update(
+            correct=wrong, accuracy=wrong / r["n"]))
         assert f"record {name}: states" in faults(copy)
 
 
-@pytest.mark.parametrize("measurement, message", [
-    ({"name": "norm"}, "measurement norm: missing or of the wrong type: t1, label"),
-    ({"name": "speediness", "t1": None, "label": "all", "images": "clean", "statistic": "median", "value": 1.0, "n": 5, "settings": {}},
-     "measurement speediness is none of"),
-])
-def test_a_measurement_outside_the_contract_is_found(copy, measurement, message):
-    artifacts.write_json(copy / "measurements.json", [measurement])
-    assert message in faults(copy)
+def test_a_measurement_outside_the_contract_is_found(copy):
+    unknown = records.measurements_csv([measurement(name="speediness")])
+    artifacts.write_atomic(copy / "measurements.csv", unknown)
+    assert "speediness, none of" in faults(copy)
 
 
 def test_two_processes_that_measure_one_run_lose_none_of_each_others_records(copy):
@@ -265,11 +318,14 @@ import sys
 import numpy as np
 from nodelib.experiment import artifacts
 me, run = int(sys.argv[1]), artifacts.load_run(sys.argv[2])
-template = dict(run.metrics[0])
+template = run.metric("none-t1")
+norm = {"label": "all", "images": "clean", "statistic": "median", "value": 1.0, "n": 1, "settings": {}}
 for k in range(20):
     correct = np.arange(64) % (k + 2) == me
-    artifacts.add_metric(run, {**template, "id": f"p{me}-{k}", "correct": int(correct.sum())}, correct)
-    artifacts.add_measurements(run, [{"name": f"p{me}", "t1": k, "n": 1}], lambda r: False)
+    hits = int(correct.sum())
+    record = {**template, "id": f"p{me}-{k}-t1", "correct": hits, "accuracy": hits / 64}
+    artifacts.add_metric(run, record, correct)
+    artifacts.add_measurements(run, [{"name": f"p{me}", "t1": k, **norm}], lambda r: False)
 """
     processes = [subprocess.Popen([sys.executable, "-c", program, str(me), str(copy)], stderr=subprocess.PIPE,
                                   text=True,
@@ -277,7 +333,7 @@ for k in range(20):
     errors = [process.communicate(timeout=120)[1] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], "\n".join(errors)
     run = artifacts.load_run(copy)
-    names = {f"p{me}-{k}" for me in range(2) for k in range(20)}
+    names = {f"p{me}-{k}-t1" for me in range(2) for k in range(20)}
     assert {r["id"] for r in run.metrics} == names | {r["id"] for r in before.metrics}
     assert all(run.outcomes(r["id"]).sum() == r["correct"] for r in run.metrics)
     assert sorted((m["name"], m["t1"]) for m in run.measurements) == [(f"p{me}", k) for me in range(2)
@@ -299,8 +355,8 @@ def test_a_run_is_never_held_by_two_processes(tmp_path):
 def test_a_run_that_trains_can_be_measured_meanwhile(copy):
     run = artifacts.load_run(copy)
     with artifacts.locked(copy):
-        artifacts.add_measurements(run, [{"name": "norm", "n": 1}], lambda r: False)
-    assert artifacts.load_run(copy).measurements == [{"name": "norm", "n": 1}]
+        artifacts.add_measurements(run, [measurement()], lambda r: False)
+    assert artifacts.load_run(copy).measurements == [measurement()]
 
 
 def test_what_was_measured_on_other_weights_is_not_stored(copy):
@@ -313,6 +369,7 @@ def test_what_was_measured_on_other_weights_is_not_stored(copy):
 def test_a_record_on_fewer_images_never_replaces_one_on_more(copy):
     run = artifacts.load_run(copy)
     record = run.metric("none-t1")
-    kept = artifacts.add_metric(run, {**record, "n": 8, "correct": 8}, np.ones(8, dtype=bool))
+    fewer = {**record, "n": 8, "correct": 8, "accuracy": 1.0}
+    kept = artifacts.add_metric(run, fewer, np.ones(8, dtype=bool))
     assert kept.metric("none-t1") == artifacts.load_run(copy).metric("none-t1") == record
     assert len(run.outcomes("none-t1")) == record["n"]

@@ -8,6 +8,7 @@ import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.evaluation import Measurement, evaluate
+from nodelib.experiment.records import metric_fault, metrics_csv
 from nodelib.statistics import wilson
 
 
@@ -89,7 +90,7 @@ def test_a_measurement_refuses_values_out_of_range(change, message):
 
 
 def test_attacks_of_another_epsilon_have_records_of_their_own():
-    from nodelib.experiment.measurement import contradicted_by, record
+    from nodelib.experiment.measurement import record
 
     usual, other = (Measurement(2.0, 4, "fgsm", epsilon) for epsilon in (0.3, 0.1))
     assert usual.id == "fgsm-t2" and other.id == protocols.at_epsilon(dataclasses.replace(usual,
@@ -98,9 +99,9 @@ def test_attacks_of_another_epsilon_have_records_of_their_own():
     for m in (usual, other, Measurement(2.0, 4), Measurement(1e-5, 4, "worst", 1.0),
               protocols.at_epsilon(usual, 0.3)):
         made = record(m, np.ones(4, dtype=bool), 1.0, 0.0, "cpu", None)
-        assert contradicted_by(made) is None
-        assert contradicted_by({**made, "t1": 3.0}) == "t1" and contradicted_by({**made,
-                                                                                 "epsilon": 0.2}) == "epsilon"
+        assert metric_fault(made) is None
+        assert "its t1 is 3" in metric_fault({**made, "t1": 3.0})
+        assert "its epsilon is 0.2" in metric_fault({**made, "epsilon": 0.2})
 
 
 def test_the_test_order_is_a_fixed_shuffle_of_all_test_images():
@@ -134,7 +135,7 @@ def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
     records = tiny_run.metrics
-    artifacts.write_json(folder / "metrics.json", records[:-1])
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(records[:-1]))
     measured = []
     original = evaluation.evaluate
     monkeypatch.setattr(evaluation, "evaluate", lambda *a, **k: measured.append(a[3].id) or original(*a, **k))
@@ -152,7 +153,7 @@ def test_a_record_that_lost_its_outcomes_is_measured_again(tiny_run, tmp_path):
 
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
-    path, lost = folder / "outcomes.safetensors", tiny_run.metrics[0]
+    path, lost = folder / "outcomes.safetensors", tiny_run.metric("none-t1")
     safetensors.numpy.save_file({k: v for k, v in safetensors.numpy.load_file(path).items()
                                  if k != lost["id"]}, path)
     evaluation.evaluate_run(folder, [Measurement(lost["t1"], lost["n"])], progress=False)

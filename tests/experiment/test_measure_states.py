@@ -11,6 +11,7 @@ from nodelib import verdicts
 from nodelib.experiment import artifacts, measure_states
 from nodelib.experiment.contract import STATE_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.records import measurements_csv
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
@@ -95,7 +96,7 @@ def stored(tiny_run, tmp_path, monkeypatch):
     shutil.copytree(tiny_run.path, folder)
     foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
                "n": 4, "settings": {}}
-    artifacts.write_json(folder / "measurements.json", [foreign])
+    artifacts.write_atomic(folder / "measurements.csv", measurements_csv([foreign]))
     monkeypatch.setattr(measure_states, "PARTS", {
         name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)], (name,))
         for name in ("norm", "turning", "attacked")})
@@ -141,12 +142,6 @@ def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
     assert measure_states.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
     assert "goes on from here" in lines[0] and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning")
-
-
-def test_a_run_that_is_not_there_is_named(capsys):
-    with pytest.raises(SystemExit):
-        measure_states.main(["small-11"])
-    assert "no finished run of small-11" in capsys.readouterr().err
 
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():

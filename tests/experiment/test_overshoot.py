@@ -9,9 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from nodelib.__main__ import main
 from nodelib.experiment import artifacts, horizon, overshoot
 from nodelib.experiment.contract import STEP_MEASUREMENTS
 from nodelib.experiment.gradient_health import record
+from nodelib.experiment.records import measurements_csv
 
 
 def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float]) -> overshoot.Steps:
@@ -99,9 +101,9 @@ def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_r
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
     other = record("logit_gap", 3.0, 1.0, 8)
-    artifacts.write_json(folder / "measurements.json", [other])
+    artifacts.write_atomic(folder / "measurements.csv", measurements_csv([other]))
     assert (
-        overshoot.main([tiny_run.name, "--images", "16", "--factors", "1", "500", "--root", str(tmp_path)])
+        main(["steps", tiny_run.name, "--images", "16", "--factors", "1", "500", "--root", str(tmp_path)])
         == 0
     )
     stored = artifacts.load_run(folder).measurements
@@ -114,5 +116,3 @@ def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_r
     assert causes[500.0, "lost"] > causes[1.0, "lost"] == 0
     overshoot.measure_run(folder, 16, factors=(1.0,))
     assert sorted(map(str, artifacts.load_run(folder).measurements)) == sorted(map(str, stored))
-    with pytest.raises(SystemExit):
-        overshoot.main(["small-100", "--root", str(tmp_path)])

@@ -64,9 +64,9 @@ def test_a_stored_run_is_measured_once_and_its_curve_is_found(tmp_path, tiny_run
     run = artifacts.load_run(folder)
     assert {(r["settings"]["threshold"], r["t1"]) for r in run.measurements if r["name"] == "gap_past"} == {
         (threshold, t1) for threshold in rescaling.THRESHOLDS for t1 in (1.0, 10.0, 100.0, 500.0)}
-    before = (folder / "metrics.json").read_bytes()
+    before = (folder / "metrics.csv").read_bytes()
     rescaling.measure_run(folder, progress=False)
-    assert (folder / "metrics.json").read_bytes() == before
+    assert (folder / "metrics.csv").read_bytes() == before
     run = dataclasses.replace(run, name="small-10")
     for loss, gradient in (("cross-entropy", "adjoint"), ("margin", "exact"), ("log-odds", "adjoint")):
         assert set(curve(Evidence([run], {}), "small-10", 1.0, loss=loss, gradient=gradient)) == {1.0, 10.0, 100.0}

@@ -3,15 +3,19 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
+import safetensors.torch
 import torch
 import torch.nn.functional as F
 from builders import tiny_config
@@ -79,7 +83,8 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
 
 
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from nodelib import training; "
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
+               "from nodelib.experiment import training; "
                f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
                f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])
@@ -104,7 +109,7 @@ def test_an_interrupt_finishes_the_step_in_hand_and_stores_it(straight, tmp_path
     monkeypatch.setattr(training, "_step", interrupted)
     with pytest.raises(KeyboardInterrupt):
         training.train(tiny_config(), tmp_path, progress=False)
-    assert len(artifacts.read_history_rows(tmp_path / "small-10-seed0" / "history.csv")) == 3
+    assert len(artifacts.history_until(tmp_path / "small-10-seed0" / "history.csv", 3)) == 3
     assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
     assert len(calls) == 6
 
@@ -120,8 +125,49 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
     path = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(artifacts.ArtifactError, match="checkpoint.safetensors is damaged.*Delete it"):
+    with pytest.raises(artifacts.ArtifactError, match="checkpoint.safetensors is damaged.*delete it"):
         training.train(tiny_config(), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("change", [
+    lambda t, m: t["model.linear.weight"].view(torch.int32)[0, 0].bitwise_xor_(1),
+    lambda t, m: m.update(step="999"), lambda t, m: m.update(config="0"), lambda t, m: m.clear(),
+], ids=["a bit", "step", "config", "nothing stated"])
+def test_a_checkpoint_is_what_its_checksum_says(change, tmp_path):
+    with pytest.raises(training.OutOfTime):
+        training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
+    path = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
+    with safetensors.safe_open(path, "pt") as file:
+        tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()
+    change(tensors, metadata)
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(artifacts.ArtifactError, match="not what its checksum says.*git"):
+        training.train(tiny_config(), tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("lines", [0, 1, 2], ids=["no file", "no row", "a row too few"])
+def test_a_history_that_does_not_reach_the_checkpoint_is_refused(lines, tmp_path):
+    for _ in range(2):
+        with pytest.raises(training.OutOfTime):
+            training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
+    path = tmp_path / "small-10-seed0" / "history.csv"
+    kept = path.read_text().splitlines(keepends=True)[:lines]
+    path.unlink()
+    if kept:
+        path.write_text("".join(kept))
+    with pytest.raises(artifacts.ArtifactError, match="history.csv ends at .* are of step 1"):
+        training.train(tiny_config(), tmp_path, progress=False)
+
+
+def test_a_run_killed_before_its_checkpoint_went_is_mended_by_the_next(straight, tmp_path, monkeypatch):
+    folder = tmp_path / straight.path.name
+    shutil.copytree(straight.path, folder)
+    left = folder / "checkpoint.safetensors"
+    artifacts.save_checkpoint(left, {"x": torch.zeros(1)}, 6, training.fingerprint(tiny_config()))
+    monkeypatch.setattr(training, "_restore", lambda *a: None)
+    assert training.unfinished(tiny_config(), folder)
+    assert digest(training.run(tiny_config(), tmp_path, evaluate=False)) == digest(straight)
+    assert not left.exists() and not training.unfinished(tiny_config(), folder)
 
 
 def test_a_checkpoint_of_another_config_is_refused(tmp_path):
@@ -181,12 +227,24 @@ def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path
 def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch):
     longer = tiny_config(**LONGER)
     at_once = training.train(longer, tmp_path / "once", progress=False)
-    training.train(longer.first_cycles(1), tmp_path / "parts", progress=False)
-    with monkeypatch.context() as patch:
-        patch.setattr(artifacts, "save_model", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    first = training.run(longer.first_cycles(1), tmp_path / "parts", progress=False)
+    replace, seen = os.replace, set()
+
+    def killed(source, target):
+        """At the first writing of each file that was not met before: each moment in turn."""
+        replace(source, target)
+        if Path(target).name not in seen:
+            seen.add(Path(target).name)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    for moment in ("history.csv", "checkpoint.safetensors", "model.safetensors", "config.json"):
         with pytest.raises(KeyboardInterrupt):
             training.train(longer, tmp_path / "parts", progress=False)
-    assert digest(training.train(longer, tmp_path / "parts", progress=False)) == digest(at_once)
+        assert moment in seen
+    prolonged = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
+    assert digest(prolonged) == digest(at_once) and prolonged.metrics == []
+    assert {path.name for path in first.path.iterdir()} == {"config.json", "history.csv", "model.safetensors"}
 
 
 def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alone(tmp_path, monkeypatch):
@@ -303,6 +361,10 @@ def test_a_missing_gpu_names_the_cpu():
     (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"), (dict(rtol=0.0), "rtol is 0"),
     (dict(gradient="magic"), "gradient is 'magic'"), (dict(schedule="steps"), "schedule is 'steps'"),
     (dict(scale="huge"), "scale is 'huge'"), (dict(cycles=(1, 2)), "cycles is \\(1, 2\\); .* add up to the epochs, 2"),
+    (dict(architecture="x"), "architecture is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
+    (dict(epochs=0), "epochs is 0"), (dict(name="../evil"), "name is '../evil'"),
+    (dict(name=""), "name is ''"), (dict(start="a/b"), "name is 'a/b'"), (dict(seed=0.0), "seed is 0.0"),
+    (dict(learning_rate=float("inf")), "learning_rate is inf"),
     (dict(adversarial=AttackConfig(curriculum=((3, 0.1),))), "curriculum has 1 entries for 0 cycles"),
 ])
 def test_a_config_refuses_values_out_of_range(change, message):
@@ -380,6 +442,20 @@ def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_lo
         run = training.train(dataclasses.replace(config, epochs=epochs), tmp_path, progress=False)
         assert run.config["epochs"] == epochs and run.history["epoch"].tolist() == list(range(epochs))  # one mean each
         assert run.history["images"][-1] == epochs * config.train_images and run.history["step"][-1] == config.steps_per_epoch * epochs - 1
+    assert folder_bits(run.path) == folder_bits(constant.path)
+    assert run.history["loss"].tolist() == constant.history["loss"].tolist()
+
+
+@pytest.mark.parametrize("place", ["thinned", "save_checkpoint"])
+def test_a_run_killed_at_an_epochs_end_keeps_its_history(place, constant, tmp_path, monkeypatch):
+    config = tiny_config(**CONSTANT)
+    with pytest.raises(training.OutOfTime):
+        training.train(config, tmp_path, budget=0.0, progress=False)  # so the checkpoint is within the epoch
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, place, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(config, tmp_path, progress=False)
+    run = training.train(config, tmp_path, progress=False)
     assert folder_bits(run.path) == folder_bits(constant.path)
     assert run.history["loss"].tolist() == constant.history["loss"].tolist()
 

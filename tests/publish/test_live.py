@@ -38,7 +38,7 @@ def test_the_kernels_rebuild_byte_for_byte():
         pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
     for shape in live.SHAPES:
         stored = live.FOLDER / "kernels" / f"{live.shape_name(*shape)}.wasm"
-        assert live.compile_kernel(*shape) == stored.read_bytes(), "run python -m nodelib.publish.live kernels"
+        assert live.compile_kernel(*shape) == stored.read_bytes(), "run python -m nodelib live kernels"
 
 
 @pytest.fixture(scope="module")

@@ -67,7 +67,7 @@ def test_the_pairs_are_equal(path, parameters):
 
 @pytest.mark.parametrize("path", sorted(set(PAGES)), ids=lambda path: path.stem)
 def test_text_halves_are_as_jupytext_writes_them(path):
-    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib.publish.render --tidy {path}"
+    assert render.tidy_text(path) == path.read_text(), f"run: python -m nodelib render --tidy {path}"
 
 
 @pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
@@ -171,13 +171,13 @@ def test_runs_are_declared_by_name_or_group_and_a_folder_of_any_name_may_hold_th
     monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "elsewhere"))
     for run in ("small-10-seed0", "small-10-seed1", "large-100-seed0", "resnet-6-seed0"):
         (tmp_path / "elsewhere" / "runs" / run).mkdir(parents=True)
-        (tmp_path / "elsewhere" / "runs" / run / "metrics.json").write_text("[]")
+        (tmp_path / "elsewhere" / "runs" / run / "metrics.csv").write_text("[]")
 
     def names(*declared):
         return [name.split("/")[2] for name, _ in render._input_files(list(declared))]
 
     assert names("data/runs/{rows}-seed0") == ["large-100-seed0", "small-10-seed0"]
-    assert names("data/runs/{resnet-6,small-10}-seed*/*.json", "data/runs/small-10-seed0") == [
+    assert names("data/runs/{resnet-6,small-10}-seed*/*.csv", "data/runs/small-10-seed0") == [
         "resnet-6-seed0", "small-10-seed0", "small-10-seed1"]
 
 

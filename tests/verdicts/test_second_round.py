@@ -12,6 +12,7 @@ import pytest
 from builders import SEED, StubRun
 
 from nodelib.experiment import snapshot_records as snapshots
+from nodelib.experiment.artifacts import ArtifactError
 from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import post_recipe, predictions, second_round
@@ -462,10 +463,10 @@ def test_snapshots_survive_their_file_and_a_bad_line_is_named(tmp_path):
         SnapshotRecord(1.0, 1782, 10.0, "gap-50", 9.5, 1000),
     ]
     path = tmp_path / "snapshots.csv"
-    path.write_text(snapshots.to_csv(records[::-1]))
+    path.write_bytes(snapshots.to_csv(records[::-1]))
     assert snapshots.from_csv(path) == records and snapshots.from_csv(tmp_path / "none.csv") == []
     path.write_text(path.read_text() + "1,1782,10,fgsm,1.5,1000\n")
-    with pytest.raises(ValueError, match="line 4.*1.5"):
+    with pytest.raises(ArtifactError, match="line 4.*1.5"):
         snapshots.from_csv(path)
 
 

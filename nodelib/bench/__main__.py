@@ -1,5 +1,0 @@
-import sys
-
-from nodelib.bench import main
-
-sys.exit(main())
