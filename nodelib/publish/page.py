@@ -95,6 +95,14 @@ def glue(name: str, text: str) -> None:
     myst_nb.glue(name, str(text), display=False)
 
 
+def span(values: Iterable[float], digits: int = 3) -> str:
+    """The lowest and the highest of some values in words, such as "94.3 to 97.1", or the only one."""
+    values = list(values)
+    low, high = (f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
+                 for v in (min(values), max(values)))
+    return low if low == high else f"{low} to {high}"
+
+
 class SentenceError(AssertionError):
     """A sentence of the book that the data no longer bears out."""
 

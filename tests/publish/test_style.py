@@ -97,6 +97,12 @@ def test_the_same_figure_is_saved_as_the_same_bytes(seed, tmp_path, monkeypatch)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 
+@pytest.mark.parametrize("values, said", [
+    ([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"), ([1000, 200], "200 to 1,000")])
+def test_spans_are_one_number_or_two(values, said):
+    assert page.span(values) == said
+
+
 def test_sweeps_over_end_times_have_a_panel_for_every_test_and_size():
     import pandas as pd
 
