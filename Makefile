@@ -1,11 +1,11 @@
 # The book and its checks, from a machine with git, make, a C compiler and Python 3.10 to 3.13.
-#   make book [FORCE=1]   make test [TESTS=tests/publish/test_render.py]   make runs [RUNS="small-10 small-100"]
+#   make book [FORCE=1]   make test [FAST=1] [TESTS=tests/publish/test_render.py]   make test-more   make runs [RUNS="small-10 small-100"]
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test runs bench clean
+.PHONY: help book test test-more runs bench clean
 
 VENV ?= .venv
 # make splits the names of targets at spaces; those of the folder above do no harm, for all that is run is in quotes
@@ -19,21 +19,26 @@ PIP := $(PY) -m pip --disable-pip-version-check install --no-input $(if $(MAKE_T
 PINS := pyproject.toml constraints.txt
 RUNS ?= small-10 small-random small-100 large-10 large-random large-100 wide-standard wide-adversarial
 TESTS ?=
+FAST ?=
 BENCH ?=
 FORCE ?=
 export PYTHONUTF8 := 1
 export PYTHONUNBUFFERED := 1
 
 help: ## this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /make \1\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /make \1\t/' | expand -t 14
 
 book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and build the HTML
 	$(PY) -m nodelib render $(if $(FORCE),--force)
 	"$(BIN)/jupyter-book" build book/ -W -n --keep-going --quiet
 	@echo "The book: $(CURDIR)/_build/html/index.html"
 
-test: $(VENV)/.test ## run every check (TESTS="tests/publish/test_render.py -k pairs": some of them)
-	$(PY) -m pytest $(TESTS)
+test: $(VENV)/.test ## run the checks (FAST=1: in a minute; TESTS="tests/publish/test_render.py -k pairs": these)
+	$(PY) -m ruff check nodelib tests book/_ext
+	$(PY) -m pytest $(if $(TESTS),$(TESTS),-m "not more$(if $(FAST), and not slow and not browser)")
+
+test-more: $(VENV)/.test ## run the longer checks too: every notebook at smoke scale, every page in a browser
+	$(PY) -m pytest -m more
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
 	$(PY) -m nodelib render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)

@@ -168,7 +168,7 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("run", help=run_help)
     train.add_argument("--seed", type=int, nargs="+", default=[0], help="seeds (default: 0)")
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
-    train.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    train.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     train.add_argument("--budget", type=seconds, metavar="SECONDS",
                        help="stop cleanly at a checkpoint after so long (exit status 3)")
     train.add_argument("--evaluate", action="store_true",
@@ -181,7 +181,7 @@ def parser() -> argparse.ArgumentParser:
                           "masking, randomised, transfer, tolerance, or all")
     evaluate.add_argument("--images", type=int, metavar="N", help="at most so many test images per record")
     evaluate.add_argument("--seed", type=int, nargs="+", help="seeds (default: all)")
-    evaluate.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    evaluate.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     evaluate.add_argument("--budget", type=seconds, metavar="SECONDS",
                           help="begin no further record after so long (exit status 3)")
     common(evaluate)

@@ -61,7 +61,8 @@ def test_the_core_needs_only_what_training_needs():
 
 
 def test_training_imports_nothing_that_only_the_book_needs():
-    code = ("import sys; import nodelib, nodelib.experiment.training, nodelib.experiment.evaluation, nodelib.attacks, nodelib.__main__; "
+    code = ("import sys; import nodelib, nodelib.experiment.training, nodelib.experiment.evaluation, "
+            "nodelib.attacks, nodelib.bench.gpu, nodelib.__main__; "
             "print(*sorted({name.partition('.')[0] for name in sys.modules}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     for name in ("matplotlib", "pandas", "seaborn", "jupytext", "papermill", "nbformat", "sklearn", "imageio", "sphinx"):
@@ -70,8 +71,8 @@ def test_training_imports_nothing_that_only_the_book_needs():
 
 @pytest.mark.parametrize("page", ["README.md", "book/16-reproduce.md"])
 def test_the_make_commands_of_the_text_exist(page):
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^\$? *)make ([a-z]+)", (ROOT / page).read_text(), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^\$? *)make ([a-z-]+)", (ROOT / page).read_text(), re.MULTILINE))
     assert {"book", "test"} <= named <= targets
 
 
@@ -122,9 +123,12 @@ def called(checkout: Path, *command: str, **options) -> list[str]:
 def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "book", "FORCE=1") == [
         "python -m nodelib render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
-    assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == ["python -m pytest "
-                                                                                       "tests/publish/test_render.py "
-                                                                                       "-k pairs"]
+    linted = "python -m ruff check nodelib tests book/_ext"
+    assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == [
+        linted, "python -m pytest tests/publish/test_render.py -k pairs"]
+    assert called(checkout, "make", "test") == [linted, "python -m pytest -m not more"]
+    assert called(checkout, "make", "test", "FAST=1") == [linted, "python -m pytest -m not more and not slow and not browser"]
+    assert called(checkout, "make", "test-more") == ["python -m pytest -m more"]
     assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib render --run "
                                                                           "small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
@@ -147,7 +151,7 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
 def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(checkout, tmp_path):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path,
-                  env={**os.environ, "PATH": path})[-1] == "python -m pytest"
+                  env={**os.environ, "PATH": path})[-2:] == ["python -m pytest -m not more", "python -m pytest -m more"]
 
 
 def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):

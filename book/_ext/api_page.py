@@ -1,11 +1,14 @@
 """Sphinx extension: list nodelib's modules on the API page, so that a new one appears there by itself.
 
 In the page's text, `% modules: models attacks` stands for these modules or packages with everything in
-them, and `% modules: rest` for all that no other line names.
+them, `% modules: rest` for all that no other line names, and `% house` for a drawing of the library's folders, made from
+their imports.
 """
 
 from __future__ import annotations
 
+import ast
+import functools
 import importlib
 import pkgutil
 import re
@@ -45,7 +48,47 @@ def _expand(app, docname: str, source: list[str]) -> None:
     def sections(match: re.Match) -> str:
         return "\n".join(_section(m) for word in match[1].split() for m in modules if belongs(m, word))
 
+    source[0] = source[0].replace("% house", _house())
     source[0] = re.sub(r"^% modules: (.*)$", sections, source[0], flags=re.MULTILINE)
+
+
+def _arrows() -> dict[str, set[str]]:
+    """Folder or module at the top of the library -> those it imports, functions' imports included."""
+    from nodelib.publish import dependencies
+
+    found: dict[str, set[str]] = {}
+    for path in sorted(dependencies.PACKAGE.rglob("*.py")):
+        here = path.relative_to(dependencies.PACKAGE).parts[0].removesuffix(".py")
+        if here.startswith("__"):
+            continue
+        imports = dependencies._imports_of(ast.parse(path.read_text(encoding="utf-8")), "")
+        names = {f"{each.module}.{each.name}".split(".")[1] for each in imports if each.module.startswith("nodelib")}
+        found.setdefault(here, set()).update(names - {here})
+    return {name: {target for target in targets if target in found} for name, targets in found.items()}
+
+
+def _house() -> str:
+    """The folders of the library as a drawing: each stands below those it uses."""
+    arrows = _arrows()
+
+    @functools.cache
+    def floor(name: str) -> int:
+        return 1 + max((floor(target) for target in arrows[name]), default=-1)
+
+    floors = [[name for name in arrows if floor(name) == k] for k in range(1 + max(map(floor, arrows)))]
+    place = {name: ((i + 0.5) * 720 / len(names), 24 + 62 * k) for k, names in enumerate(floors) for i, name in enumerate(names)}
+    # an arrow that another path already tells is left out
+    direct = [(a, b) for a, targets in arrows.items() for b in targets
+              if not any(b in arrows[c] for c in targets - {b})]
+    lines = [f'<path d="M{place[a][0]:.0f} {place[a][1] - 15:.0f} L{place[b][0]:.0f} {place[b][1] + 18:.0f}" marker-end="url(#tip)"/>'
+             for a, b in direct]
+    boxes = [f'<g><rect x="{x - 62:.0f}" y="{y - 15:.0f}" width="124" height="30" rx="5"/>'
+             f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{name}</text></g>' for name, (x, y) in place.items()]
+    words = "; ".join(f"{name} uses {', '.join(sorted(targets)) or 'nothing of the library'}" for name, targets in arrows.items())
+    return "\n".join([
+        "```{raw} html", f'<svg class="nodelib-house" viewBox="0 0 720 {62 * len(floors) - 10}" role="img" aria-label="{words}">',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0 L8 4 L0 8 z"/></marker></defs>', *lines, *boxes, "</svg>", "```"])
 
 
 def setup(app) -> dict:

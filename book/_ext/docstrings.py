@@ -1,7 +1,7 @@
-"""Sphinx extension: show nodelib's docstrings, which are plain text, on the API page.
+"""Sphinx extension: nodelib's docstrings on the API page, their sections by napoleon.
 
-They are written to be read in the source: sections such as "Args:", hanging items, formulas in plain
-characters. Read as reStructuredText, every `|y|`, `y0*` and nested item would be a warning or would vanish.
+They are written to be read in the source, with formulas in plain characters: read as reStructuredText, every `|y|` and
+`y0*` would be a warning or would vanish.
 """
 
 from __future__ import annotations
@@ -11,10 +11,6 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the API page imports nodelib, installed or not
-
-SECTIONS = {"Args": "Arguments", "Fields": "Fields", "Attributes": "Attributes", "Returns": "Returns",
-            "Raises": "Raises", "Yields": "Yields"}
-_ITEM = re.compile(r"[\w*][\w*., ]*( \([^)]*\))?:\s")
 
 
 def escape(text: str) -> str:
@@ -37,82 +33,35 @@ def _indent(line: str) -> int:
     return len(line) - len(line.lstrip())
 
 
-def _items(lines: list[str]) -> list[list[str]]:
-    """Hanging items: a line at the base indentation starts one, unless it continues a paragraph."""
-    base = min(_indent(line) for line in lines)
-    items: list[list[str]] = []
-    for i, line in enumerate(lines):
-        deeper_next = i + 1 < len(lines) and _indent(lines[i + 1]) > base
-        starts = _indent(line) == base and (deeper_next or line.lstrip().startswith('"') or _ITEM.match(line.lstrip()))
-        if starts or not items:
-            items.append([line])
-        else:
-            items[-1].append(line)
-    return items
-
-
-def _list(lines: list[str], depth: int) -> list[str]:
-    margin, out = "  " * depth, []
-    for item in _items(lines):
-        rest = item[1:]
-        plain = len({_indent(line) for line in rest}) <= 1
-        first, _, after = item[0].strip().partition(": ")
-        names = re.fullmatch(r"[\w*., ]+|\"[^\"]+\"(, \"[^\"]+\")*", first) and (after or rest)
-        head = f"**{escape(first)}**: {escape(after)}" if names else escape(item[0].strip())
-        if plain:
-            out += [f"{margin}- " + " ".join([head, *(escape(line.strip()) for line in rest)])]
-        else:
-            out += [f"{margin}- {head}", "", *_list(rest, depth + 1)]
-        out.append("")
-    return out
-
-
-def convert(lines: list[str]) -> list[str]:
-    """A docstring's lines as reStructuredText."""
-    out: list[str] = []
-    blocks: list[list[str]] = [[]]
-    for line in lines:
-        if line.strip():
-            blocks[-1].append(line.rstrip())
-        elif blocks[-1]:
-            blocks.append([])
-    previous = ""
-    for block in filter(None, blocks):
-        paragraph = 0
-        while paragraph < len(block):
-            header = block[paragraph].rstrip(":")
-            if block[paragraph].endswith(":") and header in SECTIONS:
-                end = paragraph + 1
-                while end < len(block) and _indent(block[end]):
-                    end += 1
-                if end > paragraph + 1:
-                    out += [f"**{SECTIONS[header]}**", "", *_list(block[paragraph + 1:end], 0), ""]
-                paragraph = end
-            elif _indent(block[paragraph]):
-                end = paragraph + 1
-                while end < len(block) and _indent(block[end]):
-                    end += 1
-                part = block[paragraph:end]
-                if previous.endswith(":") or not _ITEM.match(part[0].lstrip()):
-                    out += ["::", "", *("   " + line for line in part), ""]
-                else:
-                    out += [*_list(part, 0), ""]
-                paragraph = end
-            else:
-                out.append(escape(block[paragraph]))
-                previous = block[paragraph]
-                paragraph += 1
-                if paragraph < len(block) and (_indent(block[paragraph]) or block[paragraph].rstrip(":") in SECTIONS):
-                    out.append("")
-        out.append("")
-    return out
-
-
 def _process(app, what, name, thing, options, lines: list[str]) -> None:
-    lines[:] = convert(lines)
+    """Plain characters; items that hang below an argument become a list, and what is indented under no section,
+    such as a command or a formula, a literal block.
+    """
+    out: list[str] = []
+    section = literal = False
+    for i, line in enumerate(lines):
+        indent = _indent(line)
+        hangs = i + 1 < len(lines) and _indent(lines[i + 1]) >= 12
+        if not line.strip():
+            out.append("")
+        elif not indent:
+            section = line.endswith(":") and " " not in line
+            out += ["", escape(line)] if literal else [escape(line)]
+            literal = False
+        elif not section:
+            out += ["   " + line] if literal else ["", "::", "", "   " + line]
+            literal = True
+        elif indent == 8 and (hangs or line.lstrip().startswith('"')):
+            out += ["", " " * 8 + "* " + escape(line.strip())]
+        else:
+            out += [""] if indent == 8 and _indent(lines[i - 1]) >= 12 else []
+            out.append(" " * min(indent, 10) + escape(line.strip()))
+    lines[:] = out
 
 
 def setup(app) -> dict:
-    app.setup_extension("sphinx.ext.autodoc")
-    app.connect("autodoc-process-docstring", _process)
+    app.setup_extension("sphinx.ext.napoleon")
+    app.config.napoleon_custom_sections = [("Fields", "params_style")]
+    app.config.napoleon_use_param = app.config.napoleon_use_rtype = app.config.napoleon_use_ivar = False
+    app.connect("autodoc-process-docstring", _process, priority=400)  # before napoleon
     return {"version": "1", "parallel_read_safe": True}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """The command line; see `nodelib.bench.suites.main`."""
-    from nodelib.bench.suites import main as run
+    """The command line; see `nodelib.bench.suites.main`, and with --gpu `nodelib.bench.gpu.main`."""
+    from nodelib.bench import gpu, suites
 
-    return run(argv)
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if "--gpu" in argv:
+        return gpu.main([argument for argument in argv if argument != "--gpu"])
+    return suites.main(argv)
 
 
 __all__ = ["main"]

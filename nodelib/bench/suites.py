@@ -227,7 +227,9 @@ def main(argv: Sequence[str] | None = None) -> int:
                                      "solvers. Keep the machine otherwise idle.")
     parser.add_argument("--only", nargs="+", choices=list(SUITES), help="run these suites (default: all)")
     parser.add_argument("--output", type=Path, default=data_dir() / "benchmarks", help="folder of the JSON files")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda is untested")
+    parser.add_argument("--gpu", action="store_true",
+                        help="all that is to be done on a GPU; see --gpu --help")
     parser.add_argument("--threads", type=int, help="threads of torch and of the kernels (default: torch's)")
     parser.add_argument("--rounds", type=int, default=7, help="timed repetitions (default: 7)")
     parser.add_argument("--networks", nargs="+", choices=list(cases.RUNS), default=list(cases.RUNS),

@@ -1,14 +1,18 @@
-"""Figures of the pair trained to t1 = 1: accuracy over end times, NFE, complexity."""
+"""The pair trained to t1 = 1: a table of attacks; figures of accuracy over end times, NFE, complexity."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
 
 from nodelib.chapters.pair import COMPLEXITY
+from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR
 from nodelib.publish.style import GREY, MARKERS, colour, panels, style
+from nodelib.statistics import wilson
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -17,6 +21,29 @@ if TYPE_CHECKING:
 COLOURS = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
 DASHES = {"standard": "-", "adversarial": "--"}
 POST_NFE = (20, 30)  # the post's, after standard training; after adversarial training "in the 100s"
+
+
+def share(outcomes: np.ndarray) -> str:
+    """A share of images in per cent with its 95 % interval, "50.0 [38.1, 61.9]", from outcomes, shape (n,)."""
+    low, high = wilson(int(outcomes.sum()), len(outcomes))
+    return f"{100 * outcomes.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
+    """What attacks leave of runs at t1 = 1: per attack its words, the number of images, and a `share` per run.
+
+    Args:
+        runs: one column each.
+        attacks: label of the record, without its end time -> words. In a row all runs are judged on the images that
+            each of them was tried on; one that was not tried has None.
+    """
+    rows = []
+    for label, words in attacks.items():
+        known = [run.outcomes(f"{label}-t1") if any(r["id"] == f"{label}-t1" for r in run.metrics) else None
+                 for run in runs]
+        n = min((len(outcomes) for outcomes in known if outcomes is not None), default=0)
+        rows.append([words, f"{n:,}", *(None if outcomes is None else share(outcomes[:n]) for outcomes in known)])
+    return rows
 
 
 def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:

@@ -11,17 +11,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from nodelib.attacks.strong import RANDOMISED, STRONG
+from nodelib.attacks.strong import RANDOMISED, STRONG, library_afterthoughts, library_warnings, require
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.evaluation import evaluate, record, test_subset
 from nodelib.experiment.gradient_health import METHODS
 from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
-from nodelib.statistics import wilson
+from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
+    from torch import Tensor
 
 DASH = "–"
 COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact", "PGD-100": "pgd100-restarts",
@@ -37,6 +39,8 @@ MASKING = {
     "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
     "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
 }
+CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum",
+                         "square")
 
 
 def find(run: Run, record_id: str) -> dict | None:
@@ -56,13 +60,12 @@ def interval(correct: int, n: int) -> str:
     return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def widest(sizes: Sequence[int]) -> str:
-    """How far the 95 % intervals of accuracies on so many images reach at most: one half of them right, the widest case."""
-    if not sizes:
-        return ""
-    reach = [f"{50 * (wilson(n // 2, n)[1] - wilson(n // 2, n)[0]):.0f} points on {n:,} images" for n in sorted(set(sizes), reverse=True)]
-    listed = reach[0] if len(reach) == 1 else f"{', '.join(reach[:-1])} and {reach[-1]}"
-    return f"A 95 % interval reaches at most {listed} to either side."
+def reach(n: int) -> float:
+    """How many points the 95 % interval of an accuracy on n images reaches to either side: one half right, the
+    widest case.
+    """
+    low, high = wilson(n // 2, n)
+    return 50 * (high - low)
 
 
 def attack_times(run: Run) -> list[float]:
@@ -103,6 +106,21 @@ def attack_table(runs: Sequence[Run]) -> str:
     return markdown(["run", "t", "n", *COLUMNS, "worst case (95 %)", "HopSkipJump alone"], rows)
 
 
+def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
+    """Per run with the whole set at its own end time, all on the images of that worst case: run, end time,
+    images, accuracy in per cent when clean, under one step and under ten, and the worst case with interval.
+    """
+    rows = []
+    for run, worst in strong_bounds(runs):
+        n, end = worst["n"], f"t{worst['t1']:g}"
+        kept = [run.outcomes(f"{label}-{end}")[:n] for label in list(COLUMNS.values())[:3]]
+        rows.append([run.path.name, end[1:], f"{n:,}",
+                     *(f"{100 * bits.mean():.1f}" + (f" (n = {len(bits):,})" if len(bits) < n else "")
+                       for bits in kept),
+                     interval(worst["correct"], n)])
+    return rows
+
+
 def masked(runs: Sequence[Run], epsilon: float = EPSILON) -> list[tuple[Run, float, str]]:
     """Where the masking protocol was measured at an epsilon: run, end time, and what follows a mask's name in its record's id."""
     middle = "" if epsilon == EPSILON else f"-eps{epsilon:g}"
@@ -110,23 +128,48 @@ def masked(runs: Sequence[Run], epsilon: float = EPSILON) -> list[tuple[Run, flo
             for t1 in sorted({r["t1"] for r in run.metrics if r["id"] == f"mask-plain{middle}-t{r['t1']:g}"})]
 
 
-def masking_table(runs: Sequence[Run], epsilon: float = EPSILON) -> str:
+def told_apart(run: Run, suffix: str) -> dict[str, str]:
+    """Which changes of the attack leave significantly fewer images than the plain one does, "↓", or more, "↑".
+
+    By McNemar's test on the same images. Changes of the network, or of what is allowed, are not judged, nor
+    anything where the plain attack leaves nothing. `suffix` as from `masked`.
+    """
+    found, plain = {}, find(run, f"mask-plain{suffix}")
+    for name in CHANGES_OF_THE_ATTACK if plain["correct"] else ():
+        if record := find(run, f"mask-{name}{suffix}"):
+            before, after = on_common(run.outcomes(plain["id"]), run.outcomes(record["id"]))
+            if mcnemar(before, after) < SIGNIFICANCE:
+                found[name] = "↓" if after.sum() < before.sum() else "↑"
+    return found
+
+
+def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: bool = False) -> str:
     """PGD-10 with one thing changed at a time, one column per run and end time, as Markdown.
 
-    Below it, at epsilon 0.3, clean accuracy on the same images, where what was changed changes it too.
+    Below it, at epsilon 0.3, clean accuracy on the same images, where what was changed changes it too. Arrows
+    as in `told_apart`.
+
+    Args:
+        exceptions: keep only columns in which the plain attack leaves something, and of the changes those
+            that have an arrow in any of them.
     """
-    columns = masked(runs, epsilon)
+    columns = [(run, t1, suffix) for run, t1, suffix in masked(runs, epsilon)
+               if not exceptions or find(run, f"mask-plain{suffix}")["correct"]]
     if not columns:
         return ""
-    rows = []
+    marks, rows = [told_apart(run, suffix) for run, _, suffix in columns], []
     for name, words in MASKING.items():
         if name.startswith("clean") and epsilon != EPSILON:
             continue
+        if exceptions and name != "plain" and not any(name in each for each in marks):
+            continue
         row = [words]
-        for run, t1, suffix in columns:
+        for (run, _, suffix), mark in zip(columns, marks):
             record = find(run, f"mask-{name}{suffix}")
-            fewer = "" if record is None or record["n"] >= find(run, f"mask-plain{suffix}")["n"] else f" (n = {record['n']})"
-            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}{fewer}")
+            fewer = record is not None and record["n"] < find(run, f"mask-plain{suffix}")["n"]
+            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}"
+                       + (f" (n = {record['n']})" if fewer else "")
+                       + (f" {mark[name]}" if name in mark else ""))
         if any(cell != DASH for cell in row[1:]):
             rows.append(row)
     sizes = [str(find(run, f"mask-plain{suffix}")["n"]) for run, _, suffix in columns]
@@ -191,6 +234,59 @@ def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
         correct, nfe = evaluate(model, *test_subset(m.n), m, directions=directions)
         added.append(record(m, correct, nfe, 0.0, "", None))
     return dataclasses.replace(run, metrics=[*run.metrics, *added])
+
+
+def kept_by_gradient(runs: Sequence[Run], epsilon: float) -> dict[tuple[str, float], dict[str, np.ndarray]]:
+    """Which images one step leaves by adjoint, exact and reference gradient, on those that all three saw.
+
+    Returns:
+        (run folder, end time) -> method of `GRADIENT_METHODS` -> bool, shape (n,).
+    """
+    result = {}
+    for run in runs:
+        for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith("fgsm-by-reference-")}):
+            ids = {method: f"fgsm-by-{method}-eps{epsilon:g}-t{t1:g}"
+                   for method in ("adjoint", "exact-1e-3", "reference")}
+            if all(find(run, record) for record in ids.values()):
+                result[run.path.name, t1] = dict(zip(ids, on_common(*map(run.outcomes, ids.values()))))
+    return result
+
+
+def rises(runs: Sequence[Run]) -> tuple[int, list[float]]:
+    """How many pairs of neighbouring epsilons the sweeps have, and McNemar's p where an attack leaves more at
+    the larger one, as a poor one may.
+    """
+    pairs, found = 0, []
+    for run in runs:
+        for kind in ("sweep-fgsm-eps", "sweep-pgd40-eps"):
+            for t1 in sorted({r["t1"] for r in run.metrics if r["id"].startswith(kind)}):
+                swept = sorted((r for r in run.metrics if r["id"].startswith(kind) and r["t1"] == t1),
+                               key=lambda r: r["epsilon"])
+                for one, other in zip(swept, swept[1:]):
+                    small, large = on_common(run.outcomes(one["id"]), run.outcomes(other["id"]))
+                    pairs += 1
+                    if large.sum() > small.sum():
+                        found.append(mcnemar(small, large))
+    return pairs, found
+
+
+def library_says(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[str, list[str]]:
+    """What AutoAttack's library warns of before and after it attacks each run at its own end time.
+
+    Before: on these images, shape (N, 1, 28, 28) with labels of shape (N,). After: of its four attacks as
+    they are stored, where all four are.
+
+    Raises:
+        ImportError: the library is not installed.
+    """
+    require("pyautoattack")
+    heard = {}
+    for run in runs:
+        t1 = run.config["test_t1"]
+        left = {name: r["accuracy"] for name in STRONG if (r := find(run, f"{name}-t{t1:g}"))}
+        heard[run.path.name] = (library_warnings(run.load_model(), images, labels, t1=t1)
+                                + (library_afterthoughts(left) if len(left) == len(STRONG) else []))
+    return heard
 
 
 def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -260,12 +356,6 @@ def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:
     found = [(run, find(run, f"worst-t{run.config['test_t1']:g}")) for run in runs]
     return [(run, record) for run, record in found if record is not None
             and all(any(name in used for used in record["combines"] or ()) for name in STRONG)]
-
-
-def untouched(run: Run, worst: Mapping) -> bool:
-    """Whether the attacks from PGD-40 on had no image left to attack where `worst` was measured."""
-    later = [find(run, f"{label}-t{worst['t1']:g}") for label in list(COLUMNS.values())[3:]]
-    return all(r is not None and ((r["settings"] or {}).get("dropped") or 0) >= r["n"] for r in later)
 
 
 def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:

@@ -12,6 +12,7 @@ import pandas as pd
 from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import ROWS
 from nodelib.publish.style import (
     ATTACKS,
     BLACK,
@@ -165,27 +166,32 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
 
 
 def gradient_health(data: pd.DataFrame) -> Figure:
-    """Agreement of signs and cosine with the reference by gradient method, and the logits' size, against the end time.
+    """Share of pixels with the reference's sign against the end time: a panel a network, a line a gradient.
 
-    Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as `nodelib.chapters.diagnosis.health_frame`
-    returns them. Every run is a line; several runs of one method share its colour.
+    Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as
+    `nodelib.chapters.diagnosis.health_frame` returns them. The panels are the table's rows, seed 0, in its
+    order; each line of a row's last panel bears its name.
     """
-    views = (("sign_agreement", "pixels with the right sign (%)", 100), ("gradient_cosine", "cosine with the reference", 1))
+    share = data[data["name"] == "sign_agreement"]
+    names = [name for name in ROWS if f"{name}-seed0" in set(share["run"])]
     with style():
-        figure, axes = panels(3, height=3.4)
-        for axis, (name, label, factor) in zip(axes, views):
-            for method, (text, shade, dash, marker) in _GRADIENTS.items():
-                part = data[(data["name"] == name) & (data["method"] == method)]
-                for k, (_, one) in enumerate(part.groupby("run", sort=False)):
-                    axis.plot(one["t1"], factor * one["value"], dash, marker=marker, markersize=4, color=shade,
-                              label=text if k == 0 else None)
-            axis.set(xscale="log", xlabel="end time $t_1$", ylabel=label)
-        axes[0].axhline(50, color="#888888", linewidth=0.8, linestyle=":")
-        axes[1].axhline(0, color="#888888", linewidth=0.8, linestyle=":")
-        handles, labels = axes[0].get_legend_handles_labels()
-        for run, one in data[data["name"] == "logit_gap"].groupby("run", sort=False):
-            axes[2].plot(one["t1"], one["value"], "-o", markersize=4, color=colour(run.rpartition("-seed")[0]), label=run)
-        axes[2].set(xscale="log", yscale="log", xlabel="end time $t_1$", ylabel="gap of the two largest logits")
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
-        figure.legend(*axes[2].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=7)
+        figure, axes = panels(len(names), height=2.4, sharey=True)
+        for number, (axis, name) in enumerate(zip(axes, names)):
+            ends = {}
+            for method, (label, shade, dash, marker) in _GRADIENTS.items():
+                part = share[(share["run"] == f"{name}-seed0") & (share["method"] == method)]
+                if len(part):
+                    axis.plot(part["t1"], 100 * part["value"], dash, marker=marker, markersize=4, color=shade)
+                    ends[label] = (100 * part["value"].iloc[-1], shade)
+            if number % 3 == 2 or name == names[-1]:
+                height = np.inf
+                for label, (end, shade) in sorted(ends.items(), key=lambda each: -each[1][0]):
+                    height = min(end, height - 5)  # names of lines that end close together stand apart
+                    axis.annotate(label, (share["t1"].max(), height), (6, 0), textcoords="offset points",
+                                  color=shade, fontsize=8, va="center", annotation_clip=False)
+            axis.set(xscale="log", title=name)
+        for axis in axes[::3]:
+            axis.set_ylabel("pixels with the right sign (%)", fontsize=8.5)
+        for axis in axes[-3:]:
+            axis.set_xlabel("end time $t_1$")
     return figure

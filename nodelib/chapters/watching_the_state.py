@@ -1,4 +1,4 @@
-"""Figures of states: still strips of films, motion over time, class separation, spectra."""
+"""Figures of states: still strips of films, motion over time, class separation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,8 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
                 axis.fill_between(path.times[later], low, high, color=colour(name), alpha=0.2, linewidth=0)
                 axis.plot(path.times[later], middle, color=colour(name), dashes=DASHES[name] or (None, None), label=name)
             base = quantity.removesuffix("_centred")
-            axis.set(xscale="log", yscale="log" if base in LOGARITHMIC else "linear", ylabel=_wrapped(QUANTITIES[base]))
+            label = _wrapped(QUANTITIES[base]) if base == quantity else f"centred {_wrapped(QUANTITIES[base])}"
+            axis.set(xscale="log", yscale="log" if base in LOGARITHMIC else "linear", ylabel=label)
         for axis in axes[-2:]:
             axis.set_xlabel("time $t$")
         _legend(figure, axes[0], len(paths))

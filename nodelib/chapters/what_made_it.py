@@ -11,7 +11,7 @@ from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
 from nodelib.publish.style import GREY, colour
 from nodelib.verdicts.evidence import Evidence, Missing
-from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, curve, dial
+from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, TABLE_T1, at_factor, curve, dial
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +28,23 @@ def curves(evidence: Evidence, **how: str) -> dict[str, dict[float, float]]:
         except Missing:
             continue
     return found
+
+
+def fitted(evidence: Evidence) -> list[tuple[str, float, list[tuple[float, float]]]]:
+    """P1, entry by entry: row, the factor that meets the post's figure at the own end time, and at each of the table's
+    end times the post's figure and ours at that factor, in per cent; rows that lack an end time are left out.
+    """
+    rows = []
+    for row in ROWS:
+        try:
+            by_time = [curve(evidence, row, t1) for t1 in TABLE_T1]
+        except Missing:
+            continue
+        figures = [evidence.post(row, t1, "adversarial") for t1 in TABLE_T1]
+        own = TABLE_T1.index(OWN_T1[row])
+        factor = dial(by_time[own], figures[own])
+        rows.append((row, factor, [(theirs, at_factor(ours, factor)) for theirs, ours in zip(figures, by_time)]))
+    return rows
 
 
 def dials(evidence: Evidence) -> Figure:

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 SCALINGS = ("frame", "fixed")
-LEVELS = 16
+LEVELS = 17  # odd, so that zero on a fixed scale is one level and not the edge between two
+FIXED = 0.97  # share of a film's entries inside its fixed scale: the largest few would leave the others grey
 GAP = 1  # pixels between tiles
 GLYPH_HEIGHT, GLYPH_WIDTH = 5, 3
 
@@ -60,8 +61,8 @@ def grey(tiles: np.ndarray, scaling: str = "frame", levels: int = LEVELS) -> np.
     Args:
         tiles: shape (T, H, W), of `tile`.
         scaling: "frame" maps each frame's own least and greatest value to black and white, as the post's
-            films do: a state that only grows looks constant. "fixed" maps those of the whole film: growth is
-            seen, and early frames look grey.
+            films do: a state that only grows looks constant. "fixed" is one scale for the whole film, zero in
+            the middle and `FIXED` of the absolute entries inside: growth is seen as growing contrast.
         levels: grey levels, 2 to 256.
 
     Returns:
@@ -76,8 +77,11 @@ def grey(tiles: np.ndarray, scaling: str = "frame", levels: int = LEVELS) -> np.
         raise ValueError(f"levels is {levels}; it must be from 2 to 256")
     if np.isinf(tiles).any():
         raise ValueError("a state is infinite; nothing can be drawn")
-    axes = (1, 2) if scaling == "frame" else None
-    low, high = np.nanmin(tiles, axis=axes, keepdims=True), np.nanmax(tiles, axis=axes, keepdims=True)
+    if scaling == "frame":
+        low, high = (f(tiles, axis=(1, 2), keepdims=True) for f in (np.nanmin, np.nanmax))
+    else:
+        high = np.nanquantile(np.abs(tiles), FIXED)
+        low = -high
     # rounded first: 1e-16 more or less must not change a level, or films would differ between machines
     unit = np.round((tiles - low) / np.where(high > low, high - low, 1.0), 6)
     steps = np.floor(np.nan_to_num(unit) * levels).clip(0, levels - 1)

@@ -66,13 +66,14 @@ def _file(package: Path, module: str) -> Path | None:
 
 @functools.lru_cache(maxsize=1024)
 def _read(file: Path, changed: int, package: str) -> tuple[list[_Import], list[Path]]:
-    """The imports of a module of a package, and the kernels in C beside it that it names; read again when it
+    """The imports of a module of a package, and what lies beside it that it names, kernels in C and tables;
+    read again when it
     has changed.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
     named = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)
              and isinstance(node.value, str)}
-    beside = [path for name in sorted(named) if name.endswith(".c")
+    beside = [path for name in sorted(named) if name.endswith((".c", ".toml"))
               and (path := file.with_name(Path(name).name)).is_file()]
     return list(_imports_of(tree, package)), beside
 

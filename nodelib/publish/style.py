@@ -23,7 +23,6 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import NAMES, PAIR, ROWS
-from nodelib.publish.table import COLUMNS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -207,66 +206,4 @@ def training_history(run: Run) -> Figure:
                                  label=name.removeprefix("nfe_") if len(names) > 1 else None)
             axis.set(xlabel="optimiser step", ylabel=label)
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
-    return figure
-
-
-def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
-    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy, low, high.
-
-    Args:
-        runs: finished runs. seed: the content of `data/seed.json`.
-
-    Accuracies in per cent; low and high are the 95 % interval over images, missing for the post's.
-    """
-    rows = []
-    for entry in seed["table"]:
-        for test, key in (("clean", "standard"), ("FGSM", "adversarial")):
-            rows.append({"run": entry["run"], "t1": entry["t1"], "test": test, "source": "post", "accuracy": entry[key],
-                         "low": np.nan, "high": np.nan})
-    for run in runs:
-        for test, column in (("clean", "clean_random"), ("FGSM", "fgsm_seed")):
-            for record in run.metrics:
-                if run.name in ROWS and record["id"] == f"{COLUMNS[column]}-t{record['t1']:g}":
-                    rows.append({"run": run.name, "t1": record["t1"], "test": test, "source": "ours",
-                                 **{key: 100 * record[key] for key in ("accuracy", "low", "high")}})
-    return pd.DataFrame(rows)
-
-
-def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
-    """Accuracy against test end time, one panel per network: the post's as open markers, ours filled.
-
-    Ours are measured by the post's protocol, with 95 % Wilson intervals over images; every seed of a
-    network is one line.
-
-    Args:
-        runs: finished runs, see `nodelib.experiment.artifacts.find_runs`; a network without one shows the post's alone.
-        seed: the content of `data/seed.json`.
-    """
-    data = accuracy_frame(runs, seed)
-    shapes = {"clean": "o", "FGSM": "s"}
-    with style():
-        figure, axes = panels(len(ROWS), sharex=True, sharey=True, height=2.3)
-        for axis, name in zip(axes, ROWS):
-            for test, marker in shapes.items():
-                part = data[(data["run"] == name) & (data["test"] == test)]
-                post = part[part["source"] == "post"]
-                axis.plot(post["t1"], post["accuracy"], marker, color=ATTACKS[test], fillstyle="none", markersize=7)
-                ours = part[part["source"] == "ours"].sort_values("t1", kind="stable")
-                if len(ours):
-                    spread = np.abs(ours[["low", "high"]].to_numpy().T - ours["accuracy"].to_numpy())
-                    axis.errorbar(ours["t1"], ours["accuracy"], yerr=spread, fmt=marker, color=ATTACKS[test],
-                                  markersize=4, capsize=2, linewidth=1)
-            if not len(data[(data["run"] == name) & (data["source"] == "ours")]):
-                axis.text(0.5, 0.5, "ours: not measured yet", transform=axis.transAxes, ha="center", va="center",
-                          fontsize=8, color=GREY)
-            axis.set_title(name)
-            axis.set(xscale="log", ylim=(-4, 104))
-        for axis in axes[-3:]:
-            axis.set_xlabel("test end time $t_1$")
-        for axis in axes[::3]:
-            axis.set_ylabel("accuracy (%)")
-        handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
-                                           fillstyle=fill, label=f"{test}, {source}")
-                   for source, fill in (("post", "none"), ("ours", "full")) for test in shapes]
-        figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

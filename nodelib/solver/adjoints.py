@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import Any, Callable, Sequence
 
@@ -24,6 +25,42 @@ def exact_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], memory_
     return solution
 
 
+def tensors_of(func: Callable) -> dict[str, Tensor]:
+    """The parameters and buffers of a module by name; none of any other function."""
+    if not isinstance(func, nn.Module):
+        return {}
+    return {**dict(func.named_parameters(remove_duplicate=False)), **dict(func.named_buffers())}
+
+
+def within(func: Callable, tensors: dict[str, Tensor], body: Callable[[], Any]) -> Any:
+    """body(), while `func` holds these tensors: those of its solve, where it holds others by now.
+
+    torch.func.functional_call takes the tensors that it lends to a module back before any backward pass.
+    """
+    if all(a is b for a, b in zip(tensors.values(), tensors_of(func).values())):
+        return body()
+    lent = {f"func.{name}": tensor for name, tensor in tensors.items()}
+    return torch.func.functional_call(_Body(func, body), lent, ())
+
+
+class _Body(nn.Module):
+    def __init__(self, func: nn.Module, body: Callable[[], Any]) -> None:
+        super().__init__()
+        self.func, self.body = func, body
+
+    def forward(self) -> Any:
+        return self.body()
+
+
+def as_solved(backward: Callable) -> Callable:
+    """Run a backward pass `within` ctx.held, (func, its tensors in the solve)."""
+    @functools.wraps(backward)
+    def call(ctx, *bars):
+        return within(*ctx.held, lambda: backward(ctx, *bars))
+
+    return call
+
+
 class _Exact(torch.autograd.Function):
     """The exact discrete adjoint (Hager, 2000): step sizes are constants, the steps are differentiated.
 
@@ -34,7 +71,7 @@ class _Exact(torch.autograd.Function):
     @staticmethod
     def forward(ctx, solver, memory_budget, record, y0, *params):
         solution, ctx.tape = solver.solve(y0, params, keep_bytes=memory_budget)
-        ctx.counts = solution.backward_counts
+        ctx.counts, ctx.held = solution.backward_counts, (solver.func, tensors_of(solver.func))
         record.append(solution)
         # detects parameters that changed in place between forward and backward
         ctx.save_for_backward(y0, *params)
@@ -42,11 +79,12 @@ class _Exact(torch.autograd.Function):
 
     @staticmethod
     @uncompiled
+    @as_solved
     def backward(ctx, y_bar):
         check_transforms(y_bar)
         y0, *params = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: a gradient of this gradient may follow
-            return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, y_bar, y0, *params)
+            return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, ctx.held, y_bar, y0, *params)
         y0_bar, found = reverse(ctx.tape, y_bar, ctx.counts)
         return None, None, None, y0_bar, *found
 
@@ -59,8 +97,8 @@ class _Reverse(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, tape, counts, y_bar, y0, *params):
-        ctx.tape, ctx.counts = tape, counts
+    def forward(ctx, tape, counts, held, y_bar, y0, *params):
+        ctx.tape, ctx.counts, ctx.held = tape, counts, held
         ctx.save_for_backward(y_bar, y0, *params)
         ctx.set_materialize_grads(False)
         y0_bar, found = reverse(tape, y_bar, counts)
@@ -68,6 +106,7 @@ class _Reverse(torch.autograd.Function):
 
     @staticmethod
     @uncompiled
+    @as_solved
     def backward(ctx, *bars):
         check_transforms(*(bar for bar in bars if bar is not None))
         if torch.is_grad_enabled():
@@ -84,13 +123,13 @@ class _Reverse(torch.autograd.Function):
             pairs = [(f, bar) for f, bar in zip(first, bars)
                      if bar is not None and f is not None and f.requires_grad]
             if not pairs:
-                return (None,) * (4 + len(params))
+                return (None,) * (5 + len(params))
             outputs, cotangents = zip(*pairs)
             found = torch.autograd.grad(outputs, (y_bar, start, *params), cotangents, allow_unused=True)
         reused = int(stepper.tableau.first_same_as_last)
         evaluations = (stepper.tableau.stages - reused) * len(ctx.tape.steps) + reused
         ctx.counts.append(4 * evaluations)  # each, its vector-Jacobian product, and one product for either
-        return None, None, *found
+        return None, None, None, *found
 
 
 def replay(func: Callable, tableau: Tableau, y0: Tensor, steps: Sequence[Step], count: int) -> Tensor:
@@ -190,12 +229,14 @@ class _ContinuousAdjoint(torch.autograd.Function):
         if tape is not None:
             times, y = _with_anchors(times, y, tape, anchors)
         ctx.solver, ctx.times, ctx.counts = solver, times, solution.backward_counts
+        ctx.held = solver.func, tensors_of(solver.func)
         record += [solution, times]
         ctx.save_for_backward(y, *params)
         return y.clone()
 
     @staticmethod
     @uncompiled
+    @as_solved
     def backward(ctx, y_bar):
         check_transforms(y_bar)
         _refuse_graph(y_bar)
@@ -258,11 +299,11 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
             state = state.detach().view(y[0].shape).requires_grad_()
             f = func(-s, state)
             if not f.requires_grad:  # depends on neither the state nor params
-                return torch.cat([-f.reshape(-1), torch.zeros(sum(sizes[1:])).to(z)])
+                return torch.cat([-f.reshape(-1), z.new_zeros(sum(sizes[1:]))])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
             grads = torch.autograd.grad(f, (state, *params), a.view(f.shape), retain_graph=True,
                                         allow_unused=True)
-        grads = [torch.zeros(n).to(z) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
+        grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
         return torch.cat([-f.detach().reshape(-1), *grads])
 
     def by_kernel(s, z):
@@ -273,7 +314,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     def mixed(z):  # the largest norm of the parts, as torchdiffeq has it
         return torch.stack([norm(part) for part in split(z) if part.numel()]).max()
 
-    a, gradient = y_bar[-1], torch.zeros(sum(sizes[2:])).to(y)
+    a, gradient = y_bar[-1], y.new_zeros(sum(sizes[2:]))
     for i in range(len(times) - 1, 0, -1):
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():
@@ -294,7 +335,7 @@ class _Counted(nn.Module):
                  hidden_beside: Sequence[Tensor] | None) -> None:
         super().__init__()
         self.func, self.solution, self.hidden_beside, self.checked = func, solution, hidden_beside, False
-        self.max_steps, self.attempts = max_steps, 0
+        self.max_steps, self.attempts, self.held = max_steps, 0, tensors_of(func)
         self.counts: list[int] | None = None  # of the backward solve, once the forward one is done
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
@@ -303,7 +344,7 @@ class _Counted(nn.Module):
         else:
             self.counts[0] += 1
         if self.checked:
-            return self.func(t, y)
+            return within(self.func, self.held, lambda: self.func(t, y))
         self.checked = True
         seek = self.hidden_beside is not None  # the adjoint solves without a graph, by which to look
         with torch.set_grad_enabled(seek or torch.is_grad_enabled()):

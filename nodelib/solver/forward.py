@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
 import sys
 from dataclasses import dataclass, field
-from typing import Callable, Sequence
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -23,6 +24,7 @@ from nodelib.solver.tableau import DOPRI5, EULER, RK4
 
 FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
 
+AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of device that torch.autocast knows
 # The controller of torchdiffeq's dopri5: h_next = h min(10, max(0.9 ratio^(-1/5), 0.2 or, once accepted, 1))
 SAFETY, GROWTH, SHRINKAGE = 0.9, 10.0, 0.2
 
@@ -75,17 +77,36 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def uncompiled(function: Callable) -> Callable:
-    """Run `function` as it is inside functions that torch.compile compiles around it.
+    """Run `function` as it is where torch.compile or torch.autocast is around it.
 
-    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all.
+    As torch.compiler.disable, whose import takes a second, but only where a compiler is there at all. Within
+    autocast it computes in single precision, as half precision cannot hold the error estimate.
     """
+    @functools.wraps(function)
+    def exactly(*args, **kwargs):
+        active = [kind for kind in AUTOCAST if torch.is_autocast_enabled(kind)]
+        if not active:
+            return function(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for kind in active:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            return function(*map(_single, args), **{name: _single(value) for name, value in kwargs.items()})
+
     @functools.wraps(function)
     def call(*args, **kwargs):
         if "torch._dynamo" not in sys.modules:
-            return function(*args, **kwargs)
-        return torch.compiler.disable(function)(*args, **kwargs)
+            return exactly(*args, **kwargs)
+        return torch.compiler.disable(exactly)(*args, **kwargs)
 
     return call
+
+
+def _single(value: Any) -> Any:
+    """Half-precision tensors, those in a tuple too, in single precision; anything else as it is."""
+    if isinstance(value, tuple):
+        return tuple(map(_single, value))
+    half = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if half else value
 
 
 @dataclass

@@ -90,7 +90,7 @@ def odeint(
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError), to
     integrate backwards (solve -func(-s, y) in s = -t), or for gradients with respect to times. torch.compile
-    leaves a solve as it is and compiles what is around it.
+    leaves a solve as it is and compiles what is around it; within torch.autocast a solve is in float32.
     """
     check_transforms()
     times = _check_times(t)

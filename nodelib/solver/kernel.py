@@ -4,8 +4,11 @@ torch's convolution of 16 channels runs far below the processor's peak, and ever
 whole batch through memory. The kernels keep a sample in the processor's cache through all stages of a
 step. At tolerances of 1e-4 and more they convolve by minimal filtering, with about a third of the products
 and about four times the rounding error (`kernel.c` says how). They are compiled for the state's shape at
-first use (a second or two, kept in the user's cache folder); without a C compiler, or for any other
-dynamics, the solver uses torch, and says so in the log of "nodelib", once for each reason.
+first use (a second or two) and kept in the user's cache folder (XDG_CACHE_HOME), by cc, gcc or clang, by
+what the environment variable CC names, or by the package `ziglang` (the extra nodelib[compiler]). Further
+flags may stand in NODELIB_CFLAGS, such as "-mno-avx512f"; each choice of compiler and flags has kernels of
+its own. Where they cannot be had, or for any other dynamics, the solver uses torch, and says so in the log of
+"nodelib", once for each reason.
 """
 
 from __future__ import annotations
@@ -13,12 +16,14 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import importlib.util
 import logging
 import os
 import platform
 import shlex
 import shutil
 import subprocess
+import sys
 import tempfile
 import time
 import weakref
@@ -41,7 +46,7 @@ MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must
 DOMAIN = 36  # products of a tile in minimal filtering, see kernel.c
 # G of kernel.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
 FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
-                       [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]])
+                       [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float32, device="cpu")
 COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _told: set[str] = set()
@@ -146,48 +151,69 @@ def _plain(module: nn.Module) -> bool:
 
 
 def load(channels: int, height: int, width: int, groups: int, last_norm: bool, leaky: bool) -> ctypes.CDLL | None:
-    """The library for one shape, compiled unless a cached one exists; None if that fails (logged once)."""
+    """The library for one shape, compiled unless a cached one exists; None if that fails.
+
+    Only the first failure is logged: what prevents one shape prevents others.
+    """
     key = (channels, height, width, groups, last_norm, leaky)
     if key not in _libraries:
         try:
             _libraries[key] = _declare(_build(key))
         except (OSError, ValueError, subprocess.SubprocessError) as error:  # ValueError: an open quote in CC
-            detail = getattr(error, "stderr", None) or error
-            logger.warning("compiled kernels are not available, using torch instead: %s", str(detail).strip()[-500:])
+            if None not in _libraries.values():
+                logger.warning("compiled kernels are not available, using torch instead: %s", error)
             _libraries[key] = None
     return _libraries[key]
 
 
+def _compiler() -> list[str]:
+    """The command of a C compiler, with its options."""
+    found = [name for name in ("cc", "gcc", "clang") if shutil.which(name)]
+    chosen = shlex.split(os.environ.get("CC", "")) or found[:1]
+    if not chosen and importlib.util.find_spec("ziglang") is not None:
+        chosen = [sys.executable, "-m", "ziglang", "cc"]
+    if not chosen or not shutil.which(chosen[0]):
+        wanted = chosen[0] if chosen else "cc, gcc, clang"
+        raise FileNotFoundError(f"no C compiler found ({wanted}); install one, or name it in CC, or "
+                                f"pip install 'nodelib[compiler]'")
+    return [*chosen, *FLAGS, *shlex.split(os.environ.get("NODELIB_CFLAGS", ""))]
+
+
+def _folders() -> Iterator[Path]:
+    """Where kernels may lie, the user's cache folder first, then a folder for temporary files."""
+    user = os.getuid() if hasattr(os, "getuid") else None
+    with contextlib.suppress(RuntimeError):  # a user without a home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelib"
+    yield Path(tempfile.gettempdir()) / f"nodelib-{'cache' if user is None else user}"
+
+
 def _build(key: tuple) -> Path:
-    found = [c for c in ("cc", "gcc", "clang") if shutil.which(c)]
-    compiler = shlex.split(os.environ.get("CC", "")) or found[:1]
-    if not compiler:
-        raise FileNotFoundError("no C compiler found (cc, gcc, clang; or set CC)")
     names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")
     macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)] + [f"-DCHUNK={CHUNK}"]
+    command = [*_compiler(), *macros]
     # -march=native: a cached library must not meet another processor (a shared home folder)
-    parts = (SOURCE.read_bytes(), " ".join([*compiler, *FLAGS, *macros]).encode(), _processor().encode())
+    parts = (SOURCE.read_bytes(), " ".join(command).encode(), _processor().encode())
     name = f"native-{hashlib.sha256(b'|'.join(parts)).hexdigest()[:20]}"
-    for folder in (Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nodelib",
-                   Path(tempfile.gettempdir()) / f"nodelib-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"):
+    failures: dict[str, None] = {}  # in their order, each once
+    for folder in _folders():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # a folder of somebody else could hold a library of theirs
-            if not os.access(folder, os.W_OK) or (hasattr(os, "getuid") and folder.stat().st_uid != os.getuid()):
-                continue
-        except OSError:
-            continue
-        for path in folder.glob(f"{name}-*.so"):
-            with contextlib.suppress(OSError):
-                # a library cut short would not fail to load but end the process at its first use
-                if path.stem.endswith(_checksum(path)):
-                    return path
-                path.unlink()
-        return _compile(compiler, macros, folder, name)
-    raise OSError("no folder for compiled kernels can be written; set XDG_CACHE_HOME")
+            if hasattr(os, "getuid") and folder.stat().st_uid != os.getuid():
+                raise PermissionError(f"{folder} belongs to another user")
+            for path in folder.glob(f"{name}-*.so"):
+                with contextlib.suppress(FileNotFoundError):  # another process may be sweeping, too
+                    # a library cut short would not fail to load but end the process at its first use
+                    if path.stem.endswith(_checksum(path)):
+                        return path
+                    path.unlink()
+            return _compile(command, folder, name)
+        except OSError as error:  # such as a file system that is full or can only be read
+            failures[str(error)] = None
+    raise OSError(f"{'; '.join(failures)} (CC names another compiler, XDG_CACHE_HOME another folder)")
 
 
-def _compile(compiler: Sequence[str], macros: Sequence[str], folder: Path, name: str) -> Path:
+def _compile(command: Sequence[str], folder: Path, name: str) -> Path:
     """Compile into `folder`; the file's name ends in its checksum."""
     start = time.perf_counter()
     for stale in folder.glob("build-*"):  # of processes that were killed
@@ -196,21 +222,24 @@ def _compile(compiler: Sequence[str], macros: Sequence[str], folder: Path, name:
                 shutil.rmtree(stale)
     scratch = Path(tempfile.mkdtemp(prefix="build-", dir=folder))
     built = scratch / "native.so"
+    # the compiler of ziglang keeps files, by default in the home folder
+    environment = {**os.environ, "ZIG_GLOBAL_CACHE_DIR": str(scratch), "ZIG_LOCAL_CACHE_DIR": str(scratch)}
     try:
         for openmp in (("-fopenmp",), ()):  # some compilers come without OpenMP: one thread then
-            command = [*compiler, *FLAGS, *openmp, *macros, str(SOURCE), "-o", str(built), "-lm"]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=COMPILE_SECONDS)
+            done = subprocess.run([*command, *openmp, str(SOURCE), "-o", str(built), "-lm"], env=environment,
+                                  capture_output=True, text=True, timeout=COMPILE_SECONDS)
             if done.returncode == 0:
                 break
-        done.check_returncode()
+        if done.returncode:
+            raise OSError(f"the C compiler fails: {done.stderr.strip()[-500:]}")
         with built.open("rb+") as file:
             os.fsync(file.fileno())
         path = folder / f"{name}-{_checksum(built)}.so"
         os.replace(built, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-    logger.info("compiled kernels for %s in %.1f s%s", " ".join(macros), time.perf_counter() - start,
-                "" if openmp else " without OpenMP")
+    logger.info("compiled kernels in %.1f s%s: %s", time.perf_counter() - start,
+                "" if openmp else " without OpenMP", shlex.join(command))
     return path
 
 
@@ -291,7 +320,8 @@ class NativeStepper(TorchStepper):
         self.structure = _Params(*(x.data_ptr() for x in self.tensors), func.norm0.eps, self.minimal)
         self.evaluation_size = self.n * library.nodelib_kept()
         self.bytes_per_evaluation = 4 * self.evaluation_size
-        self.scratch = torch.empty(self.threads * library.nodelib_scratch())
+        # here and below like a tensor that is there: torch's default type and device may be others
+        self.scratch = y0.new_empty(self.threads * library.nodelib_scratch())
         self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
         self.bars: Tensor | None = None
 
@@ -311,7 +341,7 @@ class NativeStepper(TorchStepper):
 
     def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
         self._count(1)
-        k, kept = torch.empty_like(y), torch.empty(self.evaluation_size) if keep else None
+        k, kept = torch.empty_like(y), self.scratch.new_empty(self.evaluation_size) if keep else None
         self._call("nodelib_evaluate", y, k, kept, self.scratch)
         return k, kept
 
@@ -324,14 +354,14 @@ class NativeStepper(TorchStepper):
         if self.params and self.bars is None:
             channels = self.func.channels
             size = CONVOLUTIONS * (DOMAIN if self.minimal else 9) * channels**2 + 2 * NORMS * channels
-            self.bars = torch.zeros(self.threads, size)
+            self.bars = self.scratch.new_empty((self.threads, size)).zero_()
         return self.bars
 
     def step(self, t: float, y: Tensor, k1: Tensor | None, h: float, keep: bool = False,
              estimate: bool = True) -> Step:
         self._count(STAGES - 1)
         y_next, k_next = torch.empty_like(y), torch.empty_like(y)
-        kept = torch.empty((STAGES - 1) * self.evaluation_size) if keep else None
+        kept = self.scratch.new_empty((STAGES - 1) * self.evaluation_size) if keep else None
         error = (ctypes.c_float * STAGES)(*(h * e for e in DOPRI5.error))
         square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept, _matrix(h), error,
                             self.rtol, self.atol, self.scratch)
@@ -352,7 +382,7 @@ class NativeStepper(TorchStepper):
                 y_bar = cotangent if y_bar is None else y_bar + cotangent
                 continue
             y_extra = cotangent if y_extra is None else y_extra + cotangent
-            weights = torch.tensor(self.tableau.dense(x)) * step.h
+            weights = cotangent.new_tensor(self.tableau.dense(x)) * step.h
             share = weights.view(-1, *[1] * cotangent.ndim) * cotangent
             extra = share if extra is None else extra + share
         y_start, k_start = torch.empty_like(step.y), torch.empty_like(step.y)

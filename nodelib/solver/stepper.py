@@ -176,7 +176,8 @@ class TorchStepper:
         """The activations of a step whose own were dropped."""
         return self.step(step.t, step.y, step.k1, step.h, keep=True, estimate=False).kept
 
-    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None, outputs: list[tuple[float, Tensor]],
+    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None,
+                outputs: list[tuple[float, Tensor]],
                 gradients: list[Tensor | None]) -> tuple[Tensor | None, Tensor | None]:
         """Cotangents of (y_n, k_1) from those of (y_{n+1}, k_s) and of outputs [(x, cotangent)] in the step.
 
@@ -190,35 +191,36 @@ class TorchStepper:
         if table.first_same_as_last:
             k_bar[last] = k_bar_last
         y_start = None  # cotangent of y_n
-
-        def add(total: Tensor | None, value: Tensor | None, weight: float = 1.0) -> Tensor | None:
-            if value is None or weight == 0:
-                return total
-            if total is None:
-                return value * weight if weight != 1.0 else value
-            return torch.add(total, value, alpha=weight)
-
         for x, cotangent in outputs:
             if x == 1.0:
-                y_bar = add(y_bar, cotangent)
+                y_bar = _add(y_bar, cotangent)
                 continue
-            y_start = add(y_start, cotangent)
+            y_start = _add(y_start, cotangent)
             for i, weight in enumerate(table.dense(x)):
-                k_bar[i] = add(k_bar[i], cotangent, h * weight)
+                k_bar[i] = _add(k_bar[i], cotangent, h * weight)
         if table.first_same_as_last and k_bar[last] is not None:
-            y_bar = add(y_bar, self.vjp(kept[last], k_bar[last], gradients))
+            y_bar = _add(y_bar, self.vjp(kept[last], k_bar[last], gradients))
         for i in range(table.stages):
-            k_bar[i] = add(k_bar[i], y_bar, h * table.b[i])
-        y_start = add(y_start, y_bar)
+            k_bar[i] = _add(k_bar[i], y_bar, h * table.b[i])
+        y_start = _add(y_start, y_bar)
         first = 1 if table.first_same_as_last else 0
         for i in range(last - 1 if table.first_same_as_last else last, first - 1, -1):
             if k_bar[i] is None:
                 continue
             stage_bar = self.vjp(kept[i], k_bar[i], gradients)
-            y_start = add(y_start, stage_bar)
+            y_start = _add(y_start, stage_bar)
             for j, weight in enumerate(table.a[i]):
-                k_bar[j] = add(k_bar[j], stage_bar, h * weight)
+                k_bar[j] = _add(k_bar[j], stage_bar, h * weight)
         return y_start, k_bar[0] if table.first_same_as_last else None
+
+
+def _add(total: Tensor | None, value: Tensor | None, weight: float = 1.0) -> Tensor | None:
+    """total + weight value, where a None stands for zero."""
+    if value is None or weight == 0:
+        return total
+    if total is None:
+        return value * weight if weight != 1.0 else value
+    return torch.add(total, value, alpha=weight)
 
 
 def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] | None) -> Tensor:

@@ -19,7 +19,7 @@ from io import BytesIO
 from pathlib import Path
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json, write_json
-from nodelib.experiment.configs import ROWS, RunConfig
+from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.paths import data_dir
 from nodelib.verdicts.ledger import first_round
 from nodelib.verdicts.verdict import UNDECIDED, Verdict
@@ -103,32 +103,6 @@ def as_markdown(stored: Sequence[dict], today: Mapping[str, Verdict]) -> str:
         return "What the rules would have given before is not stored."
     hang = ", ".join(sorted(ever, key=lambda claim: int(claim[1:])))
     return "\n".join(said) + (f"\n\nSo {hang} hang on where training was stopped." if ever else "")
-
-
-def with_training(stored: Sequence[dict], runs: Sequence[Run]) -> str:
-    """What attacks leave of the table's networks as their training goes on, in words; empty where no shorter one is stored.
-
-    Args:
-        stored: of `stages`; runs: of today.
-    """
-    said, ten, rising = [], [], []
-    for run in runs:
-        after = {epochs: one["left"][run.name] for one in stored for name, epochs in zip(one["runs"], one["epochs"]) if name == run.name}
-        if run.name not in ROWS or run.seed != 0 or not after:
-            continue
-        after = dict(sorted({**after, run.config["epochs"]: left(run)}.items()))
-        if not all(set(ATTACKS) <= set(found) for found in after.values()):
-            continue
-        series = [100 * correct / n for correct, n in (found["fgsm-seed"] for found in after.values())]
-        images = min(n for found in after.values() for _, n in found.values())
-        said.append(f"after {', '.join(map(str, after))} epochs {', '.join(f'{x:.1f}' for x in series)} % of {images:,} images of {run.name}")
-        ten += [100 * correct / n for correct, n in (found["pgd10-exact"] for found in after.values())]
-        rising.append(series == sorted(series) and series[0] < series[-1])
-    if not said:
-        return ""
-    return (f"What one step by the post's protocol leaves as training goes on: {'; '.join(said)}. "
-            + ("It grows with training in each of them" if all(rising) else "It has no common direction")
-            + f"; ten exact steps leave {'nothing' if max(ten) == 0 else f'at most {max(ten):.1f} %'} at any of these times.")
 
 
 def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:

@@ -1,11 +1,16 @@
 import json
+import subprocess
+import sys
+import tarfile
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from nodelib.bench import cases, main, measure, methods, suites
+from nodelib.bench import cases, gpu, main, measure, methods, suites
+from nodelib.experiment import artifacts, configs
 from nodelib.solver import kernel
+from nodelib.solver.errors import InputError
 
 
 @pytest.fixture(autouse=True)
@@ -105,3 +110,59 @@ def test_gradients_at_the_end_of_the_range_of_floats_are_measured_both_ways(tmp_
     assert [(row["size"], row["way"]) for row in rows] == [(size, way) for size in (1e-36, 1e-40) for way in ("as they are", "balanced")]
     assert all(row["speed_up"]["median"] == 1 for row in rows if row["way"] == "as they are")
     assert kernel.NativeStepper.powers is before  # put back
+
+
+@pytest.mark.more
+def test_the_gpus_ten_minutes_can_be_rehearsed_on_the_processor_and_go_on_where_they_stopped(tmp_path):
+    root, output, name = tmp_path / "runs", tmp_path / "out", "small-10-post"
+    folder = root / f"{name}-seed0"
+
+    def rehearse(minutes):
+        command = [sys.executable, "-m", "nodelib", "bench", name, "--gpu", "--dry-run", "--minutes", minutes]
+        subprocess.run([*command, "--root", str(root), "--output", str(output)], check=True)
+        history = folder / "history.csv"
+        return len(history.read_text().splitlines()) - 1 if history.exists() else 0
+
+    done, whole = rehearse("0.4"), configs.get(name, 0, "smoke").steps  # stopped somewhere, or at the end
+    rehearse("10")
+    run = artifacts.load_run(folder)
+    assert run.provenance["resumed"] is (0 < done < whole) and run.history["step"][-1] == whole - 1
+    compared, timed = (json.loads((output / f"{file}.json").read_text())["rows"]
+                       for file in ("parity", "training-step"))
+    assert len(compared) == 2 and all(row["passed"] for row in compared)
+    assert {row["method"] for row in timed} == set(gpu.METHODS)
+    with tarfile.open(output / "runs-00.tar") as archive:
+        archive.extractall(tmp_path / "unpacked", filter="data")
+    unpacked = tmp_path / "unpacked" / folder.name
+    assert {path.name: path.read_bytes() for path in unpacked.iterdir()} == {
+        path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_folders_are_packed_into_archives_below_a_limit(tmp_path):
+    folders, limit = [tmp_path / "a-seed0", tmp_path / "b-seed0"], 40_960
+    for folder in folders:
+        folder.mkdir()
+        for i, size in enumerate((0, 1, 512, 20_000, limit - 10_240 - 512)):
+            (folder / f"file{i}").write_bytes(bytes(range(256)) * (size // 256) + b"x" * (size % 256))
+    packed = gpu.pack(folders, tmp_path, limit)
+    assert len(packed) > 1 and all(path.stat().st_size <= limit for path in packed)
+    for path in packed:
+        with tarfile.open(path) as archive:
+            archive.extractall(tmp_path / "unpacked", filter="data")
+    for folder in folders:
+        for file in folder.iterdir():
+            assert (tmp_path / "unpacked" / folder.name / file.name).read_bytes() == file.read_bytes()
+    (folders[0] / "file0").write_bytes(bytes(limit))
+    with pytest.raises(InputError, match="file0"):
+        gpu.pack(folders, tmp_path, limit)
+
+
+def test_two_devices_that_compute_different_things_are_told_apart(monkeypatch):
+    answers = gpu._answers
+
+    def slightly_off(case, device, dtype, compiled):
+        steps, logits, gradients = answers(case, device, dtype, compiled)
+        return steps, logits, [g * 1.01 for g in gradients] if compiled else gradients
+
+    monkeypatch.setattr(gpu, "_answers", slightly_off)
+    assert not any(row["passed"] for row in gpu.parity(cases.QUICK, "cpu"))

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import functools
 import os
-import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @dataclass(frozen=True)
 class Site:
-    """The folder of the HTML, the build's output and status, its wall seconds and its processor seconds."""
+    """The folder of the HTML, the build's output and its status."""
 
     html: Path
     log: str
     status: int
-    seconds: float
-    processor_seconds: float
 
     @property
     def pages(self) -> list[Path]:
@@ -46,15 +42,11 @@ def site() -> Site:
     import atexit
 
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    before, started = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     done = subprocess.run(
         [str(Path(sys.executable).parent / "jupyter-book"), "build", "book/", "-W", "-n", "--keep-going",
          "--path-output", str(folder)],
         cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    return Site(folder / "_build" / "html", done.stdout + done.stderr, done.returncode,
-                time.monotonic() - started, used)
+    return Site(folder / "_build" / "html", done.stdout + done.stderr, done.returncode)
 
 
 def chromium() -> str:

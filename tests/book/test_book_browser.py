@@ -9,7 +9,7 @@ import pytest
 from book_site import ARGUMENTS, ROOT, chromium, site
 
 playwright = pytest.importorskip("playwright.sync_api", reason="the packages of the checks are missing: make .venv/.test")
-pytestmark = pytest.mark.browser
+pytestmark = [pytest.mark.browser, pytest.mark.more]
 
 # Formulas set and not set, formulas with errors, the page's width, and text of too little contrast
 PROBE = r"""

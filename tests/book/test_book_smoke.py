@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import time
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,8 @@ from nodelib.experiment import artifacts, configs  # noqa: E402
 from nodelib.experiment.paths import data_dir  # noqa: E402
 from nodelib.publish import render
 
+pytestmark = pytest.mark.more
+
 RUNS = (*configs.ROWS, *configs.PAIR)
 CHAPTERS = [path for path, parameters in render.pages() if not parameters]
 
@@ -24,7 +25,7 @@ class Scratch:
 
     def __init__(self, folder: Path) -> None:
         self.data, self.notebooks = folder / "data", folder / "book"
-        self.seconds: dict[str, float] = {}
+        self.trained: set[str] = set()
         self.data.mkdir(parents=True)
         for entry in data_dir().iterdir():
             if entry.name in ("runs", "claims"):  # these the smoke scale makes itself
@@ -38,10 +39,9 @@ class Scratch:
         (self.data / "runs").mkdir()
 
     def run(self, name: str) -> artifacts.Run:
-        if name not in self.seconds:
-            started = time.monotonic()
+        if name not in self.trained:
             render.render(render.TEMPLATE, scale="smoke", out=self.notebooks / "runs", parameters={"run": name})
-            self.seconds[name] = time.monotonic() - started
+            self.trained.add(name)
         return artifacts.load_run(self.data / "runs" / f"{name}-seed0")
 
 
@@ -56,7 +56,6 @@ def scratch(tmp_path_factory):
         os.environ["NODELIB_DATA"] = before
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", RUNS)
 def test_the_run_learns_in_its_notebook(scratch, name):
     run = scratch.run(name)
@@ -73,24 +72,14 @@ def test_the_run_learns_in_its_notebook(scratch, name):
     assert (scratch.notebooks / "runs" / "figures" / f"run-{name}-training.svg").stat().st_size > 1000
 
 
-@pytest.mark.slow
-def test_the_eight_runs_take_at_most_ten_minutes_together(scratch):
-    for name in RUNS:
-        scratch.run(name)
-    assert sum(scratch.seconds.values()) < 600, scratch.seconds
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
 def test_the_chapter_executes_at_smoke_scale(scratch, path):
     for name in RUNS:
         scratch.run(name)
     figures = render.shown_figures("\n".join(cell.source for cell in render.prepare(path, {}).cells))
     published = {figure: (render.BOOK / figure).stat().st_mtime_ns for figure in figures}
-    started = time.monotonic()
     done = render.render(path, scale="smoke", out=scratch.notebooks)
     assert done.path.exists()
-    assert time.monotonic() - started < 180, "a chapter at smoke scale must take seconds"
     for figure in figures:
         assert (scratch.notebooks / figure).exists(), f"{figure} is shown but was not drawn"
         assert (render.BOOK / figure).stat().st_mtime_ns == published[figure], f"{figure} of the book was overwritten"

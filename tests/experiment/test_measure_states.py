@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 
-import pandas as pd
 import pytest
 import torch
 
@@ -229,11 +228,3 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
     assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
     monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: x)
     assert measure_states.fooled(model, images, labels, count=50) == []
-
-
-def test_fooled_images_are_told_with_their_number(tiny_run):
-    from nodelib.chapters import state_records, state_text
-    rows = [dict(run="wide-adversarial", seed=0, t1=t1, n=50, own=own, said=said, angle=1.0) for t1, own, said in ((1.0, 0.1, 0.8), (1000.0, 0.5, 0.2))]
-    told = state_text.fooled(pd.DataFrame(rows))
-    assert "of 50 images that fooled wide-adversarial, 10 % are nearest to their own class at t = 1 and 50 % [37 to 63] at t = 1000" in told
-    assert told.endswith("nearest to the class predicted at t = 1 are 80 %, then 20 %.") and "not been followed" in state_text.fooled(state_records.fooled_frame([]))

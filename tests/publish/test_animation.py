@@ -30,7 +30,16 @@ def test_normalising_every_frame_hides_growth_and_a_fixed_scale_shows_it():
     per_frame, fixed = animation.grey(tiles, "frame"), animation.grey(tiles, "fixed")
     assert (per_frame == per_frame[0]).all()
     contrast = [int(f[~np.isnan(t)].max()) - int(f[~np.isnan(t)].min()) for f, t in zip(fixed, tiles)]
-    assert contrast[0] < 30 and contrast[-1] == 255 and contrast == sorted(contrast)
+    assert contrast[0] < 40 and contrast[-1] == 255 and contrast == sorted(contrast)
+
+
+def test_on_a_fixed_scale_zero_is_the_middle_and_a_few_large_entries_do_not_grey_the_rest():
+    tiles = animation.tile(growing())
+    plain = animation.grey(tiles, "fixed")
+    tiles[-1, 0, 0], tiles[0, 0, :2] = 1e6, (0.0, 1e-3)
+    spiked = animation.grey(tiles, "fixed")
+    assert spiked[-1, 0, 0] == 255 and (spiked[0, 0, :2] == 128).all()
+    assert np.abs(spiked[-1].astype(int) - plain[-1])[1:].max() <= 16  # one level
 
 
 def test_grey_uses_the_whole_range_in_the_levels_asked_for():

@@ -57,4 +57,5 @@ def test_a_changed_module_is_read_again(package):
 
 def test_the_compiled_kernel_belongs_to_the_module_that_compiles_it():
     files = source_files("from nodelib.networks import ODENet")
-    assert PACKAGE / "solver" / "kernel.c" in files and PACKAGE / "figures.py" not in files
+    assert PACKAGE / "solver" / "kernel.c" in files and PACKAGE / "publish" / "style.py" not in files
+    assert PACKAGE / "verdicts" / "changes.toml" in source_files("from nodelib.verdicts import ledger")

@@ -10,14 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from nodelib.experiment import configs, paths
-from nodelib.experiment.artifacts import read_json
+from nodelib.experiment import configs
 from nodelib.publish import page, style
-
-
-@pytest.fixture
-def seed() -> dict:
-    return read_json(paths.data_dir() / "seed.json")
 
 
 def test_every_named_run_has_a_colour_a_dash_and_a_marker():
@@ -48,31 +42,6 @@ def test_the_style_ends_with_its_context():
     assert matplotlib.rcParams["axes.grid"] == before
 
 
-def test_the_post_gives_48_figures_and_no_interval(seed):
-    data = style.accuracy_frame([], seed)
-    assert len(data) == 48 and set(data["source"]) == {"post"}
-    assert data["low"].isna().all()
-
-
-def test_a_network_without_a_run_says_so(seed):
-    figure = style.table_accuracies([], seed)
-    notes = [text.get_text() for axis in figure.axes for text in axis.texts]
-    assert notes == ["ours: not measured yet"] * 6
-
-
-def test_our_accuracy_is_drawn_where_the_record_says(seed, tiny_run):
-    import dataclasses
-
-    record = {"id": "none-random-t10", "t1": 10.0, "accuracy": 0.5, "low": 0.4, "high": 0.6}
-    run = dataclasses.replace(tiny_run, name="small-10", metrics=[record])
-    data = style.accuracy_frame([run], seed)
-    ours = data[data["source"] == "ours"]
-    assert ours[["run", "t1", "test", "accuracy", "low", "high"]].values.tolist() == [["small-10", 10.0, "clean", 50.0, 40.0, 60.0]]
-    figure = style.table_accuracies([run], seed)
-    (points,) = figure.axes[0].containers
-    assert points.lines[0].get_xydata().tolist() == [[10.0, 50.0]]
-
-
 def test_the_training_history_keeps_the_mean_of_every_column(tiny_run):
     data = style.history_frame(tiny_run, bins=3)
     loss = data[data["quantity"] == "loss"]
@@ -90,10 +59,10 @@ def test_lines_show_the_mean_over_seeds_in_the_methods_colour():
     assert line.get_color() == style.METHODS["adjoint"]
 
 
-def test_the_same_figure_is_saved_as_the_same_bytes(seed, tmp_path, monkeypatch):
+def test_the_same_figure_is_saved_as_the_same_bytes(tiny_run, tmp_path, monkeypatch):
     monkeypatch.setenv("NODELIB_FIGURES", str(tmp_path))
     for name in ("one.svg", "two.svg"):
-        page.save_figure(style.table_accuracies([], seed), name)
+        page.save_figure(style.training_history(tiny_run), name)
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "two.svg").read_bytes()
 
 

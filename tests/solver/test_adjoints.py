@@ -3,11 +3,9 @@ import gc
 import logging
 import math
 import os
-import shutil
 import subprocess
 import sys
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -504,66 +502,6 @@ def test_compiled_evaluations_and_their_reverse_match_double_precision(name, sam
     assert switched <= 2 and max(errors) < 0.1, errors
     for mine, theirs in zip(parameters, bars[1:]):
         assert relative_error(mine.double(), theirs) < (0.1 if switched else 2e-5)
-
-
-def test_a_missing_compiler_is_logged_and_torch_takes_over(monkeypatch, caplog, tmp_path):
-    func, y0 = dynamics("small")
-    monkeypatch.setattr(kernel, "_libraries", {})
-    monkeypatch.setenv("CC", str(tmp_path / "no-such-compiler"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    with caplog.at_level(logging.WARNING, logger="nodelib"), torch.no_grad():
-        solution = odeint(func, y0, [0.0, 1.0])
-        odeint(func, y0, [0.0, 1.0])
-    assert caplog.text.count("compiled kernels are not available") == 1
-    assert type(odeint(func, y0, [0.0, 1.0])) is type(solution)
-    with torch.no_grad():
-        assert torch.equal(solution.y, odeint(func, y0, [0.0, 1.0], compiled=False).y)
-
-
-KEY = (16, 7, 7, 16, True, False)
-
-
-@pytest.fixture
-def empty_cache(monkeypatch, tmp_path):
-    """A cache folder without kernels, and none loaded; the folder."""
-    if kernel.load(*KEY) is None:
-        pytest.skip("no C compiler")
-    monkeypatch.setattr(kernel, "_libraries", {})
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    return tmp_path / "nodelib"
-
-
-def test_a_compiler_may_come_with_options(empty_cache, monkeypatch):
-    compiler = os.environ.get("CC") or next(c for c in ("cc", "gcc", "clang") if shutil.which(c))
-    monkeypatch.setenv("CC", f"{compiler} -std=gnu11 -DNAME='a b'")
-    assert kernel.load(*KEY) is not None
-
-
-@pytest.mark.parametrize("damage", [
-    lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?",
-], ids=["half", "nothing", "another last byte"])
-def test_a_damaged_library_is_built_anew(empty_cache, damage):
-    path = kernel._build(KEY)
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    assert kernel.load(*KEY) is not None
-    assert [file.read_bytes() for file in empty_cache.iterdir()] == [whole]
-
-
-def test_processes_and_threads_compile_beside_one_another_and_sweep_after_the_killed(empty_cache):
-    old, new = empty_cache / "build-old", empty_cache / "build-new"
-    old.mkdir(parents=True)
-    new.mkdir()
-    os.utime(old, (0, 0))
-    with ThreadPoolExecutor(3) as pool:
-        paths = list(pool.map(kernel._build, [KEY] * 3))
-    assert set(empty_cache.iterdir()) == {new, *paths}
-    assert all(kernel._checksum(path) in path.name for path in paths)
-
-
-def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
-    monkeypatch.setattr(kernel, "FLAGS", ("--no-such-option",))
-    assert kernel.load(*KEY) is None and not list(empty_cache.iterdir())
 
 
 FORK = """

@@ -59,24 +59,6 @@ def test_the_verdicts_that_hang_on_it_are_named():
     assert same == "- c after 3 epochs: the same verdicts"
 
 
-@pytest.mark.parametrize("first, last, ten, says", [
-    (4, 28, 0, "It grows with training in each of them; ten exact steps leave nothing at any of these times."),
-    (28, 4, 30, "It has no common direction; ten exact steps leave at most 3.0 % at any of these times.")])
-def test_what_one_step_leaves_is_told_as_training_goes_on(runs, first, last, ten, says):
-    def measured(count, ten):
-        return [{"id": f"{attack}-t100", "correct": correct, "n": 1000}
-                for attack, correct in (("fgsm-seed", count), ("fgsm-exact", 1), ("pgd10-exact", ten))]
-
-    run = dataclasses.replace(next(run for run in runs if run.name == "large-100"), metrics=measured(last, ten))
-    epochs = run.config["epochs"]
-    stored = [{"runs": ["large-100"], "epochs": [epochs - 1],
-               "left": {"large-100": prolonged.left(dataclasses.replace(run, metrics=measured(first, 0)))}}]
-    said = prolonged.with_training(stored, [run])
-    assert f"after {epochs - 1}, {epochs} epochs {first / 10:.1f}, {last / 10:.1f} % of 1,000 images of large-100. " in said
-    assert said.endswith(says)
-    assert prolonged.with_training([], [run]) == "" == prolonged.with_training(stored, [])
-
-
 def test_stored_stages_are_of_runs_that_are_stored(runs):
     stored = prolonged.stages()
     assert stored
