@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -98,20 +97,17 @@ class Flow(nn.Module):
             return odeint(self.velocity, z, (1.0, 0.0), rtol=1e-5, atol=1e-5).y[-1]
 
 
-def train(flow: Flow, steps: int, points: int = 256, learning_rate: float = 0.02) -> np.ndarray:
-    """Maximise the likelihood of fresh moons in every step; the loss (nats per point), shape (steps, S)."""
-    optimiser = torch.optim.Adam(flow.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(1, steps))
-    seeds, losses = len(flow.w1), []
+def train(flow: Flow, steps: int, points: int = 256) -> None:
+    """Maximise the likelihood of `points` fresh moons in every step."""
+    optimiser = torch.optim.Adam(flow.parameters(), lr=0.02)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.02, total_steps=max(1, steps))
     for step in range(steps):
-        x = torch.stack([two_moons(points, 10_000 * k + step) for k in range(seeds)])
+        x = torch.stack([two_moons(points, 10_000 * k + step) for k in range(len(flow.w1))])
         optimiser.zero_grad()
-        each = -flow.log_density(x).mean(1)
-        each.sum().backward()  # the sum keeps the seeds apart
+        # the sum keeps the seeds apart
+        (-flow.log_density(x).mean(1)).sum().backward()
         optimiser.step()
         schedule.step()
-        losses.append(each.detach().numpy())
-    return np.array(losses)
 
 
 def grid(side: int, half: float) -> tuple[Tensor, float]:

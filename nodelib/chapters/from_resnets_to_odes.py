@@ -16,7 +16,6 @@ from nodelib.publish import style
 from nodelib.solver.integrate import odeint
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -53,7 +52,7 @@ def architecture(times: Sequence[float], end: float) -> Figure:
     return figure
 
 
-def fields_and_evaluations(func: Callable, starts: Tensor, end: float, *, rtol: float = 1e-3, atol: float = 1e-3) -> Figure:
+def fields_and_evaluations(func: Callable, starts: Tensor, end: float) -> Figure:
     """The field of one-dimensional dynamics with Euler's unit steps (left) and dopri5 (right).
 
     Args:
@@ -74,7 +73,7 @@ def fields_and_evaluations(func: Callable, starts: Tensor, end: float, *, rtol: 
                         1 / length, color="#9fb0bb", angles="xy", scale=28, width=0.0035, zorder=1)
             for start in starts:
                 record = Recorder(func)
-                settings = dict(method="euler", step_size=1.0) if method == "Euler" else dict(rtol=rtol, atol=atol)
+                settings = {"method": "euler", "step_size": 1.0} if method == "Euler" else {}
                 grid = np.arange(0, end + 0.5) if method == "Euler" else np.linspace(0, end, 121)
                 path = odeint(record, start.view(1, 1), grid.tolist(), params=(), **settings).y.view(-1)
                 seen = [(float(y), t) for t, y in zip(record.times, record.states) if t <= end]
@@ -131,7 +130,9 @@ def step_profiles(profiles: pd.DataFrame, t1: float) -> Figure:
     with style.style():
         figure, axes = style.panels(4, columns=2, height=2.1, sharex=True)
         for axis, (column, label) in zip(axes, labels.items()):
-            _bundle(axis, profiles, column)
+            for _, part in profiles.groupby("image"):
+                axis.plot(part["t"], part[column], ".-", color=style.colour("small-10"), linewidth=0.7,
+                          markersize=3, alpha=0.7)
             axis.set(ylabel=label, xlim=(0, t1))
             if column == "error":
                 axis.set_yscale("log")
@@ -140,8 +141,3 @@ def step_profiles(profiles: pd.DataFrame, t1: float) -> Figure:
         for axis in axes[2:]:
             axis.set_xlabel("time $t$")
     return figure
-
-
-def _bundle(axis: Axes, profiles: pd.DataFrame, column: str) -> None:
-    for _, part in profiles.groupby("image"):
-        axis.plot(part["t"], part[column], ".-", color=style.colour("small-10"), linewidth=0.7, markersize=3, alpha=0.7)

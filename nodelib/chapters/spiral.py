@@ -136,11 +136,11 @@ def targets(states: Tensor, index: Tensor) -> Tensor:
     return states.gather(2, index[..., None].expand(*index.shape, 2))
 
 
-def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> list[float]:
-    """Fit all seeds to their noisy observations by Adam with a one-cycle rate; the mean loss of every step."""
+def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> None:
+    """Fit all seeds to their noisy observations by Adam with a one-cycle rate."""
     optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(1, steps))
-    wanted, losses = targets(data.observed, data.seen), []
+    wanted = targets(data.observed, data.seen)
     for _ in range(steps):
         optimiser.zero_grad()
         each = (model(data, data.seen) - wanted).square().mean((1, 2, 3))
@@ -151,8 +151,6 @@ def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> lis
             p.grad *= (1 / flat.norm(dim=1).clamp(min=1.0)).view(-1, *[1] * (p.ndim - 1))
         optimiser.step()
         schedule.step()
-        losses.append(float(each.detach().mean()))
-    return losses
 
 
 def sequences(data: Data) -> list[Tensor]:

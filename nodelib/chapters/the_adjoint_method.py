@@ -19,21 +19,19 @@ COLOURS = {
 }
 
 
-def memory(kept: pd.DataFrame, peak: pd.DataFrame | None) -> Figure:
+def memory(kept: pd.DataFrame, peak: pd.DataFrame) -> Figure:
     """Bytes kept for the backward pass (left) and peak resident memory (right) against solver steps.
 
     Args:
-        kept, peak: tidy: method, steps, megabytes; peak is None where nothing is stored.
+        kept, peak: tidy: method, steps, megabytes.
     """
     with style.style():
         figure, axes = style.panels(2, height=3.0, sharey=True)
-        for axis, data, title in ((axes[0], kept, "kept for the backward pass"), (axes[1], peak, "peak of a fresh process")):
+        titles = ("kept for the backward pass", "peak of a fresh process")
+        for axis, data, title in zip(axes, (kept, peak), titles):
+            style.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis,
+                        xlabel="solver steps", ylabel="memory ($2^{20}$ bytes)")
             axis.set_title(title)
-            if data is None:
-                axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", color=style.GREY)
-                continue
-            style.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis, xlabel="solver steps",
-                          ylabel="memory ($2^{20}$ bytes)")
             axis.get_legend().remove()
         handles, found = axes[0].get_legend_handles_labels()
         figure.legend(handles, found, loc="outside upper center", ncols=len(found))

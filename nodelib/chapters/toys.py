@@ -41,22 +41,22 @@ def staircase(x: Tensor) -> Tensor:
     return 1.5 * (torch.bucketize(x, torch.tensor([-2 / 3, 2 / 3])) - 1).to(x)
 
 
-def train_staircase(steps: int = 500, end: float = 5.0, seed: int = 0) -> Field:
-    """A `Field` in one dimension that sorts the numbers of [-2, 2] into three heaps by time `end`.
+def train_staircase(steps: int) -> Field:
+    """A `Field` in one dimension that sorts the numbers of [-2, 2] into three heaps by time 5.
 
     Paths in one dimension cannot cross, so the field must push apart what starts close together at
     the borders of the heaps: gentle in most places, violent in two.
 
     Args:
-        steps: of Adam, 0 or more; end: end time, above 0; seed: of the weights.
+        steps: of Adam, 0 or more.
     """
-    func = Field(1, hidden=32, seed=seed)
+    func = Field(1)
     x = torch.linspace(-2, 2, 61).view(-1, 1)
     optimiser = torch.optim.Adam(func.parameters(), lr=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, total_steps=max(1, steps))
     for _ in range(steps):
         optimiser.zero_grad()
-        y = odeint(func, x, (0.0, end), rtol=1e-3, atol=1e-3).y[-1]
+        y = odeint(func, x, (0.0, 5.0), rtol=1e-3, atol=1e-3).y[-1]
         nn.functional.mse_loss(y, staircase(x)).backward()
         optimiser.step()
         schedule.step()

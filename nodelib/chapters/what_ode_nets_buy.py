@@ -20,35 +20,25 @@ if TYPE_CHECKING:
 
 
 def size_accuracy(data: pd.DataFrame) -> Figure:
-    """Test accuracy against number of parameters, one point per run with its 95 % interval.
+    """Test accuracy against number of parameters, one point per stored run with its 95 % interval.
 
     Args:
-        data: tidy: run, parameters, accuracy, low, high (per cent); accuracy missing for runs not stored.
+        data: tidy: run, parameters, accuracy, low, high (per cent).
     """
-    names = list(dict.fromkeys(data["run"]))
+    # networks of equal size would hide each other: they lie a little to the left and right
+    aside = dict(zip(dict.fromkeys(data["run"]), (1, 1.06, 0.94, 1.06)))
     with style.style():
         figure, (axis,) = style.panels(1, height=3.0)
-        for row in data.itertuples():
-            i, shade = names.index(row.run), style.colour(row.run)
-            if np.isnan(row.accuracy):
-                axis.axvline(row.parameters, color=shade, linewidth=1, linestyle=":")
-                axis.text(row.parameters, 0.1 + 0.15 * (i % 6), f"{row.run}: not trained yet  ", ha="right", fontsize=8, color=shade,
-                          transform=axis.get_xaxis_transform())
-                continue
-            # networks of equal size would hide each other: the second and third lie a little to the left and right
-            place = row.parameters * (1, 1.06, 0.94)[i % 3]
-            axis.errorbar(place, row.accuracy, yerr=[[row.accuracy - row.low], [row.high - row.accuracy]],
-                          fmt=style.MARKERS[row.run], color=shade, capsize=3)
-        for i, name in enumerate(names):
-            part = data[(data["run"] == name) & data["accuracy"].notna()]
-            if len(part):
-                left = i % 3 == 2
-                axis.annotate(name, (part["parameters"].iloc[0] * (1, 1.06, 0.94)[i % 3], part["accuracy"].mean()),
-                              textcoords="offset points", xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
-                              color=style.colour(name))
-        known = data["low"].dropna()
-        axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)",
-                 ylim=(min(known.min() - 0.3, 98) if len(known) else 0, 100), xlim=(1e4, 2e6))
+        for name, part in data.groupby("run"):
+            place, left = part["parameters"] * aside[name], aside[name] < 1
+            errors = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
+            axis.errorbar(place, part["accuracy"], yerr=errors, fmt=style.MARKERS[name], capsize=3,
+                          color=style.colour(name))
+            axis.annotate(name, (place.iloc[0], part["accuracy"].mean()), textcoords="offset points",
+                          xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
+                          color=style.colour(name))
+        axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)", xlim=(1e4, 2e6),
+                 ylim=(min(data["low"].min() - 0.3, 98), 100))
     return figure
 
 
@@ -60,35 +50,32 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
     """
     with style.style():
         figure, axes = style.panels(2, height=2.9)
-        for axis, column, label in ((axes[0], "accuracy", "test accuracy (%)"), (axes[1], "nfe", "evaluations (NFE)")):
-            axis.set(xlabel="rtol = atol at test time", ylabel=label)
-            if not len(data):
-                axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=style.GREY)
-                continue
+        for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
             style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
-                          xlabel="rtol = atol at test time", ylabel=label)
-        if len(data):
-            for row in data.itertuples():
-                axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
-            axes[1].get_legend().remove()
+                        xlabel="rtol = atol at test time", ylabel=label)
+        for row in data.itertuples():
+            axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
+        axes[1].get_legend().remove()
     return figure
 
 
-def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequence[int] = (0, 1, 2), seed: int = 0) -> Figure:
-    """Some trajectories: the truth, the noisy observations, and what each model says in between.
+def spirals(data: spiral.Data, models: dict[str, torch.nn.Module],
+            which: Sequence[int] = (0, 1, 2)) -> Figure:
+    """Some trajectories of the first seed: the truth, the noisy observations, and what each model says.
 
     Args:
-        data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories; seed: which seed's.
+        data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories.
     """
-    found = {name: spiral.predict_all(model, data)[seed] for name, model in models.items()}
+    found = {name: spiral.predict_all(model, data)[0] for name, model in models.items()}
     with style.style():
         figure, axes = style.panels(len(which), height=2.6, sharex=True, sharey=True)
         for axis, n in zip(axes, which):
-            axis.plot(*data.states[seed, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
+            axis.plot(*data.states[0, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
             for name, predicted in found.items():
                 axis.plot(*predicted[n].T, color=style.METHODS[name], linewidth=1.2, linestyle="-" if name == "ODE" else "--",
                           label=name)
-            axis.plot(*data.observed[seed, n, data.seen[seed, n]].T, "o", color="black", markersize=3, label="observed")
+            seen = data.observed[0, n, data.seen[0, n]]
+            axis.plot(*seen.T, "o", color="black", markersize=3, label="observed")
             axis.set(xlabel="$y_1$", aspect="equal")
         axes[0].set_ylabel("$y_2$")
         handles, names = axes[0].get_legend_handles_labels()
@@ -96,16 +83,17 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module], which: Sequen
     return figure
 
 
-def moons(flow: Flow, model: int = 0, side: int = 90) -> Figure:
-    """Data, learned density and samples of one of the flows trained side by side."""
+def moons(flow: Flow, side: int = 90) -> Figure:
+    """Data, learned density and samples of the first of the flows trained side by side."""
     points, _ = grid(side, 2.6)
     with torch.no_grad():
-        density = flow.log_density(points.to(flow.w1).expand(len(flow.w1), -1, -1), 1e-4)[model].exp().view(side, side)
+        points = points.to(flow.w1).expand(len(flow.w1), -1, -1)
+        density = flow.log_density(points, 1e-4)[0].exp().view(side, side)
     with style.style():
         figure, axes = style.panels(3, height=2.5, sharex=True, sharey=True)
         axes[0].plot(*two_moons(800, 10**6).T, ".", color=style.BLUE, markersize=2)
         axes[1].imshow(density, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), interpolation="bilinear")
-        axes[2].plot(*flow.sample(800)[model].T, ".", color=style.VERMILLION, markersize=2)
+        axes[2].plot(*flow.sample(800)[0].T, ".", color=style.VERMILLION, markersize=2)
         for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow")):
             axis.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
             axis.grid(False)
@@ -144,10 +132,7 @@ def evaluations_in_training(data: pd.DataFrame) -> Figure:
             axis.fill_between(rows["share"], rows["low"], rows["high"], color=style.colour(name), alpha=0.2, linewidth=0)
             axis.plot(rows["share"], rows["value"], color=style.colour(name), linestyle=("-", "--", "-.", ":")[i % 4], label=name)
         axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None), xlim=(0, 100))
-        if len(part):
-            axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        else:
-            axis.text(0.5, 0.5, "not trained yet", transform=axis.transAxes, ha="center", color=style.GREY)
+        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
@@ -157,4 +142,4 @@ def training_evaluations(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         frame = style.history_frame(run, ("nfe_forward", "nfe_backward"))
         parts.append(frame.assign(run=run.name, share=100 * frame["step"] / len(run.history["nfe_forward"])))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["run", "quantity", "share", "value", "low", "high"])
+    return pd.concat(parts, ignore_index=True)

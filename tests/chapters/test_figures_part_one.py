@@ -40,18 +40,14 @@ def test_rejected_steps_lie_above_the_limit():
     assert len(crosses) == solution.rejected and all(line.get_ydata()[0] > 1 for line in crosses)
 
 
-def test_memory_without_a_stored_measurement_says_so():
-    kept = pd.DataFrame({"method": ["adjoint"] * 2, "steps": [5, 10], "megabytes": [1.0, 1.0]})
-    figure = the_adjoint_method.memory(kept, None)
-    assert [text.get_text() for text in figure.axes[1].texts] == ["not measured yet"]
-
-
-def test_a_network_that_is_not_trained_is_named_and_has_no_point():
-    data = pd.DataFrame({"run": ["resnet-6", "resnet-1"], "parameters": [500_000, 200_000], "accuracy": [99.0, np.nan],
-                         "low": [98.8, np.nan], "high": [99.2, np.nan]})
+def test_every_seed_of_a_network_has_its_own_point():
+    data = pd.DataFrame({"run": ["resnet-6", "resnet-0", "resnet-0"], "parameters": [500_000, 60_000, 60_000],
+                         "accuracy": [99.0, 98.0, 98.2], "low": 97.7, "high": 99.2})
     (axis,) = what_ode_nets_buy.size_accuracy(data).axes
-    assert len(axis.containers) == 1
-    assert any("resnet-1: not trained yet" in text.get_text() for text in axis.texts)
+    heights = [container.lines[0].get_ydata().tolist() for container in axis.containers]
+    assert heights == [[98.0, 98.2], [99.0]]
+    assert [text.get_text() for text in axis.texts] == ["resnet-0", "resnet-6"]
+    assert axis.get_ylim()[0] < 97.7
 
 
 def test_the_exponent_of_a_power_is_its_power():
@@ -103,5 +99,3 @@ def test_evaluations_in_training_have_one_line_per_network():
     (axis,) = what_ode_nets_buy.evaluations_in_training(data).axes
     assert {line.get_label(): line.get_ydata().tolist() for line in axis.lines} == {"small-10": [10.0, 20.0],
                                                                                     "small-100": [50.0, 80.0]}
-    (empty,) = what_ode_nets_buy.evaluations_in_training(what_ode_nets_buy.training_evaluations([])).axes
-    assert [text.get_text() for text in empty.texts] == ["not trained yet"]

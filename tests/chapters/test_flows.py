@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 
-import pandas as pd
 import pytest
 import torch
 
@@ -83,9 +82,13 @@ def test_a_flow_that_does_not_move_has_the_normal_density():
     assert found[0].tolist() == pytest.approx([-flows.NORMAL, -flows.NORMAL - 2.5])
 
 
-def test_training_a_flow_lowers_the_loss():
-    losses = flows.train(flows.Flow(2), 25)
-    assert (losses[-5:].mean(0) < losses[:5].mean(0)).all()
+def test_training_a_flow_raises_the_likelihood():
+    flow, points = flows.Flow(2), torch.stack([flows.two_moons(200, k) for k in range(2)])
+    with torch.no_grad():
+        before = flow.log_density(points).mean(1)
+    flows.train(flow, 25)
+    with torch.no_grad():
+        assert (flow.log_density(points).mean(1) > before).all()
 
 
 def test_counted_operations_find_the_right_values_and_grow_as_known():
@@ -109,17 +112,3 @@ def test_the_dial_measures_what_is_not_stored_and_reads_what_is(tiny_run):
     stored = dataclasses.replace(tiny_run, metrics=[record])
     row = tolerance.dial(stored, 32, (1e-1,)).iloc[0]
     assert (row["n"], row["accuracy"], row["nfe"]) == (500, 25.0, 9.0)
-
-
-def test_the_dial_can_be_relaxed_as_far_as_the_accuracy_allows():
-    data = pd.DataFrame({"tolerance": [1e-1, 1e-2, 1e-6] * 2, "seed": [0] * 3 + [1] * 3,
-                         "accuracy": [90.0, 97.4, 98.0, 91.0, 97.2, 98.2], "nfe": [20.0, 30.0, 240.0] * 2})
-    assert tolerance.free_factor(data) == (8.0, 1e-2)
-    assert tolerance.free_factor(data, points=10.0) == (12.0, 1e-1)
-    assert tolerance.free_factor(data, points=0.0) == (1.0, 1e-6)
-    tied = data.assign(accuracy=98.0, nfe=data["nfe"].clip(lower=30.0))
-    assert tolerance.free_factor(tied) == (8.0, 1e-1)  # of two that take equally few evaluations, the looser one
-
-
-def test_without_runs_the_dial_is_an_empty_table():
-    assert list(tolerance.dials([], 100).columns) == tolerance.COLUMNS and not len(tolerance.dials([], 100))
