@@ -149,10 +149,6 @@ class RunConfig:
             raise ValueError(f"scale is {self.scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
         if self.gradient not in GRADIENTS:
             raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        for name in (self.name, self.start or self.name):
-            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
-                                 f"digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
         for field, allowed in (("architecture", ("odenet", "resnet")), ("pooling", POOLINGS),
                                ("schedule", SCHEDULES), ("subset", ("first", "random")),
                                ("norm_init", ("ones", "uniform"))):
@@ -162,6 +158,11 @@ class RunConfig:
             raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a constant rate is halved")
         if self.snapshots is not None and self.snapshots < 0:
             raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of steps")
+        self._check_ranges()
+        self._check_names()
+        self._check_cycles()
+
+    def _check_ranges(self) -> None:
         for field, low, high in (("train_images", 1, TRAIN_IMAGES), ("test_images", 1, 10000),
                                  ("attack_images", 0, 10000), ("epochs", 1, 10**6), ("batch_size", 1, 60000),
                                  ("blocks", 0, 1000), ("seed", 0, 2**31 - 1)):
@@ -171,6 +172,14 @@ class RunConfig:
         for field in ("rtol", "atol", "learning_rate", "head_scale"):
             if not 0 < getattr(self, field) < math.inf:
                 raise ValueError(f"{field} is {getattr(self, field)}; it must be finite and above 0")
+
+    def _check_names(self) -> None:
+        for name in (self.name, self.start or self.name):
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
+                                 f"digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
+
+    def _check_cycles(self) -> None:
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
             raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the epochs, {self.epochs}")
         if self.adversarial and self.adversarial.curriculum and len(self.adversarial.curriculum) != len(self.cycles) - 1:

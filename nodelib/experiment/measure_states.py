@@ -45,6 +45,7 @@ from nodelib.solver.integrate import odeint
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
+RANGES = ((1.0, 10.0), (100.0, 500.0, 1000.0))  # from the first time to each other one: the films' range, and long
 PAIR = (6, 4)  # the digits that the post's films compare
 THRESHOLDS = {"turning": 0.1, "relative_speed": 0.01}  # those of the rule for C20
 SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
@@ -76,26 +77,28 @@ def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
 
 
 def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
-    """All that one solve to t = 1000 shows: motion, settling, change from t = 100 on, class separation, accuracy."""
-    func, times, late = model.block.func, list(times), (100.0, 500.0, 1000.0)
+    """All that one solve to t = 1000 shows: motion, settling, change from t = 1 and 100 on, class separation, accuracy."""
+    func, times = model.block.func, list(times)
     snapshots: list[Tensor] = []  # whole states at SNAPSHOTS, one tensor per batch
     changed: dict[tuple, list[Tensor]] = {}
 
     def visit(y: Tensor, f: Tensor) -> None:
         snapshots.append(y[[times.index(t1) for t1 in SNAPSHOTS]])
-        k = [times.index(t1) for t1 in late]
-        whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
-        for i, t1 in enumerate(late[1:], 1):
-            changed.setdefault(("state_change", t1, None), []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
-            for part, (a, b) in (("whole", whole), ("centred", centred)):
-                changed.setdefault(("state_angle", t1, part), []).append(angle(a[0], a[i]))
-                changed.setdefault(("velocity_angle", t1, part), []).append(angle(b[0], b[i]))
+        for since, *later in RANGES:
+            k = [times.index(t1) for t1 in (since, *later)]
+            whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
+            for i, t1 in enumerate(later, 1):
+                where = (t1, since)
+                changed.setdefault(("state_change", None, *where), []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
+                for part, (a, b) in (("whole", whole), ("centred", centred)):
+                    changed.setdefault(("state_angle", part, *where), []).append(angle(a[0], a[i]))
+                    changed.setdefault(("velocity_angle", part, *where), []).append(angle(b[0], b[i]))
 
     paths = follow(model, images, labels, times, rtol=model.block.rtol, atol=model.block.atol, visit=visit)
     whole = torch.cat(snapshots, 1)
     return [*motion(paths),
-            *(median(name, torch.cat(values), t1=t1, since=100,
-                     **({} if part is None else {"part": part})) for (name, t1, part), values in changed.items()),
+            *(median(name, torch.cat(values), t1=t1, since=since, **({} if part is None else {"part": part}))
+              for (name, part, t1, since), values in changed.items()),
             *separation(func, whole, labels)]
 
 

@@ -77,7 +77,49 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
         return _train(config, folder, device, budget, checkpoint_seconds, progress)
 
 
-def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
+def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: torch.optim.Optimizer,
+            device: torch.device) -> tuple[int, list[dict], artifacts.Run | None]:
+    """Where training begins: the step and the history until it, model and optimiser as they were there; and the run,
+    where nothing is left to train.
+    """
+    checkpoint = folder / "checkpoint.safetensors"
+    if checkpoint.exists():
+        tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
+        _restore(model, optimiser, tensors)
+        if not config.endless and not _outdated(folder, config.epochs):
+            checkpoint.unlink()  # killed after the run was complete
+            return start, [], artifacts.load_run(folder)
+        rows = artifacts.history_until(folder / "history.csv", start)
+        last = start // config.steps_per_epoch - 1
+        if config.endless and sum(row["epoch"] == last for row in rows) == config.steps_per_epoch:
+            rows = artifacts.thinned(rows, last)  # killed before it was
+        complete = start >= config.steps and not _outdated(folder, last + 1)
+        return start, rows, artifacts.load_run(folder) if complete else None
+    if config.endless and (folder / "config.json").exists():
+        raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate cannot "
+                                      f"be prolonged bit for bit; restore it with git, or delete the folder to "
+                                      f"train afresh")
+    prefix = stored_prefix(config, folder)
+    if prefix is not None:
+        model.load_state_dict(prefix.load_model(device).state_dict())
+        start = RunConfig.from_dict(prefix.config).steps
+        return start, artifacts.history_until(prefix.path / "history.csv", start), None
+    if (folder / "config.json").exists():
+        raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
+                                      f"delete that folder to train it again, or give another root or seed")
+    return 0, [], None
+
+
+def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int, count: int) -> tuple[Tensor, Tensor] | None:
+    """The images that a step attacks, where they are other ones than the batch's."""
+    if not (config.adversarial and config.adversarial.other_images):
+        return None
+    second = _generator(config.seed, "others", step).permutation(config.train_images)[:count]
+    index = torch.from_numpy(second).to(images.device)
+    return images[index], labels[index]
+
+
+def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,  # noqa: C901 - one loop
            checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
@@ -89,31 +131,10 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     model.pooling = config.pooling
     optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
     checkpoint = folder / "checkpoint.safetensors"
-    start, rows, seconds_before = 0, [], 0.0
-    if checkpoint.exists():
-        tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
-        _restore(model, optimiser, tensors)
-        if not config.endless and not _outdated(folder, config.epochs):
-            checkpoint.unlink()  # killed after the run was complete
-            return artifacts.load_run(folder)
-        rows = artifacts.history_until(folder / "history.csv", start)
-        seconds_before = rows[-1]["seconds"] if rows else 0.0
-        last = start // config.steps_per_epoch - 1
-        if config.endless and sum(row["epoch"] == last for row in rows) == config.steps_per_epoch:
-            rows = artifacts.thinned(rows, last)  # killed before it was
-        if start >= config.steps and not _outdated(folder, last + 1):
-            return artifacts.load_run(folder)  # nothing to do: it is as long already
-    elif config.endless and (folder / "config.json").exists():
-        raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate cannot be prolonged bit for "
-                                      f"bit; restore it with git, or delete the folder to train afresh")
-    elif (prefix := stored_prefix(config, folder)) is not None:
-        model.load_state_dict(prefix.load_model(device).state_dict())
-        start = RunConfig.from_dict(prefix.config).steps
-        rows = artifacts.history_until(prefix.path / "history.csv", start)
-        seconds_before = rows[-1]["seconds"]
-    elif (folder / "config.json").exists():
-        raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
-                                      f"delete that folder to train it again, or give another root or seed")
+    start, rows, finished = _resume(config, folder, model, optimiser, device)
+    if finished is not None:
+        return finished
+    seconds_before = rows[-1]["seconds"] if rows else 0.0
 
     def save(step: int) -> None:
         # the history first: a checkpoint never knows of steps that the history lacks
@@ -166,10 +187,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
                 optimiser.state.clear()
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * learning_rate(config, step)
-            others = None
-            if config.adversarial and config.adversarial.other_images:
-                second = torch.from_numpy(_generator(config.seed, "others", step).permutation(config.train_images)[:len(index)]).to(device)
-                others = images[second], labels[second]
+            others = _others(config, images, labels, step, len(index))
             row = _step(model, optimiser, images[index], labels[index], config, step, others)
             seconds = seconds_before + time.monotonic() - began
             rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds}))
