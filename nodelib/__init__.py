@@ -15,7 +15,9 @@ from nodelib.statistics import wilson
 __version__ = "0.1.0"
 
 __all__ = [
-    "GRADIENTS", "NAMES", "AttackConfig", "Measurement", "ODEBlock", "ODEFunc", "ODENet", "ResNet", "Run", "RunConfig",
-    "Solution", "build", "evaluate", "evaluate_run", "fgsm", "find_runs", "load_run", "odeint", "pgd", "run", "train",
+    "GRADIENTS", "NAMES", "AttackConfig", "Measurement", "ODEBlock", "ODEFunc", "ODENet", "ResNet", "Run",
+    "RunConfig",
+    "Solution", "build", "evaluate", "evaluate_run", "fgsm", "find_runs", "load_run", "odeint", "pgd", "run",
+    "train",
     "wilson",
 ]

@@ -217,7 +217,8 @@ def _forward(module: str) -> Callable:
 
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    main = argparse.ArgumentParser(prog="python -m nodelib", description="Train, attack and judge ODE-nets on MNIST.")
+    main = argparse.ArgumentParser(prog="python -m nodelib",
+                                   description="Train, attack and judge ODE-nets on MNIST.")
     main.add_argument("--debug", action="store_true",
                       help="show the traceback of an error; may stand anywhere")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -154,7 +154,8 @@ class ODEBlock(nn.Module):
     def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
         """States at increasing `times` above 0, from one integration; shape (T, *y0.shape)."""
         times = [check_end_time(t) for t in times]
-        solution = odeint(self.func, y0, [0.0, *times], rtol=self.rtol, atol=self.atol, gradient=self.gradient)
+        solution = odeint(self.func, y0, [0.0, *times], rtol=self.rtol, atol=self.atol,
+                          gradient=self.gradient)
         # the counts only: keeping the solution would keep its graph alive
         self.nfe, self._backward_counts = solution.nfe, solution.backward_counts
         return solution.y[1:]
@@ -234,7 +235,8 @@ class _Classifier(nn.Module):
     def stem(self, images: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) to the initial state (N, C, size, size)."""
         if images.ndim != 4 or tuple(images.shape[1:]) != (1, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1, {IMAGE_SIZE}, {IMAGE_SIZE})")
+            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1, {IMAGE_SIZE}, "
+                             f"{IMAGE_SIZE})")
         return self.pool(self.norm(self.conv(images - 0.5)))
 
     def head(self, y: Tensor) -> Tensor:
@@ -271,12 +273,15 @@ class ODENet(_Classifier):
 
 
 class ResidualBlock(nn.Module):
-    """y + g(y), with g = GroupNorm, ReLU, Conv3x3, GroupNorm, ReLU, Conv3x3 (He et al., 2016, pre-activation)."""
+    """y + g(y), with g = GroupNorm, ReLU, Conv3x3, GroupNorm, ReLU, Conv3x3 (He et al., 2016,
+    pre-activation).
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            group_norm(channels), nn.ReLU(), conv3x3(channels), group_norm(channels), nn.ReLU(), conv3x3(channels)
+            group_norm(channels), nn.ReLU(), conv3x3(channels), group_norm(channels), nn.ReLU(),
+            conv3x3(channels)
         )
 
     def forward(self, y: Tensor) -> Tensor:
@@ -299,8 +304,8 @@ class ResNet(_Classifier):
 
     Args:
         channels, size: shape of the state, as in `ODENet`.
-        blocks: 0 leaves stem and head alone; 1 builds one block with the ODE-net's dynamics as its branch (the
-            same parameters); more build that many two-convolution blocks.
+        blocks: 0 leaves stem and head alone; 1 builds one block with the ODE-net's dynamics as its branch
+            (the same parameters); more build that many two-convolution blocks.
         pooling: "fixed" or "random".
     """
 

@@ -1,4 +1,5 @@
-"""Shared fixtures. Threads are set explicitly: two torch processes with default threads slow each other down."""
+"""Shared fixtures. Threads are set explicitly: two torch processes with default threads slow each other down.
+"""
 
 from __future__ import annotations
 

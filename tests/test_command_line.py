@@ -29,7 +29,8 @@ def test_every_command_explains_itself(command, capsys):
 
 
 def test_the_module_lists_its_commands():
-    done = subprocess.run([sys.executable, "-m", "nodelib", "--help"], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-m", "nodelib", "--help"], capture_output=True, text=True,
+                          timeout=60)
     assert done.returncode == 0
     for command in COMMANDS:
         assert f"\n    {command}" in done.stdout
@@ -67,7 +68,8 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, t
     (["train", "small-10", "--device", "meta"], "use 'cpu' or 'cuda'"),
     (["train", "small-10", "--seed", "-1"], "seed is -1"),
     (["evaluate", "nothing"], "unknown run 'nothing'"),
-    (["evaluate", "small-10", "--protocol", "weak"], "unknown protocol 'weak'; the known protocols are table, strong"),
+    (["evaluate", "small-10", "--protocol", "weak"],
+     "unknown protocol 'weak'; the known protocols are table, strong"),
     (["evaluate", "small-10", "--images", "0"], "images is 0"),
     (["verify", "--sample", "0"], "sample is 0"),
     (["table", "--write", "nothing.md"], "nothing.md; name one that holds the marks"),
@@ -143,7 +145,8 @@ def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
 
 def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root", str(tmp_path)]) == 0
+    assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root",
+                 str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = [line for line in lines if line.startswith("small-10-seed0")]
     assert len(shown) == 6 and all("none-tolerance-" in line and "n =     4" in line for line in shown)
@@ -165,7 +168,8 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     (bad / "config.json").write_text("{")
     assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
     out = capsys.readouterr().out
-    assert "config.json is not valid JSON" in out and "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
+    assert ("config.json is not valid JSON" in out and "small-10-seed0: ok" in out
+            and "2 runs, 1 faults" in out)
 
 
 @pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
@@ -256,7 +260,8 @@ def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tm
 
 
 def test_a_reader_that_stops_early_is_no_error():
-    process = subprocess.Popen([sys.executable, "-m", "nodelib", "table"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-m", "nodelib", "table"], stdout=subprocess.PIPE,
+                               stderr=subprocess.PIPE)
     process.stdout.close()  # like `head` that has what it wants
     error = process.stderr.read()
     assert process.wait(timeout=60) == 0 and error == b""

@@ -9,7 +9,8 @@ from nodelib.experiment import configs
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 
 
-@pytest.mark.parametrize("name", ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
+@pytest.mark.parametrize("name",
+                         ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
                                   "wide-standard", "wide-adversarial"])
 def test_the_networks_have_the_parameters_of_the_post(name):
     model = configs.build(configs.get(name))
@@ -82,7 +83,8 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
     torch.manual_seed(5)
     first = configs.build(configs.get("small-10", seed=3))
     assert torch.equal(torch.rand(1), expected)
-    second, other = configs.build(configs.get("small-10", seed=3)), configs.build(configs.get("small-10", seed=4))
+    second, other = configs.build(configs.get("small-10",
+                                              seed=3)), configs.build(configs.get("small-10", seed=4))
     assert torch.equal(first.conv.weight, second.conv.weight)
     assert not torch.equal(first.conv.weight, other.conv.weight)
 

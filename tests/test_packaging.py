@@ -53,7 +53,8 @@ def test_constraints_hold_the_pins_of_pyproject():
 def test_every_pin_of_the_extras_is_exact():
     for group, requirements in extras().items():
         for requirement in requirements:
-            assert re.match(r"[A-Za-z0-9_-]+==[0-9][^*,<>]*", requirement), f"{group}: {requirement} is not an exact pin"
+            assert re.match(r"[A-Za-z0-9_-]+==[0-9][^*,<>]*",
+                            requirement), f"{group}: {requirement} is not an exact pin"
 
 
 def test_the_core_needs_only_what_training_needs():
@@ -65,7 +66,8 @@ def test_training_imports_nothing_that_only_the_book_needs():
             "nodelib.attacks, nodelib.bench.gpu, nodelib.__main__; "
             "print(*sorted({name.partition('.')[0] for name in sys.modules}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    for name in ("matplotlib", "pandas", "seaborn", "jupytext", "papermill", "nbformat", "sklearn", "imageio", "sphinx"):
+    for name in ("matplotlib", "pandas", "seaborn", "jupytext", "papermill", "nbformat", "sklearn", "imageio",
+                 "sphinx"):
         assert name not in done.stdout.split(), f"training imports {name}"
 
 
@@ -127,7 +129,8 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == [
         linted, "python -m pytest tests/publish/test_render.py -k pairs"]
     assert called(checkout, "make", "test") == [linted, "python -m pytest -m not more"]
-    assert called(checkout, "make", "test", "FAST=1") == [linted, "python -m pytest -m not more and not slow and not browser"]
+    assert called(checkout, "make", "test",
+                  "FAST=1") == [linted, "python -m pytest -m not more and not slow and not browser"]
     assert called(checkout, "make", "test-more") == ["python -m pytest -m more"]
     assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib render --run "
                                                                           "small-10 --run resnet-1"]
@@ -145,13 +148,15 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     for folder in ("nodelib", "tests", "book"):
         (checkout / folder / "__pycache__").mkdir(parents=True)
     called(checkout, "make", "clean")
-    assert other.exists() and not (checkout / ".venv").exists() and not (checkout / "nodelib" / "__pycache__").exists()
+    assert (other.exists() and not (checkout / ".venv").exists()
+            and not (checkout / "nodelib" / "__pycache__").exists())
 
 
 def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(checkout, tmp_path):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path,
-                  env={**os.environ, "PATH": path})[-2:] == ["python -m pytest -m not more", "python -m pytest -m more"]
+                  env={**os.environ, "PATH": path})[-2:] == ["python -m pytest -m not more",
+                                                             "python -m pytest -m more"]
 
 
 def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):

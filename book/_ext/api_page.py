@@ -1,8 +1,8 @@
 """Sphinx extension: list nodelib's modules on the API page, so that a new one appears there by itself.
 
 In the page's text, `% modules: models attacks` stands for these modules or packages with everything in
-them, `% modules: rest` for all that no other line names, and `% house` for a drawing of the library's folders, made from
-their imports.
+them, `% modules: rest` for all that no other line names, and `% house` for a drawing of the library's
+folders, made from their imports.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ PAGE = "19-api"
 def _public_modules() -> list[str]:
     import nodelib
 
-    names = (module.name.removeprefix("nodelib.") for module in pkgutil.walk_packages(nodelib.__path__, "nodelib."))
+    names = (module.name.removeprefix("nodelib.")
+             for module in pkgutil.walk_packages(nodelib.__path__, "nodelib."))
     return [name for name in names if not any(part.startswith("_") for part in name.split("."))]
 
 
@@ -28,9 +29,11 @@ def _section(name: str) -> str:
     option = "   :members:"
     if hasattr(module, "__path__"):  # what a package only passes on is documented where it is defined
         own = [key for key, value in vars(module).items()
-               if not key.startswith("_") and callable(value) and getattr(value, "__module__", "") == module.__name__]
+               if not key.startswith("_") and callable(value)
+               and getattr(value, "__module__", "") == module.__name__]
         option = f"   :members: {', '.join(own)}" if own else ""
-    return "\n".join([f"### nodelib.{name}", "", "```{eval-rst}", f".. automodule:: nodelib.{name}", option, "```", ""])
+    return "\n".join([f"### nodelib.{name}", "", "```{eval-rst}", f".. automodule:: nodelib.{name}", option,
+                      "```", ""])
 
 
 def _expand(app, docname: str, source: list[str]) -> None:
@@ -62,7 +65,8 @@ def _arrows() -> dict[str, set[str]]:
         if here.startswith("__"):
             continue
         imports = dependencies._imports_of(ast.parse(path.read_text(encoding="utf-8")), "")
-        names = {f"{each.module}.{each.name}".split(".")[1] for each in imports if each.module.startswith("nodelib")}
+        names = {f"{each.module}.{each.name}".split(".")[1] for each in imports
+                 if each.module.startswith("nodelib")}
         found.setdefault(here, set()).update(names - {here})
     return {name: {target for target in targets if target in found} for name, targets in found.items()}
 
@@ -76,18 +80,25 @@ def _house() -> str:
         return 1 + max((floor(target) for target in arrows[name]), default=-1)
 
     floors = [[name for name in arrows if floor(name) == k] for k in range(1 + max(map(floor, arrows)))]
-    place = {name: ((i + 0.5) * 720 / len(names), 24 + 62 * k) for k, names in enumerate(floors) for i, name in enumerate(names)}
+    place = {name: ((i + 0.5) * 720 / len(names), 24 + 62 * k) for k, names in enumerate(floors) for i,
+             name in enumerate(names)}
     # an arrow that another path already tells is left out
     direct = [(a, b) for a, targets in arrows.items() for b in targets
               if not any(b in arrows[c] for c in targets - {b})]
-    lines = [f'<path d="M{place[a][0]:.0f} {place[a][1] - 15:.0f} L{place[b][0]:.0f} {place[b][1] + 18:.0f}" marker-end="url(#tip)"/>'
+    lines = [f'<path d="M{place[a][0]:.0f} {place[a][1] - 15:.0f} L{place[b][0]:.0f} {place[b][1] + 18:.0f}" '
+             f'marker-end="url(#tip)"/>'
              for a, b in direct]
     boxes = [f'<g><rect x="{x - 62:.0f}" y="{y - 15:.0f}" width="124" height="30" rx="5"/>'
-             f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{name}</text></g>' for name, (x, y) in place.items()]
-    words = "; ".join(f"{name} uses {', '.join(sorted(targets)) or 'nothing of the library'}" for name, targets in arrows.items())
+             f'<text x="{x:.0f}" y="{y + 5:.0f}" text-anchor="middle">{name}</text></g>' for name,
+             (x, y) in place.items()]
+    words = "; ".join(f"{name} uses {', '.join(sorted(targets)) or 'nothing of the library'}" for name,
+                      targets in arrows.items())
     return "\n".join([
-        "```{raw} html", f'<svg class="nodelib-house" viewBox="0 0 720 {62 * len(floors) - 10}" role="img" aria-label="{words}">',
-        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        "```{raw} html",
+        f'<svg class="nodelib-house" viewBox="0 0 720 {62 * len(floors) - 10}" role="img" '
+        f'aria-label="{words}">',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto">'
         '<path d="M0 0 L8 4 L0 8 z"/></marker></defs>', *lines, *boxes, "</svg>", "```"])
 
 

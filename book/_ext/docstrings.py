@@ -1,7 +1,7 @@
 """Sphinx extension: nodelib's docstrings on the API page, their sections by napoleon.
 
-They are written to be read in the source, with formulas in plain characters: read as reStructuredText, every `|y|` and
-`y0*` would be a warning or would vanish.
+They are written to be read in the source, with formulas in plain characters: read as reStructuredText, every
+`|y|` and `y0*` would be a warning or would vanish.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def _indent(line: str) -> int:
 
 
 def _process(app, what, name, thing, options, lines: list[str]) -> None:
-    """Plain characters; items that hang below an argument become a list, and what is indented under no section,
-    such as a command or a formula, a literal block.
+    """Plain characters; items that hang below an argument become a list, and what is indented under no
+    section, such as a command or a formula, a literal block.
     """
     out: list[str] = []
     section = literal = False

@@ -1,7 +1,7 @@
 """Let Python look for reference cycles less often while the book is built.
 
-A build keeps every page's tree in memory, and the collector walks all of them again and again without finding much: nearly
-a third of the build's processor time.
+A build keeps every page's tree in memory, and the collector walks all of them again and again without finding
+much: nearly a third of the build's processor time.
 """
 
 from __future__ import annotations

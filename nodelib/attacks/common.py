@@ -66,7 +66,8 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
         return adversarial
     if not torch.isfinite(adversarial).all():
         raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check "
-                          f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale or end "
+                          f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale "
+                          f"or end "
                           f"time avoids it)")
     furthest = (adversarial - images).abs().max().item()
     if furthest > epsilon + BALL_SLACK:
@@ -159,8 +160,8 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
             Carlini and Wagner, 2018, section 4.2); above 1 it makes sense for a random forward pass, or with
             noise.
         noise: radius of uniform noise, in pixel units, that every draw adds to the images, clamped to [0, 1]:
-            the gradient of the loss averaged over a neighbourhood, which a loss full of kinks does not show at
-            a point.
+            the gradient of the loss averaged over a neighbourhood, which a loss full of kinks does not show
+            at a point.
         generator: of the noise, on the processor.
 
     Raises:

@@ -81,14 +81,16 @@ def weights(network: str) -> tuple[ODENet, str]:
             _weights[network] = (stored[0].load_model(), f"run {stored[0].path.name}")
         else:
             # processes started from here read the trained weights instead of training again
-            file = Path(os.environ.setdefault("NODELIB_BENCH_WEIGHTS", tempfile.mkdtemp())) / f"{network}.safetensors"
+            file = Path(os.environ.setdefault("NODELIB_BENCH_WEIGHTS",
+                                              tempfile.mkdtemp())) / f"{network}.safetensors"
             if file.exists():
                 model = ODENet(*SHAPES[network], t1=T1[network])
                 model.load_state_dict(safetensors.torch.load_file(file))
             else:
                 model = _train(network)
                 safetensors.torch.save_file(model.state_dict(), file)
-            _weights[network] = (model.eval(), f"{STEPS[network]} training steps at t = {T1[network]:g}, seed 0")
+            _weights[network] = (model.eval(),
+                                 f"{STEPS[network]} training steps at t = {T1[network]:g}, seed 0")
     return _weights[network]
 
 
@@ -126,7 +128,8 @@ def gradient_error(found: list[Tensor], reference: list[Tensor]) -> float:
 
 
 TIMED = tuple(Case(*values) for values in (
-    ("small", 128, 1.0), ("small", 128, 10.0), ("small", 128, 100.0), ("large", 32, 10.0), ("large", 32, 100.0),
+    ("small", 128, 1.0), ("small", 128, 10.0), ("small", 128, 100.0), ("large", 32, 10.0),
+    ("large", 32, 100.0),
     ("wide", 64, 1.0),
 ))
 QUICK = (Case("small", 8, 1.0),)

@@ -11,11 +11,14 @@ from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.solver import kernel
 
 REPEATS = {"small": 40, "large": 2, "wide": 4}  # evaluations of one timing
-WAYS = {"sum": kernel.MINIMAL_TOLERANCE / 2, "minimal": kernel.MINIMAL_TOLERANCE}  # the tolerance that chooses it
+# the tolerance that chooses it
+WAYS = {"sum": kernel.MINIMAL_TOLERANCE / 2, "minimal": kernel.MINIMAL_TOLERANCE}
 
 
 def convolution(settings: Settings) -> dict:
-    """Seconds and rounding error of an evaluation and its vector-Jacobian product, by the sum and by minimal filtering."""
+    """Seconds and rounding error of an evaluation and its vector-Jacobian product, by the sum and by minimal
+    filtering.
+    """
     rows = []
     for network in settings.networks:
         problem = Problem(Case(network, 2 if settings.quick else 16, 1.0), "cpu")
@@ -27,11 +30,13 @@ def convolution(settings: Settings) -> dict:
                     for way, tolerance in WAYS.items()}
         if None in steppers.values():
             return {"rows": [], "omitted": "no compiled kernels here"}
-        steps = {way: _step(stepper, y, 1 if settings.quick else REPEATS[network]) for way, stepper in steppers.items()}
+        steps = {way: _step(stepper, y, 1 if settings.quick else REPEATS[network]) for way,
+                 stepper in steppers.items()}
         _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
         for way, stepper in steppers.items():
             found = stepper.unpack(stepper.evaluate(0.0, stepper.pack(y))[0]).double()
-            rows.append({"network": network, "batch": len(y), "way": way, "seconds": measure.spread(times[way]),
+            rows.append({"network": network, "batch": len(y), "way": way,
+                         "seconds": measure.spread(times[way]),
                          "speed_up": measure.ratios(times[way], times["sum"]),
                          "error": ((found - expected).norm() / expected.norm()).item()})
     return {"rows": rows}

@@ -39,7 +39,8 @@ def interleave(steps: dict[str, Callable[[], object]], rounds: int, device: str 
     at least two.
     """
     first = {name: seconds(step, device) for name, step in steps.items()}
-    warm = {name: seconds(step, device) if first[name] < limit / 4 else first[name] for name, step in steps.items()}
+    warm = {name: seconds(step, device) if first[name] < limit / 4 else first[name] for name,
+            step in steps.items()}
     allowed = {name: max(2, min(rounds, int(limit / warm[name]))) for name in steps}
     found: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -65,7 +66,8 @@ def ratios(mine: list[float], theirs: list[float]) -> dict[str, float]:
 
 
 def convolution_throughput(repeats: int = 15) -> dict[str, float]:
-    """Operations per second (in 1e9) of torch's 3x3 convolution: its best shape, and the three of the networks.
+    """Operations per second (in 1e9) of torch's 3x3 convolution: its best shape, and the three of the
+    networks.
 
     The best of several shapes and layouts is taken for what this machine's convolutions can reach.
     """
@@ -114,7 +116,8 @@ def peak_bytes(step: Callable[[], object]) -> int:
 def in_new_process(arguments: list[str], timeout: float) -> dict:
     """{"bytes": `peak_bytes`} of a first step in a process of its own, or {"error": why there is none}.
 
-    Nothing is pooled there yet, and large blocks are mapped one by one, so that freed memory leaves the process.
+    Nothing is pooled there yet, and large blocks are mapped one by one, so that freed memory leaves the
+    process.
     """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
                    "OMP_NUM_THREADS": str(torch.get_num_threads())}

@@ -83,7 +83,8 @@ def kept_bytes(method: str, func: Callable, y0: Tensor, steps: int) -> int:
     while node is not None:  # the solver's node lies below the indexing of the last state
         tape = getattr(node, "tape", None)
         if tape is not None:
-            tensors += [x for step in tape.steps for x in (step.y, step.y_next, step.k1, step.k_next) if x is not None]
+            tensors += [x for step in tape.steps for x in (step.y, step.y_next, step.k1, step.k_next)
+                        if x is not None]
         node = node.next_functions[0][0] if node.next_functions and tape is None else None
     sizes = {x.untyped_storage().data_ptr(): x.untyped_storage().nbytes() for x in tensors}
     return sum(size for pointer, size in sizes.items() if pointer not in own)
@@ -118,7 +119,8 @@ def measure() -> dict:
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             records.append({"method": method, "steps": steps, "megabytes": json.loads(done.stdout)})
             print(f"{method}, {steps} steps: {records[-1]['megabytes']:.0f} MiB", flush=True)
-    return {"shape": SHAPE, "end": END, "solver": "rk4", "records": records, "environment": environment(torch.device("cpu"))}
+    return {"shape": SHAPE, "end": END, "solver": "rk4", "records": records,
+            "environment": environment(torch.device("cpu"))}
 
 
 def load() -> list[dict] | None:
@@ -130,8 +132,10 @@ def load() -> list[dict] | None:
 def main(arguments: list[str] | None = None) -> None:
     """Measure every method, or one in this process, and store it."""
     parser = argparse.ArgumentParser(prog="python -m nodelib memory",
-                                     description="measure the peak memory of gradients and store it in data/benchmarks")
-    parser.add_argument("--one", choices=METHODS, help="measure one method in this process and print the number")
+                                     description="measure the peak memory of gradients and store it in "
+                                                 "data/benchmarks")
+    parser.add_argument("--one", choices=METHODS,
+                        help="measure one method in this process and print the number")
     parser.add_argument("--steps", type=int, default=10, help="solver steps with --one (default 10)")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -25,12 +25,15 @@ def _torch_step(problem: Problem, solve: Callable[[Tensor], Tensor]) -> Step:
     return step
 
 
-def ours(gradient: str = "exact", tolerance: float = TOLERANCE, budget: int = MEMORY_BUDGET, compiled: bool = True,
+def ours(gradient: str = "exact", tolerance: float = TOLERANCE, budget: int = MEMORY_BUDGET,
+         compiled: bool = True,
          ) -> Callable[[Problem], Step]:
-    """`nodelib.solver.integrate`; the step's attribute `counts` holds (nfe, nfe_backward) of the last step."""
+    """`nodelib.solver.integrate`; the step's attribute `counts` holds (nfe, nfe_backward) of the last step.
+    """
     def prepare(problem: Problem) -> Step:
         def step() -> list[Tensor]:
-            solution = odeint(problem.func, problem.model.stem(problem.images), [0.0, problem.case.t1], rtol=tolerance,
+            solution = odeint(problem.func, problem.model.stem(problem.images), [0.0, problem.case.t1],
+                              rtol=tolerance,
                               atol=tolerance, gradient=gradient, memory_budget=budget, compiled=compiled)
             found = list(torch.autograd.grad(problem.loss(solution.y[-1]), problem.parameters()))
             step.counts = (solution.nfe, solution.nfe_backward)
@@ -59,9 +62,11 @@ def torchode(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
         def solve(y0: Tensor) -> Tensor:
             shape, n = y0.shape, len(y0)
             term = to.ODETerm(lambda t, y: problem.func(t, y.view(shape)).reshape(n, -1))
-            solver = to.AutoDiffAdjoint(to.Dopri5(term=term), to.IntegralController(atol=tolerance, rtol=tolerance, term=term))
+            solver = to.AutoDiffAdjoint(to.Dopri5(term=term),
+                                        to.IntegralController(atol=tolerance, rtol=tolerance, term=term))
             times = torch.full((n,), problem.case.t1, device=problem.device)
-            initial = to.InitialValueProblem(y0=y0.reshape(n, -1), t_start=torch.zeros_like(times), t_end=times)
+            initial = to.InitialValueProblem(y0=y0.reshape(n, -1), t_start=torch.zeros_like(times),
+                                             t_end=times)
             return solver.solve(initial).ys[:, -1].view(shape)
 
         return _torch_step(problem, solve)
@@ -93,7 +98,8 @@ def diffrax(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
         def dynamics(t: Any, y: Any, p: dict) -> Any:
             x = norm(p, 0, y)
             for i in range(1, 5):
-                x = jax.lax.conv_general_dilated(jax.nn.relu(x), p[f"block.func.conv{i}.weight"], (1, 1), "SAME")
+                x = jax.lax.conv_general_dilated(jax.nn.relu(x), p[f"block.func.conv{i}.weight"], (1, 1),
+                                                 "SAME")
                 x = norm(p, i, x)
             return x
 
@@ -109,9 +115,11 @@ def diffrax(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
             y0 = model.stem(problem.images)
             p = {name: jnp.asarray(named[name].detach().cpu().numpy()) for name in late}
             y_bar, p_bar = jax.block_until_ready(
-                gradient(jnp.asarray(y0.detach().cpu().numpy()), p, jnp.asarray(problem.labels.cpu().numpy())))
+                gradient(jnp.asarray(y0.detach().cpu().numpy()), p,
+                         jnp.asarray(problem.labels.cpu().numpy())))
             found = {name: torch.from_numpy(_writable(bar)) for name, bar in p_bar.items()}
-            first = torch.autograd.grad(y0, [named[name] for name in early], torch.from_numpy(_writable(y_bar)).to(y0))
+            first = torch.autograd.grad(y0, [named[name] for name in early],
+                                        torch.from_numpy(_writable(y_bar)).to(y0))
             return [{**found, **dict(zip(early, first))}[name] for name in named]
 
         return step

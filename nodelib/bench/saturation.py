@@ -1,4 +1,6 @@
-"""What it costs to differentiate a loss that is all but saturated: cotangents at the end of the range of floats."""
+"""What it costs to differentiate a loss that is all but saturated: cotangents at the end of the range of
+floats.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +12,15 @@ from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.solver import kernel
 from nodelib.solver.integrate import odeint
 
-SIZES = (1.0, 1e-20, 1e-30, 1e-36, 1e-40)  # of dL/dy at the end time; single precision is normal down to 1.2e-38
+# of dL/dy at the end time; single precision is normal down to 1.2e-38
+SIZES = (1.0, 1e-20, 1e-30, 1e-36, 1e-40)
 WAYS = ("as they are", "balanced")
 T1 = 10.0
 
 
 def saturation(settings: Settings) -> dict:
-    """Seconds of an input gradient by the size of the loss's gradient, with cotangents as they are and balanced.
+    """Seconds of an input gradient by the size of the loss's gradient, with cotangents as they are and
+    balanced.
 
     Balanced: by `NativeStepper.powers`, as the library does it.
     """
@@ -32,7 +36,8 @@ def saturation(settings: Settings) -> dict:
         for size in SIZES[-2:] if settings.quick else SIZES:
             steps = {way: _gradient(func, y, size * weights, way) for way in WAYS}
             _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
-            rows += [{"network": network, "batch": len(y), "size": size, "way": way, "seconds": measure.spread(times[way]),
+            rows += [{"network": network, "batch": len(y), "size": size, "way": way,
+                      "seconds": measure.spread(times[way]),
                       "speed_up": measure.ratios(times[way], times[WAYS[0]])} for way in WAYS]
     return {"rows": rows, "t1": T1}
 

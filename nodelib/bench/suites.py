@@ -43,7 +43,8 @@ def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], di
 
 def training_step(settings: Settings) -> dict:
     """Time, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
-    throughput = measure.convolution_throughput(3 if settings.quick else 15) if settings.device == "cpu" else {}
+    throughput = measure.convolution_throughput(3 if settings.quick
+                                                else 15) if settings.device == "cpu" else {}
     rows, omitted, hopeless = [], {}, {}
     for case in cases.QUICK if settings.quick else cases.TIMED:
         if case.network not in settings.networks:
@@ -68,12 +69,14 @@ def training_step(settings: Settings) -> dict:
                 say(f"  {name}: {found['error']}")
                 del steps[name]
         first, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
-        errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device, list(steps))
+        errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device,
+                                 list(steps))
         counts = steps["exact"].counts
         # one convolution forward per evaluation; two backward per product, for the input and the weights
         operations = (counts[0] + 2 * counts[1]) * problem.flops_per_evaluation()
         for name, values in times.items():
-            row = {**dataclasses.asdict(case), "method": name, "rounds": len(values), "seconds": measure.spread(values),
+            row = {**dataclasses.asdict(case), "method": name, "rounds": len(values),
+                   "seconds": measure.spread(values),
                    "first_seconds": first[name], "ratio": measure.ratios(times["exact"], values),
                    "gradient_error": errors[name], "peak_bytes": peaks[name], "weights": problem.weights}
             if name == "exact":
@@ -84,15 +87,20 @@ def training_step(settings: Settings) -> dict:
                             "share_of_own_shape": rate / throughput[case.network]}
             rows.append(row)
         for row in rows:
-            if row["method"] in steps and (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case):
-                share = f", {100 * row['share_of_best']:.0f} % of the best convolution" if "share_of_best" in row else ""
+            if row["method"] in steps and (row["network"], row["batch"],
+                                           row["t1"]) == dataclasses.astuple(case):
+                share = (f", {100 * row['share_of_best']:.0f} % of the best convolution"
+                         if "share_of_best" in row else "")
                 memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row.get("peak_bytes") is not None else ""
-                say(f"  {row['method']:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
-                    f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error {row['gradient_error']:.2g}"
+                say(f"  {row['method']:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} "
+                    f"x "
+                    f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error "
+                    f"{row['gradient_error']:.2g}"
                     f"{memory}{share}")
     budget_rows = [] if settings.quick or "large" not in settings.networks else small_memory(rows, settings)
     return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
-            "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9", "tolerance": cases.TOLERANCE}
+            "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9",
+            "tolerance": cases.TOLERANCE}
 
 
 def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, float]:
@@ -104,9 +112,11 @@ def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, 
 
 
 def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
-    """Large network, t = 100: time within a quarter of the peak memory that backprop takes, and of our own."""
+    """Large network, t = 100: time within a quarter of the peak memory that backprop takes, and of our own.
+    """
     case = Case("large", 32, 100.0)
-    found = {row["method"]: row for row in rows if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case)}
+    found = {row["method"]: row for row in rows
+             if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case)}
     result = []
     problem = Problem(case, settings.device)
     for label in ("torchdiffeq-backprop", "exact"):
@@ -126,13 +136,15 @@ def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
         if label in times:
             row["ratio_to_peer"] = measure.ratios(times[label], times["bounded"])
         result.append(row)
-        say(f"  within {budget / 1e6:.0f} MB (a quarter of {label}): {row['ratio_to_exact']['median']:.2f} x the time")
+        say(f"  within {budget / 1e6:.0f} MB (a quarter of {label}): {row['ratio_to_exact']['median']:.2f} x "
+            f"the time")
     return result
 
 
 def _budget(problem: Problem, case: Case, peak: float, settings: Settings) -> int:
     """The memory budget with which a step's whole peak stays below `peak` bytes, if any does."""
-    found = measure.in_new_process([case.network, str(case.batch), str(case.t1), "exact", "0"], settings.probe)
+    found = measure.in_new_process([case.network, str(case.batch), str(case.t1), "exact", "0"],
+                                   settings.probe)
     solver = Solver(problem.func, [0.0, case.t1], cases.TOLERANCE, cases.TOLERANCE)
     with torch.no_grad():
         one_step = 6 * (solver.stepper(problem.model.stem(problem.images)).bytes_per_evaluation or 0)
@@ -149,7 +161,8 @@ def end_time(settings: Settings) -> dict:
         _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
         for name, values in times.items():
             rows.append({"t1": t1, "method": name, "nfe": steps["exact"].counts[0], **measure.spread(values)})
-        say(f"t = {t1:g}: " + ", ".join(f"{name} {measure.spread(v)['median']:.3f} s" for name, v in times.items()))
+        say(f"t = {t1:g}: "
+            + ", ".join(f"{name} {measure.spread(v)['median']:.3f} s" for name, v in times.items()))
     return {"rows": rows, "batch": problem.case.batch}
 
 
@@ -164,7 +177,8 @@ def batch_size(settings: Settings) -> dict:
             _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
             for name, values in times.items():
                 rows.append({"network": network, "batch": batch, "method": name, **measure.spread(values)})
-            say(f"{network}, batch {batch}: " + ", ".join(f"{n} {measure.spread(v)['median']:.3f} s" for n, v in times.items()))
+            say(f"{network}, batch {batch}: "
+                + ", ".join(f"{n} {measure.spread(v)['median']:.3f} s" for n, v in times.items()))
     return {"rows": rows, "t1": 10.0}
 
 
@@ -177,7 +191,8 @@ def work_precision(settings: Settings) -> dict:
         reference = cases.reference_gradient(problem)
         slow = set()
         for tolerance in TOLERANCES[:2] if settings.quick else TOLERANCES:
-            chosen = {"exact": methods.ours(tolerance=tolerance), "adjoint": methods.ours("adjoint", tolerance),
+            chosen = {"exact": methods.ours(tolerance=tolerance),
+                      "adjoint": methods.ours("adjoint", tolerance),
                       "anchored": methods.ours("anchored", tolerance),
                       "torchdiffeq-backprop": methods.torchdiffeq(False, tolerance)}
             for name, method in chosen.items():
@@ -185,16 +200,20 @@ def work_precision(settings: Settings) -> dict:
                     continue
                 step = method(problem)
                 error = cases.gradient_error(step(), reference)
-                spent = min(measure.seconds(step, settings.device) for _ in range(3 if name in ("exact", "torchdiffeq-backprop") else 1))
-                rows.append({"t1": t1, "tolerance": tolerance, "method": name, "seconds": spent, "gradient_error": error})
+                spent = min(measure.seconds(step, settings.device)
+                            for _ in range(3 if name in ("exact", "torchdiffeq-backprop") else 1))
+                rows.append({"t1": t1, "tolerance": tolerance, "method": name, "seconds": spent,
+                             "gradient_error": error})
                 if spent > settings.limit / 2:
                     slow.add(name)  # a tighter tolerance would take longer still
             say(f"t = {t1:g}, tolerance {tolerance:g}: " + ", ".join(
-                f"{r['method']} {r['gradient_error']:.2g}" for r in rows if (r["t1"], r["tolerance"]) == (t1, tolerance)))
+                f"{r['method']} {r['gradient_error']:.2g}" for r in rows
+                if (r["t1"], r["tolerance"]) == (t1, tolerance)))
     return {"rows": rows, "batch": batch, "reference": "float64, state tolerance 1e-9"}
 
 
-SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size, "work-precision": work_precision,
+SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size,
+          "work-precision": work_precision,
           "convolution": convolution, "saturation": saturation}
 
 
@@ -217,15 +236,18 @@ def machine(settings: Settings) -> dict:
     return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
             "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
             "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "diffrax", "jax")},
-            **artifacts.source_state(), "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
+            **artifacts.source_state(),
+            "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suites; each file is written whole or not at all."""
-    parser = argparse.ArgumentParser(prog="python -m nodelib bench", description="Measure training steps against other "
+    parser = argparse.ArgumentParser(prog="python -m nodelib bench",
+                                     description="Measure training steps against other "
                                      "solvers. Keep the machine otherwise idle.")
     parser.add_argument("--only", nargs="+", choices=list(SUITES), help="run these suites (default: all)")
-    parser.add_argument("--output", type=Path, default=data_dir() / "benchmarks", help="folder of the JSON files")
+    parser.add_argument("--output", type=Path, default=data_dir() / "benchmarks",
+                        help="folder of the JSON files")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="cuda is untested")
     parser.add_argument("--gpu", action="store_true",
                         help="all that is to be done on a GPU; see --gpu --help")
@@ -234,7 +256,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--networks", nargs="+", choices=list(cases.RUNS), default=list(cases.RUNS),
                         help="training steps of these networks (default: all)")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
-    parser.add_argument("--quick", action="store_true", help="a tiny version of everything, in under a minute")
+    parser.add_argument("--quick", action="store_true",
+                        help="a tiny version of everything, in under a minute")
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
     arguments = parser.parse_args(argv)
     if arguments.threads is not None:
@@ -257,7 +280,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say(f"interrupted; {name}{suffix}.json is left as it was")
             return 130
-        result = {"suite": name, "machine": machine(settings), "seconds": time.perf_counter() - start, **result}
+        result = {"suite": name, "machine": machine(settings), "seconds": time.perf_counter() - start,
+                  **result}
         artifacts.write_json(settings.output / f"{name}{suffix}.json", result)
         say(f"== {name}: {result['seconds']:.0f} s, stored in {settings.output / f'{name}{suffix}.json'}")
     return 0

@@ -24,32 +24,36 @@ POST_NFE = (20, 30)  # the post's, after standard training; after adversarial tr
 
 
 def share(outcomes: np.ndarray) -> str:
-    """A share of images in per cent with its 95 % interval, "50.0 [38.1, 61.9]", from outcomes, shape (n,)."""
+    """A share of images in per cent with its 95 % interval, "50.0 [38.1, 61.9]", from outcomes, shape (n,).
+    """
     low, high = wilson(int(outcomes.sum()), len(outcomes))
     return f"{100 * outcomes.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
-    """What attacks leave of runs at t1 = 1: per attack its words, the number of images, and a `share` per run.
+    """What attacks leave of runs at t1 = 1: per attack its words, the number of images, and a `share` per
+    run.
 
     Args:
         runs: one column each.
-        attacks: label of the record, without its end time -> words. In a row all runs are judged on the images that
-            each of them was tried on; one that was not tried has None.
+        attacks: label of the record, without its end time -> words. In a row all runs are judged on the
+            images that each of them was tried on; one that was not tried has None.
     """
     rows = []
     for label, words in attacks.items():
         known = [run.outcomes(f"{label}-t1") if any(r["id"] == f"{label}-t1" for r in run.metrics) else None
                  for run in runs]
         n = min((len(outcomes) for outcomes in known if outcomes is not None), default=0)
-        rows.append([words, f"{n:,}", *(None if outcomes is None else share(outcomes[:n]) for outcomes in known)])
+        rows.append([words, f"{n:,}",
+                     *(None if outcomes is None else share(outcomes[:n]) for outcomes in known)])
     return rows
 
 
 def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
     """Accuracy in per cent against the end time, one panel per test, one line per network.
 
-    Line: mean over seeds. Light band: from the lowest to the highest end of the seeds' 95 % intervals over images.
+    Line: mean over seeds. Light band: from the lowest to the highest end of the seeds' 95 % intervals over
+        images.
     Dark band: range of the seeds' accuracies, where there are several.
 
     Args:
@@ -63,10 +67,14 @@ def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
         for axis, test in zip(axes, tests):
             for name, part in data[data["test"] == test].groupby("network", sort=False):
                 spread = part.groupby("t1").agg(mean=("accuracy", "mean"), least=("accuracy", "min"),
-                                                most=("accuracy", "max"), low=("low", "min"), high=("high", "max"))
-                axis.fill_between(spread.index, spread["low"], spread["high"], color=COLOURS[name], alpha=0.15, linewidth=0)
-                axis.fill_between(spread.index, spread["least"], spread["most"], color=COLOURS[name], alpha=0.35, linewidth=0)
-                axis.plot(spread.index, spread["mean"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name], label=name)
+                                                most=("accuracy", "max"), low=("low", "min"),
+                                                high=("high", "max"))
+                axis.fill_between(spread.index, spread["low"], spread["high"], color=COLOURS[name],
+                                  alpha=0.15, linewidth=0)
+                axis.fill_between(spread.index, spread["least"], spread["most"], color=COLOURS[name],
+                                  alpha=0.35, linewidth=0)
+                axis.plot(spread.index, spread["mean"], DASHES[name], marker="o", markersize=2.5,
+                          color=COLOURS[name], label=name)
             axis.axvline(trained_at, color="#888888", linewidth=0.8, linestyle=":")
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
@@ -81,18 +89,20 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
     """NFE over training (left) and of a test solve against the end time (right), standard and adversarial.
 
     Args:
-        training: of `nodelib.chapters.pair.training_nfe_frame`; one line per seed, with the band from the tenth to the
-            ninetieth percentile.
+        training: of `nodelib.chapters.pair.training_nfe_frame`; one line per seed, with the band from the
+            tenth to the ninetieth percentile.
         tested: of `nodelib.chapters.pair.end_time_frame`; clean images, one line per seed.
     """
     with style():
         figure, (left, right) = panels(2, height=2.9)
         for (name, _), part in training.groupby(["network", "seed"], sort=False):
-            left.fill_between(part["epoch"], part["low"], part["high"], color=COLOURS[name], alpha=0.15, linewidth=0)
+            left.fill_between(part["epoch"], part["low"], part["high"], color=COLOURS[name], alpha=0.15,
+                              linewidth=0)
             left.plot(part["epoch"], part["nfe"], DASHES[name], color=COLOURS[name], label=name)
         clean = tested[tested["test"] == "clean"]
         for (name, _), part in clean.groupby(["network", "seed"], sort=False):
-            right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name], label=name)
+            right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name],
+                       label=name)
         left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$")
         right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve")
         for axis, data in ((left, training), (right, clean)):
@@ -115,7 +125,8 @@ def complexity(data: pd.DataFrame) -> Figure:
         for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
             part = data[data["measure"] == measure]
             for name, points in part.groupby("run", sort=False):
-                axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name, markersize=6,
+                axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name,
+                          markersize=6,
                           fillstyle="full" if name in PAIR else "none")
             axis.set(xlabel="NFE to $t_1 = 1$", title=label)
             if len(part):
@@ -127,10 +138,12 @@ def complexity(data: pd.DataFrame) -> Figure:
 
 
 def _blank(axis: Axes) -> None:
-    axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", va="center", fontsize=8, color=GREY)
+    axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", va="center", fontsize=8,
+              color=GREY)
 
 
 def _legend(figure: Figure, axis: Axes, title: str | None) -> None:
     handles = dict(zip(*reversed(axis.get_legend_handles_labels())))  # one per network, however many seeds
     if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(len(handles), 4), title=title)
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center",
+                      ncols=min(len(handles), 4), title=title)

@@ -55,7 +55,8 @@ def step_profile(func: Callable, y0: Tensor, t1: float, *, rtol: float = 1e-3, a
         states = odeint(func, y0, (*times, t1), rtol=rtol, atol=atol).y if times else y0[None]
         rows = []
         for t, h, y in zip(times, first.step_sizes, states):
-            at = torch.tensor(t, dtype=y.dtype)  # float32 would round t by more than the difference below at large t
+            # float32 would round t by more than the difference below at large t
+            at = torch.tensor(t, dtype=y.dtype)
             f = func(at, y)
             small = 1e-5
             change = (func(at + small, y + small * f) - func(at - small, y - small * f)) / (2 * small)

@@ -1,7 +1,8 @@
 """What a run's stored records say about its robustness, as tidy data and tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m nodelib health RUN`
-store the records, these functions read them. Whatever is not stored yet is left out, or shown as a dash.
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m
+nodelib health RUN` store the records, these functions read them. Whatever is not stored yet is left out, or
+shown as a dash.
 """
 
 from __future__ import annotations
@@ -26,18 +27,24 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 DASH = "–"
-COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact", "PGD-100": "pgd100-restarts",
+COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact",
+           "PGD-100": "pgd100-restarts",
            "APGD-CE": "apgd-ce", "APGD-T": "apgd-t", "FAB-T": "fab-t", "Square": "square"}
 MASKING = {
-    "plain": "PGD-10, exact gradient, clipped, fixed pooling", "margin": "margin loss", "rescaled": "rescaled logits",
-    "random-pooling": "random pooling, gradient of one draw", "expectation": "random pooling, gradient of ten draws",
+    "plain": "PGD-10, exact gradient, clipped, fixed pooling", "margin": "margin loss",
+    "rescaled": "rescaled logits",
+    "random-pooling": "random pooling, gradient of one draw",
+    "expectation": "random pooling, gradient of ten draws",
     "one-by-one": "one image per solve", "rescored": "scored one by one at tolerance 1e-5",
     "tolerance-1e-6": "network and attack at tolerance 1e-6", "unclipped": "not clipped",
-    "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint", "exact-1e-5": "gradient: exact, 1e-5",
+    "adjoint": "gradient: continuous adjoint", "anchored": "gradient: anchored adjoint",
+    "exact-1e-5": "gradient: exact, 1e-5",
     "smoothed": "margin loss, gradient averaged over ten noisy copies",
     "momentum": "margin loss, sum of the gradients at noisy points",
-    "square": "no gradient: Square, 5,000 queries", "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
-    "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*", "clean-one-by-one": "*clean, one image per solve*",
+    "square": "no gradient: Square, 5,000 queries",
+    "square-rescored": "Square's images, scored one by one at tolerance 1e-5",
+    "clean-random": "*clean, random pooling*", "clean-1e-6": "*clean, tolerance 1e-6*",
+    "clean-one-by-one": "*clean, one image per solve*",
 }
 CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-5", "smoothed", "momentum",
                          "square")
@@ -50,7 +57,8 @@ def find(run: Run, record_id: str) -> dict | None:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """A Markdown table; the first `left` columns are words, the others figures."""
-    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join(["---"] * left + ["---:"] * (len(head) - left)) + " |"]
+    lines = ["| " + " | ".join(head) + " |",
+             "| " + " | ".join(["---"] * left + ["---:"] * (len(head) - left)) + " |"]
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
@@ -61,8 +69,8 @@ def interval(correct: int, n: int) -> str:
 
 
 def reach(n: int) -> float:
-    """How many points the 95 % interval of an accuracy on n images reaches to either side: one half right, the
-    widest case.
+    """How many points the 95 % interval of an accuracy on n images reaches to either side: one half right,
+    the widest case.
     """
     low, high = wilson(n // 2, n)
     return 50 * (high - low)
@@ -76,10 +84,12 @@ def attack_times(run: Run) -> list[float]:
 
 
 def attack_table(runs: Sequence[Run]) -> str:
-    """Per run and end time what every attack at epsilon 0.3 leaves, all on the images of the worst case, as Markdown.
+    """Per run and end time what every attack at epsilon 0.3 leaves, all on the images of the worst case, as
+    Markdown.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
-    only what the others have left; "none left" where that was no image. HopSkipJump stands alone, on its own images.
+    only what the others have left; "none left" where that was no image. HopSkipJump stands alone, on its own
+    images.
     """
     rows = []
     for run in runs:
@@ -96,7 +106,8 @@ def attack_table(runs: Sequence[Run]) -> str:
                     row.append("none left")
                 else:
                     outcomes = run.outcomes(record["id"])[:worst["n"]]
-                    if (record["settings"] or {}).get("dropped") is not None:  # whatever the order in which they were run
+                    # whatever the order in which they were run
+                    if (record["settings"] or {}).get("dropped") is not None:
                         outcomes = left = outcomes & left
                     row.append(f"{100 * outcomes.mean():.1f}")
             box = find(run, f"hop-skip-jump-t{t1:g}")
@@ -122,14 +133,17 @@ def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def masked(runs: Sequence[Run], epsilon: float = EPSILON) -> list[tuple[Run, float, str]]:
-    """Where the masking protocol was measured at an epsilon: run, end time, and what follows a mask's name in its record's id."""
+    """Where the masking protocol was measured at an epsilon: run, end time, and what follows a mask's name in
+    its record's id.
+    """
     middle = "" if epsilon == EPSILON else f"-eps{epsilon:g}"
     return [(run, t1, f"{middle}-t{t1:g}") for run in runs
             for t1 in sorted({r["t1"] for r in run.metrics if r["id"] == f"mask-plain{middle}-t{r['t1']:g}"})]
 
 
 def told_apart(run: Run, suffix: str) -> dict[str, str]:
-    """Which changes of the attack leave significantly fewer images than the plain one does, "↓", or more, "↑".
+    """Which changes of the attack leave significantly fewer images than the plain one does, "↓", or more,
+    "↑".
 
     By McNemar's test on the same images. Changes of the network, or of what is allowed, are not judged, nor
     anything where the plain attack leaves nothing. `suffix` as from `masked`.
@@ -181,9 +195,11 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
 
 
 def randomised_table(runs: Sequence[Run]) -> str:
-    """What AutoAttack's set for random forward passes leaves of each run at its own end time, pooling random, as Markdown.
+    """What AutoAttack's set for random forward passes leaves of each run at its own end time, pooling random,
+    as Markdown.
 
-    The clean column is on the same images, with a draw of its own; *both* counts an image as broken if either attack broke it.
+    The clean column is on the same images, with a draw of its own; *both* counts an image as broken if either
+    attack broke it.
     """
     rows = []
     for run in runs:
@@ -196,17 +212,21 @@ def randomised_table(runs: Sequence[Run]) -> str:
         kept = [run.outcomes(r["id"])[:n] for r in found]
         both = int((kept[0] & kept[1]).sum())
         rows.append([run.path.name, end[1:], str(n),
-                     DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}",
+                     DASH if clean is None or clean["n"] < n
+                     else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}",
                      *(interval(int(k.sum()), n) for k in kept), interval(both, n)])
-    return markdown(["run", "t", "images", "clean", "APGD-CE", "APGD-DLR", "both (95 %)"], rows) if rows else ""
+    return markdown(["run", "t", "images", "clean", "APGD-CE", "APGD-DLR", "both (95 %)"],
+                    rows) if rows else ""
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
-    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as Markdown.
+    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as
+    Markdown.
 
     Its own clean accuracy on as many images stands first, and how many last; a cell on fewer images says so.
     """
-    records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics if r["attack"] == "transfer"}
+    records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics
+               if r["attack"] == "transfer"}
     if not records:
         return ""
     sources = list(dict.fromkeys(source for _, source in records))
@@ -218,17 +238,21 @@ def transfer_table(runs: Sequence[Run]) -> str:
 
     rows = []
     for run in runs:
-        mine = {source: records[run.path.name, source] for source in sources if (run.path.name, source) in records}
+        mine = {source: records[run.path.name, source] for source in sources
+                if (run.path.name, source) in records}
         if not mine:
             continue
         n, clean = max(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
-        kept = DASH if clean is None or clean["n"] < n else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}"
+        kept = (DASH if clean is None or clean["n"] < n
+                else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}")
         rows.append([run.path.name, kept, *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
     return markdown(["tried on / made on", "clean", *sources, "images"], rows)
 
 
 def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
-    """The run with these measurements' records added, measured now and not stored: for a page without stored ones."""
+    """The run with these measurements' records added, measured now and not stored: for a page without stored
+    ones.
+    """
     model, directions, added = run.load_model(), {}, []
     for m in measurements:
         correct, nfe = evaluate(model, *test_subset(m.n), m, directions=directions)
@@ -295,48 +319,65 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "epsilon": r["epsilon"], "n": r["n"],
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
-            for run in runs for r in run.metrics for prefix, kind in kinds.items() if r["id"].startswith(prefix)]
-    seen = Counter((row["title"], row["attack"]) for row in rows)  # a worst case at one epsilon is a point, not a sweep
-    return _frame([row for row in rows if row["attack"] != "worst case" or seen[row["title"], "worst case"] > 1],
-                  ["title", "attack", "epsilon", "accuracy", "low", "high", "n"], ["title", "attack", "epsilon"])
+            for run in runs for r in run.metrics for prefix,
+            kind in kinds.items() if r["id"].startswith(prefix)]
+    # a worst case at one epsilon is a point, not a sweep
+    seen = Counter((row["title"], row["attack"]) for row in rows)
+    return _frame([row for row in rows if row["attack"] != "worst case"
+                   or seen[row["title"], "worst case"] > 1],
+                  ["title", "attack", "epsilon", "accuracy", "low", "high", "n"],
+                  ["title", "attack", "epsilon"])
 
 
 def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, n, accuracy and its 95 % interval low, high in per cent."""
-    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"], "n": r["n"],
+    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, n, accuracy and its 95 %
+    interval low, high in per cent.
+    """
+    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"],
+             "n": r["n"],
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for method in GRADIENT_METHODS
             if r["id"].startswith(f"fgsm-by-{method}-eps")]
-    return _frame(rows, ["title", "method", "epsilon", "accuracy", "low", "high", "n"], ["title", "method", "epsilon"])
+    return _frame(rows, ["title", "method", "epsilon", "accuracy", "low", "high", "n"],
+                  ["title", "method", "epsilon"])
 
 
 def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The records of `nodelib.experiment.gradient_health` as tidy data: run, t1, name, method, loss, logit_scale, noise, value, n."""
+    """The records of `nodelib.experiment.gradient_health` as tidy data: run, t1, name, method, loss,
+    logit_scale, noise, value, n.
+    """
     methods = {how: name for name, how in METHODS.items()}
     rows = []
     for run in runs:
         for m in run.measurements:
             s = m["settings"]
-            if m["name"] in ("sign_agreement", "gradient_cosine", "zero_gradient", "finite_difference", "logit_gap", "logit_size"):
+            if m["name"] in ("sign_agreement", "gradient_cosine", "zero_gradient", "finite_difference",
+                             "logit_gap", "logit_size"):
                 rows.append({"run": run.path.name, "t1": m["t1"], "name": m["name"],
                              "method": methods.get((s.get("gradient"), s.get("rtol")), s.get("gradient", "")),
                              "loss": s.get("loss", ""), "logit_scale": str(s.get("logit_scale", "")),
                              "noise": s.get("noise", float("nan")), "value": m["value"], "n": m["n"]})
-    return _frame(rows, ["run", "t1", "name", "method", "loss", "logit_scale", "noise", "value", "n"], ["run", "name", "method", "t1"])
+    return _frame(rows, ["run", "t1", "name", "method", "loss", "logit_scale", "noise", "value", "n"],
+                  ["run", "name", "method", "t1"])
 
 
 def zero_table(data: pd.DataFrame) -> str:
-    """Share of images with an exactly zero gradient, from `health_frame`, as Markdown: a row per run and end time."""
+    """Share of images with an exactly zero gradient, from `health_frame`, as Markdown: a row per run and end
+    time.
+    """
     zero = data[data["name"] == "zero_gradient"]
-    views = {"adjoint": ("adjoint", "cross-entropy", "1.0"), "exact, 1e-3": ("exact-1e-3", "cross-entropy", "1.0"),
-             "rescaled logits": ("exact-1e-3", "cross-entropy", "gap"), "margin loss": ("exact-1e-3", "margin", "1.0"),
+    views = {"adjoint": ("adjoint", "cross-entropy", "1.0"),
+             "exact, 1e-3": ("exact-1e-3", "cross-entropy", "1.0"),
+             "rescaled logits": ("exact-1e-3", "cross-entropy", "gap"),
+             "margin loss": ("exact-1e-3", "margin", "1.0"),
              "float64": ("reference", "cross-entropy", "1.0")}
     rows = []
     for (run, t1), part in zero.groupby(["run", "t1"], sort=False):
         gap = data[(data["run"] == run) & (data["t1"] == t1) & (data["name"] == "logit_gap")]["value"]
         row = [run, f"{t1:g}", f"{gap.iloc[0]:.1f}" if len(gap) else DASH]
         for method, loss, scale in views.values():
-            found = part[(part["method"] == method) & (part["loss"] == loss) & (part["logit_scale"] == scale)]["value"]
+            found = part[(part["method"] == method) & (part["loss"] == loss)
+                         & (part["logit_scale"] == scale)]["value"]
             row.append(f"{100 * found.iloc[0]:.1f} %" if len(found) else DASH)
         rows.append([*row, str(part["n"].max())])
     return markdown(["run", "t", "logit gap", *views, "images"], rows)
@@ -352,18 +393,23 @@ def anchor_table(seed: Mapping) -> str:
 
 
 def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:
-    """Each run with its worst-case record over the whole set, epsilon 0.3, at its own end time, where it has one."""
+    """Each run with its worst-case record over the whole set, epsilon 0.3, at its own end time, where it has
+    one.
+    """
     found = [(run, find(run, f"worst-t{run.config['test_t1']:g}")) for run in runs]
     return [(run, record) for run, record in found if record is not None
             and all(any(name in used for used in record["combines"] or ()) for name in STRONG)]
 
 
 def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
-    """Images that HopSkipJump broke and no attack by gradients did, and how many it tried; None where not measured."""
+    """Images that HopSkipJump broke and no attack by gradients did, and how many it tried; None where not
+    measured.
+    """
     box = find(run, f"hop-skip-jump-t{t1:g}")
     if box is None:
         return None
-    blind = ("square", "hop-skip-jump", "transfer")  # what a record without them in it owes to gradients alone
+    # what a record without them in it owes to gradients alone
+    blind = ("square", "hop-skip-jump", "transfer")
     white = [r for r in run.metrics if r["attack"] not in blind
              and not any(used.startswith(blind) for used in r.get("combines") or ())]
     alive, _ = survivors(white, run.outcomes, Measurement(t1, box["n"], "worst", EPSILON))
@@ -376,4 +422,5 @@ def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFra
     # stable, so that the order of the runs stays
     data = pd.DataFrame(rows, columns=columns)
     first = {value: k for k, value in enumerate(dict.fromkeys(data[order[0]]))}
-    return data.sort_values(order, key=lambda c: c.map(first) if c.name == order[0] else c, kind="stable", ignore_index=True)
+    return data.sort_values(order, key=lambda c: c.map(first) if c.name == order[0] else c, kind="stable",
+                            ignore_index=True)

@@ -1,8 +1,8 @@
 """A continuous normalising flow on two moons, and the cost of traces and log-determinants.
 
 Along dx/dt = f(t, x) the density of the transported points obeys d log p / dt = -tr(df/dx) (Chen et al.,
-2018, theorem 1). Several random seeds train side by side: weights and states have a leading dimension of one entry
-per seed, and the seeds do not influence each other's gradients.
+2018, theorem 1). Several random seeds train side by side: weights and states have a leading dimension of one
+entry per seed, and the seeds do not influence each other's gradients.
 """
 
 from __future__ import annotations
@@ -39,12 +39,14 @@ class Flow(nn.Module):
         seeds: models trained side by side; hidden: width; dimension: of x.
     """
 
-    def __init__(self, seeds: int = 1, hidden: int = 48, dimension: int = 2, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, seeds: int = 1, hidden: int = 48, dimension: int = 2,
+                 dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         self.dimension = dimension
 
         def draw(rows: int, columns: int, scale: float, base: int) -> nn.Parameter:
-            parts = [torch.randn(rows, columns, generator=torch.Generator().manual_seed(base + 10 * k)) for k in range(seeds)]
+            parts = [torch.randn(rows, columns, generator=torch.Generator().manual_seed(base + 10 * k))
+                     for k in range(seeds)]
             return nn.Parameter((scale * torch.stack(parts)).to(dtype))
 
         self.w1, self.b1 = draw(dimension + 1, hidden, 1.0, 1), draw(1, hidden, 1.0, 2)
@@ -86,13 +88,16 @@ class Flow(nn.Module):
         x = x.detach().requires_grad_()
         end = odeint(self.velocity, x, (0.0, 1.0), rtol=tolerance, atol=tolerance, params=()).y[-1]
         # points do not influence each other, so one pass gives a row of every point's Jacobian
-        rows = [torch.autograd.grad(end[..., i].sum(), x, retain_graph=True)[0] for i in range(self.dimension)]
+        rows = [torch.autograd.grad(end[..., i].sum(), x, retain_graph=True)[0]
+                for i in range(self.dimension)]
         end = end.detach()
-        return -0.5 * (end.square().sum(-1) + self.dimension * NORMAL) + torch.linalg.slogdet(torch.stack(rows, -2))[1]
+        return -0.5 * (end.square().sum(-1) + self.dimension
+                       * NORMAL) + torch.linalg.slogdet(torch.stack(rows, -2))[1]
 
     def sample(self, n: int, seed: int = 0) -> Tensor:
         """n points per model, (S, n, dimension): normal draws carried back from t = 1 to t = 0."""
-        z = torch.randn(len(self.w1), n, self.dimension, generator=torch.Generator().manual_seed(seed)).to(self.w1)
+        z = torch.randn(len(self.w1), n, self.dimension,
+                        generator=torch.Generator().manual_seed(seed)).to(self.w1)
         with torch.no_grad():
             return odeint(self.velocity, z, (1.0, 0.0), rtol=1e-5, atol=1e-5).y[-1]
 
@@ -141,7 +146,8 @@ def operations(dimension: int, hidden: int = 32) -> dict[str, tuple[int, float]]
         dimension: of x; hidden: width of the one hidden layer, kept fixed as the dimension grows.
     """
     flow = Flow(1, hidden, dimension, torch.float64).requires_grad_(False)
-    x = torch.randn(1, 1, dimension, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    x = torch.randn(1, 1, dimension, generator=torch.Generator().manual_seed(0),
+                    dtype=torch.float64).requires_grad_()
     t = torch.zeros(())
 
     def product(vector: Tensor) -> Tensor:
@@ -149,7 +155,8 @@ def operations(dimension: int, hidden: int = 32) -> dict[str, tuple[int, float]]
 
     def jacobian() -> Tensor:
         f = flow.velocity(t, x).flatten()
-        return torch.stack([torch.autograd.grad(f[i], x, retain_graph=True)[0].flatten() for i in range(dimension)])
+        return torch.stack([torch.autograd.grad(f[i], x, retain_graph=True)[0].flatten()
+                            for i in range(dimension)])
 
     signs = torch.randint(0, 2, (dimension,), generator=torch.Generator().manual_seed(1)).double() * 2 - 1
     tasks = {

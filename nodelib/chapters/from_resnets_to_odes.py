@@ -33,20 +33,26 @@ def architecture(times: Sequence[float], end: float) -> Figure:
         for n in range(layers):
             axis.annotate("", (n + 0.93, 1), (n + 0.1, 1), arrowprops=arrow)
             axis.text(n + 0.5, 1.42, f"$f_{n}$", ha="center", va="center", bbox=box)
-            axis.annotate("", (n + 0.36, 1.42), (n + 0.13, 1.06), arrowprops={**arrow, "connectionstyle": "angle3,angleA=0,angleB=90"})
-            axis.annotate("", (n + 0.97, 1.09), (n + 0.64, 1.42), arrowprops={**arrow, "connectionstyle": "angle3,angleA=0,angleB=90"})
+            axis.annotate("", (n + 0.36, 1.42), (n + 0.13, 1.06),
+                          arrowprops={**arrow, "connectionstyle": "angle3,angleA=0,angleB=90"})
+            axis.annotate("", (n + 0.97, 1.09), (n + 0.64, 1.42),
+                          arrowprops={**arrow, "connectionstyle": "angle3,angleA=0,angleB=90"})
         for n in range(layers + 1):
             axis.text(n, 1, "$y_0$" if n == 0 else "+", ha="center", va="center", fontsize=10,
                       bbox=dict(boxstyle="circle,pad=0.18", facecolor="white", edgecolor="#333333"))
             axis.text(n, 0.78, f"$y_{n}$" if n else "", ha="center", va="top", fontsize=9)
         axis.text(0, 1.72, "residual network: one addition per layer", fontsize=9.5, weight="bold")
         axis.annotate("", (layers, 0), (0.1, 0), arrowprops={**arrow, "linewidth": 2})
-        axis.text(layers / 2, 0.22, r"$\mathrm{d}y/\mathrm{d}t = f(t, y)$", ha="center", va="center", bbox=box)
+        axis.text(layers / 2, 0.22, r"$\mathrm{d}y/\mathrm{d}t = f(t, y)$", ha="center", va="center",
+                  bbox=box)
         axis.vlines(times, -0.09, 0.09, color=style.VERMILLION, linewidth=1)
-        axis.text(0, 0, "$y(0)$", ha="center", va="center", bbox=dict(boxstyle="round,pad=0.2", facecolor="white", edgecolor="#333333"))
+        axis.text(0, 0, "$y(0)$", ha="center", va="center",
+                  bbox=dict(boxstyle="round,pad=0.2", facecolor="white", edgecolor="#333333"))
         axis.text(layers + 0.12, 0, f"$y({end:g})$", ha="left", va="center")
-        axis.text(0, 0.5, "ODE-net: the solver decides where to evaluate (ticks)", fontsize=9.5, weight="bold")
-        axis.set(xlim=(-0.35, layers + 0.7), ylim=(-0.45, 1.95), yticks=[], xticks=range(layers + 1), xlabel="depth, or time $t$")
+        axis.text(0, 0.5, "ODE-net: the solver decides where to evaluate (ticks)", fontsize=9.5,
+                  weight="bold")
+        axis.set(xlim=(-0.35, layers + 0.7), ylim=(-0.45, 1.95), yticks=[], xticks=range(layers + 1),
+                 xlabel="depth, or time $t$")
         axis.grid(False)
         axis.spines["left"].set_visible(False)
     return figure
@@ -62,14 +68,16 @@ def fields_and_evaluations(func: Callable, starts: Tensor, end: float) -> Figure
     """
     times, states = np.linspace(0, end, 17), np.linspace(-2.2, 2.2, 19)
     with torch.no_grad():
-        slopes = np.array([func(torch.tensor(float(t)), torch.tensor(states, dtype=starts.dtype).view(-1, 1)).view(-1).numpy()
+        slopes = np.array([func(torch.tensor(float(t)),
+                                torch.tensor(states, dtype=starts.dtype).view(-1, 1)).view(-1).numpy()
                            for t in times])
     with style.style():
         figure, axes = style.panels(2, height=4.2, sharex=True, sharey=True)
         for axis, method in zip(axes, ("Euler", "dopri5")):
             # arrows of equal length: (dy, dt) normalised in the panel's own units
             length = np.hypot(slopes, 1)
-            axis.quiver(np.repeat(states[None], len(times), 0), np.repeat(times[:, None], len(states), 1), slopes / length,
+            axis.quiver(np.repeat(states[None], len(times), 0), np.repeat(times[:, None], len(states), 1),
+                        slopes / length,
                         1 / length, color="#9fb0bb", angles="xy", scale=28, width=0.0035, zorder=1)
             for start in starts:
                 record = Recorder(func)
@@ -79,7 +87,8 @@ def fields_and_evaluations(func: Callable, starts: Tensor, end: float) -> Figure
                 seen = [(float(y), t) for t, y in zip(record.times, record.states) if t <= end]
                 axis.plot(path, grid, color=style.METHODS[method], linewidth=1.2, zorder=2)
                 axis.plot(*np.array(seen).T, "o", color="black", markersize=2.6, zorder=3)
-            axis.set(title={"Euler": "residual network: Euler, unit steps", "dopri5": "ODE-net: adaptive dopri5"}[method],
+            axis.set(title={"Euler": "residual network: Euler, unit steps",
+                            "dopri5": "ODE-net: adaptive dopri5"}[method],
                      xlabel="state $y$", xlim=(-2.3, 2.3), ylim=(-0.15, end + 0.15))
         axes[0].set_ylabel("depth, or time $t$")
     return figure
@@ -96,7 +105,8 @@ def convergence(data: pd.DataFrame) -> Figure:
     with style.style():
         figure, axes = style.panels(len(names), height=3.0, sharey=True, columns=2)
         for axis, name in zip(axes, names):
-            style.lines(data[data["dynamics"] == name], "h", "error", "method", colours=colours, log="xy", axis=axis,
+            style.lines(data[data["dynamics"] == name], "h", "error", "method", colours=colours, log="xy",
+                        axis=axis,
                           xlabel="step size $h$", ylabel="relative error at the end time")
             axis.set_title(name)
     return figure
@@ -109,11 +119,13 @@ def attempted_steps(attempts: pd.DataFrame, tolerance: float) -> Figure:
         for row in attempts.itertuples():
             shade = style.BLUE if row.accepted else style.VERMILLION
             height = max(row.ratio, 1e-8)
-            axis.hlines(height, row.t, row.t + row.h, color=shade, linewidth=2, linestyle="-" if row.accepted else (0, (2, 1)))
+            axis.hlines(height, row.t, row.t + row.h, color=shade, linewidth=2,
+                        linestyle="-" if row.accepted else (0, (2, 1)))
             axis.plot(row.t, height, "o" if row.accepted else "x", color=shade, markersize=5)
         axis.axhline(1, color="black", linewidth=0.8)
         handles = [matplotlib.lines.Line2D([], [], color=style.BLUE, marker="o", label="accepted"),
-                   matplotlib.lines.Line2D([], [], color=style.VERMILLION, marker="x", linestyle=":", label="rejected")]
+                   matplotlib.lines.Line2D([], [], color=style.VERMILLION, marker="x", linestyle=":",
+                                           label="rejected")]
         axis.legend(handles=handles, loc="lower right")
         axis.set(yscale="log", xlabel="time $t$", ylabel=f"error ratio (tolerance {tolerance:g})")
     return figure

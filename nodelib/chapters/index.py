@@ -22,10 +22,12 @@ _SERIES = (
 
 
 def ours(runs: Sequence[Run], name: str) -> list[str | None]:
-    """Our accuracy of a row at its own end time by the post's protocol, clean and attacked: means over seeds in per
+    """Our accuracy of a row at its own end time by the post's protocol, clean and attacked: means over seeds
+    in per
     cent, None where not measured."""
     cell = next(c for c in table.cells(list(runs)) if c.run == name and c.t1 == get(name).test_t1)
-    found = [[100 * record["accuracy"] for record in cell.records[column]] for _, column, post, *_ in _SERIES if post]
+    found = [[100 * record["accuracy"] for record in cell.records[column]] for _, column, post,
+             *_ in _SERIES if post]
     return [f"{statistics.fmean(values):.1f}" if values else None for values in found]
 
 
@@ -43,18 +45,23 @@ def overview(runs: Sequence[Run]) -> Figure:
     for y, name in enumerate(ROWS):
         for offset, (_, column, post, marker, colour) in zip((-0.22, 0, 0.22), _SERIES):
             if post is not None:
-                axes.plot(getattr(own[name], post), y + offset, marker, color=colour, fillstyle="none", markersize=8)
+                axes.plot(getattr(own[name], post), y + offset, marker, color=colour, fillstyle="none",
+                          markersize=8)
             values = [100 * record["accuracy"] for record in own[name].records[column]]
             axes.plot(values, [y + offset] * len(values), marker, color=colour, markersize=5)
             if column == "pgd10_exact" and not values and any(own[name].records.values()):
-                axes.text(50, y + offset, "PGD: not measured yet", ha="center", va="center", fontsize=8, color="#555555")
+                axes.text(50, y + offset, "PGD: not measured yet", ha="center", va="center", fontsize=8,
+                          color="#555555")
         if not any(own[name].records.values()):
             axes.text(50, y + 0.22, "not measured yet", ha="center", va="center", fontsize=8, color="#555555")
-    axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103), xlabel="test accuracy at the training end time (%)")
+    axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
+             xlabel="test accuracy at the training end time (%)")
     axes.set_ylim(len(ROWS) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m, c in _SERIES]
-    handles.append(plt.Line2D([], [], marker="o", color="#555555", fillstyle="none", linestyle="", label="hollow: the post"))
+    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m,
+               c in _SERIES]
+    handles.append(plt.Line2D([], [], marker="o", color="#555555", fillstyle="none", linestyle="",
+                              label="hollow: the post"))
     figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
     return figure

@@ -51,29 +51,37 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         # one entry per network, however many seeds
         handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels())}
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=min(6, len(handles)))
+            figure.legend(handles.values(), handles.keys(), loc="outside upper center",
+                          ncols=min(6, len(handles)))
     return figure
 
 
 def nfe_against_end_time(data: pd.DataFrame) -> Figure:
     """NFE against the test end time, one line per run; columns run, t1, nfe."""
     with style():
-        return lines(data, "t1", "nfe", "run", log="x", xlabel="end time $t_1$", ylabel="NFE of a forward solve",
+        return lines(data, "t1", "nfe", "run", log="x", xlabel="end time $t_1$",
+                     ylabel="NFE of a forward solve",
                      height=2.9)
 
 
 def end_time_sweeps(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one line per seed.
+    """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one
+    line per seed.
 
     data: of `nodelib.chapters.pair.sweep_frame`. Bands: 95 % intervals over images.
     """
-    sizes, tests = list(dict.fromkeys(name.split("-")[0] for name in data["network"])), list(dict.fromkeys(data["test"]))
+    sizes, tests = list(dict.fromkeys(name.split("-")[0]
+                                      for name in data["network"])), list(dict.fromkeys(data["test"]))
     with style():
-        figure, axes = panels(max(1, len(sizes) * len(tests)), columns=max(1, len(sizes)), height=2.6, sharex=True, sharey=True)
+        figure, axes = panels(max(1, len(sizes) * len(tests)), columns=max(1, len(sizes)), height=2.6,
+                              sharex=True, sharey=True)
         for axis, (test, size) in zip(axes, product(tests, sizes)):
-            for (name, seed), part in data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")].groupby(["network", "seed"], sort=False):
-                axis.fill_between(part["t1"], part["low"], part["high"], color=colour(name), alpha=0.12, linewidth=0)
-                axis.plot(part["t1"], part["accuracy"], color=colour(name), linewidth=1.2, label=name if seed == 0 else None)
+            here = data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")]
+            for (name, seed), part in here.groupby(["network", "seed"], sort=False):
+                axis.fill_between(part["t1"], part["low"], part["high"], color=colour(name), alpha=0.12,
+                                  linewidth=0)
+                axis.plot(part["t1"], part["accuracy"], color=colour(name), linewidth=1.2,
+                          label=name if seed == 0 else None)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", ylim=(-3, 103), title=f"{size}, {test}")
         for axis in axes[::max(1, len(sizes))]:
@@ -86,7 +94,8 @@ def end_time_sweeps(data: pd.DataFrame) -> Figure:
     return figure
 
 
-def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str], labels: Sequence[Sequence[str]]) -> Figure:
+def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str],
+                      labels: Sequence[Sequence[str]]) -> Figure:
     """Rows of pictures: one row per version of the same images, each with what the network says.
 
     Args:
@@ -98,7 +107,8 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str], labels: S
 
     rows, columns = len(images), len(images[0])
     with style():
-        figure, axes = plt.subplots(rows, columns, figsize=(7.2, 1.05 * rows + 0.2), squeeze=False, layout="constrained")
+        figure, axes = plt.subplots(rows, columns, figsize=(7.2, 1.05 * rows + 0.2), squeeze=False,
+                                    layout="constrained")
         for i, (row, title, texts) in enumerate(zip(images, titles, labels)):
             for j in range(columns):
                 axis = axes[i, j]
@@ -112,16 +122,19 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str], labels: S
     return figure
 
 
-_SWEPT = {"FGSM": (ATTACKS["FGSM"], "-", "o"), "PGD": (ATTACKS["PGD"], "--", "s"), "worst case": (BLACK, ":", "")}
+_SWEPT = {"FGSM": (ATTACKS["FGSM"], "-", "o"), "PGD": (ATTACKS["PGD"], "--", "s"),
+          "worst case": (BLACK, ":", "")}
 _GRADIENTS = {
-    "adjoint": ("continuous adjoint", VERMILLION, "--", "s"), "anchored": ("anchored adjoint", GREEN, "-.", "D"),
+    "adjoint": ("continuous adjoint", VERMILLION, "--", "s"),
+    "anchored": ("anchored adjoint", GREEN, "-.", "D"),
     "exact-1e-3": ("exact, 1e-3", BLUE, "-", "o"), "exact-1e-5": ("exact, 1e-5", SKY, "-", "^"),
     "reference": ("float64 reference", BLACK, ":", "v"),
 }
 
 
 def epsilon_sweep(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against epsilon, one line per attack, one panel per value of the column "title" if there is one.
+    """Accuracy in per cent against epsilon, one line per attack, one panel per value of the column "title" if
+    there is one.
 
     Columns attack, epsilon, accuracy, low, high. An attack's name begins with "FGSM", "PGD" or "worst case".
     """
@@ -131,8 +144,10 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
         for axis, (title, group) in zip(axes, groups):
             for name, part in group.groupby("attack", sort=False):
                 shade, dash, marker = next(look for kind, look in _SWEPT.items() if name.startswith(kind))
-                axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.15, linewidth=0)
-                axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade, label=name)
+                axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.15,
+                                  linewidth=0)
+                axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
+                          label=name)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
         axes[0].set_ylabel("accuracy (%)")
@@ -145,8 +160,8 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
 def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
     """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
 
-    Columns title, method (of `nodelib.experiment.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high, n. Drawn to the post's 0.3 and a
-    little beyond, where the order of the methods can turn round.
+    Columns title, method (of `nodelib.experiment.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high,
+    n. Drawn to the post's 0.3 and a little beyond, where the order of the methods can turn round.
     """
     groups = list(data.groupby("title", sort=False))
     with style():
@@ -155,8 +170,10 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
             for method, (label, shade, dash, marker) in _GRADIENTS.items():
                 part = group[(group["method"] == method) & (group["epsilon"] <= 0.5)]
                 if len(part):
-                    axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.08, linewidth=0)
-                    axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
+                    axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.08,
+                                      linewidth=0)
+                    axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4,
+                              color=shade,
                               label=f"{label} (n = {part['n'].min()})")
             axis.axvline(0.3, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)

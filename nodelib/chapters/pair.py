@@ -26,7 +26,8 @@ FGSM_EXACT = dict(attack="fgsm", epsilon=EPSILON, clip=True, pooling="fixed", gr
 TESTS = {"clean": CLEAN, f"FGSM, epsilon {EPSILON:g}": FGSM_EXACT}
 COMPLEXITY = {"jacobian_norm": "norm of the Jacobian", "path_turning": "turning of the velocity (radians)",
               "accepted_steps": "accepted steps"}
-_SPELT = {"fgsm": "FGSM", "pgd": "PGD", "apgd-ce": "APGD, cross-entropy", "apgd-t": "APGD, targeted", "fab-t": "FAB, targeted",
+_SPELT = {"fgsm": "FGSM", "pgd": "PGD", "apgd-ce": "APGD, cross-entropy", "apgd-t": "APGD, targeted",
+          "fab-t": "FAB, targeted",
           "square": "Square", "hop-skip-jump": "HopSkipJump", "worst": "worst case per image"}
 _QUERYING = ("square", "hop-skip-jump")
 
@@ -44,9 +45,9 @@ def pair_runs(runs: Sequence[Run]) -> list[Run]:
 def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Accuracy over end times from metric records: one row per run, test and end time.
 
-    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high in per
-    cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed pooling; where
-    several records fit, the one with most images.
+    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high
+    in per cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed
+    pooling; where several records fit, the one with most images.
     """
     rows = {}
     for run in runs:
@@ -54,35 +55,41 @@ def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
             for r in sorted((r for r in run.metrics if matches(r, **conditions)), key=lambda r: r["n"]):
                 rows[run.name, run.seed, test, r["t1"]] = {
                     "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
-                    **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"], "nfe": r["nfe"]}
-    ordered = sorted(rows, key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
+                    **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"],
+                    "nfe": r["nfe"]}
+    ordered = sorted(rows,
+                     key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
     return pd.DataFrame([rows[key] for key in ordered],
                         columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
 
 
 def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
-    """Accuracy over end times of runs that are measured at `least` of them, on the same images at every one: those of the smallest record.
+    """Accuracy over end times of runs that are measured at `least` of them, on the same images at every one:
+    those of the smallest record.
 
-    Columns network (the run's name), seed, test, t1, accuracy and its 95 % interval low and high in per cent, n; tests as in
-    `end_time_frame`.
+    Columns network (the run's name), seed, test, t1, accuracy and its 95 % interval low and high in per cent,
+    n; tests as in `end_time_frame`.
     """
     rows = []
     for run in runs:
         for test, conditions in TESTS.items():
-            largest = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"]) if matches(r, **conditions)}
+            largest = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"])
+                       if matches(r, **conditions)}
             if len(largest) < least:
                 continue
             n = min(r["n"] for r in largest.values())
             for t1, record in sorted(largest.items()):
                 right = int(run.outcomes(record["id"])[:n].sum())
                 low, high = wilson(right, n)
-                rows.append({"network": run.name, "seed": run.seed, "test": test, "t1": t1, "accuracy": 100 * right / n, "low": 100 * low,
+                rows.append({"network": run.name, "seed": run.seed, "test": test, "t1": t1,
+                             "accuracy": 100 * right / n, "low": 100 * low,
                              "high": 100 * high, "n": n})
     return pd.DataFrame(rows, columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n"])
 
 
 def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """NFE of the forward solve over training: columns network, seed, epoch, nfe, and the tenth and ninetieth percentile.
+    """NFE of the forward solve over training: columns network, seed, epoch, nfe, and the tenth and ninetieth
+    percentile.
 
     Each row averages a hundredth of the run; `epoch` counts passes over the training images.
     """
@@ -106,7 +113,9 @@ test_nfe.__test__ = False  # not a test, whatever pytest thinks of the name
 
 
 def reach(run: Run) -> float | None:
-    """End time up to which a run keeps its clean accuracy, by the rule of claim C15; None where too little is recorded."""
+    """End time up to which a run keeps its clean accuracy, by the rule of claim C15; None where too little is
+    recorded.
+    """
     try:
         return accuracy_reach(run)
     except Missing:
@@ -118,7 +127,8 @@ def describe_attack(record: dict) -> str:
     settings, name = record.get("settings") or {}, record["attack"]
     words = [_SPELT.get(name, name)]
     if name == "worst":
-        attacks = [used for used in record.get("combines") or () if not used.startswith(("none", "clean", "mask-clean"))]
+        attacks = [used for used in record.get("combines") or ()
+                   if not used.startswith(("none", "clean", "mask-clean"))]
         return f"{words[0]} over {len(attacks)} records of attacks"
     if name != "fgsm" and settings.get("steps"):
         words.append(f"{settings['steps']:,} {'queries' if name in _QUERYING else 'steps'}")
@@ -130,9 +140,11 @@ def describe_attack(record: dict) -> str:
     if scale != 1.0:
         words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
     if (settings.get("draws") or 1) > 1:
-        words.append(f"{settings['draws']} draws" + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
+        words.append(f"{settings['draws']} draws"
+                     + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
     elif settings.get("noise") and settings.get("momentum"):
-        words.append(f"along summed gradients (noise {settings['noise']:g}, momentum {settings['momentum']:g})")
+        words.append(f"along summed gradients (noise {settings['noise']:g}, momentum "
+                     f"{settings['momentum']:g})")
     elif settings.get("noise"):
         words.append(f"noise of {settings['noise']:g}")
     elif settings.get("momentum"):
@@ -145,38 +157,49 @@ def describe_attack(record: dict) -> str:
 
 
 def robustness_frame(runs: Sequence[Run], t1: float = 1.0, epsilon: float = EPSILON) -> pd.DataFrame:
-    """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy first.
+    """Every attack on the deterministic forward pass at one end time and epsilon, clipped, and clean accuracy
+    first.
 
-    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier attacks had left it nothing; after, whether
-    it tried only what earlier attacks had left; "none" first, then by what they leave, the
-    most first, and the worst case per image last, whatever number of images the others ran on. Of one attack, the record on most images.
+    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier
+    attacks had left it nothing; after, whether it tried only what earlier attacks had left; "none" first,
+    then by what they leave, the most first, and the worst case per image last, whatever number of images the
+    others ran on. Of one attack, the record on most images.
     """
     rows = []
     for run in runs:
         for r in run.metrics:
             clean = matches(r, t1=t1, **CLEAN)
-            if clean or (r["attack"] != "none" and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
-                rows.append({"network": kind(run), "seed": run.seed, "attack": "none" if clean else describe_attack(r),
+            if clean or (r["attack"] != "none"
+                         and matches(r, t1=t1, epsilon=epsilon, clip=True, pooling="fixed", rtol=1e-3)):
+                rows.append({"network": kind(run), "seed": run.seed,
+                             "attack": "none" if clean else describe_attack(r),
                              "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
                              "after": (r["settings"] or {}).get("dropped") is not None,
                              "idle": ((r["settings"] or {}).get("dropped") or 0) >= r["n"],
                              "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
-    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle", "after", "order"])
+    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle",
+                                        "after", "order"])
     # an attack on most images only: the diagnoses repeat some on fewer
-    frame = frame.sort_values("n", ascending=False, kind="stable").drop_duplicates(["network", "seed", "attack"])
-    keys = sorted(frame.index, key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
+    frame = frame.sort_values("n", ascending=False,
+                              kind="stable").drop_duplicates(["network", "seed", "attack"])
+    keys = sorted(frame.index,
+                  key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
     return frame.loc[keys].drop(columns="order").reset_index(drop=True)
 
 
 def complexity_frame(runs: Sequence[Run], t1: float = 1.0) -> pd.DataFrame:
-    """NFE and complexity of the dynamics from 0 to t1, of every run that has both: columns run, seed, nfe, measure, value."""
+    """NFE and complexity of the dynamics from 0 to t1, of every run that has both: columns run, seed, nfe,
+    measure, value.
+    """
     rows = []
     for run in runs:
         nfe = test_nfe(run, t1)
         for measure in COMPLEXITY:
-            found = [r for r in run.measurements if r["name"] == measure and matches(r, t1=t1, label="all", images="clean")]
+            found = [r for r in run.measurements if r["name"] == measure
+                     and matches(r, t1=t1, label="all", images="clean")]
             if nfe is not None and found:
-                rows.append({"run": run.name, "seed": run.seed, "nfe": nfe, "measure": measure, "value": found[-1]["value"]})
+                rows.append({"run": run.name, "seed": run.seed, "nfe": nfe, "measure": measure,
+                             "value": found[-1]["value"]})
     return pd.DataFrame(rows, columns=["run", "seed", "nfe", "measure", "value"])
 
 
@@ -192,8 +215,8 @@ def under_random_pooling(model: ODENet, images: Tensor, labels: Tensor, attack: 
         seed: of the regions and of the attack's start.
 
     Returns:
-        bool arrays of shape (N,): "anew", every forward pass of the attack and the one that is scored draw their own
-        regions; "once", one draw holds for all of them.
+        bool arrays of shape (N,): "anew", every forward pass of the attack and the one that is scored draw
+        their own regions; "once", one draw holds for all of them.
     """
     before, found = (model.pooling, model.pool.generator), {}
     try:

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {
-    "exact": BLUE, "exact, torch alone": SKY, "torchdiffeq-adjoint": VERMILLION, "torchdiffeq-backprop": ORANGE,
+    "exact": BLUE, "exact, torch alone": SKY, "torchdiffeq-adjoint": VERMILLION,
+    "torchdiffeq-backprop": ORANGE,
     "torchode": PURPLE, "diffrax": GREY, "adjoint": VERMILLION, "anchored": GREEN,
 }
 MARKERS = {"exact": "o", "exact, torch alone": "v", "torchdiffeq-adjoint": "s", "torchdiffeq-backprop": "D",
@@ -37,15 +38,18 @@ def steps_frame(result: dict) -> pd.DataFrame:
             "case": f"{row['network']}, batch {row['batch']}, t = {row['t1']:g}",
             **{key: row[key] for key in ("network", "batch", "t1", "method", "rounds", "gradient_error")},
             "seconds": row["seconds"]["median"], "seconds_low": row["seconds"]["low"],
-            "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"], "low": row["ratio"]["low"],
-            "high": row["ratio"]["high"], "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
+            "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"],
+            "low": row["ratio"]["low"],
+            "high": row["ratio"]["high"],
+            "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
             "share": row.get("share_of_best"), "gflops": row.get("gflops"), "nfe": row.get("nfe"),
         })
     return pd.DataFrame(rows)
 
 
 def ratio_bars(data: pd.DataFrame) -> Figure:
-    """Time over that of the exact gradient, one panel per case; whiskers are quartiles of per-round ratios."""
+    """Time over that of the exact gradient, one panel per case; whiskers are quartiles of per-round ratios.
+    """
     cases = list(dict.fromkeys(data["case"]))
     with style():
         figure, axes = panels(len(cases), columns=2, height=1.9, sharex=True)
@@ -55,7 +59,8 @@ def ratio_bars(data: pd.DataFrame) -> Figure:
                       xerr=[part["ratio"] - part["low"], part["high"] - part["ratio"]],
                       error_kw={"elinewidth": 1, "capsize": 2})
             for i, row in part.iterrows():
-                axis.annotate(f"{row['ratio']:.1f}", (row["high"], i), xytext=(4, 0), textcoords="offset points",
+                axis.annotate(f"{row['ratio']:.1f}", (row["high"], i), xytext=(4, 0),
+                              textcoords="offset points",
                               va="center", fontsize=8)
             axis.axvline(1, color=BLUE, linewidth=1.2)
             axis.set(title=case, xscale="log")
@@ -81,7 +86,8 @@ def cost_over_end_time(rows: pd.DataFrame) -> Figure:
         figure, (left, right) = panels(2, columns=2, height=3.0)
         for method, part in rows.groupby("method", sort=False):
             left.plot(part["t1"], part["median"], color=COLOURS[method], marker=MARKERS[method], label=method)
-            left.fill_between(part["t1"], part["low"], part["high"], color=COLOURS[method], alpha=0.2, linewidth=0)
+            left.fill_between(part["t1"], part["low"], part["high"], color=COLOURS[method], alpha=0.2,
+                              linewidth=0)
         own = rows[rows["method"] == "exact"]
         right.plot(own["t1"], own["nfe"], color=BLUE, marker="o", linestyle="", label="measured")
         a, b, _ = log_fit(own)
@@ -102,10 +108,13 @@ def cost_over_batch(rows: pd.DataFrame) -> Figure:
         for axis, network in zip(axes, networks):
             for method, part in rows[rows["network"] == network].groupby("method", sort=False):
                 scale = 1000 / part["batch"]
-                axis.plot(part["batch"], part["median"] * scale, color=COLOURS[method], marker=MARKERS[method], label=method)
-                axis.fill_between(part["batch"], part["low"] * scale, part["high"] * scale, color=COLOURS[method],
+                axis.plot(part["batch"], part["median"] * scale, color=COLOURS[method],
+                          marker=MARKERS[method], label=method)
+                axis.fill_between(part["batch"], part["low"] * scale, part["high"] * scale,
+                                  color=COLOURS[method],
                                   alpha=0.2, linewidth=0)
-            axis.set(title=network, xscale="log", yscale="log", xlabel="batch", ylabel="milliseconds per image")
+            axis.set(title=network, xscale="log", yscale="log", xlabel="batch",
+                     ylabel="milliseconds per image")
         axes[0].legend()
     return figure
 
@@ -117,7 +126,8 @@ def work_precision(rows: pd.DataFrame) -> Figure:
         figure, axes = panels(len(times), columns=3, height=3.0, sharey=True)
         for axis, t1 in zip(axes, times):
             for method, part in rows[rows["t1"] == t1].groupby("method", sort=False):
-                axis.plot(part["seconds"], part["gradient_error"], color=COLOURS[method], marker=MARKERS[method], label=method)
+                axis.plot(part["seconds"], part["gradient_error"], color=COLOURS[method],
+                          marker=MARKERS[method], label=method)
             axis.set(title=f"$t_1$ = {t1:g}", xscale="log", yscale="log", xlabel="seconds")
         axes[0].set_ylabel("relative error of the gradient")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
@@ -126,14 +136,17 @@ def work_precision(rows: pd.DataFrame) -> Figure:
 
 def table(data: pd.DataFrame) -> str:
     """Markdown: seconds with quartiles, ratio, gradient error and peak memory of every measured step."""
-    lines = ["| step | method | seconds [quartiles] | ratio to exact [quartiles] | gradient error | peak memory (MB) |",
+    lines = ["| step | method | seconds [quartiles] | ratio to exact [quartiles] | gradient error | peak "
+             "memory (MB) |",
              "| --- | --- | ---: | ---: | ---: | ---: |"]
     previous = None
     for row in data.itertuples():
         case, previous = ("" if row.case == previous else row.case), row.case
         memory = "n/a" if row.megabytes is None or np.isnan(row.megabytes) else f"{row.megabytes:.0f}"
-        lines.append(f"| {case} | {row.method} | {row.seconds:.3g} [{row.seconds_low:.3g}, {row.seconds_high:.3g}] | "
-                     f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.gradient_error:.2g} | {memory} |")
+        lines.append(f"| {case} | {row.method} | {row.seconds:.3g} [{row.seconds_low:.3g}, "
+                     f"{row.seconds_high:.3g}] | "
+                     f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.gradient_error:.2g} | {memory} "
+                     f"|")
     return "\n".join(lines)
 
 

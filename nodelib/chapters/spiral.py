@@ -31,7 +31,8 @@ def spiral(t: Tensor, y: Tensor) -> Tensor:
 class Data:
     """Trajectories of the spiral, for S seeds and N trajectories each.
 
-    times: (INSTANTS + 1,), increasing from 0, irregular, the same for all seeds; states: (S, N, INSTANTS + 1, 2), noise-free;
+    times: (INSTANTS + 1,), increasing from 0, irregular, the same for all seeds; states: (S, N, INSTANTS + 1,
+        2), noise-free;
     observed: the same with noise, the initial state without; seen: (S, N, SEEN) indices of the training
     observations, sorted; held: (S, N, INSTANTS - SEEN) indices of the held-out times, sorted.
     """
@@ -54,7 +55,8 @@ def make_data(seeds: int, trajectories: int = 48) -> Data:
         radius = 0.7 + 0.5 * torch.rand(trajectories, generator=generator)
         y0 = radius[:, None] * torch.stack([start.cos(), start.sin()], -1)
         with torch.no_grad():
-            states = odeint(spiral, y0.double(), times.tolist(), rtol=1e-8, atol=1e-8).y.float().transpose(0, 1)
+            states = odeint(spiral, y0.double(), times.tolist(), rtol=1e-8,
+                            atol=1e-8).y.float().transpose(0, 1)
         noise = NOISE * torch.randn(states.shape, generator=generator)
         noise[:, 0] = 0
         order = torch.stack([torch.randperm(INSTANTS, generator=generator) + 1 for _ in range(trajectories)])
@@ -110,7 +112,8 @@ class RNNModel(nn.Module):
 
     def __init__(self, seeds: int, hidden: int = 7) -> None:
         super().__init__()
-        self.w = _weights(seeds, {"start": (2, hidden), "start_b": (hidden,), "gates": (1 + hidden, 2 * hidden),
+        self.w = _weights(seeds,
+                          {"start": (2, hidden), "start_b": (hidden,), "gates": (1 + hidden, 2 * hidden),
                                   "gates_b": (2 * hidden,), "new": (1 + hidden, hidden), "new_b": (hidden,),
                                   "out": (hidden, 2), "out_b": (2,)}, base=2)
 
@@ -124,7 +127,8 @@ class RNNModel(nn.Module):
         found = []
         for k in range(index.shape[-1]):
             gap = gaps[..., k : k + 1]
-            reset, update = torch.sigmoid(torch.cat([gap, h], -1) @ w["gates"] + w["gates_b"][:, None]).chunk(2, -1)
+            reset, update = torch.sigmoid(torch.cat([gap, h], -1) @ w["gates"]
+                                          + w["gates_b"][:, None]).chunk(2, -1)
             new = torch.tanh(torch.cat([gap, reset * h], -1) @ w["new"] + w["new_b"][:, None])
             h = update * h + (1 - update) * new
             found.append(h @ w["out"] + w["out_b"][:, None])

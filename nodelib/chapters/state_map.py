@@ -1,4 +1,6 @@
-"""A map of trajectories: how the directions of many images' states differ, in the plane that shows most of it."""
+"""A map of trajectories: how the directions of many images' states differ, in the plane that shows most of
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +19,10 @@ from nodelib.networks import ODENet
 class StateMap:
     """Points of N images at T times.
 
-    points: coordinates in the plane, shape (T, N, 2), of the centred unit states less their mean over images at each
-        time.
-    common: share of the variance of the directions, over images and times together, that is their mean's over images:
-        the motion that all images share, 0 to 1.
+    points: coordinates in the plane, shape (T, N, 2), of the centred unit states less their mean over images
+        at each time.
+    common: share of the variance of the directions, over images and times together, that is their mean's over
+        images: the motion that all images share, 0 to 1.
     explained: share of these differences' variance, over images and times together, that lies in the plane.
     times: the T times; labels: the N classes.
     """
@@ -33,14 +35,15 @@ class StateMap:
 
 
 def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
-    """Coordinates in the first two principal components, by scikit-learn's PCA, and the share of variance in them.
+    """Coordinates in the first two principal components, by scikit-learn's PCA, and the share of variance in
+    them.
 
     Args:
         directions: shape (M, features), M at least 3; seed: of the randomised decomposition.
 
     Returns:
-        shape (M, 2), each axis turned so that its largest entry in size is positive (components have no sign of their
-        own), and the share, 0 to 1.
+        shape (M, 2), each axis turned so that its largest entry in size is positive (components have no sign
+        of their own), and the share, 0 to 1.
     """
     from sklearn.decomposition import PCA
 
@@ -53,8 +56,8 @@ def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
 def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float], batch: int = 50) -> StateMap:
     """Follow images and project the directions of their centred states onto one plane for all times.
 
-    The mean direction of all images at each time is the origin: what every image does alike tells no classes apart and
-    would hide what does.
+    The mean direction of all images at each time is the origin: what every image does alike tells no classes
+    apart and would hide what does.
 
     Args:
         model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
@@ -68,4 +71,5 @@ def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
     common = ((mean - origin).pow(2).sum(2).mean() / (units - origin).pow(2).sum(2).mean()).item()
     apart = units - mean
     points, explained = plane(apart.flatten(0, 1).numpy())
-    return StateMap(points.reshape(*units.shape[:2], 2), common, explained, tuple(times), tuple(labels.tolist()))
+    return StateMap(points.reshape(*units.shape[:2], 2), common, explained, tuple(times),
+                    tuple(labels.tolist()))

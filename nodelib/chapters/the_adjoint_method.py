@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = {
-    "continuous adjoint": style.VERMILLION, "adjoint": style.VERMILLION, "adjoint, loss times 1000": style.PURPLE,
-    "adjoint, own tolerance": style.ORANGE, "anchored adjoint": style.GREEN, "exact discrete adjoint": style.BLUE,
-    "exact": style.BLUE, "exact, states only": style.SKY, "backprop": style.BLACK, "exact, tolerance 1e-5": style.SKY,
+    "continuous adjoint": style.VERMILLION, "adjoint": style.VERMILLION,
+    "adjoint, loss times 1000": style.PURPLE,
+    "adjoint, own tolerance": style.ORANGE, "anchored adjoint": style.GREEN,
+    "exact discrete adjoint": style.BLUE,
+    "exact": style.BLUE, "exact, states only": style.SKY, "backprop": style.BLACK,
+    "exact, tolerance 1e-5": style.SKY,
 }
 
 
@@ -42,7 +45,8 @@ def backward_states(data: pd.DataFrame) -> Figure:
     """Relative error of the state solved backwards against the time reached, one line per end time.
 
     Args:
-        data: rows of `nodelib.experiment.gradients.backward_state` with columns `t1` and `run`; one panel per run.
+        data: rows of `nodelib.experiment.gradients.backward_state` with columns `t1` and `run`; one panel per
+            run.
     """
     names = list(dict.fromkeys(data["run"]))
     with style.style():
@@ -52,7 +56,8 @@ def backward_states(data: pd.DataFrame) -> Figure:
         for axis, name in zip(axes, names):
             for i, t1 in enumerate(ends):
                 part = data[(data["run"] == name) & (data["t1"] == t1) & (data["t"] < t1)]
-                axis.plot(part["t"], part["error"], marker="osDv^P"[i % 6], markersize=4, label=f"$t_1 = {t1:g}$",
+                axis.plot(part["t"], part["error"], marker="osDv^P"[i % 6], markersize=4,
+                          label=f"$t_1 = {t1:g}$",
                           color=shades(i / max(1, len(ends)) * 0.9))
             axis.axhline(1, color="black", linewidth=0.8, linestyle=":")
             axis.set_xscale("symlog", linthresh=0.1)
@@ -66,9 +71,11 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
     """Error of the image and the parameter gradient, and share of wrong signs, against the end time.
 
     Args:
-        data: rows of `nodelib.experiment.gradients.gradient_errors` with a column `run`; a row of panels per run.
+        data: rows of `nodelib.experiment.gradients.gradient_errors` with a column `run`; a row of panels per
+            run.
     """
-    labels = {"input_error": ("image gradient", "relative error"), "parameter_error": ("parameter gradient", "relative error"),
+    labels = {"input_error": ("image gradient", "relative error"),
+              "parameter_error": ("parameter gradient", "relative error"),
               "signs": ("signs of the image gradient", "share that is wrong")}
     names = list(dict.fromkeys(data["run"]))
     with style.style():
@@ -76,7 +83,8 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
         for axis, (name, column) in zip(axes, [(name, column) for name in names for column in labels]):
             title, label = labels[column]
             style.lines(data[data["run"] == name], "t1", column, "method", colours=COLOURS,
-                          log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$", ylabel=label)
+                          log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$",
+                        ylabel=label)
             axis.set_title(f"{name}: {title}" if column == "input_error" else title)
             axis.get_legend().remove()
             if column == "signs":
@@ -96,7 +104,8 @@ def errors_over_tolerance(data: pd.DataFrame) -> Figure:
     with style.style():
         figure, axes = style.panels(len(ends), height=2.9, sharey=True)
         for axis, t1 in zip(axes, ends):
-            style.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS, log="xy", axis=axis,
+            style.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS,
+                        log="xy", axis=axis,
                           xlabel="rtol = atol", ylabel="image gradient, relative error")
             axis.set_title(f"$t_1 = {t1:g}$")
             if axis is not axes[0]:

@@ -132,7 +132,8 @@ def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]],
     equality.
 
     Args:
-        predicted: label -> result of `nodelib.chapters.gap_growth.predict`; post: the content of `data/seed.json`.
+        predicted: label -> result of `nodelib.chapters.gap_growth.predict`; post: the content of
+            `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
     with style():

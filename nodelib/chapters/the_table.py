@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
 
 def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
-    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy, low, high.
+    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy, low,
+    high.
 
     Args:
         runs: finished runs. seed: the content of `data/seed.json`.

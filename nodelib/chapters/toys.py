@@ -20,15 +20,18 @@ class Field(nn.Module):
         seed: draws the weights; dtype: float32 or float64.
     """
 
-    def __init__(self, size: int, hidden: int = 32, seed: int = 0, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, size: int, hidden: int = 32, seed: int = 0,
+                 dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
 
         def draw(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.randn(*shape, generator=generator, dtype=torch.float64).div(math.sqrt(shape[0])).to(dtype))
+            return nn.Parameter(torch.randn(*shape, generator=generator,
+                                            dtype=torch.float64).div(math.sqrt(shape[0])).to(dtype))
 
         self.w1, self.w2 = draw(size + 1, hidden), draw(hidden, size)
-        self.b1, self.b2 = nn.Parameter(torch.zeros(hidden, dtype=dtype)), nn.Parameter(torch.zeros(size, dtype=dtype))
+        self.b1 = nn.Parameter(torch.zeros(hidden, dtype=dtype))
+        self.b2 = nn.Parameter(torch.zeros(size, dtype=dtype))
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         """dy/dt at time t (0-dimensional) and states y, shape (..., size)."""

@@ -9,8 +9,8 @@ from nodelib.verdicts import Row
 
 
 def ledger_tiles(rows: Sequence[Row], words: Mapping[str, str]) -> str:
-    """One tile per claim as HTML: its words and its verdict, a link to the chapter with the evidence. The colours are
-    in `book/_static/book.css`.
+    """One tile per claim as HTML: its words and its verdict, a link to the chapter with the evidence. The
+    colours are in `book/_static/book.css`.
 
     Args:
         rows: of `nodelib.verdicts.ledger`.

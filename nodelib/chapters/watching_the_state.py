@@ -54,9 +54,11 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
                 later = path.times > 0
                 low, middle, high = np.percentile(path.values[quantity][later], (10, 50, 90), axis=1)
                 axis.fill_between(path.times[later], low, high, color=colour(name), alpha=0.2, linewidth=0)
-                axis.plot(path.times[later], middle, color=colour(name), dashes=DASHES[name] or (None, None), label=name)
+                axis.plot(path.times[later], middle, color=colour(name), dashes=DASHES[name] or (None, None),
+                          label=name)
             base = quantity.removesuffix("_centred")
-            label = _wrapped(QUANTITIES[base]) if base == quantity else f"centred {_wrapped(QUANTITIES[base])}"
+            label = (_wrapped(QUANTITIES[base]) if base == quantity
+                     else f"centred {_wrapped(QUANTITIES[base])}")
             axis.set(xscale="log", yscale="log" if base in LOGARITHMIC else "linear", ylabel=label)
         for axis in axes[-2:]:
             axis.set_xlabel("time $t$")
@@ -74,10 +76,12 @@ def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]
         figure, (axis,) = panels(1, height=2.8)
         for name, path in paths.items():
             later = path.times > 0
-            axis.plot(path.times[later], 100 * path.accuracy[later], color=colour(name), dashes=DASHES[name] or (None, None),
+            axis.plot(path.times[later], 100 * path.accuracy[later], color=colour(name),
+                      dashes=DASHES[name] or (None, None),
                       label=name)
             low, high = ends[name]
-            axis.plot([low, high], [103, 103], color=colour(name), marker="v", markersize=4, linewidth=2, clip_on=False)
+            axis.plot([low, high], [103, 103], color=colour(name), marker="v", markersize=4, linewidth=2,
+                      clip_on=False)
         axis.set(xscale="log", ylim=(0, 103), xlabel="end time $t_1$", ylabel="clean accuracy (%)")
         axis.axhline(10, color=GREY, linewidth=0.8, linestyle=":")
         axis.legend()
@@ -87,7 +91,8 @@ def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]
 def separation_frame(paths: Mapping[str, Paths]) -> pd.DataFrame:
     """Class separation of the centred directions: columns run, t1, measure, value.
 
-    The first half of the images gives the class directions and the fit of the probe; the other half is judged.
+    The first half of the images gives the class directions and the fit of the probe; the other half is
+    judged.
     """
     rows = []
     for name, path in paths.items():

@@ -31,8 +31,9 @@ def curves(evidence: Evidence, **how: str) -> dict[str, dict[float, float]]:
 
 
 def fitted(evidence: Evidence) -> list[tuple[str, float, list[tuple[float, float]]]]:
-    """P1, entry by entry: row, the factor that meets the post's figure at the own end time, and at each of the table's
-    end times the post's figure and ours at that factor, in per cent; rows that lack an end time are left out.
+    """P1, entry by entry: row, the factor that meets the post's figure at the own end time, and at each of
+    the table's end times the post's figure and ours at that factor, in per cent; rows that lack an end time
+    are left out.
     """
     rows = []
     for row in ROWS:
@@ -43,7 +44,8 @@ def fitted(evidence: Evidence) -> list[tuple[str, float, list[tuple[float, float
         figures = [evidence.post(row, t1, "adversarial") for t1 in TABLE_T1]
         own = TABLE_T1.index(OWN_T1[row])
         factor = dial(by_time[own], figures[own])
-        rows.append((row, factor, [(theirs, at_factor(ours, factor)) for theirs, ours in zip(figures, by_time)]))
+        rows.append((row, factor,
+                     [(theirs, at_factor(ours, factor)) for theirs, ours in zip(figures, by_time)]))
     return rows
 
 

@@ -51,7 +51,8 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
     with style.style():
         figure, axes = style.panels(2, height=2.9)
         for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
-            style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
+            style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy",
+                        axis=axis,
                         xlabel="rtol = atol at test time", ylabel=label)
         for row in data.itertuples():
             axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
@@ -72,7 +73,8 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module],
         for axis, n in zip(axes, which):
             axis.plot(*data.states[0, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
             for name, predicted in found.items():
-                axis.plot(*predicted[n].T, color=style.METHODS[name], linewidth=1.2, linestyle="-" if name == "ODE" else "--",
+                axis.plot(*predicted[n].T, color=style.METHODS[name], linewidth=1.2,
+                          linestyle="-" if name == "ODE" else "--",
                           label=name)
             seen = data.observed[0, n, data.seen[0, n]]
             axis.plot(*seen.T, "o", color="black", markersize=3, label="observed")
@@ -129,15 +131,20 @@ def evaluations_in_training(data: pd.DataFrame) -> Figure:
     with style.style():
         figure, (axis,) = style.panels(1, height=3.0)
         for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
-            axis.fill_between(rows["share"], rows["low"], rows["high"], color=style.colour(name), alpha=0.2, linewidth=0)
-            axis.plot(rows["share"], rows["value"], color=style.colour(name), linestyle=("-", "--", "-.", ":")[i % 4], label=name)
-        axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None), xlim=(0, 100))
+            axis.fill_between(rows["share"], rows["low"], rows["high"], color=style.colour(name), alpha=0.2,
+                              linewidth=0)
+            axis.plot(rows["share"], rows["value"], color=style.colour(name),
+                      linestyle=("-", "--", "-.", ":")[i % 4], label=name)
+        axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None),
+                 xlim=(0, 100))
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 
 def training_evaluations(runs: Sequence[Run]) -> pd.DataFrame:
-    """NFE in training of several runs: `nodelib.publish.style.history_frame` of each, with run and share (per cent)."""
+    """NFE in training of several runs: `nodelib.publish.style.history_frame` of each, with run and share (per
+    cent).
+    """
     parts = []
     for run in runs:
         frame = style.history_frame(run, ("nfe_forward", "nfe_backward"))

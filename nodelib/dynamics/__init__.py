@@ -38,6 +38,7 @@ __all__ = [
     "class_directions", "cluster", "common_drift", "cosines", "direction", "drift_coordinates", "drift_part",
     "flow_in_log_time", "follow", "growth_exponent", "inner", "jacobian_eigenvalues", "jacobian_norm",
     "leading_eigenvalue", "linear_probe", "lyapunov_exponent", "nearest_class", "norm", "normalised_field",
-    "path_turning", "ray_distance", "relative_speed", "remove_drift", "sensitivity", "settling_time", "silhouette", "solve_ray",
+    "path_turning", "ray_distance", "relative_speed", "remove_drift", "sensitivity", "settling_time",
+    "silhouette", "solve_ray",
     "states_at", "turning", "velocities",
 ]

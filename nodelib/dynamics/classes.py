@@ -13,7 +13,9 @@ from nodelib.solver.errors import InputError
 
 @dataclass(frozen=True)
 class ClassDirections:
-    """The mean direction of every class: `means`, unit states of shape (K, C, H, W), for `labels`, shape (K,)."""
+    """The mean direction of every class: `means`, unit states of shape (K, C, H, W), for `labels`, shape
+    (K,).
+    """
 
     means: Tensor
     labels: Tensor
@@ -51,8 +53,8 @@ def nearest_class(reference: tuple[Tensor, Tensor], y: Tensor, labels: Tensor) -
 def silhouette(y: Tensor, labels: Tensor) -> Tensor:
     """Silhouette of each state under the distance 1 - cosine (Rousseeuw, 1987), in [-1, 1], shape (N,).
 
-    (b - a) / max(a, b), a the mean distance to the others of its class, b the smallest mean distance to another
-    class; 0 for the only member of a class. Takes N^2 memory: a thousand states are plenty.
+    (b - a) / max(a, b), a the mean distance to the others of its class, b the smallest mean distance to
+    another class; 0 for the only member of a class. Takes N^2 memory: a thousand states are plenty.
     """
     present = labels.unique()
     if len(present) < 2:

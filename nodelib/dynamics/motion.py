@@ -45,8 +45,8 @@ def turning(y: Tensor, f: Tensor, t1: Tensor | float) -> Tensor:
 def ray_distance(y: Tensor, f: Tensor, t1: Tensor | float, leaky: bool = False) -> Tensor:
     """How far a state is from a ray: |f(w) - w| / |w| at w = y / t1, that is |t1 f - y| / |y|.
 
-    Zero exactly where f(w) = w. A leaky state is not scaled, and its velocity is f - y already: there it is the
-    distance to an equilibrium, |dy/dt| / |y|.
+    Zero exactly where f(w) = w. A leaky state is not scaled, and its velocity is f - y already: there it is
+    the distance to an equilibrium, |dy/dt| / |y|.
 
     Args:
         y, f: states and velocities, shape (..., C, H, W).
@@ -109,10 +109,11 @@ def growth_exponent(times: Sequence[float], values: Tensor) -> Tensor:
 
 def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float = 1e-3, atol: float = 1e-3,
                 seed: int = 0) -> Tensor:
-    """How strongly states at later times depend on where they started: |J(t)^T u| for one random unit vector u per state.
+    """How strongly states at later times depend on where they started: |J(t)^T u| for one random unit vector
+    u per state.
 
-    J(t) is the derivative of the computed y(t) in y0, by the exact gradient: the factor by which backpropagation
-    through the solver lengthens a gradient. In chaotic dynamics it grows exponentially.
+    J(t) is the derivative of the computed y(t) in y0, by the exact gradient: the factor by which
+    backpropagation through the solver lengthens a gradient. In chaotic dynamics it grows exponentially.
 
     Args:
         y0: initial states, shape (N, C, H, W); float64 where it may pass 1e38.
@@ -129,7 +130,8 @@ def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float =
     y0 = y0.detach().requires_grad_()
     rows = []
     for t in map(check_end_time, times):
-        # the sum over images keeps them apart: no state depends on another's start but through the step sizes, held constant
+        # the sum over images keeps them apart: no state depends on another's start but through the step
+        # sizes, held constant
         y = odeint(func, y0, [0.0, t], rtol=rtol, atol=atol, params=()).y[-1]
         rows.append(norm(torch.autograd.grad(inner(y, u).sum(), y0)[0]))
     return torch.stack(rows)

@@ -1,4 +1,5 @@
-"""Follow many images' states and keep what is needed of them: scalars over time, directions at a few times."""
+"""Follow many images' states and keep what is needed of them: scalars over time, directions at a few times.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +32,8 @@ class Paths:
     """What was observed along the trajectories of N images at T times.
 
     times: shape (T,).
-    values: quantity -> array (T, N); the names are those of `QUANTITIES`, for the state as it is, and the same with
-        "_centred" for the state without the common drift. "speed" and "norm" in the state's units.
+    values: quantity -> array (T, N); the names are those of `QUANTITIES`, for the state as it is, and the
+        same with "_centred" for the state without the common drift. "speed" and "norm" in the state's units.
     predicted: class predicted by the network's head at each time, int64, shape (T, N).
     kept: time -> centred unit states, shape (N, C, H, W), for the times asked for.
     labels: shape (N,).
@@ -51,7 +52,8 @@ class Paths:
 
 
 @torch.no_grad()
-def states_at(model: ODENet, images: Tensor, times: Sequence[float], rtol: float = 1e-3, atol: float = 1e-3) -> Tensor:
+def states_at(model: ODENet, images: Tensor, times: Sequence[float], rtol: float = 1e-3,
+              atol: float = 1e-3) -> Tensor:
     """States at increasing times, the first of which may be 0: shape (T, N, C, H, W).
 
     Tolerances 1e-3 are those of training and testing; the statements of the chapters do not change at 1e-5.
@@ -84,8 +86,8 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
         model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
         times: increasing, at least 0; keep: those of them at which directions are kept.
         rtol, atol: of the solver; batch: images per solve (memory holds T states of each).
-        visit: called with the states and velocities of every batch, shape (T, n, C, H, W) each, for what `Paths`
-            does not keep.
+        visit: called with the states and velocities of every batch, shape (T, n, C, H, W) each, for what
+            `Paths` does not keep.
 
     Raises:
         InputError: a time of `keep` is not among the times, labels are not one per image, or as `states_at`.
@@ -101,7 +103,8 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
         y = states_at(model, part, times, rtol, atol)
         f = torch.stack([func(0.0, state) for state in y])
         for suffix, (a, b) in (("", (y, f)), ("_centred", (remove_drift(func, y), remove_drift(func, f)))):
-            for name, value in (("norm", norm(a)), ("speed", norm(b)), ("relative_speed", relative_speed(a, b)),
+            for name, value in (("norm", norm(a)), ("speed", norm(b)),
+                                ("relative_speed", relative_speed(a, b)),
                                 ("turning", turning(a, b, t)), ("state_velocity_angle", angle(a, b)),
                                 ("ray_distance", ray_distance(a, b, t, func.leaky))):
                 values.setdefault(name + suffix, []).append(value.numpy())

@@ -30,12 +30,13 @@ LATE = 1000.0  # the eps of the first normalisation is a millionth there of what
 def normalised_field(func: ODEFunc, smoothing: float = 0.0) -> Callable[[Tensor], Tensor]:
     """The map w -> f(w), without the leak where func has one: (N, C, H, W) in and out.
 
-    Plain dynamics are evaluated at z = 1000 w, where the scaled state w = z / t lies at t = `LATE`: f is blind to scale
-    only up to the eps of its first normalisation, which is not small beside the entries of w. The states of leaky
-    dynamics are w themselves, and are taken as they are.
+    Plain dynamics are evaluated at z = 1000 w, where the scaled state w = z / t lies at t = `LATE`: f is
+    blind to scale only up to the eps of its first normalisation, which is not small beside the entries of w.
+    The states of leaky dynamics are w themselves, and are taken as they are.
 
-    smoothing: width of the ReLU's kink, at least 0. Above 0 every relu(x) becomes (x + sqrt(x^2 + smoothing^2)) / 2,
-    which is smooth and tends to it (states inside f are normalised, so 1 is wide and 1e-6 is narrow).
+    smoothing: width of the ReLU's kink, at least 0. Above 0 every relu(x) becomes (x + sqrt(x^2 +
+    smoothing^2)) / 2, which is smooth and tends to it (states inside f are normalised, so 1 is wide and 1e-6
+    is narrow).
     """
     if smoothing == 0:
         return (lambda w: func(0.0, w) + w) if func.leaky else (lambda w: func(0.0, LATE * w))
@@ -63,7 +64,8 @@ class Ray:
 
 
 @torch.no_grad()
-def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e-5, atol: float = 1e-5) -> Tensor:
+def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e-5,
+                     atol: float = 1e-5) -> Tensor:
     """Follow dw/ds = f(w) - w for s from 0 to `log_time`.
 
     Args:
@@ -71,8 +73,8 @@ def flow_in_log_time(func: ODEFunc, w: Tensor, log_time: float, rtol: float = 1e
         log_time: above 0; multiplies the end time by its exponential.
 
     Returns:
-        w at the end, same shape; for plain dynamics z / t, but for the eps of the first normalisation at times
-        other than `LATE`.
+        w at the end, same shape; for plain dynamics z / t, but for the eps of the first normalisation at
+        times other than `LATE`.
     """
     if not (math.isfinite(log_time) and log_time > 0):
         raise InputError(f"log_time is {log_time}; it must be a finite number above 0")
@@ -85,8 +87,8 @@ def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, krylov: int = 1
     """Solve f(w) = w by Newton's method with GMRES (Knoll and Keyes, 2004), continued from a smoothed f.
 
     Newton's method on f itself usually stalls: f has thousands of kinks, and between two of them the
-    linear model leads nowhere. So the ReLUs are smoothed, widely at first, and the solution is followed as the width
-    shrinks to zero; the last solve is on f itself.
+    linear model leads nowhere. So the ReLUs are smoothed, widely at first, and the solution is followed as
+    the width shrinks to zero; the last solve is on f itself.
 
     Args:
         w: start, shape (C, H, W), float64; after a flow in log time, for instance.
@@ -96,8 +98,9 @@ def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, krylov: int = 1
         max_steps: Newton steps at most for each width.
 
     Returns:
-        where the last solve, that on f itself, stopped; look at its residual, which may be above the tolerance: not every
-        path reaches zero width, and one that does may end far from `w`. Many starts can lead to one ray, because a wide smoothing has few.
+        where the last solve, that on f itself, stopped; look at its residual, which may be above the
+        tolerance: not every path reaches zero width, and one that does may end far from `w`. Many starts can
+        lead to one ray, because a wide smoothing has few.
 
     Raises:
         ValueError: w is not float64, whose rounding the residuals below 1e-6 need.
@@ -120,7 +123,8 @@ def solve_ray(func: ODEFunc, w: Tensor, tolerance: float = 1e-9, krylov: int = 1
     return Ray(found.w, found.residual, used + found.iterations)
 
 
-def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, krylov: int, max_steps: int) -> Ray:
+def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, krylov: int,
+            max_steps: int) -> Ray:
     residual = lambda x: field(x[None])[0] - x  # noqa: E731
     with torch.no_grad():
         r = residual(w)
@@ -176,13 +180,16 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
 
 
 @torch.no_grad()
-def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transient: float = 5.0, interval: float = 0.5,
+def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transient: float = 5.0,
+                      interval: float = 0.5,
                       rtol: float = 1e-3, atol: float = 1e-3, seed: int = 0) -> Tensor:
     """Largest Lyapunov exponent of dw/ds = f(w) - w, per unit of log time (Benettin et al., 1980).
 
-    A tangent vector v, dv/ds = J(w) v - v, is carried along and shortened to unit length every `interval`; the
-    exponent is the mean logarithmic growth after the `transient`. Negative: the images settle on a ray. Zero: they
-    keep moving along a cycle. Positive: two nearly equal states part exponentially in log time, that is, like a
+    A tangent vector v, dv/ds = J(w) v - v, is carried along and shortened to unit length every `interval`;
+    the exponent is the mean logarithmic growth after the `transient`. Negative: the images settle on a ray.
+    Zero: they
+    keep moving along a cycle. Positive: two nearly equal states part exponentially in log time, that is, like
+        a
     power of t: chaos.
 
     Args:

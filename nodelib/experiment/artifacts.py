@@ -1,14 +1,15 @@
 """One run's folder under `data/runs`: written atomically, verified when read, with provenance.
 
     config.json             the RunConfig and its provenance, with the SHA-256 of the weights
-    history.csv             one row per optimiser step; of a run at a constant rate, means over fifty of them in finished epochs
-    metrics.csv             tidy records, one line per measured accuracy, see `nodelib.experiment.records`
+    history.csv             one row per optimiser step; of a run at a constant rate, means over fifty of them
+    in finished epochs metrics.csv             tidy records, one line per measured accuracy, see
+    `nodelib.experiment.records`
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
     measurements.csv        dynamics and gradient health, where measured
-    snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`, where it was
-    model.safetensors       weights and the stored pooling draw
-    weights-*.safetensors   the same after some of the epochs, where they are kept
-    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate);
+    snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`,
+    where it was model.safetensors       weights and the stored pooling draw weights-*.safetensors   the same
+    after some of the epochs, where they are kept checkpoint.safetensors  while the run is unfinished, or
+    where it can be prolonged (a constant rate);
                             with its own checksum
 
 No pickle is ever loaded.
@@ -74,7 +75,8 @@ class Run:
         try:
             bits = _read_outcomes(path)[record_id]
         except KeyError:
-            raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again") from None
+            raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again"
+                                ) from None
         if 8 * len(bits) < n:
             raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record "
                                 f"{record_id!r} on {n}; evaluate the "
@@ -104,7 +106,8 @@ class Run:
         name = "model.safetensors" if kept is None else f"weights-{kept}.safetensors"
         hashes = {"model.safetensors": self.provenance["weights_sha256"], **self.provenance.get("kept", {})}
         if name not in hashes:
-            raise ArtifactError(f"{self.path.name} keeps no weights {kept!r}; it keeps {', '.join(sorted(hashes))}")
+            raise ArtifactError(f"{self.path.name} keeps no weights {kept!r}; it keeps "
+                                f"{', '.join(sorted(hashes))}")
         path = self.path / name
         content = _read_weights(path, hashes[name])
         model.load_state_dict(safetensors.torch.load(content))
@@ -150,7 +153,8 @@ def load_run(path: str | Path) -> Run:
                             f"there is no {Path(old[0]).stem}.csv beside it, restore that with git, or "
                             f"measure the run again (`python -m nodelib evaluate {config.name}`).")
     rows = records.from_csv(path / "history.csv", records.HISTORY)
-    if (path / "checkpoint.safetensors").exists():  # the run is being prolonged: its history is ahead of its weights
+    # the run is being prolonged: its history is ahead of its weights
+    if (path / "checkpoint.safetensors").exists():
         rows = [row for row in rows if row["step"] < config.steps]
     return Run(name=config.name, seed=config.seed, path=path, config=stored["config"], provenance=provenance,
                history={name: np.array([row[name] for row in rows]) for name in records.HISTORY},
@@ -163,7 +167,8 @@ def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
     """The provenance's entry "kept": SHA-256 of the earlier weights in a folder, by file; nothing where there
     are none.
     """
-    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("weights-*.safetensors"))}
+    found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
+             for path in sorted(folder.glob("weights-*.safetensors"))}
     return {"kept": found} if found else {}
 
 
@@ -243,8 +248,8 @@ def _as_it_is_now(run: Run) -> Run:
     now = load_run(run.path)
     stored, measured = now.provenance["weights_sha256"], run.provenance["weights_sha256"]
     if stored != measured:
-        raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being measured "
-                            f"({measured[:12]}…); nothing was stored, measure it again")
+        raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being "
+                            f"measured ({measured[:12]}…); nothing was stored, measure it again")
     return now
 
 
@@ -364,18 +369,23 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 
 def rounded(row: dict) -> dict:
-    """A row of the history as its file gives it back, so that a resumed run averages what an uninterrupted one does."""
+    """A row of the history as its file gives it back, so that a resumed run averages what an uninterrupted
+    one does.
+    """
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 def thinned(rows: list[dict], epoch: int, steps: int = 50) -> list[dict]:
-    """The rows with those of one epoch replaced by means over so many steps, step, images and seconds being the last one's."""
+    """The rows with those of one epoch replaced by means over so many steps, step, images and seconds being
+    the last one's.
+    """
     own = [row for row in rows if row["epoch"] == epoch]
     means = []
     for start in range(0, len(own), steps):
         part = own[start:start + steps]
         last = ("step", "epoch", "images", "seconds")
-        means.append(rounded({key: part[-1][key] if key in last else sum(float(row[key]) for row in part) / len(part)
+        means.append(rounded({key: part[-1][key] if key in last
+                              else sum(float(row[key]) for row in part) / len(part)
                               for key in part[0]}))
     return [row for row in rows if row["epoch"] < epoch] + means
 
@@ -396,7 +406,8 @@ def source_state() -> dict[str, Any]:
     """Git commit of the code and whether `nodelib/` differs from it; None where git cannot tell."""
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
+            done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True,
+                                  text=True,
                                   timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None

@@ -33,7 +33,8 @@ class AttackConfig:
     cycle but the last, where the attack grows stronger as training goes on (curriculum adversarial
     training, Cai et al., 2018), or empty for one attack throughout. shared_pooling: where pooling is random,
     attack and loss of a step see one draw of the regions (in the last cycle; in those of the curriculum
-    every forward pass draws its own, unless the entry has a third value, True). noise, momentum: of the last cycle's
+    every forward pass draws its own, unless the entry has a third value, True). noise, momentum: of the last
+    cycle's
     gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way:
     train_mode, the attack sees the
     network in training mode; other_images, it changes as many other images as the batch has instead of
@@ -62,7 +63,8 @@ class AttackConfig:
         if cycle >= len(self.curriculum):
             return dataclasses.replace(self, curriculum=())
         steps, step_size, *shared = self.curriculum[cycle]
-        return dataclasses.replace(self, steps=steps, step_size=step_size, curriculum=(), shared_pooling=bool(shared and shared[0]),
+        return dataclasses.replace(self, steps=steps, step_size=step_size, curriculum=(),
+                                   shared_pooling=bool(shared and shared[0]),
                                    noise=0.0, momentum=0.0)
 
     @classmethod
@@ -153,11 +155,14 @@ class RunConfig:
                                ("schedule", SCHEDULES), ("subset", ("first", "random")),
                                ("norm_init", ("ones", "uniform"))):
             if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of {', '.join(map(repr, allowed))}")
+                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of "
+                                 f"{', '.join(map(repr, allowed))}")
         if self.schedule != "constant" and self.halve_after:
-            raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a constant rate is halved")
+            raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
+                             f"constant rate is halved")
         if self.snapshots is not None and self.snapshots < 0:
-            raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of steps")
+            raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of "
+                             f"steps")
         self._check_ranges()
         self._check_names()
         self._check_cycles()
@@ -181,9 +186,11 @@ class RunConfig:
 
     def _check_cycles(self) -> None:
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
-            raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the epochs, {self.epochs}")
-        if self.adversarial and self.adversarial.curriculum and len(self.adversarial.curriculum) != len(self.cycles) - 1:
-            raise ValueError(f"the attack's curriculum has {len(self.adversarial.curriculum)} entries for "
+            raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the "
+                             f"epochs, {self.epochs}")
+        curriculum = self.adversarial.curriculum if self.adversarial else ()
+        if curriculum and len(curriculum) != len(self.cycles) - 1:
+            raise ValueError(f"the attack's curriculum has {len(curriculum)} entries for "
                              f"{len(self.cycles)} cycles; it must have one for every cycle but the last")
 
     @property
@@ -220,7 +227,8 @@ class RunConfig:
         attack = self.adversarial
         if attack is not None and attack.curriculum:
             attack = dataclasses.replace(attack.in_cycle(count - 1), curriculum=attack.curriculum[:count - 1])
-        return dataclasses.replace(self, epochs=sum(kept), cycles=kept if count > 1 else (), adversarial=attack)
+        return dataclasses.replace(self, epochs=sum(kept), cycles=kept if count > 1 else (),
+                                   adversarial=attack)
 
     @property
     def endless(self) -> bool:
@@ -266,7 +274,8 @@ class RunConfig:
 
 # epochs are the same for every run of a size, but for training against attack and for controls that cost more
 _SMALL = dict(channels=16, size=7, epochs=6)
-# a cycle more each time that two of the three rows stayed under the bar: 98.5 % of the test images after one epoch, 98.9 after two
+# a cycle more each time that two of the three rows stayed under the bar: 98.5 % of the test images after one
+# epoch, 98.9 after two
 _LARGE = dict(channels=128, size=7, attack_images=1000, epochs=3, cycles=(1, 1, 1))
 _WIDE = dict(channels=64, size=10, attack_images=1000, epochs=4)
 # the head's scale is 10 over the longest end time: the rows' logits start, and change, alike
@@ -274,26 +283,33 @@ _T10, _RANDOM, _T100 = (
     dict(t1=(10.0, 10.0), test_t1=10.0), dict(t1=(10.0, 100.0), test_t1=100.0, head_scale=0.1),
     dict(t1=(100.0, 100.0), test_t1=100.0, head_scale=0.1)
 )
-# three steps of 0.15 cross the ball of 0.3 from a random start; one recorded schedule for the hardware there is
-# half the epochs of standard training: every step sees its batch twice, clean and attacked
+# three steps of 0.15 cross the ball of 0.3 from a random start; one recorded schedule for the hardware there
+# is half the epochs of standard training: every step sees its batch twice, clean and attacked
 _ATTACKED = dict(adversarial=AttackConfig(epsilon=0.3, steps=3, step_size=0.15, random_start=True), epochs=2)
-# after the first cycle three steps leave 92 % of 200 training images where twenty leave 86 %: too weak a teacher. Five leave 88 %,
-# but regions that are drawn anew in every pass blunt them (95 % in training): the third cycle draws once a step
-_PLAIN = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, random_start=True, shared_pooling=True,
+# after the first cycle three steps leave 92 % of 200 training images where twenty leave 86 %: too weak a
+# teacher. Five leave 88 %, but regions that are drawn anew in every pass blunt them (95 % in training): the
+# third cycle draws once a step
+_PLAIN = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, random_start=True,
+                                       shared_pooling=True,
                                            curriculum=((3, 0.15), (5, 0.1))), epochs=4, cycles=(2, 1, 1))
-# the third cycle's network withstands the gradient at a point (93 % of 128 training images left by twenty steps) far better than
-# the average of gradients at ten (66 %): one cycle more, against steps along their running sum (77 % in six)
-_AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True, shared_pooling=True, noise=0.15,
-                                          momentum=1.0, curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))), epochs=5, cycles=(2, 1, 1, 1))
+# the third cycle's network withstands the gradient at a point (93 % of 128 training images left by twenty
+# steps) far better than the average of gradients at ten (66 %): one cycle more, against steps along their
+# running sum (77 % in six)
+_AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True,
+                                          shared_pooling=True, noise=0.15,
+                                          momentum=1.0, curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
+                 epochs=5, cycles=(2, 1, 1, 1))
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
 # read from the post's code; its step is Adam's, constant but for two halvings, on all but a random twentieth
 # of the images
-_POST = dict(schedule="constant", halve_after=(50, 100), learning_rate=1e-3, batch_size=32, train_images=57000, subset="random",
+_POST = dict(schedule="constant", halve_after=(50, 100), learning_rate=1e-3, batch_size=32,
+             train_images=57000, subset="random",
              norm_init="uniform", snapshots=0)
 _COSINE = dict(schedule="cosine", halve_after=())
-_LATER_EPOCHS = {"small-10-post": 60, "small-random-post": 60, "small-100-post": 60}  # of seeds after the first
+# of seeds after the first
+_LATER_EPOCHS = {"small-10-post": 60, "small-random-post": 60, "small-100-post": 60}
 
 _NAMED: dict[str, dict] = {
     "small-10": {**_SMALL, **_T10},
@@ -310,8 +326,8 @@ _NAMED: dict[str, dict] = {
     "large-100-adjoint": {**_LARGE, **_T100, **_EIGHTH, "gradient": "adjoint"},
     "large-100-short": {**_LARGE, **_T100, **_EIGHTH},
     "small-10-tight": {**_SMALL, **_T10, "rtol": 1e-5, "atol": 1e-5},
-    # ordinary time of a leaky state is log time of the other: 4.6 = log 100. Its state does not grow, so the head is not
-    # scaled; over t = 100 the gradient of its untrained, chaotic flow overflows in the first step
+    # ordinary time of a leaky state is log time of the other: 4.6 = log 100. Its state does not grow, so the
+    # head is not scaled; over t = 100 the gradient of its untrained, chaotic flow overflows in the first step
     "small-100-leaky": {**_SMALL, "t1": (4.6, 4.6), "test_t1": 4.6, "leaky": True},
     "wide-standard-leaky": {**_WIDE, "leaky": True},
     "wide-adversarial-leaky": {**_WIDE, **_ATTACKED, "leaky": True},
@@ -341,12 +357,15 @@ _NAMED: dict[str, dict] = {
     "small-100-post-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, "head_scale": 1.0, **_COSINE},
     "small-100-post-scaled": {**_POST, **_SMALL, **_T100, "epochs": 6},
     "small-100-post-scaled-cosine": {**_POST, **_SMALL, **_T100, "epochs": 6, **_COSINE},
-    "large-100-post-cosine": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "head_scale": 1.0, **_COSINE},
+    "large-100-post-cosine": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "head_scale": 1.0,
+                              **_COSINE},
     "large-100-post-scaled": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": ()},
     "large-100-post-scaled-cosine": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), **_COSINE},
     "small-10-post-ones": {**_POST, **_SMALL, **_T10, "epochs": 60, "head_scale": 1.0, "norm_init": "ones"},
-    "small-100-post-adjoint": {**_POST, **_SMALL, **_T100, "epochs": 2, "head_scale": 1.0, "gradient": "adjoint"},
-    "large-100-warm": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "start": "large-100", "norm_init": "ones", "snapshots": 200},
+    "small-100-post-adjoint": {**_POST, **_SMALL, **_T100, "epochs": 2, "head_scale": 1.0,
+                               "gradient": "adjoint"},
+    "large-100-warm": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "start": "large-100",
+                       "norm_init": "ones", "snapshots": 200},
 }
 # runs whose first learning-rate cycles are another run: where that one is stored, it is not trained again
 CONTINUES = {"wide-adversarial": "wide-adversarial-plain"}
@@ -357,10 +376,13 @@ POST_ROWS = tuple(f"{row}-post" for row in ROWS)
 POST_PAIR = tuple(f"{name}-post" for name in PAIR)
 # a control, and the run that it is compared with: one thing differs between the two
 COMPARED: dict[str, str] = {
-    "small-100-adjoint": "small-100-short", "small-100-short": "small-100", "large-100-adjoint": "large-100-short",
+    "small-100-adjoint": "small-100-short", "small-100-short": "small-100",
+    "large-100-adjoint": "large-100-short",
     "large-100-short": "large-100", "small-10-tight": "small-10", "small-100-leaky": "small-100",
-    "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial", "small-100-nolast": "small-100",
-    "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "resnet-0": "wide-standard", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
+    "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial",
+    "small-100-nolast": "small-100",
+    "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "resnet-0": "wide-standard",
+    "resnet-6": "wide-standard", "resnet-1": "wide-standard",
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)
@@ -369,7 +391,8 @@ POST_COMPARED: dict[str, str] = {
     "small-100-post-cosine": "small-100-post", "small-100-post-scaled": "small-100-post",
     "small-100-post-scaled-cosine": "small-100-post-cosine", "large-100-post-cosine": "large-100-post",
     "large-100-post-scaled": "large-100-post", "large-100-post-scaled-cosine": "large-100-post-cosine",
-    "small-10-post-ones": "small-10-post", "small-100-post-adjoint": "small-100-post", "large-100-warm": "large-100",
+    "small-10-post-ones": "small-10-post", "small-100-post-adjoint": "small-100-post",
+    "large-100-warm": "large-100",
 }
 POST_CONTROLS = tuple(POST_COMPARED)
 
@@ -410,12 +433,15 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
 
 
 def build(config: RunConfig) -> ODENet | ResNet:
-    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by `head_scale`."""
+    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by
+    `head_scale`.
+    """
     with seeded(config.seed), torch.no_grad():
         if config.architecture == "resnet":
             model = ResNet(config.channels, config.size, config.blocks)
         else:
-            model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol, atol=config.atol,
+            model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol,
+                           atol=config.atol,
                            gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
         model.linear.weight.mul_(config.head_scale)
         if config.norm_init == "uniform":

@@ -123,18 +123,21 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
 def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
                 directions: Directions) -> Tensor:
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
-    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.balanced, m.batch, start,
+    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.balanced, m.batch,
+           start,
            len(images))
     if key not in directions:
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
         directions[key] = (attack(model, images, labels, unit) - images).sign()
-    return check_result(project(images + m.epsilon * directions[key], images, m.epsilon, m.clip), images, m.epsilon,
+    return check_result(project(images + m.epsilon * directions[key], images, m.epsilon, m.clip), images,
+                        m.epsilon,
                         m.clip, "fgsm")
 
 
 def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement,
              progress: bool | None = False, *, alive: np.ndarray | None = None,
-             source: ODENet | ResNet | None = None, directions: Directions | None = None) -> tuple[np.ndarray, float]:
+             source: ODENet | ResNet | None = None,
+             directions: Directions | None = None) -> tuple[np.ndarray, float]:
     """Which images the model classifies correctly under a measurement, and the mean NFE of a solve.
 
     Attacked images are scored in fixed batches, the images in their order, whatever batches the attack
@@ -159,7 +162,8 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     check_labels(labels, len(images), CLASSES)
     m, correct, nfe = measurement, [], 0.0
     batches = range(0, len(images), m.batch)
-    again = directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None and m.attack_batch is None
+    again = (directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None
+             and m.attack_batch is None)
     apart = alive is not None or m.attack_batch is not None  # the attack has batches of its own
     todo = torch.arange(len(images)) if alive is None else torch.from_numpy(np.flatnonzero(alive))
     parts = todo.split(m.attack_batch or m.batch) if apart else ()

@@ -3,8 +3,8 @@
     python -m nodelib health small-10 --images 64
 
 An attack can fail because the network is robust or because its gradient is wrong. The records, defined in
-`nodelib.experiment.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero, signs
-and directions against a reference in double precision, and the size of the logits, which saturate the
+`nodelib.experiment.contract.GRADIENT_MEASUREMENTS`, tell the two apart: gradients that are exactly zero,
+signs and directions against a reference in double precision, and the size of the logits, which saturate the
 cross-entropy. Batches are the post's, 32 images, because the continuous adjoint's error depends on them.
 """
 
@@ -31,19 +31,21 @@ from nodelib.networks import ODENet
 from nodelib.solver.errors import InputError
 
 METHODS: dict[str, tuple[str, float]] = {
-    "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3), "exact-1e-5": ("exact", 1e-5),
+    "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3),
+    "exact-1e-5": ("exact", 1e-5),
 }
 REMEDIES: dict[str, dict] = {"rescaled": dict(logit_scale="gap"), "margin": dict(loss="margin")}
 STEP = 1e-5  # of the central difference, in pixel units: below it the solver's own error, 1e-7, shows
 DIFFERENCED = 8  # images checked against finite differences
-# Four fifths of MNIST's pixels are exactly 0, so pooling regions of the background hold equal values and the gradient
-# goes through an arbitrary one of them; noise of this size tells them apart.
+# Four fifths of MNIST's pixels are exactly 0, so pooling regions of the background hold equal values and the
+# gradient goes through an arbitrary one of them; noise of this size tells them apart.
 OFF_TIES = 1e-3
 
 
 def record(name: str, value: float, t1: float, n: int, statistic: str = "median", **settings: object) -> dict:
     """One record of `measurements.csv`."""
-    return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic, "value": float(value), "n": n,
+    return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic,
+            "value": float(value), "n": n,
             "settings": settings}
 
 
@@ -51,7 +53,8 @@ def gradients(model: ODENet, images: Tensor, labels: Tensor, t1: float, gradient
               batch: int = SEED_BATCH, **options: object) -> Tensor:
     """Input gradients of the mean loss of each batch, shape of images; options go to `input_gradient`."""
     with attacking(model, gradient), at_tolerance(model.block, tolerance, tolerance):
-        return torch.cat([input_gradient(model, x, y, t1, **options)[0] for x, y in zip(images.split(batch), labels.split(batch))])
+        return torch.cat([input_gradient(model, x, y, t1, **options)[0] for x,
+                          y in zip(images.split(batch), labels.split(batch))])
 
 
 def zero_share(gradient: Tensor) -> float:
@@ -60,7 +63,8 @@ def zero_share(gradient: Tensor) -> float:
 
 
 def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Share of pixels with the reference's sign, and the median cosine with it (0 where a gradient is zero)."""
+    """Share of pixels with the reference's sign, and the median cosine with it (0 where a gradient is zero).
+    """
     signs = (gradient.double().sign() == reference.sign()).double().mean().item()
     return signs, cosines(gradient.flatten(1), reference.flatten(1)).median().item()
 
@@ -72,7 +76,8 @@ def relative_error(gradient: Tensor, reference: Tensor) -> float:
 
 
 def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float) -> float:
-    """Median relative difference of g . s and [L(x + h s) - L(x - h s)] / 2h, with s = sign(g), h = 1e-5, in float64.
+    """Median relative difference of g . s and [L(x + h s) - L(x - h s)] / 2h, with s = sign(g), h = 1e-5, in
+    float64.
 
     g is the reference gradient. At an image whose blank background ties in the max pooling the loss has a
     kink, and the two differ although both are right: see `OFF_TIES`.
@@ -81,7 +86,8 @@ def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float)
     for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
         g = gradients(double, x, y, t1, "exact", REFERENCE_TOLERANCE)
         with torch.no_grad(), at_tolerance(double.block, REFERENCE_TOLERANCE, REFERENCE_TOLERANCE):
-            up, down = (F.cross_entropy(double(x + h * g.sign(), t1), y, reduction="none") for h in (STEP, -STEP))
+            up, down = (F.cross_entropy(double(x + h * g.sign(), t1), y, reduction="none")
+                        for h in (STEP, -STEP))
         slope = len(x) * (g * g.sign()).flatten(1).sum(1)  # the gradient is that of the batch's mean
         errors.append(((up - down) / (2 * STEP) - slope).abs() / slope.clamp(min=1e-300))
     return torch.cat(errors).median().item()
@@ -106,10 +112,12 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
             reference = gradients(double, images.double(), labels, t1, "exact", REFERENCE_TOLERANCE)
             few = images[:DIFFERENCED].double()
             noise = torch.rand(few.shape, generator=torch.Generator().manual_seed(0), dtype=few.dtype)
-            records += [record("finite_difference", finite_difference(double, few + size * noise, labels[:len(few)], t1), t1,
+            records += [record("finite_difference",
+                               finite_difference(double, few + size * noise, labels[:len(few)], t1), t1,
                                len(few), noise=size) for size in (0.0, OFF_TIES)]
             records.append(record("zero_gradient", zero_share(reference), t1, n, "mean", gradient="reference",
-                                  rtol=REFERENCE_TOLERANCE, loss="cross-entropy", logit_scale=1.0, batch=SEED_BATCH))
+                                  rtol=REFERENCE_TOLERANCE, loss="cross-entropy", logit_scale=1.0,
+                                  batch=SEED_BATCH))
             for gradient, tolerance in METHODS.values():
                 found = gradients(model, images, labels, t1, gradient, tolerance)
                 signs, cosine = agreement(found, reference)
@@ -117,21 +125,25 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
                 records += [record("sign_agreement", signs, t1, n, "mean", **how),
                             record("gradient_cosine", cosine, t1, n, **how),
                             record("gradient_error", relative_error(found, reference), t1, n, **how),
-                            record("zero_gradient", zero_share(found), t1, n, "mean", **how, loss="cross-entropy",
+                            record("zero_gradient", zero_share(found), t1, n, "mean", **how,
+                                   loss="cross-entropy",
                                    logit_scale=1.0, batch=SEED_BATCH)]
             for options in REMEDIES.values():
                 found = gradients(model, images, labels, t1, "exact", 1e-3, **options)
-                records.append(record("zero_gradient", zero_share(found), t1, n, "mean", gradient="exact", rtol=1e-3,
-                                      **{"loss": "cross-entropy", "logit_scale": 1.0, "batch": SEED_BATCH, **options}))
+                records.append(record("zero_gradient", zero_share(found), t1, n, "mean", gradient="exact",
+                                      rtol=1e-3,
+                                      **{"loss": "cross-entropy", "logit_scale": 1.0, "batch": SEED_BATCH,
+                                         **options}))
             bar.advance()
     return records
 
 
 def guess_agreement(model: ODENet, images: Tensor, labels: Tensor, t1: float = 1.0) -> float:
-    """Share of signs that guessing gets right: half of the pixels with a gradient, and all that the pooling passes over.
+    """Share of signs that guessing gets right: half of the pixels with a gradient, and all that the pooling
+    passes over.
 
-    Those have gradient zero by every method. Which they are depends on the model's fixed regions and not on the end time, unless
-    the softmax is saturated, so that a short one will do.
+    Those have gradient zero by every method. Which they are depends on the model's fixed regions and not on
+    the end time, unless the softmax is saturated, so that a short one will do.
     """
     seen = gradients(model, images, labels, t1, "exact", 1e-3) != 0
     return 1 - seen.double().mean().item() / 2

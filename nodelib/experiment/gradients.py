@@ -1,4 +1,5 @@
-"""How far a gradient of an ODE-net is from the flow's own, and how far the state re-solved backwards strays."""
+"""How far a gradient of an ODE-net is from the flow's own, and how far the state re-solved backwards strays.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +50,8 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
         ValueError: backward_tolerance with another method.
     """
     if backward_tolerance is not None and gradient != "adjoint":
-        raise ValueError(f"backward_tolerance is {backward_tolerance} with gradient {gradient!r}; only the continuous "
+        raise ValueError(f"backward_tolerance is {backward_tolerance} with gradient {gradient!r}; only the "
+                         f"continuous "
                          f"adjoint has a tolerance of its own")
     func = model.block.func
     params = [p for p in func.parameters() if p.requires_grad]
@@ -69,17 +71,21 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
             solution = odeint(func, y0, (0.0, t1), rtol=rtol, atol=atol)
         end = solution.y[-1].detach().requires_grad_()
         (end_bar,) = torch.autograd.grad(loss(end), end)
-        a, found, nfe = continuous_adjoint(func, (0.0, t1), solution.y, torch.stack([torch.zeros_like(end_bar), end_bar]),
-                                           params, rtol=backward_tolerance, atol=backward_tolerance, norm=rms_norm,
+        a, found, nfe = continuous_adjoint(func, (0.0, t1), solution.y,
+                                           torch.stack([torch.zeros_like(end_bar), end_bar]),
+                                           params, rtol=backward_tolerance, atol=backward_tolerance,
+                                           norm=rms_norm,
                                            max_steps=100_000)
         nfe += solution.nfe
     (images_bar,) = torch.autograd.grad(y0, images, a)
     return Gradient(images_bar / scale, a / scale, torch.cat([g.reshape(-1) for g in found]) / scale, nfe)
 
 
-def reference_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, tolerance: float = REFERENCE) -> Gradient:
+def reference_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float,
+                       tolerance: float = REFERENCE) -> Gradient:
     """The flow's gradient, as well as float64 and a tight tolerance give it (exact discrete adjoint)."""
-    return loss_gradient(copy.deepcopy(model).double(), images.double(), labels, t1, rtol=tolerance, atol=tolerance)
+    return loss_gradient(copy.deepcopy(model).double(), images.double(), labels, t1, rtol=tolerance,
+                         atol=tolerance)
 
 
 def relative_error(found: Tensor, expected: Tensor) -> float:
@@ -88,12 +94,14 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
 
 
 def cosines(found: Tensor, expected: Tensor) -> Tensor:
-    """Cosine of the angle between vectors, row by row, in float64, shape (N,) for shapes (N, D); 0 where either is zero.
+    """Cosine of the angle between vectors, row by row, in float64, shape (N,) for shapes (N, D); 0 where
+    either is zero.
 
-    Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to which
-    torch.nn.functional.cosine_similarity pads lengths.
+    Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to
+    which torch.nn.functional.cosine_similarity pads lengths.
     """
-    scaled = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny) for x in (found, expected))
+    scaled = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
+              for x in (found, expected))
     return F.cosine_similarity(*scaled)
 
 
@@ -108,7 +116,8 @@ def sign_disagreement(found: Tensor, expected: Tensor) -> float:
 
 
 def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
-                    methods: dict[str, dict], references: dict[float, Gradient] | None = None) -> pd.DataFrame:
+                    methods: dict[str, dict],
+                    references: dict[float, Gradient] | None = None) -> pd.DataFrame:
     """Errors of several gradients at several end times, as tidy data.
 
     Args:
@@ -127,7 +136,8 @@ def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequen
         expected = references[t1]
         for name, settings in methods.items():
             found = loss_gradient(model, images, labels, t1, **settings)
-            rows.append({"method": name, "t1": t1, "input_error": relative_error(found.images, expected.images),
+            rows.append({"method": name, "t1": t1,
+                         "input_error": relative_error(found.images, expected.images),
                          "parameter_error": relative_error(found.parameters, expected.parameters),
                          "signs": sign_disagreement(found.images, expected.images),
                          "cosine": cosine(found.images, expected.images), "nfe": found.nfe})

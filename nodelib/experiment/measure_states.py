@@ -45,7 +45,8 @@ from nodelib.solver.integrate import odeint
 
 TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
-RANGES = ((1.0, 10.0), (100.0, 500.0, 1000.0))  # from the first time to each other one: the films' range, and long
+# from the first time to each other one: the films' range, and long
+RANGES = ((1.0, 10.0), (100.0, 500.0, 1000.0))
 PAIR = (6, 4)  # the digits that the post's films compare
 THRESHOLDS = {"turning": 0.1, "relative_speed": 0.01}  # those of the rule for C20
 SETTLED = 1e-3  # |f(w) - w| / |w| below which an image counts as being on a ray
@@ -53,7 +54,8 @@ SOLVED = 1e-6  # the same of a ray that a solve of f(w) = w has found
 SAME_RAY = 5.0  # degrees within which two rays count as one, as in `cluster`
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
-FAR = (10.0, 20.0, 40.0, 80.0)  # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
+# where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
+FAR = (10.0, 20.0, 40.0, 80.0)
 FAR_IMAGES = 50
 CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
@@ -61,15 +63,19 @@ ATTACKED = 200  # of them attacked, by default
 BATCH = 100  # images per solve
 
 
-def record(name: str, value: float, *, n: int, t1: float | None = None, label: str = "all", images: str = "clean",
+def record(name: str, value: float, *, n: int, t1: float | None = None, label: str = "all",
+           images: str = "clean",
            statistic: str = "median", **settings: Any) -> dict:
     """One record of `measurements.csv`."""
-    return {"name": name, "t1": t1, "label": label, "images": images, "statistic": statistic, "value": float(value),
+    return {"name": name, "t1": t1, "label": label, "images": images, "statistic": statistic,
+            "value": float(value),
             "n": n, "settings": settings}
 
 
 def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
-    """A record of the median over images, with its 95 % interval in the settings, where there are images enough."""
+    """A record of the median over images, with its 95 % interval in the settings, where there are images
+    enough.
+    """
     values = np.asarray(values, dtype=float)
     interval = median_interval(values)
     known = {} if interval is None else {"low": interval[0], "high": interval[1]}
@@ -77,7 +83,9 @@ def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
 
 
 def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
-    """All that one solve to t = 1000 shows: motion, settling, change from t = 1 and 100 on, class separation, accuracy."""
+    """All that one solve to t = 1000 shows: motion, settling, change from t = 1 and 100 on, class separation,
+    accuracy.
+    """
     func, times = model.block.func, list(times)
     snapshots: list[Tensor] = []  # whole states at SNAPSHOTS, one tensor per batch
     changed: dict[tuple, list[Tensor]] = {}
@@ -89,7 +97,8 @@ def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[
             whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
             for i, t1 in enumerate(later, 1):
                 where = (t1, since)
-                changed.setdefault(("state_change", None, *where), []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
+                changed.setdefault(("state_change", None, *where),
+                                   []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
                 for part, (a, b) in (("whole", whole), ("centred", centred)):
                     changed.setdefault(("state_angle", part, *where), []).append(angle(a[0], a[i]))
                     changed.setdefault(("velocity_angle", part, *where), []).append(angle(b[0], b[i]))
@@ -115,14 +124,17 @@ def motion(paths: Paths) -> list[dict]:
             records += [median(name, at[name + suffix], t1=t1, part=part)
                         for name in ("turning", "state_velocity_angle", "ray_distance")]
     for measure, threshold in THRESHOLDS.items():
-        records.append(median("settling_time", settled_at(paths, measure), measure=measure, threshold=threshold))
+        records.append(median("settling_time", settled_at(paths, measure), measure=measure,
+                              threshold=threshold))
     return records
 
 
 def settled_at(paths: Paths, measure: str) -> Tensor:
-    """End time, from 1 on, after which "turning" (centred) or "relative_speed" stays below its threshold, per image.
+    """End time, from 1 on, after which "turning" (centred) or "relative_speed" stays below its threshold, per
+    image.
 
-    1e9 where it does not by the last time. Counted from t = 1 because the turning vanishes at t = 0 by its factor t.
+    1e9 where it does not by the last time. Counted from t = 1 because the turning vanishes at t = 0 by its
+    factor t.
     """
     values = paths.values["turning_centred" if measure == "turning" else measure]
     late = paths.times >= 1
@@ -130,7 +142,8 @@ def settled_at(paths: Paths, measure: str) -> Tensor:
 
 
 def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
-    """Class separation of the centred directions at `SNAPSHOTS`; the first half of the images are the reference.
+    """Class separation of the centred directions at `SNAPSHOTS`; the first half of the images are the
+    reference.
 
     whole: states as they are, shape (len(SNAPSHOTS), N, C, H, W).
     """
@@ -144,7 +157,8 @@ def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
     return records
 
 
-def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0, count: int = ATTACKED) -> list[dict]:
+def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0,
+             count: int = ATTACKED) -> list[dict]:
     """Where the states of attacked images go, against the clean reference of `separation`.
 
     The last `count` images (at most the half that is not the reference) are attacked by PGD-10, epsilon 0.3.
@@ -153,50 +167,64 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1
     some = slice(len(images) - min(count, len(images) - half), None)
     found = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=attack_t1)
                        for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
-    return _followed(model, (images[:half], labels[:half]), (images[some], labels[some]), found, labels[some], "pgd")[0]
+    return _followed(model, (images[:half], labels[:half]), (images[some], labels[some]), found, labels[some],
+                     "pgd")[0]
 
 
-def fooled(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0, count: int = ATTACKED) -> list[dict]:
+def fooled(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0,
+           count: int = ATTACKED) -> list[dict]:
     """Where the states of images go that an attack has fooled the network with, and only of those.
 
-    The images of `attacked`, under PGD-40 with momentum and gradients at noisy points (`nodelib.experiment.protocols.AVERAGED`, one
-    start), because PGD-10 fools too few of a network trained against it; those it takes for another digit unattacked are left out. No
-    record where it fools no image.
+    The images of `attacked`, under PGD-40 with momentum and gradients at noisy points
+    (`nodelib.experiment.protocols.AVERAGED`, one start), because PGD-10 fools too few of a network trained
+    against it; those it takes for another digit unattacked are left out. No record where it fools no image.
     """
     half = len(images) // 2
     some = slice(len(images) - min(count, len(images) - half), None)
-    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9, t1=attack_t1)
+    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9,
+                           t1=attack_t1)
                        for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
     with torch.no_grad():
-        said, before = (torch.cat([model(x, attack_t1).argmax(1) for x in kind.split(BATCH)]) for kind in (found, images[some]))
+        said, before = (torch.cat([model(x, attack_t1).argmax(1) for x in kind.split(BATCH)])
+                        for kind in (found, images[some]))
     wrong = (said != labels[some]) & (before == labels[some])  # what was wrong already is not fooled
     if not wrong.any():
         return []
-    records, nearest = _followed(model, (images[:half], labels[:half]), (images[some][wrong], labels[some][wrong]), found[wrong],
+    records, nearest = _followed(model, (images[:half], labels[:half]),
+                                 (images[some][wrong], labels[some][wrong]), found[wrong],
                                  labels[some][wrong], "fooled")
     n = int(wrong.sum())
-    return records + [record("nearest_said", (near == said[wrong]).double().mean(), t1=t1, n=n, images="fooled", statistic="mean")
+    return records + [record("nearest_said", (near == said[wrong]).double().mean(), t1=t1, n=n,
+                             images="fooled", statistic="mean")
                       for t1, near in zip(SNAPSHOTS, nearest)]
 
 
-def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], found: Tensor, labels: Tensor,
+def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], found: Tensor,
+              labels: Tensor,
               kind: str) -> tuple[list[dict], list[Tensor]]:
-    """Records of attacked images beside their clean ones at `SNAPSHOTS`, and the class whose direction is nearest to each."""
+    """Records of attacked images beside their clean ones at `SNAPSHOTS`, and the class whose direction is
+    nearest to each.
+    """
     func = model.block.func
-    solve = lambda x: torch.cat([remove_drift(func, states_at(model, part, SNAPSHOTS, model.block.rtol,  # noqa: E731
-                                                              model.block.atol)) for part in x.split(BATCH)], 1)
+    # noqa: E731
+    solve = lambda x: torch.cat([remove_drift(func, states_at(model, part, SNAPSHOTS, model.block.rtol,
+                                                              model.block.atol)) for part in x.split(BATCH)],
+                                1)
     known, before, after = solve(reference[0]), solve(clean[0]), solve(found)
     records, classes = [], []
     for k, t1 in enumerate(SNAPSHOTS):
         classes.append(class_directions(known[k], reference[1]).nearest(after[k]))
-        records += [record("nearest_class", (classes[-1] == labels).double().mean(), t1=t1, n=len(found), images=kind,
+        records += [record("nearest_class", (classes[-1] == labels).double().mean(), t1=t1, n=len(found),
+                           images=kind,
                            statistic="mean"),
                     median("attacked_angle", angle(after[k], before[k]), t1=t1, images=kind)]
     return records, classes
 
 
 def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
-    """How far the directions of two digits are apart, at `SNAPSHOTS`; the first half of them is the reference."""
+    """How far the directions of two digits are apart, at `SNAPSHOTS`; the first half of them is the
+    reference.
+    """
     func, chosen = model.block.func, (labels == PAIR[0]) | (labels == PAIR[1])
     images, labels = images[chosen], labels[chosen]
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
@@ -230,7 +258,8 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
 
 
 def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:
-    """Largest Lyapunov exponent in log time, over the first `count` images. `model` is converted to float64."""
+    """Largest Lyapunov exponent in log time, over the first `count` images. `model` is converted to float64.
+    """
     func, end, w = _late(model, images[:count])
     values = lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
     return [record("lyapunov_exponent", values.mean(), t1=end, n=len(values), statistic="mean",
@@ -240,8 +269,8 @@ def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = 
 def _late(model: ODENet, images: Tensor) -> tuple[ODEFunc, float, Tensor]:
     """The dynamics in float64, a late time, and the scaled states w there.
 
-    A leaky state is not scaled: its equilibria are of finite size. Its clock is log time already, so that t = 100 is
-    far later for it than t = 1000 is for the others.
+    A leaky state is not scaled: its equilibria are of finite size. Its clock is log time already, so that t =
+    100 is far later for it than t = 1000 is for the others.
     """
     model.double()
     for p in model.parameters():
@@ -277,27 +306,36 @@ def doubling(last: float) -> tuple[float, ...]:
     return tuple(times)
 
 
-def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float] = FAR, **effort: Any) -> list[dict]:
-    """How many images are on a ray ever later in log time, on how many rays, and which of the last ones attract.
+def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float] = FAR,
+        **effort: Any) -> list[dict]:
+    """How many images are on a ray ever later in log time, on how many rays, and which of the last ones
+    attract.
 
-    `model` is converted to float64. `effort` goes to `solve_ray`. What an image is on is no ray that only repels, so the
-    rays reached are solved for from the images on them. How many images of each class are on each is in the settings.
+    `model` is converted to float64. `effort` goes to `solve_ray`. What an image is on is no ray that only
+    repels, so the rays reached are solved for from the images on them. How many images of each class are on
+    each is in the settings.
     """
     func, end, w = _late(model, images)
     passed, records = 0.0, []
     for log_time in log_times:
         w = flow_in_log_time(func, w, log_time - passed, 1e-5, 1e-5)
         passed, groups = log_time, _rays_reached(func, w)
-        records += [record("on_a_ray_later", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean",
+        records += [record("on_a_ray_later", (groups >= 0).double().mean(), t1=end, n=len(w),
+                           statistic="mean",
                            log_time=log_time),
-                    record("rays_later", groups.max() + 1, t1=end, n=len(w), statistic="count", log_time=log_time)]
-    reached = [_solve_from(func, w[groups == g][0], near=True, **effort) for g in range(int(groups.max()) + 1)]
+                    record("rays_later", groups.max() + 1, t1=end, n=len(w), statistic="count",
+                           log_time=log_time)]
+    reached = [_solve_from(func, w[groups == g][0], near=True, **effort)
+               for g in range(int(groups.max()) + 1)]
     stable = [ray.residual <= SOLVED and ray.eigenvalue + ray.error < 1 for ray in reached]
-    return [*records, record("rays_later_attracting", sum(stable), t1=end, n=len(w), statistic="count", log_time=passed,
-                             eigenvalues=[ray.eigenvalue for ray in reached], ritz_residuals=[ray.error for ray in reached],
+    return [*records,
+            record("rays_later_attracting", sum(stable), t1=end, n=len(w), statistic="count", log_time=passed,
+                             eigenvalues=[ray.eigenvalue for ray in reached],
+                   ritz_residuals=[ray.error for ray in reached],
                              residuals=[ray.residual for ray in reached],
                              on_each=[int((groups == g).sum()) for g in range(len(reached))],
-                             by_class=[torch.bincount(labels[groups == g], minlength=CLASSES).tolist() for g in range(len(reached))])]
+                             by_class=[torch.bincount(labels[groups == g], minlength=CLASSES).tolist()
+                                       for g in range(len(reached))])]
 
 
 @dataclass(frozen=True)
@@ -312,8 +350,8 @@ class Solved:
 def _solve_from(func: ODEFunc, start: Tensor, near: bool, **effort: Any) -> Solved:
     """The ray that solves from a scaled state find, the better of two.
 
-    near: the start lies almost on the ray that is wanted. Then a solve that ends elsewhere, on another ray, does not count, and
-    where both do the start itself is measured, whose residual says so.
+    near: the start lies almost on the ray that is wanted. Then a solve that ends elsewhere, on another ray,
+    does not count, and where both do the start itself is measured, whose residual says so.
     """
     with torch.no_grad():
         residual = float(norm(normalised_field(func)(start[None]) - start) / norm(start))
@@ -330,11 +368,12 @@ def _solve_from(func: ODEFunc, start: Tensor, near: bool, **effort: Any) -> Solv
     return Solved(float(best.residual), float(value.real), float(error))
 
 
-def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
+def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME,
+               **effort: Any) -> list[dict]:
     """The ray that a solve from the mean state of each class finds, and how many of these are distinct.
 
-    `model` is converted to float64. `effort` goes to `solve_ray`. Rays that only repel are found so, too, which no image
-    shows.
+    `model` is converted to float64. `effort` goes to `solve_ray`. Rays that only repel are found so, too,
+    which no image shows.
     """
     if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
         raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class "
@@ -354,7 +393,8 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     return [*records, record("class_rays", distinct, n=len(w), t1=end, statistic="count", log_time=log_time)]
 
 
-def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME, **effort: Any) -> list[dict]:
+def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME,
+               **effort: Any) -> list[dict]:
     """Where images end: rays per class, those that no other class shares, their residual and stability.
 
     `model` is converted to float64. `effort` goes to `solve_ray`. Where no image ends on a ray, residual and
@@ -363,7 +403,8 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
     groups = _rays_reached(func, w)
-    records = [record("on_a_ray", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean", log_time=log_time)]
+    records = [record("on_a_ray", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean",
+                      log_time=log_time)]
     solved: dict[int, tuple[float, float]] = {}
 
     def solve(group: int) -> tuple[float, float]:
@@ -377,7 +418,8 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     for digit in range(CLASSES):
         mine = groups[labels == digit]
         ends.append({g for g in mine[mine >= 0].unique().tolist() if (mine == g).sum() >= SHARE * len(mine)})
-    records.append(record("distinct_attractors", len(set().union(*ends)), t1=end, n=len(w), statistic="count"))
+    records.append(record("distinct_attractors", len(set().union(*ends)), t1=end, n=len(w),
+                          statistic="count"))
     for digit, kept in enumerate(ends):
         others = set().union(*ends[:digit], *ends[digit + 1:])
         found = [solve(g) for g in sorted(kept)] or [solve(-1)]
@@ -408,7 +450,8 @@ class Part:
     """What is measured in one go and stored together.
 
     measure: called with the model, images, labels and how far to follow them.
-    names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are of two digits.
+    names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are
+        of two digits.
     """
 
     measure: Callable[[ODENet, Tensor, Tensor, Reach], list[dict]]
@@ -429,7 +472,8 @@ def key(record: dict) -> tuple[str, str, bool]:
 
 PARTS: dict[str, Part] = {
     "trajectories": Part(lambda model, images, labels, reach: trajectories(model, images, labels), (
-        "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance", "settling_time",
+        "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance",
+        "settling_time",
         "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette")),
     "two digits": Part(lambda model, images, labels, reach: six_and_four(model, images, labels),
                        ("nearest_class", "class_mean_angle"), two=True),
@@ -440,12 +484,16 @@ PARTS: dict[str, Part] = {
     "fooled": Part(lambda model, images, labels, reach: fooled(model, images, labels),
                    ("nearest_class", "attacked_angle", "nearest_said"), "fooled"),
     "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
-    "rays": Part(lambda model, images, labels, reach: attractors(model, images[:reach.rays], labels[:reach.rays]),
-                 ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share", "ray_residual",
+    "rays": Part(lambda model, images, labels,
+                 reach: attractors(model, images[:reach.rays], labels[:reach.rays]),
+                 ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share",
+                  "ray_residual",
                   "ray_eigenvalue")),
-    "far": Part(lambda model, images, labels, reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
+    "far": Part(lambda model, images, labels,
+                reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
                 ("on_a_ray_later", "rays_later", "rays_later_attracting")),
-    "class rays": Part(lambda model, images, labels, reach: class_rays(model, images[:reach.rays], labels[:reach.rays]),
+    "class rays": Part(lambda model, images, labels,
+                       reach: class_rays(model, images[:reach.rays], labels[:reach.rays]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
 }
 
@@ -453,8 +501,10 @@ PARTS: dict[str, Part] = {
 def parts_of(run: artifacts.Run) -> tuple[str, ...]:
     """The parts that make sense for a run.
 
-    Attacked and fooled images are followed for the networks trained to t = 1. Rays and exponents are of the flow of directions in
-    log time, which states follow that grow for ever, or leaky ones: those without the last normalisation do not.
+    Attacked and fooled images are followed for the networks trained to t = 1. Rays and exponents are of the
+    flow of directions in
+    log time, which states follow that grow for ever, or leaky ones: those without the last normalisation do
+        not.
     """
     return tuple(part for part in PARTS if (part not in ("attacked", "fooled") or run.name.startswith("wide"))
                  and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"]))
@@ -467,13 +517,15 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
 
 
 def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *, again: bool = False,
-                parts: Sequence[str] = (), budget: float | None = None, report: Callable[[str], None] = lambda line: None) -> list[str]:
+                parts: Sequence[str] = (), budget: float | None = None,
+                report: Callable[[str], None] = lambda line: None) -> list[str]:
     """Measure a stored run on the first test images; each part is stored when it is done.
 
     Args:
         folder: of the run.
-        count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves cost fifty
-            times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not leaky, all 10,000.
+        count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves
+            cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not
+            leaky, all 10,000.
         reach: how many of them are followed to their rays, and how far.
         again: measure also what is stored already.
         parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
@@ -490,7 +542,8 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
                          f"{', '.join(parts_of(run))}")
-    images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None else count)
+    images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None
+                                 else count)
     for part in parts or (parts_of(run) if again else pending(run)):
         started = time.monotonic()
         if time_left.spent:
@@ -498,7 +551,8 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
             break
         keys = PARTS[part].keys
         measured = (images, labels)
-        if part == "two digits" and count is None and not run.config["leaky"]:  # all there are: a tenth of them would not do
+        # all there are: a tenth of them would not do
+        if part == "two digits" and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
         artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)

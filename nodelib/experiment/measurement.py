@@ -21,14 +21,15 @@ REFERENCE_TOLERANCE = 1e-7
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
-    """Distribution-free 95 % interval of a median, from the order statistics (Conover, Practical Nonparametric Statistics, 3.2).
+    """Distribution-free 95 % interval of a median, from the order statistics (Conover, Practical
+    Nonparametric Statistics, 3.2).
 
     Args:
         values: a sample of any order.
 
     Returns:
-        the k-th smallest and the k-th largest value, with the largest k for which at least 95 % of samples have the
-        median between the two; None below six values, of which no two reach that.
+        the k-th smallest and the k-th largest value, with the largest k for which at least 95 % of samples
+        have the median between the two; None below six values, of which no two reach that.
     """
     ordered, n = sorted(map(float, values)), len(values)
     k, below = 0, 1  # 2^n times the probability that at most k values lie below the median
@@ -39,7 +40,9 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def describe_gradient(gradient: str) -> tuple[str, str]:
-    """Method ("exact", "adjoint", "anchored", "reference") and library of a gradient name, as records state them."""
+    """Method ("exact", "adjoint", "anchored", "reference") and library of a gradient name, as records state
+    them.
+    """
     library, _, method = gradient.rpartition("-")
     return {"backprop": "exact"}.get(method, method), library or "nodelib"
 
@@ -117,13 +120,15 @@ class Measurement:
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         if self.gradient == REFERENCE and self.attack != "fgsm":
-            raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any but fgsm")
+            raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
+                             f"but fgsm")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
         if self.loss not in LOSSES:  # a record names it
             raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
         if (self.attack == "transfer") != (self.source is not None):
-            raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and no other, "
+            raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
+                             f"no other, "
                              f"names the run it attacks, such as 'small-100-seed0'")
         self.as_attack()
 
@@ -132,9 +137,11 @@ class Measurement:
         transfer = self.attack == "transfer"
         stands_for = {"transfer": "pgd", "none": "random-signs", "worst": "random-signs"}
         name = stands_for.get(self.attack, self.attack)
-        shared = {field.name: getattr(self, field.name) for field in fields(Attack) if hasattr(self, field.name)}
+        shared = {field.name: getattr(self, field.name) for field in fields(Attack)
+                  if hasattr(self, field.name)}
         gradient = "exact" if self.gradient == REFERENCE else self.gradient
-        return Attack(**{**shared, "name": name, "step_size": self.step_size or None, "gradient": gradient if ode else None,
+        return Attack(**{**shared, "name": name, "step_size": self.step_size or None,
+                         "gradient": gradient if ode else None,
                          "t1": self.t1 if ode and not transfer else None,
                          "allow_random_forward": self.pooling == "random" and not transfer})
 
@@ -154,14 +161,18 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     if m.attack in ("none", "worst"):
         return {}
     tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
-    library = "pyautoattack" if m.attack in LIBRARY_ATTACKS else "foolbox" if m.attack == "hop-skip-jump" else None
-    loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary", "square": "margin",
+    library = ("pyautoattack" if m.attack in LIBRARY_ATTACKS else "foolbox" if m.attack == "hop-skip-jump"
+               else None)
+    loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary",
+            "square": "margin",
             "hop-skip-jump": "label"}.get(m.attack, m.loss)
     settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
                 "step_size": m.step_size or (m.epsilon if m.attack in ("fgsm", "random-signs") else None),
-                "restarts": m.restarts, "random_start": m.attack not in ("fgsm", "random-signs"), "draws": m.draws,
+                "restarts": m.restarts, "random_start": m.attack not in ("fgsm", "random-signs"),
+                "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
-                "dtype": "float64" if m.gradient == REFERENCE else "float32", "batch": m.attack_batch or m.batch,
+                "dtype": "float64" if m.gradient == REFERENCE else "float32",
+                "batch": m.attack_batch or m.batch,
                 "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
                 "library": library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
@@ -172,8 +183,10 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     return settings if dropped is None else {**settings, "dropped": dropped}
 
 
-def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str, commit: str | None, *,
-           combines: list[str] | None = None, dropped: int | None = None, source_t1: float | None = None) -> dict:
+def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str, commit: str | None,
+           *,
+           combines: list[str] | None = None, dropped: int | None = None,
+           source_t1: float | None = None) -> dict:
     """One tidy record of the artifact contract.
 
     Args:
@@ -186,7 +199,8 @@ def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, devi
     low, high = wilson(hits, n)
     attacked = m.attack != "none"
     gradient_free = m.attack in ("none", "random-signs", "worst", "square", "hop-skip-jump")
-    source = None if not attacked else m.source or ("black-box" if gradient_free and m.attack != "worst" else "white-box")
+    source = None if not attacked else m.source or ("black-box" if gradient_free and m.attack != "worst"
+                                                    else "white-box")
     return {
         "id": m.id, "t1": m.t1, "n": n, "subset": "all" if n == TEST_IMAGES else f"first {n} of shuffle 0",
         "correct": hits, "accuracy": hits / n, "low": low, "high": high, "nfe": round(nfe, 2),

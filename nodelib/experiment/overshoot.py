@@ -260,7 +260,8 @@ def measure_run(
     """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.csv`.
 
     Args:
-        n: images, the first of the test order; kept: earlier weights, see `nodelib.experiment.artifacts.Run.load_model`.
+        n: images, the first of the test order; kept: earlier weights, see
+            `nodelib.experiment.artifacts.Run.load_model`.
         factors: on the logits, above 0; gradient: one of `nodelib.solver.integrate.GRADIENTS`.
     """
     run = artifacts.load_run(folder)

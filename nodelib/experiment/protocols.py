@@ -1,4 +1,6 @@
-"""What is measured on a run, by the name of the question: the table, strong attacks, sweeps, masking, transfer."""
+"""What is measured on a run, by the name of the question: the table, strong attacks, sweeps, masking,
+transfer.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ from nodelib.solver.errors import InputError
 
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 EPSILONS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1.0)
-MASKED_EPSILON = 0.1  # of the second yardstick of the masking protocol: the first often leaves nothing that could fall
+# of the second yardstick of the masking protocol: the first often leaves nothing that could fall
+MASKED_EPSILON = 0.1
 SQUARE_IMAGES = 64  # of the masks: 5,000 queries take a quarter of a minute for each on a processor core
 DRAWS = 20  # forward passes per gradient in AutoAttack's version for random forward passes
 ATTACK_T1 = 100.0  # where every run is attacked besides its own end time
@@ -30,13 +33,16 @@ GRADIENT_METHODS: dict[str, dict] = {
 PGD10 = dict(attack="pgd", epsilon=EPSILON, steps=10, step_size=0.075)
 PGD40 = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.02)
 PGD100 = dict(attack="pgd", epsilon=EPSILON, steps=100, step_size=0.01, restarts=5)
-# for a loss full of kinks; the settings were chosen on training images, where 20 such steps of one restart took the most
-AVERAGED = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.1, restarts=5, loss="margin", noise=EPSILON / 2, momentum=0.9)
+# for a loss full of kinks; the settings were chosen on training images, where 20 such steps of one restart
+# took the most
+AVERAGED = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.1, restarts=5, loss="margin",
+                noise=EPSILON / 2, momentum=0.9)
 
 
 def end_times(config: RunConfig) -> tuple[float, ...]:
     """The table's end times and the run's own, rising; a residual network has one."""
-    return tuple(sorted({*TABLE_T1, config.test_t1})) if config.architecture == "odenet" else (config.test_t1,)
+    return tuple(sorted({*TABLE_T1,
+                         config.test_t1})) if config.architecture == "odenet" else (config.test_t1,)
 
 
 def table_protocol(config: RunConfig) -> list[Measurement]:
@@ -55,7 +61,8 @@ def table_protocol(config: RunConfig) -> list[Measurement]:
         attacked = config.attack_images
         result.append(Measurement(t1, n))
         if attacked:
-            result.append(Measurement(t1, attacked, "fgsm", EPSILON, batch=min(BATCH, attacked), label="fgsm-exact"))
+            result.append(Measurement(t1, attacked, "fgsm", EPSILON, batch=min(BATCH, attacked),
+                                      label="fgsm-exact"))
         if smoke:
             continue
         result.append(Measurement(t1, n, pooling="random", label="none-random"))
@@ -86,22 +93,27 @@ def strong_images(config: RunConfig) -> int:
 
 def diagnostic_images(config: RunConfig) -> int:
     """Images of the diagnoses of masking: 256 small, 100 wide, 64 large."""
-    return min(16, config.attack_images) if config.scale == "smoke" else {16: 256, 64: 100}.get(config.channels, 64)
+    if config.scale == "smoke":
+        return min(16, config.attack_images)
+    return {16: 256, 64: 100}.get(config.channels, 64)
 
 
 def attacked_times(config: RunConfig) -> tuple[float, ...]:
     """The run's own end time and t = 100; a residual network has one."""
-    return tuple(dict.fromkeys((config.test_t1, ATTACK_T1))) if config.architecture == "odenet" else (config.test_t1,)
+    times = (config.test_t1, ATTACK_T1) if config.architecture == "odenet" else (config.test_t1,)
+    return tuple(dict.fromkeys(times))
 
 
 def strong_protocol(config: RunConfig) -> list[Measurement]:
-    """The strong set at the run's own end time and at t = 100, PGD-40 at all the table's end times, worst cases.
+    """The strong set at the run's own end time and at t = 100, PGD-40 at all the table's end times, worst
+    cases.
 
-    PGD-40, on all attacked images of the small networks, and with five restarts of the wide ones at their own end time,
-    on which the bar for the pair stands; PGD-100 with five restarts; APGD-CE, targeted APGD,
+    PGD-40, on all attacked images of the small networks, and with five restarts of the wide ones at their own
+    end time, on which the bar for the pair stands; PGD-100 with five restarts; APGD-CE, targeted APGD,
     targeted FAB and Square with the settings of AutoAttack's standard version. Each attacks the images that
-    the records before it have left, the table's included. Of networks trained against attack also PGD-40 with momentum and
-    gradients at noisy points, alone, on all the images. HopSkipJump with 1,000 labels per image attacks
+    the records before it have left, the table's included. Of networks trained against attack also PGD-40 with
+    momentum and gradients at noisy points, alone, on all the images. HopSkipJump with 1,000 labels per image
+    attacks
     100 images, one by one, on its own: a black box that gets further than the others would show that
     their gradients mislead.
     """
@@ -109,8 +121,10 @@ def strong_protocol(config: RunConfig) -> list[Measurement]:
     for t1 in dict.fromkeys((*attacked_times(config), *end_times(config))):
         strong = t1 in attacked_times(config)
         wide = config.channels == 64 and t1 == config.test_t1 and config.scale == "full"
-        many = n if config.scale == "smoke" else config.attack_images if config.channels == 16 or wide else n if strong else 256
-        result.append(Measurement(t1, many, **PGD40, restarts=5 if wide else 1, drop=True, label="pgd40-exact"))
+        many = (n if config.scale == "smoke" else config.attack_images if config.channels == 16 or wide
+                else n if strong else 256)
+        result.append(Measurement(t1, many, **PGD40, restarts=5 if wide else 1, drop=True,
+                                  label="pgd40-exact"))
         if not strong:
             continue
         ball = dict(epsilon=EPSILON, drop=True)
@@ -136,18 +150,21 @@ def sweep_protocol(config: RunConfig) -> list[Measurement]:
         return []
     n = strong_images(config) if config.channels == 128 or config.scale == "smoke" else 1000
     return [m for t1 in SWEEP_T1
-            for m in (Measurement(t1, n), Measurement(t1, n, "fgsm", EPSILON, batch=min(BATCH, n), label="fgsm-exact"))]
+            for m in (Measurement(t1, n),
+                      Measurement(t1, n, "fgsm", EPSILON, batch=min(BATCH, n), label="fgsm-exact"))]
 
 
 def at_epsilon(measurement: Measurement, epsilon: float) -> Measurement:
     """The measurement at another epsilon, its step in proportion, the epsilon in its label."""
     step = measurement.step_size * epsilon / measurement.epsilon
-    return dataclasses.replace(measurement, epsilon=epsilon, step_size=step if epsilon else measurement.step_size,
+    return dataclasses.replace(measurement, epsilon=epsilon,
+                               step_size=step if epsilon else measurement.step_size,
                                label=f"{measurement.label}-eps{epsilon:g}")
 
 
 def epsilon_protocol(config: RunConfig) -> list[Measurement]:
-    """FGSM and PGD-40 for epsilon from 0 to 1 at the run's own end time and at t = 100, and the worst case at each.
+    """FGSM and PGD-40 for epsilon from 0 to 1 at the run's own end time and at t = 100, and the worst case at
+    each.
 
     A sound attack leaves the clean accuracy at 0 and nothing above chance by 0.5.
     """
@@ -165,7 +182,8 @@ def epsilon_protocol(config: RunConfig) -> list[Measurement]:
 
 
 def gradient_protocol(config: RunConfig) -> list[Measurement]:
-    """FGSM over epsilon by gradient method, at the run's own end time and at t = 100, in the post's batches of 32.
+    """FGSM over epsilon by gradient method, at the run's own end time and at t = 100, in the post's batches
+    of 32.
 
     The float64 reference on at most 32 images of the wide and large networks.
     """
@@ -186,11 +204,12 @@ def gradient_protocol(config: RunConfig) -> list[Measurement]:
 def masking_protocol(config: RunConfig) -> list[Measurement]:
     """One diagnostic per way in which an attack can fail for the wrong reason, and FGSM by gradient method.
 
-    PGD-10 at epsilon 0.3, and again at 0.1, as the yardstick, then the same with one thing changed: the margin loss; rescaled
-    logits; random pooling, with the gradient of one draw and of ten; one image per solve; scored at a
-    tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the anchored and
-    a tighter gradient; the gradient averaged over noise of half the ball's radius, and the sum of gradients at such noisy
-    points, one a step. Of a network trained against attack also Square, which needs no gradient, and its images scored one by
+    PGD-10 at epsilon 0.3, and again at 0.1, as the yardstick, then the same with one thing changed: the
+    margin loss; rescaled logits; random pooling, with the gradient of one draw and of ten; one image per
+    solve; scored at a tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the
+    anchored and a tighter gradient; the gradient averaged over noise of half the ball's radius, and the sum
+    of gradients at such noisy points, one a step. Of a network trained against attack also Square, which
+    needs no gradient, and its images scored one by
     one at a tight tolerance: what no gradient finds may be the network's or the solver's.
     """
     n, result = diagnostic_images(config), []
@@ -198,7 +217,8 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
         changes = {
             "plain": {}, "margin": dict(loss="margin"), "rescaled": dict(logit_scale="gap"),
             "random-pooling": dict(pooling="random"), "expectation": dict(pooling="random", draws=10),
-            "one-by-one": dict(batch=1), "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
+            "one-by-one": dict(batch=1),
+            "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
                                                           attack_batch=BATCH),
             "tolerance-1e-6": dict(rtol=1e-6, atol=1e-6), "unclipped": dict(clip=False),
             "adjoint": dict(gradient="adjoint"), "anchored": dict(gradient="anchored"),
@@ -207,17 +227,21 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             "momentum": dict(loss="margin", noise=EPSILON / 2, momentum=1.0),
         }
         if config.architecture != "odenet":
-            changes = {name: changes[name] for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
+            changes = {name: changes[name]
+                       for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
                                                         "unclipped", "smoothed", "momentum")}
         for name, change in changes.items():
             mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
             result += [mask, at_epsilon(mask, MASKED_EPSILON)]
         if config.adversarial is not None and t1 == config.test_t1:
-            square = Measurement(t1, min(n, SQUARE_IMAGES), "square", EPSILON, steps=5000, label="mask-square")
+            square = Measurement(t1, min(n, SQUARE_IMAGES), "square", EPSILON, steps=5000,
+                                 label="mask-square")
             result.append(square)
             if config.architecture == "odenet":
-                result.append(dataclasses.replace(square, **changes["rescored"], label="mask-square-rescored"))
-        for name, change in (("clean-random", dict(pooling="random")), ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
+                result.append(dataclasses.replace(square, **changes["rescored"],
+                                                  label="mask-square-rescored"))
+        for name, change in (("clean-random", dict(pooling="random")),
+                             ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
                              ("clean-one-by-one", dict(batch=1))):
             if config.architecture == "odenet" or name == "clean-random":
                 result.append(Measurement(t1, n, **change, label=f"mask-{name}"))
@@ -225,13 +249,16 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
 
 
 def randomised_protocol(config: RunConfig) -> list[Measurement]:
-    """The network as the post runs it, its pooling regions redrawn in every pass, under AutoAttack's set for such networks.
+    """The network as the post runs it, its pooling regions redrawn in every pass, under AutoAttack's set for
+    such networks.
 
-    APGD on the cross-entropy and on the difference of logits ratio, 100 steps, the mean gradient of 20 draws, at the run's own end
-    time; scored on a draw of its own. On 100 images at most (wide 50, large 32): each step costs twenty.
+    APGD on the cross-entropy and on the difference of logits ratio, 100 steps, the mean gradient of 20 draws,
+    at the run's own end time; scored on a draw of its own. On 100 images at most (wide 50, large 32): each
+    step costs twenty.
     """
     n = min(strong_images(config), {16: 100, 64: 50}.get(config.channels, 32))
-    return [Measurement(config.test_t1, n, name, EPSILON, steps=100, draws=DRAWS, pooling="random", label=f"random-{name}")
+    return [Measurement(config.test_t1, n, name, EPSILON, steps=100, draws=DRAWS, pooling="random",
+                        label=f"random-{name}")
             for name in RANDOMISED]
 
 
@@ -242,7 +269,8 @@ def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measure
         sources: folder names of other runs beside this one, such as "small-100-seed0"; its own is left out.
     """
     n = strong_images(config)
-    return [Measurement(config.test_t1, n, **{**PGD40, "attack": "transfer"}, source=source, label=f"transfer-{source}")
+    return [Measurement(config.test_t1, n, **{**PGD40, "attack": "transfer"}, source=source,
+                        label=f"transfer-{source}")
             for source in sources if source != config.folder]
 
 
@@ -252,7 +280,8 @@ FEW_FACTORS = (1.0, 10.0, 100.0)
 
 def rescaling_images(config: RunConfig) -> int:
     """Images of the rescaling study: 1,000 of the small networks, 128 of the others."""
-    return min(64, config.attack_images) if config.scale == "smoke" else 1000 if config.channels == 16 else 128
+    return min(64,
+               config.attack_images) if config.scale == "smoke" else 1000 if config.channels == 16 else 128
 
 
 def rescaling_protocol(config: RunConfig) -> list[Measurement]:
@@ -275,7 +304,8 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     own = config.test_t1
 
     def add(t1: float, values: Sequence[float], label: str, **change: object) -> None:
-        result.extend(Measurement(t1, n, **{**protocol, **change}, logit_scale=s, label=f"rescaled-{label}-s{s:g}") for s in values)
+        result.extend(Measurement(t1, n, **{**protocol, **change}, logit_scale=s,
+                                  label=f"rescaled-{label}-s{s:g}") for s in values)
 
     for t1 in sorted(TABLE_T1, key=lambda t1: t1 != own):
         here = factors if t1 == own else few
@@ -290,7 +320,8 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
         add(t1, here, "unbalanced", balanced=False)
         if t1 == own:
             add(t1, few, "torchdiffeq", gradient="torchdiffeq-adjoint")
-        result += [Measurement(t1, n, "random-signs", EPSILON, clip=False, pooling="random", batch=SEED_BATCH, label="rescaled-random"),
+        result += [Measurement(t1, n, "random-signs", EPSILON, clip=False, pooling="random", batch=SEED_BATCH,
+                               label="rescaled-random"),
                    Measurement(t1, n, pooling="random", batch=SEED_BATCH, label="rescaled-clean")]
     return result
 
@@ -299,22 +330,26 @@ LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 def ladder_protocol(config: RunConfig) -> list[Measurement]:
-    """The smallest epsilon at which each image falls: the same cascade at rising epsilon, at the own end time.
+    """The smallest epsilon at which each image falls: the same cascade at rising epsilon, at the own end
+    time.
 
-    FGSM, PGD-40 on the margin and on the cross-entropy, APGD towards the three nearest classes, Square with 200
-    queries, each on what the ladder has left; one worst case an epsilon. An image broken at a smaller epsilon
-    counts as broken. 1,000 images of the small networks, 128 of the others.
+    FGSM, PGD-40 on the margin and on the cross-entropy, APGD towards the three nearest classes, Square with
+    200 queries, each on what the ladder has left; one worst case an epsilon. An image broken at a smaller
+    epsilon counts as broken. 1,000 images of the small networks, 128 of the others.
     """
     n, result = rescaling_images(config), []
     epsilons = LADDER_EPSILONS if config.scale == "full" else (0.1, 0.3)
     result.append(Measurement(config.test_t1, n, label=f"{LADDER}-clean"))
     for epsilon in epsilons:
         cascade = [Measurement(config.test_t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm")]
-        cascade += [Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True, label=f"{LADDER}-pgd40-{loss}")
+        cascade += [Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True,
+                                label=f"{LADDER}-pgd40-{loss}")
                     for loss in ("margin", "cross-entropy")]
         if config.scale == "full":
-            cascade += [Measurement(config.test_t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True, label=f"{LADDER}-apgd-t"),
-                        Measurement(config.test_t1, n, "square", EPSILON, steps=200, drop=True, label=f"{LADDER}-square")]
+            cascade += [Measurement(config.test_t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True,
+                                    label=f"{LADDER}-apgd-t"),
+                        Measurement(config.test_t1, n, "square", EPSILON, steps=200, drop=True,
+                                    label=f"{LADDER}-square")]
         cascade.append(Measurement(config.test_t1, n, "worst", EPSILON, label=f"{LADDER}-worst"))
         result += [at_epsilon(m, epsilon) if epsilon != EPSILON else m for m in cascade]
     return result
@@ -328,12 +363,15 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     return tolerance_measurements(config.test_t1, n)
 
 
-PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
-             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol, "transfer": transfer_protocol, "tolerance": tolerance_protocol,
+PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol,
+             "epsilon": epsilon_protocol,
+             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
+             "transfer": transfer_protocol, "tolerance": tolerance_protocol,
              "ladder": ladder_protocol}
 
 
-def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int | None = None) -> list[Measurement]:
+def get(name: str, config: RunConfig, sources: Sequence[str] = (),
+        images: int | None = None) -> list[Measurement]:
     """The measurements of a protocol, or of all of them; of two under one id, the one on more images.
 
     Args:
@@ -352,4 +390,5 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (), images: int |
     for m in result:  # the sweep asks for some of the table's end times again, on fewer images
         if m.id not in largest or m.n > largest[m.id].n:
             largest[m.id] = m
-    return list(largest.values()) if images is None else [dataclasses.replace(m, n=min(m.n, images)) for m in largest.values()]
+    return list(largest.values()) if images is None else [dataclasses.replace(m, n=min(m.n, images))
+                                                          for m in largest.values()]

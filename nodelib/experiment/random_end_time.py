@@ -37,22 +37,25 @@ def share_correct(model: ODENet, images: Tensor, labels: Tensor, end_times: Sequ
 
 
 def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, between: tuple[float, float],
-                             epsilons: Sequence[float], *, draws: int = 4, uses: int = 20, seed: int = 0) -> pd.DataFrame:
-    """Accuracy of a network whose end time is uniform, under PGD that knows it, attacks one or attacks several.
+                             epsilons: Sequence[float], *, draws: int = 4, uses: int = 20,
+                             seed: int = 0) -> pd.DataFrame:
+    """Accuracy of a network whose end time is uniform, under PGD that knows it, attacks one or attacks
+    several.
 
     Args:
         model: in eval mode, with fixed pooling.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         between: lowest and highest end time, as in the training of the random-time rows.
         epsilons: radii of the l-infinity ball, at least 0; pixels are clipped.
-        draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over, and at each of
-            which the one who knows the end time in use attacks and is scored.
+        draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over,
+            and at each of which the one who knows the end time in use attacks and is scored.
         uses: end times drawn to score with, the same for the two attackers who do not know them.
         seed: of the draws and of the attack's start.
 
     Returns:
         one row per epsilon and attacker: attacker ("knows the end time", "one end time", the middle, or
-        "mean of <draws>"), epsilon, accuracy with its 95 % interval over images, low and high, in per cent, n. The interval is Wilson's, of as many
+        "mean of <draws>"), epsilon, accuracy with its 95 % interval over images, low and high, in per cent,
+        n. The interval is Wilson's, of as many
         images right or wrong: where an image is right for some end times only, it is wider than need be.
 
     Raises:
@@ -60,7 +63,8 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     """
     low, high = (check_end_time(t) for t in between)
     if high <= low:
-        raise ValueError(f"between is {between}; the upper end time must be above the lower, or nothing is random")
+        raise ValueError(f"between is {between}; the upper end time must be above the lower, or nothing is "
+                         f"random")
     for name, value in (("draws", draws), ("uses", uses)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")
@@ -74,7 +78,8 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
             attack = dataclasses.replace(plan, t1=t1)
             return torch.cat([attack(model, x, y) for x, y in zip(images.split(BATCH), labels.split(BATCH))])
 
-        shares = {"knows the end time": np.mean([share_correct(model, attacked(t), labels, [t]) for t in spread], axis=0),
+        shares = {"knows the end time": np.mean([share_correct(model, attacked(t), labels, [t])
+                                                 for t in spread], axis=0),
                   "one end time": share_correct(model, attacked((low + high) / 2), labels, used),
                   f"mean of {draws}": share_correct(model, attacked(spread), labels, used)}
         for attacker, right in shares.items():

@@ -16,9 +16,12 @@ QUANTITIES = {
     "fgsm": "the same under one step on the cross-entropy by the post's protocol",
     "fgsm-margin": "the same under one step on the margin loss, otherwise by the post's protocol",
     "random-signs": "the same under random signs of the same length",
-    "zero-gradient": "share of images whose gradient of the cross-entropy (adjoint) is exactly zero in every pixel",
-    "past-17": "share of images whose two largest logits differ by more than 17, where the softmax rounds to 1 in float32",
-    "past-104": "share of images whose two largest logits differ by more than 104, where its other entries round to 0",
+    "zero-gradient": "share of images whose gradient of the cross-entropy (adjoint) is exactly zero in every "
+                     "pixel",
+    "past-17": "share of images whose two largest logits differ by more than 17, where the softmax rounds to "
+               "1 in float32",
+    "past-104": "share of images whose two largest logits differ by more than 104, where its other entries "
+                "round to 0",
     "gap-05": "5th percentile of the distance of the two largest logits",
     "gap-25": "25th percentile of it",
     "gap-50": "median of it",

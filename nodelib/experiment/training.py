@@ -49,10 +49,10 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     step), so a run that was
     interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
     A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
-    the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its own and stays.
-    A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its optimiser's
-    state beside it, and
-    prolonged from there bit for bit; what was measured of its older weights goes.
+    the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its
+    own and stays. A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its
+    optimiser's state beside it, and prolonged from there bit for bit; what was measured of its older weights
+    goes.
 
     Args:
         config: what to train.
@@ -64,8 +64,8 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
     Raises:
         OutOfTime: the budget ended first; call again to continue.
-        ArtifactError: the folder is being written by another process, or holds a damaged checkpoint or a finished
-            run that the config does not prolong.
+        ArtifactError: the folder is being written by another process, or holds a damaged checkpoint or a
+            finished run that the config does not prolong.
         DivergedError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
     """
@@ -79,8 +79,8 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
 def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: torch.optim.Optimizer,
             device: torch.device) -> tuple[int, list[dict], artifacts.Run | None]:
-    """Where training begins: the step and the history until it, model and optimiser as they were there; and the run,
-    where nothing is left to train.
+    """Where training begins: the step and the history until it, model and optimiser as they were there; and
+    the run, where nothing is left to train.
     """
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -96,8 +96,10 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         complete = start >= config.steps and not _outdated(folder, last + 1)
         return start, rows, artifacts.load_run(folder) if complete else None
     if config.endless and (folder / "config.json").exists():
-        raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate cannot "
-                                      f"be prolonged bit for bit; restore it with git, or delete the folder to "
+        raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate "
+                                      f"cannot "
+                                      f"be prolonged bit for bit; restore it with git, or delete the folder "
+                                      f"to "
                                       f"train afresh")
     prefix = stored_prefix(config, folder)
     if prefix is not None:
@@ -110,7 +112,8 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
     return 0, [], None
 
 
-def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int, count: int) -> tuple[Tensor, Tensor] | None:
+def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int,
+            count: int) -> tuple[Tensor, Tensor] | None:
     """The images that a step attacks, where they are other ones than the batch's."""
     if not (config.adversarial and config.adversarial.other_images):
         return None
@@ -119,7 +122,8 @@ def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int, count:
     return images[index], labels[index]
 
 
-def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,  # noqa: C901 - one loop
+# noqa: C901 - one loop
+def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
            checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
@@ -127,7 +131,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
     images, labels = images[chosen].to(device), labels[chosen].to(device)
     model = build(config).to(device)
     if config.start:
-        model.load_state_dict(artifacts.load_run(folder.parent / f"{config.start}-seed{config.seed}").load_model().state_dict())
+        first = artifacts.load_run(folder.parent / f"{config.start}-seed{config.seed}")
+        model.load_state_dict(first.load_model().state_dict())
     model.pooling = config.pooling
     optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
     checkpoint = folder / "checkpoint.safetensors"
@@ -156,20 +161,23 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
             model.train(mode)
             artifacts.write_history(folder / "history.csv", rows)
-            done = dataclasses.replace(config, epochs=step // config.steps_per_epoch) if config.endless else config
+            done = dataclasses.replace(config,
+                                       epochs=step // config.steps_per_epoch) if config.endless else config
             artifacts.write_json(folder / "config.json", {
                 "config": done.to_dict(),
                 "provenance": {
                     **artifacts.source_state(), **artifacts.environment(device),
                     "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
-                    "parameters": count_parameters(model), "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
+                    "parameters": count_parameters(model),
+                    "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
                     "started": started.isoformat(timespec="seconds"),
                     "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                     "resumed": start > 0, **artifacts.kept_weights(folder),
                 },
             })
 
-    if config.endless and start and start % config.steps_per_epoch == 0 and _outdated(folder, start // config.steps_per_epoch):
+    epochs, rest = divmod(start, config.steps_per_epoch)
+    if config.endless and start and not rest and _outdated(folder, epochs):
         publish(start)  # killed between the checkpoint of an epoch and its store
     watch = snapshots.Watch(config, folder, start)
     if start == 0:
@@ -180,7 +188,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
         for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
             if epoch != order_epoch:
-                order, order_epoch = _generator(config.seed, "order", epoch).permutation(config.train_images), epoch
+                order, order_epoch = _generator(config.seed, "order",
+                                                epoch).permutation(config.train_images), epoch
             index = torch.from_numpy(
                 order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
             if config.cycle(step)[1] == step:  # a new cycle knows nothing of the moments of the one before
@@ -190,7 +199,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             others = _others(config, images, labels, step, len(index))
             row = _step(model, optimiser, images[index], labels[index], config, step, others)
             seconds = seconds_before + time.monotonic() - began
-            rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row, "seconds": seconds}))
+            rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row,
+                                           "seconds": seconds}))
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
             watch.take(model, step + 1)
             if config.endless and position + 1 == config.steps_per_epoch:
@@ -236,7 +246,8 @@ def _outdated(folder: Path, epochs: int) -> bool:
 
 
 def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
-    """The finished run that the config prolongs by further learning-rate cycles: in a folder, or beside it; else None.
+    """The finished run that the config prolongs by further learning-rate cycles: in a folder, or beside it;
+    else None.
 
     Beside it lies the run of another name that a config of `configs.CONTINUES` begins as.
     """
@@ -247,7 +258,8 @@ def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
         return None
     stored = artifacts.load_run(folder)
     shorter = RunConfig.from_dict(stored.config)
-    return stored if config.extends(shorter if own else dataclasses.replace(shorter, name=config.name)) else None
+    return stored if config.extends(shorter if own
+                                    else dataclasses.replace(shorter, name=config.name)) else None
 
 
 def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
@@ -303,8 +315,9 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()
     slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     for quantity, number, way_out in (("loss", value, f"lower the learning rate ({config.learning_rate:g})"),
-                                      ("gradient's norm", slope, f"shorten the end time, over which it grows, or lower the "
-                                                                 f"learning rate ({config.learning_rate:g})")):
+                                      ("gradient's norm", slope,
+                                       "shorten the end time, over which it grows, or lower the learning rate "
+                                       f"({config.learning_rate:g})")):
         if not math.isfinite(number):
             raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
                                 f"{t1:g}); "
@@ -316,7 +329,8 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             "nfe_backward": _nfe(model, backward=True)}
 
 
-def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig, attack: AttackConfig,
+def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig,
+                 attack: AttackConfig,
                  t1: float, draw: np.random.Generator) -> Tensor:
     """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one
     step of adversarial training.

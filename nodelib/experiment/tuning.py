@@ -42,18 +42,21 @@ def trial_config(name: str, images: int, changes: dict[str, Any]) -> RunConfig:
         ValueError: images reach into the held-out ones.
     """
     if images > 60000 - HELD_OUT:
-        raise ValueError(f"images is {images}; a trial may see at most the first {60000 - HELD_OUT}, the rest judges it")
+        raise ValueError(f"images is {images}; a trial may see at most the first {60000 - HELD_OUT}, the "
+                         f"rest judges it")
     return dataclasses.replace(configs.get(name), train_images=images, epochs=1, cycles=(), **changes)
 
 
 def trial(config: RunConfig, held_out: int = HELD_OUT) -> dict:
-    """Train a config in memory and judge it on the last training images, at its own end time with fixed pooling.
+    """Train a config in memory and judge it on the last training images, at its own end time with fixed
+    pooling.
 
     Args:
         config: of `trial_config`; held_out: how many of the held-out images to use, 1 to 6,000.
 
     Returns:
-        the config's fields that a recipe has, `images`, `held_out`, `accuracy` (0 to 1), `loss` and `seconds`.
+        the config's fields that a recipe has, `images`, `held_out`, `accuracy` (0 to 1), `loss` and
+        `seconds`.
     """
     images, labels = mnist.load("train")
     with tempfile.TemporaryDirectory() as folder:
@@ -77,17 +80,20 @@ def measure(path: str | Path | None = None) -> list[dict]:
     for name, images, changes in TRIALS:
         config = trial_config(name, images, changes)
         if (name, images, config.batch_size, config.learning_rate, config.head_scale) not in known:
-            records.append(trial(config, HELD_OUT if config.channels == 16 else 1000))  # classifying takes minutes too
+            # classifying takes minutes too
+            records.append(trial(config, HELD_OUT if config.channels == 16 else 1000))
             artifacts.write_json(path, records)
     return records
 
 
 def as_markdown(records: list[dict]) -> str:
     """The trials as a Markdown table, accuracies in per cent."""
-    lines = ["| network | images, once | batch | peak rate | head's scale | held-out images | accuracy | loss |",
+    lines = ["| network | images, once | batch | peak rate | head's scale | held-out images | accuracy | "
+             "loss |",
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for r in records:
-        lines.append(f"| {r['run']} | {r['images']:,} | {r['batch_size']} | {r['learning_rate']:g} | {r['head_scale']:g} | "
+        lines.append(f"| {r['run']} | {r['images']:,} | {r['batch_size']} | {r['learning_rate']:g} | "
+                     f"{r['head_scale']:g} | "
                      f"{r['held_out']:,} | {100 * r['accuracy']:.1f} % | {r['loss']:.3f} |")
     return "\n".join(lines)
 

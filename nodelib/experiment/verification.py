@@ -16,7 +16,8 @@ from nodelib.experiment.training import fingerprint
 from nodelib.networks import count_parameters
 from nodelib.statistics import wilson
 
-CONFIDENCE_Z = 4.42  # 99.999 %, two-sided: hundreds of honest records are computed again, and none should fail
+# 99.999 %, two-sided: hundreds of honest records are computed again, and none should fail
+CONFIDENCE_Z = 4.42
 
 
 def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> Iterator[str]:
@@ -39,7 +40,8 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         return
     parameters = count_parameters(model)
     if run.provenance.get("parameters") != parameters:
-        yield f"config.json states {run.provenance.get('parameters')} parameters, the network has {parameters}"
+        yield (f"config.json states {run.provenance.get('parameters')} parameters, the network has "
+               f"{parameters}")
     if run.provenance.get("dataset_sha256") != mnist.fingerprint():
         yield "config.json states other dataset hashes than the shipped MNIST"
     yield from _history_problems(run, config)
@@ -85,7 +87,9 @@ def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
 
 
 def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
-    """A fault if a checkpoint lies beside the finished run, unless it is one of a config that prolongs the run."""
+    """A fault if a checkpoint lies beside the finished run, unless it is one of a config that prolongs the
+    run.
+    """
     if path.exists():
         try:
             artifacts.load_checkpoint(path, fingerprint(config))
@@ -98,8 +102,11 @@ def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
 
 
 def recomputable(run: artifacts.Run, config: RunConfig) -> list[dict]:
-    """The records that `problems` computes again: clean at the table's end times, and one step of FGSM at the run's own."""
-    times, steps = end_times(config), [f"{label}-t{config.test_t1:g}" for label in ("fgsm-exact", "fgsm-seed")]
+    """The records that `problems` computes again: clean at the table's end times, and one step of FGSM at the
+    run's own.
+    """
+    times, steps = end_times(config), [f"{label}-t{config.test_t1:g}"
+                                       for label in ("fgsm-exact", "fgsm-seed")]
     return [r for r in run.metrics if r["id"] in steps or (r["attack"] == "none" and r["t1"] in times)]
 
 
@@ -110,14 +117,18 @@ def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, toler
         n = min(batches * stated["batch"], stated["n"])
         measurement = evaluation.Measurement(
             stated["t1"], n, stated["attack"], stated["epsilon"], clip=stated["clip"] is not False,
-            gradient="exact" if stated["gradient"] == "none" else stated["gradient"], pooling=stated["pooling"],
-            pooling_seed=stated["pooling_seed"] or 0, batch=stated["batch"], rtol=stated["rtol"], atol=stated["atol"])
+            gradient="exact" if stated["gradient"] == "none" else stated["gradient"],
+            pooling=stated["pooling"],
+            pooling_seed=stated["pooling_seed"] or 0, batch=stated["batch"], rtol=stated["rtol"],
+            atol=stated["atol"])
         images, labels = evaluation.test_subset(n)
         correct, _ = evaluation.evaluate(model, images, labels, measurement)
         differing = int(np.sum(correct != run.outcomes(stated["id"])[:n]))
-        # elsewhere rounding grows with the flow, and which images an attack breaks depends on the signs of small gradients
+        # elsewhere rounding grows with the flow, and which images an attack breaks depends on the signs of
+        # small gradients
         if stated["id"] == own and differing > tolerance * n:
-            yield f"record {stated['id']}: {differing} of {n} outcomes differ when recomputed from the weights"
+            yield (f"record {stated['id']}: {differing} of {n} outcomes differ when recomputed from the "
+                   f"weights")
         low, high = wilson(int(correct.sum()), n, CONFIDENCE_Z)
         if not low <= stated["accuracy"] <= high:
             yield (f"record {stated['id']}: states {stated['accuracy']:.4f}; recomputed on {n} images "

@@ -25,12 +25,14 @@ def inside(record: dict, measurement: Measurement) -> bool:
     broken by the same attacks.
     """
     same = (math.isclose(record["t1"], measurement.t1) and record["pooling"] == "fixed"
-            and math.isclose(record["rtol"], measurement.rtol) and math.isclose(record["atol"], measurement.atol))
+            and math.isclose(record["rtol"], measurement.rtol)
+            and math.isclose(record["atol"], measurement.atol))
     if not same or record["attack"] == "worst":
         return False
     if measurement.label.startswith(LADDER) and not str(record["id"]).startswith(LADDER):
         return False
-    return record["attack"] == "none" or (record["clip"] is True and record["epsilon"] <= measurement.epsilon + 1e-9)
+    return record["attack"] == "none" or (record["clip"] is True
+                                          and record["epsilon"] <= measurement.epsilon + 1e-9)
 
 
 def survivors(records: Iterable[dict], outcomes: Callable[[str], np.ndarray], measurement: Measurement,

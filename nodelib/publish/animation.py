@@ -22,10 +22,14 @@ GLYPH_HEIGHT, GLYPH_WIDTH = 5, 3
 
 # three by five pixels each, rows from top to bottom
 _FONT = {
-    "0": (7, 5, 5, 5, 7), "1": (2, 6, 2, 2, 7), "2": (7, 1, 7, 4, 7), "3": (7, 1, 7, 1, 7), "4": (5, 5, 7, 1, 1),
-    "5": (7, 4, 7, 1, 7), "6": (7, 4, 7, 5, 7), "7": (7, 1, 1, 2, 2), "8": (7, 5, 7, 5, 7), "9": (7, 5, 7, 1, 7),
-    ".": (0, 0, 0, 0, 2), "t": (2, 7, 2, 2, 3), " ": (0, 0, 0, 0, 0), "-": (0, 0, 7, 0, 0), "=": (0, 7, 0, 7, 0),
-    "A": (2, 5, 7, 5, 5), "D": (6, 5, 5, 5, 6), "S": (7, 4, 7, 1, 7), "T": (7, 2, 2, 2, 2), "V": (5, 5, 5, 5, 2),
+    "0": (7, 5, 5, 5, 7), "1": (2, 6, 2, 2, 7), "2": (7, 1, 7, 4, 7), "3": (7, 1, 7, 1, 7),
+    "4": (5, 5, 7, 1, 1),
+    "5": (7, 4, 7, 1, 7), "6": (7, 4, 7, 5, 7), "7": (7, 1, 1, 2, 2), "8": (7, 5, 7, 5, 7),
+    "9": (7, 5, 7, 1, 7),
+    ".": (0, 0, 0, 0, 2), "t": (2, 7, 2, 2, 3), " ": (0, 0, 0, 0, 0), "-": (0, 0, 7, 0, 0),
+    "=": (0, 7, 0, 7, 0),
+    "A": (2, 5, 7, 5, 5), "D": (6, 5, 5, 5, 6), "S": (7, 4, 7, 1, 7), "T": (7, 2, 2, 2, 2),
+    "V": (5, 5, 5, 5, 2),
 }
 
 # the class colours of maps: distinct in hue or in lightness on black; the digit drawn says the same
@@ -45,7 +49,8 @@ def tile(states: Tensor, columns: int | None = None, fill: float = float("nan"))
         float64, shape (T, rows (H + 1) - 1, columns (W + 1) - 1).
     """
     if states.ndim != 4:
-        raise ValueError(f"states have shape {tuple(states.shape)}; expected (T, C, H, W), the states of one image")
+        raise ValueError(f"states have shape {tuple(states.shape)}; expected (T, C, H, W), the states of one "
+                         f"image")
     values = states.detach().cpu().double().numpy()
     steps, channels, height, width = values.shape
     columns = columns or int(np.ceil(np.sqrt(channels)))
@@ -116,7 +121,8 @@ def _glyph(letter: str) -> np.ndarray:
                      for bits in _FONT[letter]], dtype=bool)
 
 
-def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None = None, scaling: str = "frame",
+def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None = None,
+         scaling: str = "frame",
          levels: int = LEVELS, title: str = "") -> np.ndarray:
     """Frames of one image's state with a clock below: uint8, shape (T, H, W).
 
@@ -132,7 +138,8 @@ def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None 
     frames = grey(tile(chosen), scaling, levels)
     parts = [frames, clocks(times, frames.shape[2])]
     if title:
-        parts.insert(0, np.broadcast_to(clock(title, frames.shape[2]), (len(times), GLYPH_HEIGHT + 2, frames.shape[2])))
+        parts.insert(0, np.broadcast_to(clock(title, frames.shape[2]),
+                                        (len(times), GLYPH_HEIGHT + 2, frames.shape[2])))
     return np.concatenate(parts, axis=1)
 
 
@@ -146,7 +153,8 @@ def clocks(times: Sequence[float], width: int) -> np.ndarray:
     return np.stack([clock(f"t={t:.{decimals(t)}f}", width) for t in times])
 
 
-def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float], size: int = 150, trail: int = 6,
+def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float], size: int = 150,
+               trail: int = 6,
                title: str = "") -> np.ndarray:
     """Points moving in a plane, each drawn as the digit of its class in the colour of its class, on black.
 
@@ -161,7 +169,8 @@ def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float]
         uint8, shape (T, H, W, 3).
     """
     if points.shape[:2] != (len(times), len(labels)) or points.shape[2:] != (2,):
-        raise ValueError(f"points have shape {points.shape}; expected ({len(times)}, {len(labels)}, 2): times, labels, 2")
+        raise ValueError(f"points have shape {points.shape}; expected ({len(times)}, {len(labels)}, 2): "
+                         f"times, labels, 2")
     margin = GLYPH_HEIGHT
     extent = np.abs(points).max() or 1.0
     # rounded first, for the reason given in `grey`; the second coordinate points up
@@ -211,9 +220,11 @@ def gif(frames: np.ndarray, seconds: float = 12.0) -> bytes:
     import imageio.v3 as iio
 
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or frames.ndim == 4 and frames.shape[3] == 3):
-        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W) or (T, H, W, 3)")
+        raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W) or "
+                         f"(T, H, W, 3)")
     milliseconds = max(20, 10 * round(100 * seconds / len(frames)))
-    return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds, loop=0,
+    return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds,
+                       loop=0,
                        optimize=True)
 
 

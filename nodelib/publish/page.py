@@ -145,8 +145,10 @@ def sentence(words: str, scale: str = "full") -> Callable[[Callable[[], None]], 
         except AssertionError as error:
             frames = traceback.extract_tb(error.__traceback__)
             where = next(frame for frame in reversed(frames) if frame.name == check.__name__)
-            raise SentenceError(f"the data no longer bears out \"{words}\": line {where.lineno}, {where.line or 'assert'}"
-                                + (f" ({error})" if str(error) else "") + "; look at the data and rewrite the sentence") from error
+            raise SentenceError(f"the data no longer bears out \"{words}\": line {where.lineno}, "
+                                f"{where.line or 'assert'}"
+                                + (f" ({error})" if str(error) else "")
+                                + "; look at the data and rewrite the sentence") from error
 
     return guard
 

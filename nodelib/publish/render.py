@@ -12,7 +12,8 @@ machine changes no byte of it.
         - data/seed.json
         - data/runs/{rows,small-10-tight}-seed*/metrics.csv
 
-In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds the
+In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds
+the
 hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
 its imports are followed (`nodelib.publish.dependencies`).
 
@@ -210,12 +211,15 @@ def _parameters_cell(notebook: Any, chapter: Path) -> tuple[dict[str, Any], int]
                 values = {statement.targets[0].id: ast.literal_eval(statement.value)
                           for statement in ast.parse(cell.source).body}
             except (AttributeError, ValueError) as error:
-                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign literals only") from error
+                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign literals only"
+                                  ) from error
             if "scale" not in values:
-                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign scale = \"full\"")
+                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign "
+                                  f"scale = \"full\"")
             return values, position
     if any(cell.cell_type == "code" for cell in notebook.cells):
-        raise RenderError(f"{chapter.name}: a chapter with code needs a cell tagged 'parameters' (scale = \"full\")")
+        raise RenderError(f"{chapter.name}: a chapter with code needs a cell tagged 'parameters' (scale = "
+                          f"\"full\")")
     return {}, -1
 
 
@@ -259,7 +263,8 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
                 hidden = any(part.startswith((".", "__pycache__")) for part in name.parts)
                 # a run that trains just now, or the state from which one at a constant rate can go on
                 unfinished = path.name == "checkpoint.safetensors" or (
-                    (path.parent / "checkpoint.safetensors").exists() and not (path.parent / "snapshots.csv").exists())
+                    (path.parent / "checkpoint.safetensors").exists()
+                    and not (path.parent / "snapshots.csv").exists())
                 if not hidden and not unfinished:
                     found["data/" + name.as_posix() if in_data else name.as_posix()] = path
     yield from sorted(found.items())
@@ -409,7 +414,8 @@ def _tidy(notebook: Any, chapter: Path) -> None:
     """Drop whatever differs from one execution to the next, or belongs to this machine."""
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)
-    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3", "file_extension": ".py"}
+    notebook.metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3",
+                                          "file_extension": ".py"}
     for cell in notebook.cells:
         for name in ("papermill", "execution"):
             cell.metadata.pop(name, None)
@@ -436,8 +442,10 @@ def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
             if not output.data:
                 continue
             if any(kind.startswith("image/") for kind in output.data):
-                raise RenderError(f"{chapter.name}: a cell shows an image in its output, where it has no alternative "
-                                  "text; save it with nodelib.publish.page.save_figure and show it with a figure directive")
+                raise RenderError(f"{chapter.name}: a cell shows an image in its output, where it has no "
+                                  f"alternative "
+                                  "text; save it with nodelib.publish.page.save_figure and show it with a "
+                                  "figure directive")
             for kind, value in output.data.items():
                 if isinstance(value, str):
                     output.data[kind] = _plain(value)
@@ -489,7 +497,8 @@ smoke scale works on a copy of the data, where it trains runs and records values
   cp -r data /tmp/try && rm -r /tmp/try/runs && mkdir /tmp/try/runs
   NODELIB_DATA=/tmp/try python -m nodelib render --run small-10 --scale smoke --out /tmp/try/book
 """)
-    parser.add_argument("chapters", nargs="*", type=Path, metavar="CHAPTER", help="text halves, such as book/05-*.md")
+    parser.add_argument("chapters", nargs="*", type=Path, metavar="CHAPTER",
+                        help="text halves, such as book/05-*.md")
     parser.add_argument("--run", action="append", default=[], choices=NAMES, metavar="RUN",
                         help="the page of a named run; trains it first if it is not stored")
     parser.add_argument("--force", action="store_true", help="execute unchanged chapters too")
@@ -500,7 +509,8 @@ smoke scale works on a copy of the data, where it trains runs and records values
                         help="a value for the chapter's parameters cell, a Python literal or else a word; "
                              "needs --out")
     parser.add_argument("--list", action="store_true", help="say which pages would be executed, and stop")
-    parser.add_argument("--tidy", action="store_true", help="only rewrite text halves the way jupytext writes them")
+    parser.add_argument("--tidy", action="store_true",
+                        help="only rewrite text halves the way jupytext writes them")
     return parser
 
 

@@ -33,7 +33,8 @@ BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, YELLOW, BLACK = (
 GREY = "#666666"
 WIDTH = 7.2  # inches: the width of the text
 
-# Hue: the training end time (blue 10, orange 10 to 100, green 100) or kind of training; dark: the large network.
+# Hue: the training end time (blue 10, orange 10 to 100, green 100) or kind of training; dark: the large
+# network.
 RUNS: dict[str, str] = {
     "small-10": SKY, "small-random": ORANGE, "small-100": "#4DC3A1",
     "large-10": "#00507D", "large-random": "#9A5B00", "large-100": "#00674B",
@@ -48,19 +49,23 @@ _CONTROLS = {
     "wide-standard-leaky": ("wide-standard", (1, 1)), "wide-adversarial-leaky": ("wide-adversarial", (1, 1)),
     "small-100-nolast": ("small-100", (4, 1, 1, 1)),
     "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
-    "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)), "small-10-scaled": ("small-10", (6, 1, 1, 1, 1, 1)),
+    "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
+    "small-10-scaled": ("small-10", (6, 1, 1, 1, 1, 1)),
     # by the post's recipe, and its own controls
     **{f"{name}-post": (name, (8, 2)) for name in (*ROWS, *PAIR)},
     **{f"{row}-post-{kind}": (row, dash) for row in ("small-100", "large-100")
-       for kind, dash in (("cosine", (8, 2, 2, 2)), ("scaled", (8, 2, 1, 1)), ("scaled-cosine", (8, 2, 1, 1, 1, 1)))},
-    "small-10-post-ones": ("small-10", (2, 2)), "small-100-post-adjoint": ("small-100", (2, 2)), "large-100-warm": ("large-100", (2, 2)),
+       for kind, dash in (("cosine", (8, 2, 2, 2)), ("scaled", (8, 2, 1, 1)),
+                          ("scaled-cosine", (8, 2, 1, 1, 1, 1)))},
+    "small-10-post-ones": ("small-10", (2, 2)), "small-100-post-adjoint": ("small-100", (2, 2)),
+    "large-100-warm": ("large-100", (2, 2)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
 MARKERS: dict[str, str] = dict(zip(NAMES, itertools.cycle("osDosD^v<><>8hhHpdPX*")))
 
 METHODS: dict[str, str] = {
-    "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE, "own tolerance": ORANGE,
+    "exact": BLUE, "backprop": BLUE, "adjoint": VERMILLION, "anchored": GREEN, "scaled": PURPLE,
+    "own tolerance": ORANGE,
     "reference": BLACK, "ODE": BLUE, "RNN": VERMILLION, "Euler": ORANGE, "dopri5": BLUE,
 }
 ATTACKS: dict[str, str] = {"clean": BLUE, "FGSM": ORANGE, "PGD": VERMILLION}
@@ -105,7 +110,8 @@ def colour(run: str) -> str:
 def scientific(value: float, digits: int = 0) -> str:
     """A small or large number for the prose, such as "2 × 10⁻⁹"."""
     mantissa, exponent = f"{value:.{digits}e}".split("e")
-    return f"{mantissa} × 10" + str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+    return f"{mantissa} × 10" + str(int(exponent)).translate(raised)
 
 
 def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, **options: Any,
@@ -118,7 +124,8 @@ def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = 
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False, layout="constrained",
+    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False,
+                                layout="constrained",
                                 **options)
     flat = list(axes.flat)
     for axis in flat[count:]:
@@ -179,7 +186,8 @@ def history_frame(run: Run, columns: Sequence[str] = ("loss", "accuracy", "nfe_f
         for part in np.array_split(values, min(bins, len(values))):
             end += len(part)
             low, high = np.percentile(part, (10, 90))
-            rows.append({"step": end - len(part) / 2, "quantity": column, "value": part.mean(), "low": low, "high": high})
+            rows.append({"step": end - len(part) / 2, "quantity": column, "value": part.mean(), "low": low,
+                         "high": high})
     return pd.DataFrame(rows, columns=["step", "quantity", "value", "low", "high"])
 
 
@@ -201,7 +209,8 @@ def training_history(run: Run) -> Figure:
         for axis, (label, names) in zip(axes, groups):
             for name, shade in zip(names, (colour(run.name) if run.name in RUNS else BLUE, GREY)):
                 part = data[data["quantity"] == name]
-                axis.fill_between(part["step"], part["low"], part["high"], color=shade, alpha=0.25, linewidth=0)
+                axis.fill_between(part["step"], part["low"], part["high"], color=shade, alpha=0.25,
+                                  linewidth=0)
                 seaborn.lineplot(data=part, x="step", y="value", color=shade, ax=axis,
                                  label=name.removeprefix("nfe_") if len(names) > 1 else None)
             axis.set(xlabel="optimiser step", ylabel=label)

@@ -18,7 +18,8 @@ COLUMNS = {
     "pgd10_exact": "pgd10-exact",
 }
 BLANK = "–"
-TOLERANCE = 3.0  # points; an entry farther from the post's, and by more than our seeds' spread, is not reproduced
+# points; an entry farther from the post's, and by more than our seeds' spread, is not reproduced
+TOLERANCE = 3.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,8 @@ def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
         epochs = sorted({run.config["epochs"] for run in runs if run.name == cell.run})
         used = sorted({record["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
                        for record in cell.records[column]})
-        clean = sorted({record["n"] for column in ("clean", "clean_random") for record in cell.records[column]})
+        clean = sorted({record["n"] for column in ("clean", "clean_random")
+                        for record in cell.records[column]})
         result.append({
             "network": cell.run, "t": f"{cell.t1:g}",
             "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
@@ -111,9 +113,11 @@ def as_text(table: list[dict[str, str]]) -> str:
     """The same for a terminal, in aligned columns under a two-line head."""
     heads = list(table[0])
     split = [head.split(", ", 1) + [""] for head in heads]
-    lines = [[parts[0] for parts in split], [parts[1] for parts in split], *[list(row.values()) for row in table]]
+    lines = [[parts[0] for parts in split], [parts[1] for parts in split],
+             *[list(row.values()) for row in table]]
     widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
-    text = ["  ".join(value.ljust(w) if i == 0 else value.rjust(w) for i, (value, w) in enumerate(zip(line, widths)))
+    text = ["  ".join(value.ljust(w) if i == 0 else value.rjust(w) for i,
+                      (value, w) in enumerate(zip(line, widths)))
             for line in lines]
     return "\n".join([*text[:2], "-" * len(text[0]), *text[2:]])
 
@@ -144,7 +148,8 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
             if values:
                 ours = sum(values) / len(values)
                 allowed = max(TOLERANCE, max(values) - min(values))
-                result.append(Comparison(cell.run, cell.t1, figure, theirs, ours, abs(ours - theirs) <= allowed,
+                result.append(Comparison(cell.run, cell.t1, figure, theirs, ours,
+                                         abs(ours - theirs) <= allowed,
                                          _spread(cell.records[column])))
     return result
 
@@ -161,17 +166,22 @@ def differs_in(control: str) -> str:
     """In what a control differs from the run it is compared with, from their configs."""
     config = get(control)
     base = get("-".join(control.split("-")[:2]) if config.architecture == "odenet" else "wide-standard")
-    words = {"architecture": f"{config.blocks} residual block{'' if config.blocks == 1 else 's'}, no solver", "leaky": "leaky",
+    words = {"architecture": f"{config.blocks} residual block{'' if config.blocks == 1 else 's'}, no solver",
+             "leaky": "leaky",
              "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
-             "head_scale": f"head scaled by {config.head_scale:g}", "train_images": f"{config.train_images:,} images",
+             "head_scale": f"head scaled by {config.head_scale:g}",
+             "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
     if config.adversarial is not None and base.adversarial is not None:
-        mine, theirs = ([config_.adversarial.in_cycle(k) for k in range(max(1, len(config_.cycles)))] for config_ in (config, base))
+        mine, theirs = ([config_.adversarial.in_cycle(k) for k in range(max(1, len(config_.cycles)))]
+                        for config_ in (config, base))
         weaker = max(a.steps for a in mine) < max(a.steps for a in theirs)
-        words["adversarial"] = ("trained against plain PGD alone" if theirs[-1].momentum and not mine[-1].momentum else
+        words["adversarial"] = ("trained against plain PGD alone" if theirs[-1].momentum
+                                and not mine[-1].momentum else
                                 f"trained against {'fewer' if weaker else 'other'} attack steps")
-    return f"{base.name}: " + ", ".join(said for field, said in words.items() if getattr(config, field) != getattr(base, field))
+    return f"{base.name}: " + ", ".join(said for field, said in words.items()
+                                        if getattr(config, field) != getattr(base, field))
 
 
 def control_rows(runs: list[Run]) -> list[dict[str, str]]:
@@ -179,14 +189,18 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
     result = []
     for name in CONTROLS:
         config = get(name)
-        found = {column: [r for run in runs if run.name == name for r in run.metrics if r["id"] == f"{label}-t{config.test_t1:g}"]
+        found = {column: [r for run in runs if run.name == name for r in run.metrics
+                          if r["id"] == f"{label}-t{config.test_t1:g}"]
                  for column, label in COLUMNS.items()}
         if found["clean"]:
-            attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact") for r in found[column]})
+            attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
+                               for r in found[column]})
             clean = sorted({r["n"] for column in ("clean", "clean_random") for r in found[column]})
             result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}",
-                           "clean, random pooling": per_cent(found["clean_random"]), "clean, fixed pooling": per_cent(found["clean"]),
+                           "clean, random pooling": per_cent(found["clean_random"]),
+                           "clean, fixed pooling": per_cent(found["clean"]),
                            "FGSM, post's protocol": with_interval(found["fgsm_seed"]),
-                           "FGSM, exact": with_interval(found["fgsm_exact"]), "PGD-10, exact": with_interval(found["pgd10_exact"]),
+                           "FGSM, exact": with_interval(found["fgsm_exact"]),
+                           "PGD-10, exact": with_interval(found["pgd10_exact"]),
                            "clean images": _counts(clean), "attacked images": _counts(attacked)})
     return result

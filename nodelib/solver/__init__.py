@@ -15,6 +15,8 @@ from nodelib.solver.errors import (
 from nodelib.solver.integrate import GRADIENTS, Solution, odeint
 
 __all__ = [
-    "GRADIENTS", "ChangedStateError", "DerivativeError", "IntegrationError", "NonFiniteError", "Solution", "StateTypeError",
-    "StepLimitError", "StepSizeUnderflowError", "TimesError", "ToleranceError", "UnsupportedGradientError", "odeint",
+    "GRADIENTS", "ChangedStateError", "DerivativeError", "IntegrationError", "NonFiniteError", "Solution",
+    "StateTypeError",
+    "StepLimitError", "StepSizeUnderflowError", "TimesError", "ToleranceError", "UnsupportedGradientError",
+    "odeint",
 ]

@@ -262,7 +262,8 @@ def _with_anchors(times: list[float], y: Tensor, tape: Tape, count: int) -> tupl
     return times, torch.stack([states[t] for t in times])
 
 
-def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor, params: Sequence[Tensor],
+def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar: Tensor,
+                       params: Sequence[Tensor],
                        **settings) -> tuple[Tensor, list[Tensor], int]:
     """Gradients by one augmented solve, from the last time back, of state, adjoint and parameter gradient.
 
@@ -286,7 +287,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     norm, compiled, nfe = settings.pop("norm"), settings.pop("compiled", False), 0
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
     stepper = None
-    if compiled and not params and norm is rms_norm:  # the norm does not depend on the kernels' order of pixels and channels
+    # the norm does not depend on the kernels' order of pixels and channels
+    if compiled and not params and norm is rms_norm:
         stepper = native_stepper(func, y[0], DOPRI5, (), settings["rtol"], settings["atol"])
     if stepper is not None:
         y, y_bar = (torch.stack([stepper.pack(each) for each in states]) for states in (y, y_bar))
@@ -381,7 +383,8 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     import torchdiffeq
 
     if solver.method != "dopri5":
-        raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
+        raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' "
+                         "only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
     seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
     func = _Counted(solver, solution, tuple(params) if seek else None)
@@ -389,7 +392,8 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5",
                "options": {"norm": solver.norm, "first_step": solver.first_step}}
     if gradient == "torchdiffeq-adjoint":
-        solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={}, **options)
+        solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={},
+                                                **options)
         if solution.y.requires_grad:
             solution.y.register_hook(func.begin_backward)
     else:

@@ -178,8 +178,10 @@ class Solver:
         i = 1  # the next requested time
         for _ in range(self.max_steps):
             if t + h == t:
-                raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be stiff or "
-                                             "singular here, or the tolerance beyond the state's precision", t, h,
+                raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be "
+                                             "stiff or "
+                                             "singular here, or the tolerance beyond the state's precision",
+                                             t, h,
                                              self._norm(stepper, y))
             step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
             ratio = step.error_ratio
@@ -217,12 +219,14 @@ class Solver:
             total += count
             if total > self.max_steps:
                 raise StepLimitError(f"{total} steps of at most {self.step_size:.3g} exceed max_steps = "
-                                     f"{self.max_steps}; raise either", start, self.step_size, self._norm(stepper, y))
+                                     f"{self.max_steps}; raise either", start, self.step_size,
+                                     self._norm(stepper, y))
             h = (stop - start) / count
             for j in range(count):
                 t = start + j * h
                 if t + h == t:
-                    raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer step_size", t,
+                    raise StepSizeUnderflowError("the step size underflows: t + h equals t; use a longer "
+                                                 "step_size", t,
                                                  h, self._norm(stepper, y))
                 step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
                 if not bool(torch.isfinite(step.y_next).all()):
@@ -240,10 +244,12 @@ class Solver:
         return float(rms_norm(stepper.unpack(y)))
 
     def _check_finite(self, step: Step, stepper: TorchStepper) -> None:
-        """Raise if the state or a stage is not finite. An overflow of the norm alone only rejects the step."""
+        """Raise if the state or a stage is not finite. An overflow of the norm alone only rejects the step.
+        """
         for name, value in (("derivative func(t, y)", stepper.stages(step)), ("state", step.y_next)):
             if not bool(torch.isfinite(value).all()):
-                raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a smaller "
+                raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a "
+                                     f"smaller "
                                      f"step", step.t, step.h, self._norm(stepper, step.y))
 
 

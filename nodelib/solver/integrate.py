@@ -53,7 +53,8 @@ def odeint(
             tuple of tensors of one type: func then takes and returns tuples, and `norm` takes them.
         t: times, at least two, finite, increasing or decreasing; t[0] is the initial time. Two equal times
             return the state unchanged with nfe 0.
-        rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore them).
+        rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore
+            them).
         method: "dopri5", or a fixed-step method: "euler", "rk4" (classical), "dopri5-fixed". These
             divide every interval of t into equal steps no longer than `step_size` and hit each time exactly.
         gradient: what `backward` computes.
@@ -79,8 +80,9 @@ def odeint(
         norm: state -> 0-dimensional tensor, for the error ratio: by default the root mean square over all
             entries, of a tuple the largest of its tensors'.
         anchors: number of restored times of "anchored", at least 1.
-        compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of 1e-4 on they
-            convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below, like torch.
+        compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of
+            1e-4 on they convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below,
+            like torch.
 
     Returns:
         Solution.
@@ -120,7 +122,8 @@ def odeint(
     seek_hidden = params is None and torch.is_grad_enabled()
     params = _parameters(func, params)
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
-    solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size, first_step=first_step,
+    solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size,
+                    first_step=first_step,
                     max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
     if gradient.startswith("torchdiffeq"):
         return torchdiffeq_solution(solver, y0, params, gradient)
@@ -150,7 +153,8 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
         raise TimesError(f"{len(times)} time given; at least two are needed, the initial time first")
     for i, value in enumerate(times):
         if not math.isfinite(value):
-            raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a limit)")
+            raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a "
+                             f"limit)")
     for before, after in zip(times, times[1:]):
         ahead = after < before if times[1] < times[0] else after > before
         if not ahead and not (len(times) == 2 and after == before):
@@ -164,7 +168,8 @@ def _check_state(y0: Tensor) -> None:
         raise StateTypeError(f"the state is a {type(y0).__name__}; it must be a torch tensor or a tuple of "
                              "them")
     if y0.dtype not in (torch.float32, torch.float64):
-        raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot hold the "
+        raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot "
+                             f"hold the "
                              f"error estimate): use y0.float()")
 
 
@@ -182,7 +187,8 @@ def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_s
     for name, value in (("step_size", step_size), ("first_step", first_step)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise ToleranceError(f"{name} is {value}; it must be a finite number above 0")
-    for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0), ("anchors", anchors, 1)):
+    for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
+                               ("anchors", anchors, 1)):
         if value < least:
             raise ToleranceError(f"{name} is {value}; it must be at least {least}")
 

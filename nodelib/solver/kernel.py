@@ -45,7 +45,8 @@ CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
 MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the estimate
 DOMAIN = 36  # products of a tile in minimal filtering, see kernel.c
 # G of kernel.c: a kernel's row or column at the points 0, 1, -1, 2, -2 and infinity
-FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6], [1 / 24, 1 / 12, 1 / 6],
+FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, -1 / 6],
+                       [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float32, device="cpu")
 COMPILE_SECONDS = 120
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
@@ -150,7 +151,8 @@ def _plain(module: nn.Module) -> bool:
                 or module._backward_pre_hooks or any(callable(value) for value in vars(module).values()))
 
 
-def load(channels: int, height: int, width: int, groups: int, last_norm: bool, leaky: bool) -> ctypes.CDLL | None:
+def load(channels: int, height: int, width: int, groups: int, last_norm: bool,
+         leaky: bool) -> ctypes.CDLL | None:
     """The library for one shape, compiled unless a cached one exists; None if that fails.
 
     Only the first failure is logged: what prevents one shape prevents others.
@@ -250,7 +252,8 @@ def _checksum(path: Path) -> str:
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return "\n".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+        return "\n".join(sorted({line for line in lines
+                                 if line.startswith(("model name", "flags", "Features"))}))
     except OSError:
         return platform.processor() + platform.machine()
 
@@ -311,7 +314,8 @@ def _pack(func: nn.Module, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor,
 class NativeStepper(TorchStepper):
     """`TorchStepper` for dopri5 and `ODEFunc`, by the compiled kernels. States are (N, H, W, C)."""
 
-    def __init__(self, library: ctypes.CDLL, func: nn.Module, y0: Tensor, params: Sequence[Tensor], rtol: float,
+    def __init__(self, library: ctypes.CDLL, func: nn.Module, y0: Tensor, params: Sequence[Tensor],
+                 rtol: float,
                  atol: float) -> None:
         super().__init__(func, DOPRI5, params, rtol, atol, None)
         self.library, self.n, self.threads = library, y0.shape[0], torch.get_num_threads()
@@ -371,9 +375,11 @@ class NativeStepper(TorchStepper):
         return torch.cat([step.k1[None], step.k, step.k_next[None]])
 
     def dense(self, step: Step, x: float) -> Tensor:
-        return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x), self.stages(step))
+        return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x),
+                                                         self.stages(step))
 
-    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None, outputs: list[tuple[float, Tensor]],
+    def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None,
+                outputs: list[tuple[float, Tensor]],
                 gradients: list[Tensor | None]) -> tuple[Tensor, Tensor]:
         kept = self.restore(step) if step.kept is None else step.kept
         extra, y_extra = None, None
@@ -391,17 +397,19 @@ class NativeStepper(TorchStepper):
         return (y_start if y_extra is None else y_start.add_(y_extra)), k_start
 
     def powers(self, y_bar: Tensor) -> Tensor | None:
-        """Powers of two that bring the cotangents of every sample near 1, shape (N, 1, 1, 1): exact, since a reverse is linear.
+        """Powers of two that bring the cotangents of every sample near 1, shape (N, 1, 1, 1): exact, since a
+        reverse is linear.
 
-        Where the softmax is all but saturated the loss's gradient is so small that products fall below the normal range of floats,
-        in which processors compute many times as slowly (`nodelib.bench.saturation`) and round coarsely. Not where parameters are asked for: their
-        gradients sum over samples.
+        Where the softmax is all but saturated the loss's gradient is so small that products fall below the
+        normal range of floats, in which processors compute many times as slowly (`nodelib.bench.saturation`)
+        and round coarsely. Not where parameters are asked for: their gradients sum over samples.
         """
         if self.params or not _balanced:
             return None
         size = y_bar.abs().amax(dim=(0, 2, 3, 4))
         exponent = torch.where(size.isfinite(), -torch.frexp(size).exponent, 0).clamp(-120, 120)
-        return ((exponent + 127) << 23).view(torch.float32).view(-1, 1, 1, 1)  # exact, which a computed power need not be
+        # exact, which a computed power need not be
+        return ((exponent + 127) << 23).view(torch.float32).view(-1, 1, 1, 1)
 
     def finish(self, gradients: list[Tensor | None]) -> list[Tensor | None]:
         if self.bars is None:

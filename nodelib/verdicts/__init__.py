@@ -29,7 +29,9 @@ from nodelib.verdicts.ledger import (
 from nodelib.verdicts.verdict import VERDICTS, Claim, Figure, Verdict, judge
 
 __all__ = [
-    "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure", "Row",
-    "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "first_round", "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
+    "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure",
+    "Row",
+    "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "first_round",
+    "judge", "ledger", "load_chapters", "mcnemar", "record_chapter",
     "summary", "within_tolerance",
 ]

@@ -17,8 +17,8 @@ def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Pa
     Args:
         claim: "C1", "C2", "C3", "C6" or "C7".
         page: the chapter, as "02-the-adjoint-method".
-        values: exactly the names that `nodelib.verdicts.CHAPTER_VALUES[claim]` lists; finite numbers or lists of
-            them. No timings: the file must come out the same when the chapter is executed again.
+        values: exactly the names that `nodelib.verdicts.CHAPTER_VALUES[claim]` lists; finite numbers or lists
+            of them. No timings: the file must come out the same when the chapter is executed again.
         root: folder, default `data/claims`; give a scratch folder at smoke scale.
 
     Returns:
@@ -31,12 +31,15 @@ def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Pa
         raise ValueError(f"claim is {claim!r}; chapters settle {', '.join(CHAPTER_VALUES)}")
     wanted = set(CHAPTER_VALUES[claim])
     if set(values) != wanted:
-        raise ValueError(f"values for {claim} have the names {sorted(values)}; needed are exactly {sorted(wanted)}")
+        raise ValueError(f"values for {claim} have the names {sorted(values)}; needed are exactly "
+                         f"{sorted(wanted)}")
     plain = {}
     for name, value in values.items():
-        plain[name] = [float(v) for v in value] if isinstance(value, (list, tuple)) or hasattr(value, "__len__") \
+        plain[name] = [float(v) for v in value] if isinstance(value,
+                                                              (list, tuple)) or hasattr(value, "__len__") \
             else float(value)
-        if not all(math.isfinite(v) for v in (plain[name] if isinstance(plain[name], list) else [plain[name]])):
+        if not all(math.isfinite(v)
+                   for v in (plain[name] if isinstance(plain[name], list) else [plain[name]])):
             raise ValueError(f"{claim}: {name} is {value}; it must be finite")
     path = (Path(root) if root is not None else data_dir() / "claims") / f"{claim}.json"
     write_json(path, {"claim": claim, "page": page, "values": plain})

@@ -50,7 +50,8 @@ KEEPS = 10.0
 clear of it on both sides: the rows it calls persistent lose 2 to 5 points at t = 500, the other 26."""
 
 USUAL_NFE = (15.0, 40.0)
-"""The post's 20 to 30 evaluations with room on both sides: a step of dopri5 costs 6, so one step less than three is
+"""The post's 20 to 30 evaluations with room on both sides: a step of dopri5 costs 6, so one step less than
+three is
 already below it and one rejected step more than five above."""
 
 HUNDREDS = 100.0
@@ -61,13 +62,18 @@ FAR_LONGER = 5.0
 """Factor between end times that shows at a glance on the post's graphs."""
 
 FEWEST_END_TIMES = 40
-"""Points of an end-time sweep, from 0.1 to 1000; fewer leave gaps wider than a quarter of an octave at t = 1."""
+"""Points of an end-time sweep, from 0.1 to 1000; fewer leave gaps wider than a quarter of an octave at t = 1.
+"""
 
 
-def entries(evidence: Evidence) -> tuple[list[tuple[str, float, str, float, list[Accuracy], bool]], list[str]]:
-    """The judged entries of the table, (run, t1, kind, the post's figure, ours, reproduced?), and what is missing."""
+def entries(evidence: Evidence) -> tuple[list[tuple[str, float, str, float, list[Accuracy], bool]],
+                                         list[str]]:
+    """The judged entries of the table, (run, t1, kind, the post's figure, ours, reproduced?), and what is
+    missing.
+    """
     judged, missing = [], []
-    for name, t1, (kind, protocol) in product(ROWS, END_TIMES, (("standard", CLEAN_POST), ("adversarial", FGSM_POST))):
+    for name, t1, (kind, protocol) in product(ROWS, END_TIMES,
+                                              (("standard", CLEAN_POST), ("adversarial", FGSM_POST))):
         try:
             found = evidence.accuracies(name, t1, **protocol)
         except Missing as absent:
@@ -86,15 +92,18 @@ def table(evidence: Evidence) -> Verdict:
     total = sum(map(sum, right.values()))
     share = total / len(judged)
     verdict = REPRODUCED if share >= TABLE_REPRODUCED else IN_PART if share >= 0.5 else NOT_REPRODUCED
-    reason = (f"{total} of {len(judged)} entries lie within max({ENTRY_TOLERANCE:g} points, our range) of the post's: "
+    reason = (f"{total} of {len(judged)} entries lie within max({ENTRY_TOLERANCE:g} points, our range) of "
+              f"the post's: "
               f"{sum(right['standard'])} standard, {sum(right['adversarial'])} adversarial")
-    return Verdict(verdict, reason, tuple(Figure(f"{kind} entries reproduced", sum(values), unit=f"of {len(values)}")
+    return Verdict(verdict, reason,
+                   tuple(Figure(f"{kind} entries reproduced", sum(values), unit=f"of {len(values)}")
                                           for kind, values in right.items()))
 
 
 def capacity(evidence: Evidence) -> Verdict:
     informative = [(s, t1) for s, t1 in product(SCHEMES, END_TIMES)
-                   if evidence.post(f"large-{s}", t1, "adversarial") - evidence.post(f"small-{s}", t1, "adversarial")
+                   if evidence.post(f"large-{s}", t1, "adversarial")
+                   - evidence.post(f"small-{s}", t1, "adversarial")
                    > ENTRY_TOLERANCE]
     questions = [lambda n=f"{size}-{s}", t1=t1: evidence.accuracies(n, t1, **FGSM_POST)
                  for s, t1 in informative for size in ("large", "small")]
@@ -105,8 +114,10 @@ def capacity(evidence: Evidence) -> Verdict:
     holds = [ordered(large, small) for large, small in zip(protocol[::2], protocol[1::2])]
     robust = [ordered(large, small) and min(percents(large)) >= CHANCE_BOUND
               for large, small in zip(strong[::2], strong[1::2])]
-    reason = (f"the larger network is ahead in {sum(holds)} of {len(holds)} entries where the post's gap exceeds "
-              f"{ENTRY_TOLERANCE:g} points; under the strongest attack in {sum(robust)} of {len(robust)} schemes with "
+    reason = (f"the larger network is ahead in {sum(holds)} of {len(holds)} entries where the post's gap "
+              f"exceeds "
+              f"{ENTRY_TOLERANCE:g} points; under the strongest attack in {sum(robust)} of {len(robust)} "
+              f"schemes with "
               f"at least {CHANCE_BOUND:g} % left")
     figures = tuple(accuracy_figure(f"{size}-{s} strongest attack", found)
                     for (s, size), found in zip(product(SCHEMES, ("large", "small")), strong))
@@ -118,7 +129,8 @@ def capacity(evidence: Evidence) -> Verdict:
 
 
 def longer_training_time(evidence: Evidence) -> Verdict:
-    pairs = [(f"{size}-{longer}", f"{size}-10") for size in ("small", "large") for longer in ("random", "100")]
+    pairs = [(f"{size}-{longer}", f"{size}-10") for size in ("small", "large")
+             for longer in ("random", "100")]
     time = lambda name: OWN_END_TIME[name.split("-")[1]]  # noqa: E731
     questions = [lambda n=n: evidence.accuracies(n, time(n), **FGSM_POST) for pair in pairs for n in pair]
     questions += [lambda n=n: strongest(evidence, n, time(n)) for pair in pairs for n in pair]
@@ -126,7 +138,8 @@ def longer_training_time(evidence: Evidence) -> Verdict:
     protocol, strong = found[:8], found[8:]
     holds = [ordered(a, b) for a, b in zip(protocol[::2], protocol[1::2])]
     robust = [ordered(a, b) and min(percents(a)) >= CHANCE_BOUND for a, b in zip(strong[::2], strong[1::2])]
-    reason = (f"by the post's protocol, each network at its own training end time, {sum(holds)} of 4 orderings hold; "
+    reason = (f"by the post's protocol, each network at its own training end time, {sum(holds)} of 4 "
+              f"orderings hold; "
               f"under the strongest attack {sum(robust)} of 4, with at least {CHANCE_BOUND:g} % left")
     by_name = dict(zip((n for pair in pairs for n in pair), zip(protocol, strong)))
     figures = tuple(accuracy_figure(f"{n}, {label}", f) for n, both in by_name.items()
@@ -142,37 +155,47 @@ def random_end_times(evidence: Evidence) -> Verdict:
     small_random, small_100, large_random, large_100, turning_random, turning_100 = evidence.all(
         *(lambda n=n: evidence.accuracies(n, 100.0, **FGSM_POST)
           for n in ("small-random", "small-100", "large-random", "large-100")),
-        *(lambda n=n: evidence.measured(n, "turning", t1=100.0, part="centred", label="all", statistic="median")
+        *(lambda n=n: evidence.measured(n, "turning", t1=100.0, part="centred", label="all",
+                                        statistic="median")
           for n in ("small-random", "small-100")))
     helps_small, hurts_large = ordered(small_random, small_100), ordered(large_100, large_random)
     settles = max(turning_random) < min(turning_100)
     figures = (accuracy_figure("small-random", small_random), accuracy_figure("small-100", small_100),
                accuracy_figure("large-random", large_random), accuracy_figure("large-100", large_100),
-               value_figure("turning, small-random", turning_random), value_figure("turning, small-100", turning_100))
+               value_figure("turning, small-random", turning_random),
+               value_figure("turning, small-100", turning_100))
     reason = (f"{lead('small-random', small_random, 'small-100', small_100)}; "
-              f"{lead('large-100', large_100, 'large-random', large_random)} (the rule asks for every pair); small-random's state "
+              f"{lead('large-100', large_100, 'large-random', large_random)} (the rule asks for every pair); "
+              f"small-random's state "
               f"turns {'more slowly' if settles else 'no more slowly'} than that of small-100")
     shown = []
-    for name, label in product(("large-random", "large-100", "small-10", "large-10"), ("turning", "ray_distance")):
+    for name, label in product(("large-random", "large-100", "small-10", "large-10"),
+                               ("turning", "ray_distance")):
         try:  # shown where it exists, not judged
-            shown.append((name, label, evidence.measured(name, label, t1=100.0, part="centred", label="all", statistic="median")))
+            shown.append((name, label, evidence.measured(name, label, t1=100.0, part="centred", label="all",
+                                                         statistic="median")))
         except Missing:
             continue
-    figures += tuple(value_figure(f"{label.replace('_', ' ')}, {name}", values) for name, label, values in shown)
+    figures += tuple(value_figure(f"{label.replace('_', ' ')}, {name}", values) for name, label,
+                     values in shown)
     of = {name: values for name, label, values in shown if label == "turning"}
     if {"large-random", "large-100"} <= set(of):
-        reason += (f", large-random's {'more slowly' if max(of['large-random']) < min(of['large-100']) else 'no more slowly'} than that of large-100")
+        slower = max(of["large-random"]) < min(of["large-100"])
+        reason += f", large-random's {'more slowly' if slower else 'no more slowly'} than that of large-100"
     if helps_small and hurts_large:
         return Verdict(REPRODUCED if settles else ARTEFACT, reason, figures)
     return Verdict(IN_PART if helps_small or hurts_large else NOT_REPRODUCED, reason, figures)
 
 
 def lead(name: str, better: list[Accuracy], other: str, worse: list[Accuracy]) -> str:
-    """In how many pairs of seeds one network keeps more images than another, and in how many significantly, in words."""
+    """In how many pairs of seeds one network keeps more images than another, and in how many significantly,
+    in words.
+    """
     pairs = list(product(better, worse))
     ahead = sum(first.mean() > second.mean() for a, b in pairs for first, second in [same_images(a, b)])
     significant = sum(ordered([a], [b]) for a, b in pairs)
-    return f"{name} is ahead of {other} in {ahead} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of seeds, significantly in {significant}"
+    return (f"{name} is ahead of {other} in {ahead} of {len(pairs)} pair{'s' if len(pairs) > 1 else ''} of "
+            f"seeds, significantly in {significant}")
 
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:
@@ -186,7 +209,8 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
         holds.append(bool(drops) and all((drop <= KEEPS) == expected for drop in drops))
         figures.append(accuracy_figure(f"{name} at t1 = 500", after))
         lost.append(f"{name} {statistics.fmean(drops):.1f}" if drops else f"{name} (no common seed)")
-    return Verdict(by_share(holds), f"points lost from t1 = 100 to 500, at most {KEEPS:g} being kept: {', '.join(lost)}; "
+    return Verdict(by_share(holds),
+                   f"points lost from t1 = 100 to 500, at most {KEEPS:g} being kept: {', '.join(lost)}; "
                                     f"{sum(holds)} of 4 as the post says in every seed", tuple(figures))
 
 
@@ -197,34 +221,43 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
     many = [a.record["nfe"] for a in adversarial]
     training = {}
     for name, found in (("wide-standard", standard), ("wide-adversarial", adversarial)):
-        last = [a.run.history["nfe_forward"][-max(1, len(a.run.history["nfe_forward"]) // 10):] for a in found]
+        last = [a.run.history["nfe_forward"][-max(1, len(a.run.history["nfe_forward"]) // 10):]
+                for a in found]
         training[name] = [float(statistics.median(map(float, values))) for values in last if len(values)]
     exact = USUAL_NFE[0] <= min(few) and max(few) <= USUAL_NFE[1] and min(many) >= HUNDREDS
     clear = min(many) >= CLEAR_FACTOR * max(few)
     verdict = REPRODUCED if exact else IN_PART if clear else NOT_REPRODUCED
     figures = (value_figure("NFE, standard", few), value_figure("NFE, adversarial", many),
                *(value_figure(f"NFE at the end of training, {n}", v) for n, v in training.items() if v))
-    return Verdict(verdict, f"at tolerance 1e-3 a test solve to t1 = 1 costs {statistics.fmean(few):.0f} evaluations "
-                            f"after standard and {statistics.fmean(many):.0f} after adversarial training", figures)
+    return Verdict(verdict,
+                   f"at tolerance 1e-3 a test solve to t1 = 1 costs {statistics.fmean(few):.0f} evaluations "
+                            f"after standard and {statistics.fmean(many):.0f} after adversarial training",
+                   figures)
 
 
 def adversarial_range(evidence: Evidence) -> Verdict:
     reach = dict(zip(("wide-standard", "wide-adversarial"), evidence.all(
-        *(lambda n=n: [accuracy_reach(run) for run in evidence.named(n)] for n in ("wide-standard", "wide-adversarial")))))
+        *(lambda n=n: [accuracy_reach(run) for run in evidence.named(n)]
+          for n in ("wide-standard", "wide-adversarial")))))
     standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]
-    records = {f"{run.name}-seed{run.seed}": range_records(run) for name in reach for run in evidence.named(name)}
-    evidence.used += [f"{run}: clean accuracy at {len(of)} end times, {of[1.0]['id']} among them" for run, of in records.items()]
+    records = {f"{run.name}-seed{run.seed}": range_records(run) for name in reach
+               for run in evidence.named(name)}
+    evidence.used += [f"{run}: clean accuracy at {len(of)} end times, {of[1.0]['id']} among them" for run,
+                      of in records.items()]
     images = min(record["n"] for of in records.values() for record in of.values())
     figures = tuple(value_figure(f"end time up to which {n} keeps its accuracy", v) for n, v in reach.items())
-    reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} after adversarial "
-              f"and {max(standard):.3g} after standard training (worst pair of seeds, {images:,} images at every end time)")
+    reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} "
+              f"after adversarial "
+              f"and {max(standard):.3g} after standard training (worst pair of seeds, {images:,} images at "
+              f"every end time)")
     if min(adversarial) >= FAR_LONGER * max(standard):
         return Verdict(REPRODUCED, reason, figures)
     return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
 
 
 def accuracy_reach(run: Run) -> float:
-    """Longest end time such that clean accuracy at t1 = 1 and all later ones lies within `KEEPS` points of t1 = 1's.
+    """Longest end time such that clean accuracy at t1 = 1 and all later ones lies within `KEEPS` points of t1
+    = 1's.
 
     Every accuracy is counted on the same images, as many as the smallest of the records holds.
     """
@@ -240,12 +273,16 @@ def accuracy_reach(run: Run) -> float:
 
 
 def range_records(run: Run) -> dict[float, dict]:
-    """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are too few."""
+    """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are
+    too few.
+    """
     from nodelib.verdicts.evidence import matches
 
-    found = {float(record["t1"]): record for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
+    found = {float(record["t1"]): record
+             for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
     if len(found) < FEWEST_END_TIMES or 1.0 not in found or max(found) < 1000:
-        raise Missing([f"{run.name}-seed{run.seed}: clean accuracy at {FEWEST_END_TIMES} end times from 0.1 to 1000"])
+        raise Missing([f"{run.name}-seed{run.seed}: clean accuracy at {FEWEST_END_TIMES} end times from 0.1 "
+                       f"to 1000"])
     return found
 
 
@@ -253,30 +290,46 @@ WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
 
 CLAIMS = (
     Claim("C8", "The table: six networks, four end times, standard and adversarial accuracy.", "48 figures",
-          "An entry reproduces within max(3 points, range over our seeds); the table does if 90 % of its entries do "
+          "An entry reproduces within max(3 points, range over our seeds); the table does if 90 % of its "
+          "entries do "
           "(half: in part).", "05-the-table", table),
-    Claim("C9", "The larger network is more robust than the smaller at every matching entry.", "ahead in 12 of 12",
-          "By the post's protocol, ahead at every entry where the post's gap exceeds 3 points (every pair of seeds, "
-          "McNemar p < 0.01; if only at half of them or more, and in a scheme under the strongest attack: in part); artefact if "
-          "under the strongest attack no scheme keeps that order with 20 % or more left, in part if some do.", "05-the-table", capacity, WITH_ARTEFACT),
-    Claim("C10", "A longer training end time makes the network more robust.", "small 9.3 to 23.6, large 30.8 to 92.6 %",
-          "Within each size, rows `random` and `100` beat row `10`, each at its own end time: by the post's protocol "
-          "and under the strongest attack with 20 % or more left; artefact if only by the protocol, in part if two or three "
+    Claim("C9", "The larger network is more robust than the smaller at every matching entry.",
+          "ahead in 12 of 12",
+          "By the post's protocol, ahead at every entry where the post's gap exceeds 3 points (every pair of "
+          "seeds, "
+          "McNemar p < 0.01; if only at half of them or more, and in a scheme under the strongest attack: in "
+          "part); artefact if "
+          "under the strongest attack no scheme keeps that order with 20 % or more left, in part if some do.",
+          "05-the-table", capacity, WITH_ARTEFACT),
+    Claim("C10", "A longer training end time makes the network more robust.",
+          "small 9.3 to 23.6, large 30.8 to 92.6 %",
+          "Within each size, rows `random` and `100` beat row `10`, each at its own end time: by the post's "
+          "protocol "
+          "and under the strongest attack with 20 % or more left; artefact if only by the protocol, in part "
+          "if two or three "
           "of the four orderings hold by it and one or more under the strongest attack.",
           "05-the-table", longer_training_time, WITH_ARTEFACT),
     Claim("C11", "Random end times help the small network only, by forcing its state to settle.",
           "23.64 > 13.25, 85.98 < 92.62 %",
-          "Both orderings at t1 = 100 by the post's protocol; artefact if they hold but the small network's state does "
-          "not turn more slowly (per unit log time, at t1 = 100) than with t1 = 100 throughout.", "05-the-table",
+          "Both orderings at t1 = 100 by the post's protocol; artefact if they hold but the small network's "
+          "state does "
+          "not turn more slowly (per unit log time, at t1 = 100) than with t1 = 100 throughout.",
+          "05-the-table",
           random_end_times, WITH_ARTEFACT),
-    Claim("C12", "small-random keeps its accuracy at t1 = 500, small-100 does not, both large long-trained ones do.",
+    Claim("C12", "small-random keeps its accuracy at t1 = 500, small-100 does not, both large long-trained "
+                 "ones do.",
           "94.35, 72.16, 94.66, 96.68 %",
-          "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: in part).",
+          "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: "
+          "in part).",
           "05-the-table", keeps_accuracy),
-    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.", "20 to 30, 100s",
-          "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training (in part: "
+    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.",
+          "20 to 30, 100s",
+          "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training "
+          "(in part: "
           "at least twice as many).", "10-adversarial-training", adversarial_nfe),
-    Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.", "graphs",
-          "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the worst pair "
+    Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.",
+          "graphs",
+          "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the "
+          "worst pair "
           "of seeds (in part: longer).", "10-adversarial-training", adversarial_range),
 )

@@ -21,20 +21,24 @@ if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run
 
 EPSILON = 0.3
-ANOTHER_RECIPE = "another recipe"  # what a verdict waits for whose networks were trained otherwise than the post's
+# what a verdict waits for whose networks were trained otherwise than the post's
+ANOTHER_RECIPE = "another recipe"
 
 CLEAN = dict(attack="none", pooling="fixed", rtol=1e-3)
 CLEAN_POST = dict(attack="none", pooling="random", rtol=1e-3)
 """The post's clean accuracy: pooling regions are redrawn at test time."""
 FGSM_POST = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", gradient="adjoint",
                  loss="cross-entropy", logit_scale=1.0)
-"""The post's protocol: not clipped, random pooling, continuous adjoint (torchdiffeq's or ours, see `RULE_CHANGES`)."""
+"""The post's protocol: not clipped, random pooling, continuous adjoint (torchdiffeq's or ours, see
+`RULE_CHANGES`).
+"""
 PGD_EXACT = dict(attack="pgd", epsilon=EPSILON, clip=True, pooling="fixed", gradient="exact", rtol=1e-3)
 WORST = dict(attack="worst", epsilon=EPSILON, clip=True, pooling="fixed", rtol=1e-3)
 """Per image the worst case over all attacks on the deterministic forward pass."""
 
 NAMES = {"clean accuracy (fixed pooling)": CLEAN, "clean accuracy (random pooling)": CLEAN_POST,
-         "FGSM by the post's protocol": FGSM_POST, "PGD with the exact gradient": PGD_EXACT, "worst case": WORST}
+         "FGSM by the post's protocol": FGSM_POST, "PGD with the exact gradient": PGD_EXACT,
+         "worst case": WORST}
 
 
 @dataclass(frozen=True)
@@ -107,7 +111,8 @@ class Evidence:
         records = self._measurements(name, what, **conditions)
         alone = records[0]["settings"] if len(records) == 1 else {}
         return Values([float(record["value"]) for record in records],
-                      (alone["low"], alone["high"]) if {"low", "high"} <= set(alone) else None, records[0]["n"])
+                      (alone["low"], alone["high"]) if {"low", "high"} <= set(alone) else None,
+                      records[0]["n"])
 
     def measured_share(self, name: str, what: str, **conditions: Any) -> Shares:
         """A share of images as `measured`, with how many there were."""
@@ -159,7 +164,9 @@ class Evidence:
 
 
 class Values(list):
-    """One number per seed; `interval`, with one seed, the 95 % interval of its median over `n` images, where that is stored."""
+    """One number per seed; `interval`, with one seed, the 95 % interval of its median over `n` images, where
+    that is stored.
+    """
 
     def __init__(self, values: Iterable[float], interval: tuple[float, float] | None, n: int) -> None:
         super().__init__(values)
@@ -183,11 +190,13 @@ class Shares:
 
     def __str__(self) -> str:
         percent, (low, high) = f"{100 * sum(self.values) / len(self.values):.1f} %", self.interval
-        return f"{percent} (95 % interval {low:.1f} to {high:.1f}, {self.counts[0]:,} images)" if len(self.values) == 1 else percent
+        return (f"{percent} (95 % interval {low:.1f} to {high:.1f}, {self.counts[0]:,} images)"
+                if len(self.values) == 1 else percent)
 
     def figure(self, label: str) -> Figure:
         """As a figure of the ledger, in per cent."""
-        spread = f"95 % over {self.counts[0]} images" if len(self.values) == 1 else f"range over {len(self.values)} seeds"
+        spread = (f"95 % over {self.counts[0]} images" if len(self.values) == 1
+                  else f"range over {len(self.values)} seeds")
         return Figure(label, 100 * sum(self.values) / len(self.values), *self.interval, "%", spread)
 
 
@@ -219,7 +228,8 @@ def same_images(first: Accuracy, second: Accuracy) -> tuple[np.ndarray, np.ndarr
     common images are the first min(n, n') of both. Any other kind of subset must be the same in both.
     """
     a, b = first.outcomes(), second.outcomes()
-    leading = all(r["subset"] == "all" or r["subset"].startswith("first ") for r in (first.record, second.record))
+    leading = all(r["subset"] == "all" or r["subset"].startswith("first ")
+                  for r in (first.record, second.record))
     if not leading and first.record["subset"] != second.record["subset"]:
         raise Missing([f"{first.source} and {second.source} on the same images"])
     n = min(len(a), len(b))
@@ -249,13 +259,16 @@ def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
         low, high = found[0].interval
         return Figure(label, found[0].percent, low, high, "%", f"95 % over {found[0].record['n']} images")
     values = percents(found)
-    return Figure(label, sum(values) / len(values), min(values), max(values), "%", f"range over {len(values)} seeds")
+    return Figure(label, sum(values) / len(values), min(values), max(values), "%",
+                  f"range over {len(values)} seeds")
 
 
 def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
-    """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it."""
+    """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it.
+    """
     if len(values) == 1:
         interval = getattr(values, "interval", None)
         return (Figure(label, values[0], unit=unit) if interval is None else
                 Figure(label, values[0], *interval, unit, f"95 % over {values.n} images"))
-    return Figure(label, sum(values) / len(values), min(values), max(values), unit, f"range over {len(values)} seeds")
+    return Figure(label, sum(values) / len(values), min(values), max(values), unit,
+                  f"range over {len(values)} seeds")

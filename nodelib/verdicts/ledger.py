@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 FIRST_ROUND: tuple[Claim, ...] = part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS
 RENEWED: tuple[Claim, ...] = post_recipe.claims(FIRST_ROUND)
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
-    (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})), key=lambda claim: claim.order))
+    (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})),
+    key=lambda claim: claim.order))
 
 RULE_CHANGES: list[dict[str, str]] = tomllib.loads(
     Path(__file__).with_name("changes.toml").read_text(encoding="utf-8"))["changes"]
@@ -68,12 +69,14 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
     rows = []
     for claim in CLAIMS:
         verdict, first = judge(claim, evidence), judge_first(claim, evidence)
-        rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict, verdict.reason,
+        rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict,
+                        verdict.reason,
                         verdict.evidence, verdict.missing, claim.page, verdict.note, first and first.verdict))
     return rows
 
 
-def first_round(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> dict[str, Verdict]:
+def first_round(runs: Sequence[Run], seed: dict,
+                chapters: dict[str, dict] | None = None) -> dict[str, Verdict]:
     """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as
     in `ledger`.
     """
@@ -89,7 +92,8 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
 
 def changes_as_markdown() -> str:
     """Every change of a rule since the rules were fixed, as a Markdown list."""
-    return "\n".join(f"- {c['date']}, {c['claim']}: {c['change']}. Reason: {c['reason']}." for c in RULE_CHANGES) or (
+    return "\n".join(f"- {c['date']}, {c['claim']}: {c['change']}. Reason: {c['reason']}."
+                     for c in RULE_CHANGES) or (
         "- none")
 
 
@@ -111,7 +115,8 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
         link: target of the link to the page that shows the claim; "{page}" is replaced.
         limit: how many of our figures (or missing items) to show per claim.
     """
-    lines = ["| id | claim | the post | ours | verdict | first round |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = ["| id | claim | the post | ours | verdict | first round |",
+             "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         cells = (f"[{row.id}]({link.format(page=row.page)})", row.statement, row.post, _ours(row, limit),
                  f"**{row.shown}**", row.first_round or "the same rule")
@@ -120,19 +125,23 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
 
 
 def summary(rows: Sequence[Row]) -> str:
-    """The verdicts in short, as Markdown: how many of each, then every claim with the post's figure, ours and its verdict.
+    """The verdicts in short, as Markdown: how many of each, then every claim with the post's figure, ours and
+    its verdict.
 
     Links lead to the text halves of the chapters, from the top of the repository.
     """
     found = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items() if number)
-    return "\n".join([f"Of {len(rows)} claims: {found}.", "", "| | the post's claim | the post | ours | verdict |",
+    return "\n".join([f"Of {len(rows)} claims: {found}.", "",
+                      "| | the post's claim | the post | ours | verdict |",
                       "| --- | --- | --- | --- | --- |",
                       *(f"| [{row.id}](book/{row.page}.md) | {row.statement} | {row.post} | "
                         f"{_ours(row, 2).replace('|', BAR)} | {row.shown} |" for row in rows)])
 
 
 def as_details(rows: Sequence[Row], limit: int = 6) -> str:
-    """Per claim a Markdown section: statement, test, verdict with its reason, all figures, first records used."""
+    """Per claim a Markdown section: statement, test, verdict with its reason, all figures, first records
+    used.
+    """
     blocks = []
     for row in rows:
         lines = [f"**{row.id}. {row.statement}**", "", f"- *Test:* {row.test}",
@@ -155,15 +164,19 @@ def _shorten(items: Sequence[str], limit: int) -> str:
 
 
 def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
-    """The ledger for a terminal: per claim its verdict, statement, test, the post's figure, ours, the reason and the page."""
+    """The ledger for a terminal: per claim its verdict, statement, test, the post's figure, ours, the reason
+    and the page.
+    """
     blocks = []
     for row in rows:
-        head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round else "")
+        head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round
+                                                    else "")
         body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, limit)}"]
         if row.verdict != UNDECIDED:
             body.append(f"why:  {row.reason}")
         body.append(f"page: book/{row.page}.md")
-        blocks.append("\n".join([head, *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
+        blocks.append("\n".join([head,
+                                 *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
                                         for line in body)]))
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items())
     changes = f"{len(RULE_CHANGES)} changes of rules since they were fixed"

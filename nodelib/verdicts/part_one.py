@@ -29,7 +29,9 @@ ADJOINT_ERROR_FACTOR = 2.0
 of the tolerance's size. More than that is the method's own failure."""
 
 USELESS = 0.9
-"""Relative error of a gradient from which on the reason calls it useless: that of a gradient of zero is 1. It judges nothing."""
+"""Relative error of a gradient from which on the reason calls it useless: that of a gradient of zero is 1. It
+judges nothing.
+"""
 
 MATCH_POINTS = 0.3
 """Accuracies at 99 % on 10,000 images have a 95 % interval of 0.2 points either side; a gap of 0.3 is the
@@ -61,13 +63,15 @@ def euler_is_resnet(evidence: Evidence) -> Verdict:
     difference, order = evidence.chapter("C1", "unit_step_difference", "euler_order")
     equal, converges = difference == 0, EULER_ORDER[0] <= order <= EULER_ORDER[1]
     verdict = NOT_REPRODUCED if not equal else REPRODUCED if converges else IN_PART
-    return Verdict(verdict, f"layer by layer the two differ by {difference:g}; smaller steps converge with observed "
+    return Verdict(verdict,
+                   f"layer by layer the two differ by {difference:g}; smaller steps converge with observed "
                             f"order {order:.2f}",
                    (Figure("largest difference", difference), Figure("order", order)))
 
 
 def steps_follow_complexity(evidence: Evidence) -> Verdict:
-    error, rate, speed = evidence.chapter("C2", "step_against_error", "step_against_rate", "step_against_speed")
+    error, rate, speed = evidence.chapter("C2", "step_against_error", "step_against_rate",
+                                          "step_against_speed")
     if len(error) < FEWEST_TRAJECTORIES:
         raise Missing([f"C2: at least {FEWEST_TRAJECTORIES} trajectories, found {len(error)}"])
     middle = {name: statistics.median(values) for name, values in
@@ -87,7 +91,8 @@ def steps_follow_complexity(evidence: Evidence) -> Verdict:
 
 def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
     difference, adjoint_memory, backprop_memory, times, adjoint, backprop = evidence.chapter(
-        "C3", "gradient_difference", "memory_growth_adjoint", "memory_growth_backprop", "end_times", "adjoint_error",
+        "C3", "gradient_difference", "memory_growth_adjoint", "memory_growth_backprop", "end_times",
+        "adjoint_error",
         "backprop_error")
     if absent := [t for t in (1.0, 10.0, 100.0, 500.0) if t not in times]:
         raise Missing([f"C3: adjoint error at end time {t:g}" for t in absent])
@@ -95,36 +100,47 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
     constant = adjoint_memory <= CONSTANT_MEMORY < backprop_memory
     fails = [t for t, a, b in zip(times, adjoint, backprop) if a > ADJOINT_ERROR_FACTOR * b]
     verdict = NOT_REPRODUCED if not (right and constant) else IN_PART if fails else REPRODUCED
-    reason = (f"exact in the limit (relative difference {difference:.1e}), peak memory grows by {adjoint_memory:.2f} "
+    reason = (f"exact in the limit (relative difference {difference:.1e}), peak memory grows by "
+              f"{adjoint_memory:.2f} "
               f"with ten times the steps (backprop {backprop_memory:.1f})")
-    reason += (f"; on a trained network its error exceeds twice backprop's at t1 = {', '.join(f'{t:g}' for t in fails)}"
-               if fails else "; on a trained network its error stays within twice backprop's at every end time")
+    reason += (f"; on a trained network its error exceeds twice backprop's at t1 = "
+               f"{', '.join(f'{t:g}' for t in fails)}"
+               if fails else "; on a trained network its error stays within twice backprop's at every end "
+                             "time")
     errors = list(zip(times, adjoint, backprop))
     useless = [t for t in times if all(min(a, b) >= USELESS for s, a, b in errors if s >= t)]
     if useless:
-        reason += f"; from t1 = {min(useless):g} on both are useless, their errors about as large as the gradient or larger"
-    return Verdict(verdict, reason, tuple(Figure(f"{method} error at t1 = {t:g}", value) for t, *both in errors
+        reason += (f"; from t1 = {min(useless):g} on both are useless, their errors about as large as the "
+                   f"gradient or larger")
+    return Verdict(verdict, reason,
+                   tuple(Figure(f"{method} error at t1 = {t:g}", value) for t, *both in errors
                                           for method, value in zip(("adjoint", "backprop"), both)))
 
 
 def fewer_parameters(evidence: Evidence) -> Verdict:
     ode, six, one = evidence.all(*(lambda name=name: evidence.accuracies(name, 1.0, **CLEAN)
                                    for name in ("wide-standard", "resnet-6", "resnet-1")))
-    size = {name: found[0].run.provenance["parameters"] for name, found in (("ode", ode), ("six", six), ("one", one))}
-    mean = {name: statistics.fmean(percents(found)) for name, found in (("ode", ode), ("six", six), ("one", one))}
+    size = {name: found[0].run.provenance["parameters"] for name,
+            found in (("ode", ode), ("six", six), ("one", one))}
+    mean = {name: statistics.fmean(percents(found)) for name,
+            found in (("ode", ode), ("six", six), ("one", one))}
     ratio = size["six"] / size["ode"]
     matched = mean["ode"] >= mean["six"] - MATCH_POINTS
     smaller = THREE_TIMES[0] <= ratio <= THREE_TIMES[1]
     single = mean["one"] >= mean["six"] - MATCH_POINTS and size["one"] <= SAME_SIZE * size["ode"]
-    figures = (accuracy_figure("ODE-net", ode), accuracy_figure("six blocks", six), accuracy_figure("one block", one),
+    figures = (accuracy_figure("ODE-net", ode), accuracy_figure("six blocks", six),
+               accuracy_figure("one block", one),
                Figure("parameters, six blocks over ODE-net", ratio))
     if not matched:
-        return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {MATCH_POINTS} points below six blocks", figures)
+        return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {MATCH_POINTS} points below six blocks",
+                       figures)
     if not smaller:
-        return Verdict(IN_PART, f"the accuracy matches, but the sizes differ by a factor {ratio:.1f}, not about three",
+        return Verdict(IN_PART,
+                       f"the accuracy matches, but the sizes differ by a factor {ratio:.1f}, not about three",
                        figures)
     if single:
-        return Verdict(ARTEFACT, "the figure holds, but a single residual block of the ODE-net's size matches six "
+        return Verdict(ARTEFACT,
+                       "the figure holds, but a single residual block of the ODE-net's size matches six "
                                  "blocks too: the saving needs no ODE", figures)
     return Verdict(REPRODUCED, "the ODE-net matches six blocks, and one block of its size does not", figures)
 
@@ -152,11 +168,13 @@ def tolerance_trades(evidence: Evidence) -> Verdict:
     reason = (f"from tolerance 1e-6, relaxing at a cost of at most {ONE_POINT:g} point saves a factor "
               f"{speed_up['small-10-tight']:.1f} in NFE for the network trained tight, "
               f"{speed_up['small-10']:.1f} for the one trained at 1e-3")
-    return Verdict(verdict, reason, tuple(Figure(f"NFE factor, {name}", value) for name, value in speed_up.items()))
+    return Verdict(verdict, reason,
+                   tuple(Figure(f"NFE factor, {name}", value) for name, value in speed_up.items()))
 
 
 def irregular_series(evidence: Evidence) -> Verdict:
-    ode, rnn, size_ode, size_rnn = evidence.chapter("C6", "rmse_ode", "rmse_rnn", "parameters_ode", "parameters_rnn")
+    ode, rnn, size_ode, size_rnn = evidence.chapter("C6", "rmse_ode", "rmse_rnn", "parameters_ode",
+                                                    "parameters_rnn")
     if not 1 / SAME_SIZE <= size_ode / size_rnn <= SAME_SIZE:
         raise Missing([f"C6: models of equal size (now {size_ode:g} and {size_rnn:g} parameters)"])
     every, ratio = max(ode) < min(rnn), statistics.fmean(rnn) / statistics.fmean(ode)
@@ -167,10 +185,12 @@ def irregular_series(evidence: Evidence) -> Verdict:
 
 
 def flows_are_cheaper(evidence: Evidence) -> Verdict:
-    difference, trace, logdet = evidence.chapter("C7", "log_density_difference", "trace_exponent", "logdet_exponent")
+    difference, trace, logdet = evidence.chapter("C7", "log_density_difference", "trace_exponent",
+                                                 "logdet_exponent")
     right, cheaper = difference <= DENSITY_TOLERANCE, trace <= logdet - EXPONENT_GAP
     verdict = NOT_REPRODUCED if not right else REPRODUCED if cheaper else IN_PART
-    return Verdict(verdict, f"log-densities agree to {difference:.1e}; cost grows with exponent {trace:.2f} (trace) "
+    return Verdict(verdict,
+                   f"log-densities agree to {difference:.1e}; cost grows with exponent {trace:.2f} (trace) "
                             f"against {logdet:.2f} (log-determinant)",
                    (Figure("difference", difference, unit="nats"), Figure("trace exponent", trace),
                     Figure("log-determinant exponent", logdet)))
@@ -178,29 +198,41 @@ def flows_are_cheaper(evidence: Evidence) -> Verdict:
 
 CLAIMS = (
     Claim("C1", "A residual network is Euler's method with unit steps on the ODE.", "-",
-          "Equal to the last bit, layer by layer; smaller steps converge to the ODE with order between 0.8 and 1.2.",
+          "Equal to the last bit, layer by layer; smaller steps converge to the ODE with order between 0.8 "
+          "and 1.2.",
           "01-from-resnets-to-odes", euler_is_resnet),
     Claim("C2", "Adaptive solvers place their evaluations where the dynamics are complex.", "-",
-          "On at least 32 trajectories of trained networks, the median rank correlation of accepted step size with the "
-          "local error at a fixed step, and with the rate at which the velocity changes, is -0.5 or stronger (one of "
+          "On at least 32 trajectories of trained networks, the median rank correlation of accepted step "
+          "size with the "
+          "local error at a fixed step, and with the rate at which the velocity changes, is -0.5 or stronger "
+          "(one of "
           "the two: in part).", "01-from-resnets-to-odes", steps_follow_complexity),
     Claim("C3", "The adjoint method gives the gradient without storing the forward pass.", "-",
-          "Three gradients agree to 1e-6 in float64 and memory does not grow with the steps (else not reproduced); on "
-          "a trained network at tolerance 1e-3 the adjoint's error is at most twice that of backprop at t1 = 1, 10, "
+          "Three gradients agree to 1e-6 in float64 and memory does not grow with the steps (else not "
+          "reproduced); on "
+          "a trained network at tolerance 1e-3 the adjoint's error is at most twice that of backprop at t1 = "
+          "1, 10, "
           "100, 500 (else in part).", "02-the-adjoint-method", adjoint_gives_gradient),
-    Claim("C4", "An ODE-net matches a residual network on MNIST with about three times fewer parameters.", "3x",
-          "ODE-net within 0.3 points of six blocks, with 2 to 4 times fewer parameters; artefact if one residual "
-          "block of the ODE-net's own size matches six blocks as well.", "03-what-ode-nets-buy", fewer_parameters,
+    Claim("C4", "An ODE-net matches a residual network on MNIST with about three times fewer parameters.",
+          "3x",
+          "ODE-net within 0.3 points of six blocks, with 2 to 4 times fewer parameters; artefact if one "
+          "residual "
+          "block of the ODE-net's own size matches six blocks as well.", "03-what-ode-nets-buy",
+          fewer_parameters,
           (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
     Claim("C5", "Tolerance trades accuracy for speed: train tight, relax at test time.", "-",
-          "For the network trained tight, NFE falls at least by half between test tolerance 1e-6 and the loosest that "
+          "For the network trained tight, NFE falls at least by half between test tolerance 1e-6 and the "
+          "loosest that "
           "costs at most one point (in part: only for the one trained at 1e-3).", "03-what-ode-nets-buy",
           tolerance_trades),
     Claim("C6", "Continuous time suits irregularly sampled series.", "-",
-          "Spirals at irregular times, models of equal size: the ODE's held-out error is lower in every pair of seeds "
+          "Spirals at irregular times, models of equal size: the ODE's held-out error is lower in every pair "
+          "of seeds "
           "and on average by a factor 1.25 (in part: lower on average only).", "03-what-ode-nets-buy",
           irregular_series),
     Claim("C7", "Continuous normalising flows are simpler to compute than discrete ones.", "-",
-          "Trace-based log-density equals the change of variables to 1e-4 nats, and its cost grows with an exponent at "
-          "least 0.5 smaller than the log-determinant's (else in part).", "03-what-ode-nets-buy", flows_are_cheaper),
+          "Trace-based log-density equals the change of variables to 1e-4 nats, and its cost grows with an "
+          "exponent at "
+          "least 0.5 smaller than the log-determinant's (else in part).", "03-what-ode-nets-buy",
+          flows_are_cheaper),
 )

@@ -116,7 +116,8 @@ def table(evidence: Evidence) -> Verdict:
         verdict = REPRODUCED if share >= c.share else IN_PART if share >= 0.5 else NOT_REPRODUCED
         return Verdict(
             verdict,
-            f"{total} of {len(keys)} figures of the post lie in the bands of our networks by its recipe, widened by "
+            f"{total} of {len(keys)} figures of the post lie in the bands of our networks by its recipe, "
+            f"widened by "
             f"{c.points:g} points{one_seed(bands)}",
             tuple(
                 Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
@@ -211,7 +212,8 @@ def by_robustness(
     )
     return Verdict(
         verdict,
-        f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of networks by its recipe, "
+        f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of networks by its "
+        f"recipe, "
         f"robustness does in {sum(robust)} of {len(robust)}{one_seed(bands)}",
     )
 
@@ -261,7 +263,8 @@ def random_end_times(evidence: Evidence) -> Verdict:
     )
     return Verdict(
         verdict,
-        f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; small-random's state turns "
+        f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; small-random's "
+        f"state turns "
         f"{'more slowly' if settles else 'no more slowly'} than that of small-100{one_seed(bands)}",
         tuple(b.figure(name) for name, b in zip((n for pair in pairs for n in pair), bands)),
     )
@@ -284,7 +287,8 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
         verdict = REPRODUCED if all(holds) else IN_PART if 2 * sum(holds) >= len(holds) else NOT_REPRODUCED
         return Verdict(
             verdict,
-            f"points lost from t = 100 to 500: {', '.join(f'{n} {v:.1f}' for n, v in lost.items())}{one_seed(found)}",
+            f"points lost from t = 100 to 500: "
+            f"{', '.join(f'{n} {v:.1f}' for n, v in lost.items())}{one_seed(found)}",
             tuple(b.figure(f"{name} at t = 500") for name, b in zip(keep, found[1::2])),
         )
 
@@ -317,7 +321,8 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
         verdict = REPRODUCED if exact else IN_PART if many >= c.clear * few else NOT_REPRODUCED
         return Verdict(
             verdict,
-            f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} evaluations in standard and {many:.0f} in "
+            f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} evaluations in standard and "
+            f"{many:.0f} in "
             f"adversarial training, by the post's recipe; one seed",
             (Figure("NFE in training, standard", few), Figure("NFE in training, adversarial", many)),
         )
@@ -330,7 +335,8 @@ def headline_figure(evidence: Evidence) -> Verdict:
     b = band(evidence, POST[HEADLINE_RUN], HEADLINE_T1, "fgsm")
     theirs = evidence.post(HEADLINE_RUN, HEADLINE_T1, "adversarial")
     said = (
-        f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of {b.epochs:g} epochs, where the "
+        f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of "
+        f"{b.epochs:g} epochs, where the "
         f"post has {theirs} %{one_seed([b])}"
     )
     figures = (b.figure("post's recipe and protocol"),)
@@ -356,10 +362,12 @@ def robust_when_long(evidence: Evidence) -> Verdict:
     upper, lower = max(a.interval[1] for a in strong), min(a.interval[0] for a in strong)
     left = statistics.fmean(a.percent for a in strong)
     figures = (accuracy_figure("strongest attack", strong),)
-    said = f"the strongest attack at epsilon 0.3 leaves {left:.1f} % of {min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}"
+    said = (f"the strongest attack at epsilon 0.3 leaves {left:.1f} % of "
+            f"{min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}")
     try:
         sizes = [size for size in SIZES if all(more_robust(evidence, longer(size)))]
-        order = f"; longer training end times make networks of {' and '.join(sizes) or 'no size'} more robust at smaller epsilon"
+        order = (f"; longer training end times make networks of {' and '.join(sizes) or 'no size'} more "
+                 f"robust at smaller epsilon")
     except Missing:
         sizes, order = [], ""
     if upper < c.chance and not sizes:
@@ -403,7 +411,8 @@ def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
         renewed("C10", longer_training_time),
         renewed("C11", random_end_times),
         renewed("C12", keeps_accuracy, (REPRODUCED, IN_PART, NOT_REPRODUCED), keeps_first=True),
-        *(renewed(name, rule, possible, keeps_first=True) for name, (rule, possible) in sharper.RULES.items()),
+        *(renewed(name, rule, possible, keeps_first=True) for name,
+          (rule, possible) in sharper.RULES.items()),
         renewed("C14", adversarial_nfe, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
         Claim(
             "C19a",

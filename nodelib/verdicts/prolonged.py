@@ -1,9 +1,9 @@
 """Which of the first round's verdicts depend on how long networks were trained: with shorter trained
 networks in the ledger.
 
-Some networks were trained for further learning-rate cycles after their test figures had been seen. Whoever stops training
-when the figures please chooses the verdict; so the ledger is computed again with the records that such networks had
-before, everything else as it is. The records come from the repository's history:
+Some networks were trained for further learning-rate cycles after their test figures had been seen. Whoever
+stops training when the figures please chooses the verdict; so the ledger is computed again with the records
+that such networks had before, everything else as it is. The records come from the repository's history:
 
     python -m nodelib prolonged RUN[,RUN...]@COMMIT ...
 """
@@ -43,7 +43,8 @@ def with_shorter(runs: Sequence[Run], shorter: Sequence[Run]) -> list[Run]:
     earlier = {(run.name, run.seed): run for run in shorter}
     known = {(run.name, run.seed): run for run in runs}
     for key, run in earlier.items():
-        if key not in known or not RunConfig.from_dict(known[key].config).extends(RunConfig.from_dict(run.config)):
+        if key not in known or not RunConfig.from_dict(known[key].config).extends(
+                RunConfig.from_dict(run.config)):
             raise InputError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not "
                              f"prolonged by any run given; name a commit where it had fewer cycles")
     return [earlier.get((run.name, run.seed), run) for run in runs]
@@ -53,21 +54,25 @@ def stage(runs: Sequence[Run], shorter: Sequence[Run], seed: dict, commit: str =
     """The verdicts with shorter trained networks in the ledger, as `stages` reads them.
 
     Args:
-        runs: of today; shorter: their predecessors; seed: content of `data/seed.json`; commit: where those come from.
+        runs: of today; shorter: their predecessors; seed: content of `data/seed.json`; commit: where those
+            come from.
 
     Returns:
-        runs: names; epochs: of each; commit; verdicts: claim id -> verdict; left: name -> what `ATTACKS` leave of it at its
-        own end time, (correct, images) by the attack's name.
+        runs: names; epochs: of each; commit; verdicts: claim id -> verdict; left: name -> what `ATTACKS`
+        leave of it at its own end time, (correct, images) by the attack's name.
     """
     verdicts = first_round(with_shorter(runs, shorter), seed)
-    return {"runs": [run.name for run in shorter], "epochs": [run.config["epochs"] for run in shorter], "commit": commit,
-            "verdicts": {claim: verdict.verdict for claim, verdict in verdicts.items()}, "left": {run.name: left(run) for run in shorter}}
+    return {"runs": [run.name for run in shorter], "epochs": [run.config["epochs"] for run in shorter],
+            "commit": commit,
+            "verdicts": {claim: verdict.verdict for claim, verdict in verdicts.items()},
+            "left": {run.name: left(run) for run in shorter}}
 
 
 def left(run: Run) -> dict[str, tuple[int, int]]:
     """How many images each of `ATTACKS` leaves of a run at its own end time, and of how many."""
     found = {r["id"]: (r["correct"], r["n"]) for r in run.metrics}
-    return {attack: found[record] for attack in ATTACKS if (record := f"{attack}-t{run.config['test_t1']:g}") in found}
+    return {attack: found[record] for attack in ATTACKS
+            if (record := f"{attack}-t{run.config['test_t1']:g}") in found}
 
 
 def stages() -> list[dict]:
@@ -89,18 +94,22 @@ def differences(stored: Sequence[dict], today: Mapping[str, Verdict]) -> list[di
     return [{"runs": one["runs"], "epochs": one["epochs"], "changes": [
         (claim, verdict, today[claim].verdict) for claim, verdict in one["verdicts"].items()
         if UNDECIDED not in (verdict, today[claim].verdict) and verdict != today[claim].verdict
-        and any(source.startswith(f"{name}-seed") for source in today[claim].evidence for name in one["runs"])]} for one in stored]
+        and any(source.startswith(f"{name}-seed") for source in today[claim].evidence
+                for name in one["runs"])]} for one in stored]
 
 
 def as_markdown(stored: Sequence[dict], today: Mapping[str, Verdict]) -> str:
-    """Which verdicts would differ had training stopped earlier: a list of the stages, and the claims that hang on it."""
+    """Which verdicts would differ had training stopped earlier: a list of the stages, and the claims that
+    hang on it.
+    """
     said, ever = [], set()
     for one in differences(stored, today):
         ever |= {claim for claim, *_ in one["changes"]}
         trained = ", ".join(dict.fromkeys(one["runs"]))
         epochs = " or ".join(str(count) for count in dict.fromkeys(one["epochs"]))
         changes = ", ".join(f"{claim} {before} instead of {now}" for claim, before, now in one["changes"])
-        said.append(f"- {trained} after {epochs} epoch{'' if epochs == '1' else 's'}: {changes or 'the same verdicts'}")
+        said.append(f"- {trained} after {epochs} epoch{'' if epochs == '1' else 's'}: "
+                    f"{changes or 'the same verdicts'}")
     if not said:
         return "What the rules would have given before is not stored."
     hang = ", ".join(sorted(ever, key=lambda claim: int(claim[1:])))
@@ -116,7 +125,8 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
         InputError: no such commit, or a run that it does not hold.
     """
     paths = [f"data/runs/{name}-seed0" for name in names]
-    found = subprocess.run(["git", "archive", commit, *paths], capture_output=True, cwd=Path(__file__).parents[2])
+    found = subprocess.run(["git", "archive", commit, *paths], capture_output=True,
+                           cwd=Path(__file__).parents[2])
     if found.returncode:
         raise InputError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:

@@ -38,7 +38,9 @@ al. 2020, under AutoAttack); the one that only masked its gradients fell to 0.""
 
 
 def strongest(evidence: Evidence, name: str, t1: float) -> list[Accuracy]:
-    """Per seed, the record that bounds robust accuracy best: the worst case, else the most harmful exact PGD on most images."""
+    """Per seed, the record that bounds robust accuracy best: the worst case, else the most harmful exact PGD
+    on most images.
+    """
     found = []
     for run in evidence.named(name):
         fitting = [r for r in run.metrics if matches(r, t1=t1, **WORST)]
@@ -76,7 +78,8 @@ def long_integration(evidence: Evidence) -> Verdict:
     upper = max(a.interval[1] for a in strong)  # the kindest seed
     lower = min(a.interval[0] for a in strong)
     figures = (accuracy_figure("post's protocol", headline), accuracy_figure("strongest attack", strong))
-    said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has {theirs} %; "
+    said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has "
+            f"{theirs} %; "
             f"on the deterministic forward pass {_named(strong)} at epsilon {EPSILON} leaves "
             f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images")
     if upper < CHANCE_BOUND:
@@ -94,9 +97,12 @@ def long_integration(evidence: Evidence) -> Verdict:
 
 CLAIMS = (
     Claim("C19", "Long integration makes a network robust.", "92.62 % at epsilon 0.3 (large-100, t1 = 100)",
-          "Reproduced: the post's protocol gives its figure and the worst case over all attacks on the deterministic "
-          "forward pass leaves surely 80 % or more. Artefact: the figure reproduces and the worst case leaves surely "
-          "less than 20 % (any exact-gradient attack suffices). Not reproduced: below 20 %, and the figure is not "
+          "Reproduced: the post's protocol gives its figure and the worst case over all attacks on the "
+          "deterministic "
+          "forward pass leaves surely 80 % or more. Artefact: the figure reproduces and the worst case "
+          "leaves surely "
+          "less than 20 % (any exact-gradient attack suffices). Not reproduced: below 20 %, and the figure "
+          "is not "
           "there either. In part: between.", "08-is-it-robustness", long_integration,
           (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
 )

@@ -52,7 +52,8 @@ def _table(name: str) -> dict[str, Any]:
         if name in tables[group]:
             return tables[group][name]
     raise ValueError(
-        f"{name!r} has no rule of the second round; those that have are {', '.join((*predictions(), *rules()))}"
+        f"{name!r} has no rule of the second round; those that have are "
+        f"{', '.join((*predictions(), *rules()))}"
     )
 
 
@@ -83,7 +84,8 @@ def title(name: str) -> str:
 
 
 def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None = None) -> Verdict:
-    """A rule judged at half, once and twice its threshold: in part, and said so, where the verdicts disagree."""
+    """A rule judged at half, once and twice its threshold: in part, and said so, where the verdicts disagree.
+    """
     factors = constants("all").factors if factors is None else factors
     verdicts = [rule(factor) for factor in factors]
     at = verdicts[list(factors).index(1)]

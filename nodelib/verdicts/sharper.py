@@ -1,8 +1,8 @@
 """The second round's rules for claims that need no network by the post's recipe: C3 to C6, C13, C16, C18, C20
 to C22.
 
-Their words are in `second_round.toml`. Where those leave a reading open, it was fixed here before any of these rules
-was run, and stands in the function's docstring; the first round's measurements were known.
+Their words are in `second_round.toml`. Where those leave a reading open, it was fixed here before any of
+these rules was run, and stands in the function's docstring; the first round's measurements were known.
 """
 
 from __future__ import annotations
@@ -55,12 +55,14 @@ def seeds_said(*found: Sequence) -> str:
 
 
 def adjoint_at_own_end_times(evidence: Evidence) -> Verdict:
-    """C3. The error is the median image's relative error of the adjoint's input gradient, at tolerance 1e-3."""
+    """C3. The error is the median image's relative error of the adjoint's input gradient, at tolerance 1e-3.
+    """
     c = constants("C3")
     chapter = lambda: evidence.chapter("C3", "gradient_difference", "memory_growth_adjoint",  # noqa: E731
                                        "memory_growth_backprop")
     (difference, growth, backprop), *errors = evidence.all(chapter, *(
-        lambda n=n: states._measure(evidence, n, "gradient_error", t1=OWN_T1[n], gradient="adjoint", rtol=1e-3)
+        lambda n=n: states._measure(evidence, n, "gradient_error", t1=OWN_T1[n], gradient="adjoint",
+                                    rtol=1e-3)
         for n in ROWS))
     right = difference <= GRADIENT_TOLERANCE and growth <= CONSTANT_MEMORY < backprop
     worst = {name: max(values) for name, values in zip(ROWS, errors)}
@@ -76,11 +78,14 @@ def adjoint_at_own_end_times(evidence: Evidence) -> Verdict:
 
 
 def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
-    """C4. "Reproduced" asks, as before, for six blocks matched within 0.3 points by 2 to 4 times fewer parameters."""
+    """C4. "Reproduced" asks, as before, for six blocks matched within 0.3 points by 2 to 4 times fewer
+    parameters.
+    """
     c = constants("C4")
     found = dict(zip((STANDARD, *BASELINES), evidence.all(
         *(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN) for n in (STANDARD, *BASELINES)))))
-    if short := [f"{name}: {len(each)} of {SEEDS} seeds" for name, each in found.items() if len(each) < SEEDS]:
+    if short := [f"{name}: {len(each)} of {SEEDS} seeds" for name,
+                 each in found.items() if len(each) < SEEDS]:
         raise Missing(short, f"{SEEDS} seeds")
     size = {name: each[0].run.provenance["parameters"] for name, each in found.items()}
     mean = {name: statistics.fmean(percents(each)) for name, each in found.items()}
@@ -92,8 +97,10 @@ def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
     def rule(factor: float) -> Verdict:
         points = factor * c.points
         rivals = [name for name in no_larger if mean[name] >= mean[STANDARD] - points]
-        said = (f"the ODE-net has {mean[STANDARD] - mean['resnet-6']:+.2f} points against six blocks with {ratio:.1f} "
-                f"times its parameters; of the baselines no larger than it, {len(rivals)} of {len(no_larger)} come "
+        said = (f"the ODE-net has {mean[STANDARD] - mean['resnet-6']:+.2f} points against six blocks with "
+                f"{ratio:.1f} "
+                f"times its parameters; of the baselines no larger than it, {len(rivals)} of "
+                f"{len(no_larger)} come "
                 f"within {points:g} points")
         if mean[STANDARD] < mean["resnet-6"] - MATCH_POINTS:
             return Verdict(NOT_REPRODUCED, said, figures)
@@ -105,13 +112,15 @@ def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
 
 
 def tight_training_pays(evidence: Evidence) -> Verdict:
-    """C5. Half the evaluations: of those that the tightly trained network takes at its own tolerance. Relaxed: the
-    best of the tested tolerances whose evaluations stay within that budget, on the same images and seeds.
+    """C5. Half the evaluations: of those that the tightly trained network takes at its own tolerance.
+    Relaxed: the best of the tested tolerances whose evaluations stay within that budget, on the same images
+    and seeds.
     """
     c = constants("C5")
     tolerances = [10.0**-k for k in range(1, 7)]  # the fifth is that of tight training
     names = ("small-10-tight", "small-10")
-    found = evidence.all(*(lambda n=n, tol=tol: evidence.accuracies(n, 10.0, attack="none", pooling="fixed", rtol=tol)
+    found = evidence.all(*(lambda n=n,
+                           tol=tol: evidence.accuracies(n, 10.0, attack="none", pooling="fixed", rtol=tol)
                            for n in names for tol in tolerances))
     tight, loose = found[:len(tolerances)], found[len(tolerances):]
     seeds = set.intersection(*({a.run.seed for a in each} for each in found))
@@ -128,23 +137,28 @@ def tight_training_pays(evidence: Evidence) -> Verdict:
 
     budget = statistics.fmean(a.record["nfe"] for a in tight[4]) / 2
     ours, theirs = best(tight, budget), best(loose, budget)
-    figures = (Figure("trained tight, relaxed", ours, unit="%"), Figure("trained loosely, relaxed", theirs, unit="%"))
-    reason = (f"within {budget:.0f} evaluations the tightly trained network keeps {ours:.1f} %, the loosely trained one "
+    figures = (Figure("trained tight, relaxed", ours, unit="%"),
+               Figure("trained loosely, relaxed", theirs, unit="%"))
+    reason = (f"within {budget:.0f} evaluations the tightly trained network keeps {ours:.1f} %, the loosely "
+              f"trained one "
               f"{theirs:.1f} %, on {images:,} images{'; one seed' if len(seeds) == 1 else ''}")
-    return sensitive(lambda factor: Verdict(REPRODUCED if ours - theirs >= factor * c.points else IN_PART, reason, figures))
+    return sensitive(lambda factor: Verdict(REPRODUCED if ours - theirs >= factor * c.points else IN_PART,
+                                            reason, figures))
 
 
 def ten_seeds_of_series(evidence: Evidence) -> Verdict:
     """C6. The interval is Student's, of the mean of paired differences."""
     c = constants("C6")
-    ode, rnn, size_ode, size_rnn = evidence.chapter("C6", "rmse_ode", "rmse_rnn", "parameters_ode", "parameters_rnn")
+    ode, rnn, size_ode, size_rnn = evidence.chapter("C6", "rmse_ode", "rmse_rnn", "parameters_ode",
+                                                    "parameters_rnn")
     if len(ode) < c.seeds:
         raise Missing([f"C6: {len(ode)} of {c.seeds} seeds a side"], f"{c.seeds} seeds")
     if not 1 / part_one.SAME_SIZE <= size_ode / size_rnn <= part_one.SAME_SIZE:
         raise Missing([f"C6: models of equal size (now {size_ode:g} and {size_rnn:g} parameters)"])
     low, high = mean_interval([a - b for a, b in zip(ode, rnn)])
     return Verdict(REPRODUCED if high < 0 else NOT_REPRODUCED,
-                   f"the ODE model's held-out error minus the recurrent network's: {low:.3f} to {high:.3f} (95 % "
+                   f"the ODE model's held-out error minus the recurrent network's: {low:.3f} to {high:.3f} "
+                   f"(95 % "
                    f"interval of the mean over {len(ode)} pairs of seeds)",
                    (value_figure("error, ODE", ode), value_figure("error, recurrent", rnn)))
 
@@ -152,33 +166,43 @@ def ten_seeds_of_series(evidence: Evidence) -> Verdict:
 def direction_settles(evidence: Evidence) -> Verdict:
     """C13. From t = 100 to 1000, the largest of a row's seeds; all three rows: reproduced, two: in part."""
     c = constants("C13")
-    found = evidence.all(*(lambda n=n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0, part="centred")
+    found = evidence.all(*(lambda n=n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0,
+                                                       part="centred")
                            for n in PERSISTENT))
     turned = {name: max(values) for name, values in zip(PERSISTENT, found)}
-    reason = (f"from t = 100 to 1000 the direction turns by {', '.join(f'{v:.0f}' for v in turned.values())} degrees in "
+    reason = (f"from t = 100 to 1000 the direction turns by {', '.join(f'{v:.0f}' for v in turned.values())} "
+              f"degrees in "
               f"{', '.join(turned)} (median image){seeds_said(*found)}")
-    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees") for n, v in zip(PERSISTENT, found))
-    return sensitive(lambda factor: Verdict(by_share([v < factor * c.degrees for v in turned.values()]), reason, figures))
+    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees") for n,
+                    v in zip(PERSISTENT, found))
+    return sensitive(lambda factor: Verdict(by_share([v < factor * c.degrees for v in turned.values()]),
+                                            reason, figures))
 
 
-def in_ranges(films: bool, long: bool, rays: bool, said: str, figures: tuple[Figure, ...], otherwise: str) -> Verdict:
+def in_ranges(films: bool, long: bool, rays: bool, said: str, figures: tuple[Figure, ...],
+              otherwise: str) -> Verdict:
     """Reproduced if it holds in all three ranges, in part if in one or two, else as said."""
     held = [name for name, holds in (("to t = 10", films), ("to t = 1000", long), ("on rays", rays)) if holds]
     verdict = REPRODUCED if len(held) == 3 else IN_PART if held else otherwise
-    return Verdict(verdict, f"it holds {' and '.join(held) or 'in none of the three ranges'}; {said}", figures)
+    return Verdict(verdict, f"it holds {' and '.join(held) or 'in none of the three ranges'}; {said}",
+                   figures)
 
 
 def steady_in_three_ranges(evidence: Evidence) -> Verdict:
-    """C16. It holds in a range of end times if |z| grows linearly and f, the common drift removed, turns by at most
-    10 degrees from the first tenth on; on rays, if 90 % of the images reach one. Artefact if without removing
-    the drift it would hold in both ranges of time.
+    """C16. It holds in a range of end times if |z| grows linearly and f, the common drift removed, turns by
+    at most 10 degrees from the first tenth on; on rays, if 90 % of the images reach one. Artefact if without
+    removing the drift it would hold in both ranges of time.
     """
     ends = {"films": (1.0, 10.0), "long": (100.0, 1000.0)}
-    norms = evidence.all(*(lambda t=t: states._measure(evidence, ADVERSARIAL, "norm", t1=t) for pair in ends.values() for t in pair))
-    angles = evidence.all(*(lambda p=part, a=a, b=b: states._measure(evidence, ADVERSARIAL, "velocity_angle", t1=b, since=a, part=p)
+    norms = evidence.all(*(lambda t=t: states._measure(evidence, ADVERSARIAL, "norm", t1=t)
+                           for pair in ends.values() for t in pair))
+    angles = evidence.all(*(lambda p=part, a=a,
+                            b=b: states._measure(evidence, ADVERSARIAL, "velocity_angle", t1=b, since=a,
+                                                 part=p)
                             for part in ("whole", "centred") for a, b in ends.values()))
     on_ray = evidence.measured(ADVERSARIAL, "on_a_ray", t1=1000.0, label="all", statistic="mean")
-    linear = [all(LINEAR[0] <= math.log10(late / early) <= LINEAR[1] for early, late in zip(norms[k], norms[k + 1]))
+    linear = [all(LINEAR[0] <= math.log10(late / early) <= LINEAR[1] for early,
+                  late in zip(norms[k], norms[k + 1]))
               for k in (0, 2)]
     whole, centred = ([max(values) <= SMALL_ANGLE for values in angles[k:k + 2]] for k in (0, 2))
     holds = [a and b for a, b in zip(linear, centred)]
@@ -186,15 +210,18 @@ def steady_in_three_ranges(evidence: Evidence) -> Verdict:
     figures = (*(value_figure(f"turn of f without the drift, t = {a:g} to {b:g}", v, "degrees")
                  for (a, b), v in zip(ends.values(), angles[2:])), value_figure("share on a ray", on_ray))
     said = f"{100 * min(on_ray):.0f} % of the images are on a ray{seeds_said(on_ray)}"
-    return in_ranges(*holds, min(on_ray) >= SAME_CLASS, said, figures, ARTEFACT if drifting else NOT_REPRODUCED)
+    return in_ranges(*holds, min(on_ray) >= SAME_CLASS, said, figures,
+                     ARTEFACT if drifting else NOT_REPRODUCED)
 
 
 def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
-    """C18. It holds at an end time if 90 % of the directions are nearest to their own class and standard training
-    stays ten points below; on rays, if 8 of 10 classes have a steady state of their own. Artefact if
+    """C18. It holds at an end time if 90 % of the directions are nearest to their own class and standard
+    training stays ten points below; on rays, if 8 of 10 classes have a steady state of their own. Artefact if
     the share is reached at both end times and standard training comes within ten points at both.
     """
-    shares = evidence.all(*(lambda n=n, t=t: evidence.measured_share(n, "nearest_class", t1=t, label="all", images="clean",
+    shares = evidence.all(*(lambda n=n,
+                            t=t: evidence.measured_share(n, "nearest_class", t1=t, label="all",
+                                                         images="clean",
                                                                      statistic="mean")
                             for t in (10.0, 1000.0) for n in (ADVERSARIAL, STANDARD)))
     facts = evidence.all(*(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=str(d), statistic=s)
@@ -204,7 +231,8 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
     pairs = list(zip(shares[::2], shares[1::2]))
     apart = [min(a.values) >= SAME_CLASS for a, _ in pairs]
     gap = [min(a.values) - max(s.values) >= CLASS_GAP for a, s in pairs]
-    figures = tuple(share.figure(f"nearest to its own class at t = {t:g}, {name}") for (t, name), share in zip(
+    figures = tuple(share.figure(f"nearest to its own class at t = {t:g}, {name}") for (t, name),
+                    share in zip(
         ((t, n) for t in (10.0, 1000.0) for n in ("adversarial", "standard")), shares))
     said = f"{single} of 10 classes have a steady state of their own{seeds_said(shares[0].values)}"
     return in_ranges(apart[0] and gap[0], apart[1] and gap[1], single >= MOST_CLASSES, said, figures,
@@ -212,16 +240,18 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
 
 
 def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
-    """C20. Films: at t = 10 the adversarially trained state turns at most half as fast. To 1000: its direction has
-    settled in half the time at most, the other's at all, and its relative speed no later. On rays: ten points
-    more of its images are on one.
+    """C20. Films: at t = 10 the adversarially trained state turns at most half as fast. To 1000: its
+    direction has settled in half the time at most, the other's at all, and its relative speed no later. On
+    rays: ten points more of its images are on one.
     """
     turning = evidence.all(*(lambda n=n: states._measure(evidence, n, "turning", t1=10.0, part="centred")
                              for n in (ADVERSARIAL, STANDARD)))
-    settled = evidence.all(*(lambda n=n, m=m, th=th: states._measure(evidence, n, "settling_time", measure=m, threshold=th)
+    settled = evidence.all(*(lambda n=n, m=m,
+                             th=th: states._measure(evidence, n, "settling_time", measure=m, threshold=th)
                              for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))
                              for n in (ADVERSARIAL, STANDARD)))
-    rays = evidence.all(*(lambda n=n: evidence.measured(n, "on_a_ray", t1=1000.0, label="all", statistic="mean")
+    rays = evidence.all(*(lambda n=n: evidence.measured(n, "on_a_ray", t1=1000.0, label="all",
+                                                        statistic="mean")
                           for n in (ADVERSARIAL, STANDARD)))
     films = CLEARLY_FASTER * max(turning[0]) <= min(turning[1])
     long = (CLEARLY_FASTER * max(settled[0]) <= min(settled[1]) and max(settled[1]) < NEVER
@@ -229,46 +259,56 @@ def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
     figures = (*(value_figure(f"turning at t = 10, {n}", v, "radians per unit of log time")
                  for n, v in zip(("adversarial", "standard"), turning)),
                *(value_figure(f"share on a ray, {n}", v) for n, v in zip(("adversarial", "standard"), rays)))
-    said = f"at t = 10 the directions turn by {statistics.fmean(turning[0]):.2g} and {statistics.fmean(turning[1]):.2g}"
-    return in_ranges(films, long, min(rays[0]) - max(rays[1]) >= CLASS_GAP, said + seeds_said(turning[0]), figures,
+    said = (f"at t = 10 the directions turn by {statistics.fmean(turning[0]):.2g} and "
+            f"{statistics.fmean(turning[1]):.2g}")
+    return in_ranges(films, long, min(rays[0]) - max(rays[1]) >= CLASS_GAP, said + seeds_said(turning[0]),
+                     figures,
                      NOT_REPRODUCED)
 
 
 def fooled_are_pulled(evidence: Evidence) -> Verdict:
     """C21. Of the images that fool the adversarially trained network at its own end time."""
     c = constants("C21")
-    early, late = evidence.all(*(lambda t=t: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t, label="all",
-                                                                     images="fooled", statistic="mean")
+    where = dict(label="all", images="fooled", statistic="mean")
+    early, late = evidence.all(*(lambda t=t: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t, **where)
                                  for t in (1.0, 1000.0)))
     if sum(late.counts) < c.images:
-        raise Missing([f"{ADVERSARIAL}: {sum(late.counts)} of {c.images} fooled images"], f"{c.images} fooled images")
+        raise Missing([f"{ADVERSARIAL}: {sum(late.counts)} of {c.images} fooled images"],
+                      f"{c.images} fooled images")
     low, high = min(late.values), max(early.values)
-    figures = (early.figure("fooled images nearest to their own class at t = 1"), late.figure("same at t = 1000"))
+    figures = (early.figure("fooled images nearest to their own class at t = 1"),
+               late.figure("same at t = 1000"))
     reason = f"of the fooled images, {early} are nearest to their own class at t = 1 and {late} at t = 1000"
     return sensitive(lambda factor: Verdict(
-        REPRODUCED if low >= CHANCE + factor * c.points / 100 and low > high else NOT_REPRODUCED, reason, figures))
+        REPRODUCED if low >= CHANCE + factor * c.points / 100 and low > high else NOT_REPRODUCED, reason,
+        figures))
 
 
 def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
-    """C22. Networks at t = 1, snapshots at their row's own end time; a snapshot counts with its mean. Step sizes enter
-    with a minus. A correlation cannot reach twice 0.5, so the threshold is judged at half and once.
+    """C22. Networks at t = 1, snapshots at their row's own end time; a snapshot counts with its mean. Step
+    sizes enter with a minus. A correlation cannot reach twice 0.5, so the threshold is judged at half and
+    once.
     """
     c = constants("C22")
     points: list[tuple[float, float, float, float]] = []
     for run in evidence.runs:
         measured = {m["name"]: m["value"] for m in run.measurements
                     if m["t1"] == 1.0 and m["name"] in ("jacobian_norm", "path_turning", "accepted_steps")}
-        clean = [r["nfe"] for r in run.metrics if r["attack"] == "none" and r["t1"] == 1.0 and r["pooling"] == "fixed"
+        clean = [r["nfe"] for r in run.metrics if r["attack"] == "none" and r["t1"] == 1.0
+                 and r["pooling"] == "fixed"
                  and r["rtol"] == 1e-3]
         if len(measured) == 3 and clean:
-            points.append((clean[0], measured["jacobian_norm"], measured["path_turning"], -1 / measured["accepted_steps"]))
+            points.append((clean[0], measured["jacobian_norm"], measured["path_turning"],
+                           -1 / measured["accepted_steps"]))
         by_step: dict[tuple[int, float], dict[str, float]] = {}
         for r in getattr(run, "snapshots", ()):
             by_step.setdefault((r.step, r.t1), {})[r.quantity] = r.value
-        points += [(s["nfe"], s["jacobian-norm"], s["path-turning"], -s["step-size"]) for s in by_step.values()
+        points += [(s["nfe"], s["jacobian-norm"], s["path-turning"], -s["step-size"])
+                   for s in by_step.values()
                    if {"nfe", "jacobian-norm", "path-turning", "step-size"} <= set(s)]
     if len(points) < c.least:
-        raise Missing([f"{len(points)} of {c.least} networks and snapshots with Jacobian norm, curvature and step sizes"])
+        raise Missing([f"{len(points)} of {c.least} networks and snapshots with Jacobian norm, curvature and "
+                       f"step sizes"])
     nfe, *others = zip(*points)
     names = ("Jacobian norm", "path curvature", "smaller steps")
     found = [rank_correlation(nfe, values) for values in others]
@@ -292,4 +332,6 @@ RULES: dict[str, tuple[Callable[[Evidence], Verdict], tuple[str, ...]]] = {
     "C21": (fooled_are_pulled, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
     "C22": (evaluations_mean_complexity, (REPRODUCED, IN_PART, ARTEFACT)),
 }
-"""Claim -> rule and the verdicts it can give besides "undecided"; the first round's verdict stands until its evidence is there."""
+"""Claim -> rule and the verdicts it can give besides "undecided"; the first round's verdict stands until its
+evidence is there.
+"""

@@ -32,7 +32,8 @@ SAME_CLASS = 0.9
 """Share of images nearest to their own class's direction that counts as one direction per class."""
 
 NEAR_CHANCE_PAIR = 0.6
-"""Same, for two classes, up to which the two count as not told apart: chance is 0.5, and the roughly 1,000 judged
+"""Same, for two classes, up to which the two count as not told apart: chance is 0.5, and the roughly 1,000
+judged
 images of two digits give a 95 % interval of 0.03 either side."""
 
 CLASS_GAP = 0.1
@@ -68,7 +69,8 @@ def _measure(evidence: Evidence, name: str, what: str, **conditions) -> list[flo
 
 def state_settles(evidence: Evidence) -> Verdict:
     found = evidence.all(*(lambda n=n, w=w, c=c: _measure(evidence, n, w, t1=500.0, since=100.0, **c)
-                           for n in PERSISTENT for w, c in (("state_change", {}), ("state_angle", {"part": "centred"}))))
+                           for n in PERSISTENT for w,
+                           c in (("state_change", {}), ("state_angle", {"part": "centred"}))))
     change, angle = dict(zip(PERSISTENT, found[::2])), dict(zip(PERSISTENT, found[1::2]))
     settled = all(max(v) <= SMALL_CHANGE for v in change.values())
     turned = [n for n, v in angle.items() if max(v) > SMALL_ANGLE]
@@ -76,7 +78,8 @@ def state_settles(evidence: Evidence) -> Verdict:
                *(value_figure(f"{n}: angle", v, "degrees") for n, v in angle.items()))
     reason = ("the state changes by at most a tenth" if settled else
               f"the state changes by up to {max(max(v) for v in change.values()):.2g} times its norm")
-    reason += (f"; its centred direction turns by more than {SMALL_ANGLE:g} degrees in {', '.join(turned)}" if turned
+    reason += (f"; its centred direction turns by more than {SMALL_ANGLE:g} degrees in {', '.join(turned)}"
+               if turned
                else f"; its centred direction keeps within {SMALL_ANGLE:g} degrees")
     verdict = REPRODUCED if settled else IN_PART if len(turned) < len(PERSISTENT) else NOT_REPRODUCED
     return Verdict(verdict, reason, figures)
@@ -91,10 +94,13 @@ def steady_not_equilibrium(evidence: Evidence) -> Verdict:
     slope = [math.log10(b / a) for a, b in zip(early, late)]
     linear = LINEAR[0] <= min(slope) and max(slope) <= LINEAR[1]
     constant, informative = max(whole) <= SMALL_ANGLE, max(centred) <= SMALL_ANGLE
-    figures = (value_figure("slope of log |z| against log t", slope), value_figure("angle f(100), f(1000)", whole, "degrees"),
+    figures = (value_figure("slope of log |z| against log t", slope),
+               value_figure("angle f(100), f(1000)", whole, "degrees"),
                value_figure("same without the common drift", centred, "degrees"))
-    reason = (f"log |z| against log t has slope {statistics.fmean(slope):.2f} between t1 = 100 and 1000, f turns by "
-              f"{statistics.fmean(whole):.1f} degrees, without the common drift by {statistics.fmean(centred):.1f}")
+    reason = (f"log |z| against log t has slope {statistics.fmean(slope):.2f} between t1 = 100 and 1000, f "
+              f"turns by "
+              f"{statistics.fmean(whole):.1f} degrees, without the common drift by "
+              f"{statistics.fmean(centred):.1f}")
     if linear and constant:
         return Verdict(REPRODUCED if informative else ARTEFACT, reason, figures)
     return Verdict(IN_PART if constant else NOT_REPRODUCED, reason, figures)
@@ -103,12 +109,14 @@ def steady_not_equilibrium(evidence: Evidence) -> Verdict:
 def six_and_four(evidence: Evidence) -> Verdict:
     names = (ADVERSARIAL, STANDARD)
     found = evidence.all(
-        *(lambda n=n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="6-4", images="clean", statistic="mean")
+        *(lambda n=n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="6-4", images="clean",
+                                              statistic="mean")
           for n in names),
         *(lambda n=n: evidence.measured(n, "class_mean_angle", t1=1000.0, label="6-4") for n in names),
         lambda: _measure(evidence, ADVERSARIAL, "turning", t1=1000.0, part="centred"))
     shares = dict(zip(names, found[:2]))
-    told, said = ({name: show(share) for name, share in shares.items()} for show in (lambda share: share.values, str))
+    told, said = ({name: show(share) for name, share in shares.items()}
+                  for show in (lambda share: share.values, str))
     angle, turning = dict(zip(names, found[2:4])), found[4]
     steady = max(turning) <= TURNING_SETTLED
     figures = (*(share.figure(f"{n}: share of 6 and 4 told apart") for n, share in shares.items()),
@@ -119,32 +127,40 @@ def six_and_four(evidence: Evidence) -> Verdict:
     same = max(told[STANDARD]) <= NEAR_CHANCE_PAIR
     hidden = min(told[STANDARD]) >= SAME_CLASS
     look_alike = max(angle[STANDARD]) < min(angle[ADVERSARIAL])
-    reason = (f"at t1 = 1000 the direction tells 6 from 4 in {said[ADVERSARIAL]} after adversarial and in {said[STANDARD]} "
+    reason = (f"at t1 = 1000 the direction tells 6 from 4 in {said[ADVERSARIAL]} after adversarial and in "
+              f"{said[STANDARD]} "
               f"after standard training; the mean "
-              f"states are {statistics.fmean(angle[ADVERSARIAL]):.1f} and {statistics.fmean(angle[STANDARD]):.1f} "
-              f"degrees apart; the adversarial network's direction {'has settled' if steady else 'is still turning'} there")
+              f"states are {statistics.fmean(angle[ADVERSARIAL]):.1f} and "
+              f"{statistics.fmean(angle[STANDARD]):.1f} "
+              f"degrees apart; the adversarial network's direction "
+              f"{'has settled' if steady else 'is still turning'} there")
     if not distinct:
         return Verdict(NOT_REPRODUCED, reason, figures)
     if shares[ADVERSARIAL].interval[0] < 100 * SAME_CLASS:
-        reason += f"; the interval of the first reaches below the {100 * SAME_CLASS:g} % that the rule asks for"
+        reason += (f"; the interval of the first reaches below the {100 * SAME_CLASS:g} % that the rule asks "
+                   f"for")
     if same:
         return Verdict(REPRODUCED if steady else IN_PART, reason, figures)
     return Verdict(ARTEFACT if hidden and look_alike else IN_PART, reason, figures)
 
 
-RAY_FACTS = (("attractors", "count"), ("own_attractors", "count"), ("ray_share", "mean"), ("ray_residual", "max"),
+RAY_FACTS = (("attractors", "count"), ("own_attractors", "count"), ("ray_share", "mean"),
+             ("ray_residual", "max"),
              ("ray_eigenvalue", "max"))
 """What is measured of a class's rays, with the statistic: the arguments of `own_steady_state`."""
 
 
 def own_steady_state(attractors: float, own: float, share: float, residual: float, eigenvalue: float) -> bool:
-    """Whether a class has a steady state of its own: one attracting ray, solved, that takes it and no other class."""
+    """Whether a class has a steady state of its own: one attracting ray, solved, that takes it and no other
+    class.
+    """
     return attractors == own == 1 and share >= SAME_CLASS and residual <= RESIDUAL and eigenvalue < 1
 
 
 def one_state_per_class(evidence: Evidence) -> Verdict:
     digits = [str(d) for d in range(10)]
-    nearest = lambda n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="all", images="clean",  # noqa: E731
+    # noqa: E731
+    nearest = lambda n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="all", images="clean",
                                                 statistic="mean")
     found = evidence.all(
         lambda: nearest(ADVERSARIAL), lambda: nearest(STANDARD),
@@ -152,27 +168,33 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
           for d in digits for w, s in RAY_FACTS))
     shares, rays = found[:2], found[2:]
     adversarial, standard = (share.values for share in shares)
-    single = sum(all(map(own_steady_state, *facts)) for facts in zip(*(rays[k::len(RAY_FACTS)] for k in range(len(RAY_FACTS)))))
+    single = sum(all(map(own_steady_state, *facts))
+                 for facts in zip(*(rays[k::len(RAY_FACTS)] for k in range(len(RAY_FACTS)))))
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
-    figures = [shares[0].figure("share nearest to its own class, adversarial"), shares[1].figure("same, standard")]
+    figures = [shares[0].figure("share nearest to its own class, adversarial"),
+               shares[1].figure("same, standard")]
     for leaky in ("wide-standard-leaky", "wide-adversarial-leaky"):
         try:
             figures.append(nearest(leaky).figure(f"same, {leaky}, at tolerance 1e-3"))
         except Missing:  # shown where it exists, not judged
             continue
-    reason = (f"of the directions at t1 = 1000, {shares[0]} are nearest to their own class after adversarial and "
+    reason = (f"of the directions at t1 = 1000, {shares[0]} are nearest to their own class after adversarial "
+              f"and "
               f"{shares[1]} after standard training; in {single} of 10 "
               f"classes the images end on one attracting ray of their own")
     if apart and attracts and not gap:
-        return Verdict(ARTEFACT, f"{reason}; standard training comes within {100 * CLASS_GAP:g} points, so the attack is not "
+        return Verdict(ARTEFACT,
+                       f"{reason}; standard training comes within {100 * CLASS_GAP:g} points, so the attack "
+                       f"is not "
                                  f"the cause", tuple(figures))
     verdict = REPRODUCED if apart and attracts else IN_PART if single >= SOME_CLASSES else NOT_REPRODUCED
     return Verdict(verdict, reason, tuple(figures))
 
 
 def settles_faster(evidence: Evidence) -> Verdict:
-    found = evidence.all(*(lambda n=n, m=m, th=th: _measure(evidence, n, "settling_time", measure=m, threshold=th)
+    found = evidence.all(*(lambda n=n, m=m,
+                           th=th: _measure(evidence, n, "settling_time", measure=m, threshold=th)
                            for n in (ADVERSARIAL, STANDARD)
                            for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))))
     turning, speed = (found[0], found[2]), (found[1], found[3])
@@ -194,17 +216,22 @@ def settles_faster(evidence: Evidence) -> Verdict:
 
 def attacked_are_pulled(evidence: Evidence) -> Verdict:
     early, late, before, after = evidence.all(
-        *(lambda t1=t1: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t1, label="all", images="pgd", statistic="mean")
+        *(lambda t1=t1: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t1, label="all",
+                                                images="pgd", statistic="mean")
           for t1 in (1.0, 1000.0)),
-        *(lambda t1=t1: _measure(evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd") for t1 in (1.0, 1000.0)))
-    rises, arrive, closer = min(late.values) > max(early.values), min(late.values) >= PULLED, max(after) < min(before)
-    figures = (early.figure("attacked images nearest to their own class at t1 = 1"), late.figure("same at t1 = 1000"),
+        *(lambda t1=t1: _measure(evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd")
+          for t1 in (1.0, 1000.0)))
+    rises, closer = min(late.values) > max(early.values), max(after) < min(before)
+    arrive = min(late.values) >= PULLED
+    figures = (early.figure("attacked images nearest to their own class at t1 = 1"),
+               late.figure("same at t1 = 1000"),
                value_figure("angle to the clean image's state at t1 = 1", before, "degrees"),
                value_figure("same at t1 = 1000", after, "degrees"))
     verdict = NOT_REPRODUCED if not (rises and closer) else REPRODUCED if arrive else IN_PART
     return Verdict(verdict, f"the share of attacked images nearest to their own class goes from "
                             f"{early} to {late}, the angle to the "
-                            f"clean image's state from {statistics.fmean(before):.1f} to {statistics.fmean(after):.1f} degrees, "
+                            f"clean image's state from {statistics.fmean(before):.1f} to "
+                            f"{statistics.fmean(after):.1f} degrees, "
                             f"t1 = 1 to 1000", figures)
 
 
@@ -224,7 +251,8 @@ def nfe_means_complexity(evidence: Evidence) -> Verdict:
     complex_ = [min(both[higher]) > max(both[1 - higher]) for both in (jacobian, turning)]
     def told(both: tuple[list[float], list[float]], more: str, less: str) -> str:
         here, there = both[higher], both[1 - higher]
-        return more if min(here) > max(there) else less if max(here) < min(there) else f"{more} in some pairs of seeds only"
+        return (more if min(here) > max(there) else less if max(here) < min(there)
+                else f"{more} in some pairs of seeds only")
 
     pairs = len(turning[0]) * len(turning[1])
     reason = (f"the {('adversarial', 'standard')[higher]} network has the higher NFE; its Jacobian's norm is "
@@ -237,38 +265,53 @@ WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
 
 CLAIMS = (
     Claim("C13", "Past the training end time the state settles, or changes very slowly.", "accuracy persists",
-          "In small-random, large-random and large-100 the state changes by at most a tenth of its norm from t1 = 100 "
+          "In small-random, large-random and large-100 the state changes by at most a tenth of its norm from "
+          "t1 = 100 "
           "to 500 (in part: it changes, but in some of them the centred direction keeps within 10 degrees).",
           "11-watching-the-state", state_settles),
-    Claim("C16", "The state stops changing visibly but grows in scale, with constant derivative: a steady state.",
+    Claim("C16", "The state stops changing visibly but grows in scale, with constant derivative: a steady "
+                 "state.",
           "seen in GIFs",
-          "wide-adversarial, t1 = 100 to 1000: |z| grows linearly (slope 0.9 to 1.1) and f turns by at most 10 degrees (in "
-          "part: only the second; growth alone is forced and says nothing); artefact if that holds only because of the drift that "
+          "wide-adversarial, t1 = 100 to 1000: |z| grows linearly (slope 0.9 to 1.1) and f turns by at most "
+          "10 degrees (in "
+          "part: only the second; growth alone is forced and says nothing); artefact if that holds only "
+          "because of the drift that "
           "the last normalisation forces on every image.",
           "13-what-the-states-do", steady_not_equilibrium, WITH_ARTEFACT),
-    Claim("C17", "Digits 6 and 4 end in distinct steady states after adversarial training, and look the same after "
+    Claim("C17", "Digits 6 and 4 end in distinct steady states after adversarial training, and look the same "
+                 "after "
                  "standard training.", "seen in GIFs",
-          "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the directions: 90 % or more "
-          "(adversarial; below, not reproduced); reproduced if also 60 % or less (standard) and the adversarial network's direction "
-          "turns by at most 0.1 per unit of log time there, in part if not both. Artefact if the standard network's states look "
+          "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the "
+          "directions: 90 % or more "
+          "(adversarial; below, not reproduced); reproduced if also 60 % or less (standard) and the "
+          "adversarial network's direction "
+          "turns by at most 0.1 per unit of log time there, in part if not both. Artefact if the standard "
+          "network's states look "
           "closer together but are told apart just as well.",
           "11-watching-the-state", six_and_four, WITH_ARTEFACT),
     Claim("C18", "Adversarial training makes one steady state per class.", "conjectured",
-          "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) one ray f(w) = w, "
-          "solved and attracting, on which 90 % of the class and no other class end. Artefact if standard training comes "
+          "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) "
+          "one ray f(w) = w, "
+          "solved and attracting, on which 90 % of the class and no other class end. Artefact if standard "
+          "training comes "
           "within 10 points of that share of directions.",
           "13-what-the-states-do", one_state_per_class, WITH_ARTEFACT),
-    Claim("C20", "The adversarially trained state settles faster; the standard one changes for longer, then saturates.",
+    Claim("C20", "The adversarially trained state settles faster; the standard one changes for longer, then "
+                 "saturates.",
           "seen in GIFs",
-          "Median end time after which the centred direction turns by less than 0.1 per unit of log time: at most half, and "
-          "finite for both, and the relative speed (0.01) does not settle later (in part: earlier, but not all of this).",
+          "Median end time after which the centred direction turns by less than 0.1 per unit of log time: at "
+          "most half, and "
+          "finite for both, and the relative speed (0.01) does not settle later (in part: earlier, but not "
+          "all of this).",
           "11-watching-the-state",
           settles_faster),
     Claim("C21", "Adversarial inputs are pulled to the steady state of their own class.", "conjectured",
-          "From t1 = 1 to 1000 the share of PGD images nearest to their own class rises, to 80 % or more (in part: to less), "
+          "From t1 = 1 to 1000 the share of PGD images nearest to their own class rises, to 80 % or more (in "
+          "part: to less), "
           "and their angle to the clean image's state falls.", "13-what-the-states-do", attacked_are_pulled),
     Claim("C22", "A higher NFE means more complex dynamics.", "conjectured",
-          "The network with the higher NFE at t1 = 1 also has the larger Jacobian norm and the more strongly turning "
+          "The network with the higher NFE at t1 = 1 also has the larger Jacobian norm and the more strongly "
+          "turning "
           "velocity, in every pair of seeds (one: in part; none: artefact).", "10-adversarial-training",
           nfe_means_complexity, WITH_ARTEFACT),
 )

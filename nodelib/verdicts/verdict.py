@@ -135,7 +135,9 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     verdict = _apply(claim.rule, evidence)
     if verdict.verdict == UNDECIDED and claim.keeps_first and claim.first_round is not None:
         first = _apply(claim.first_round, evidence)
-        return dataclasses.replace(first, reason=f"{first.reason} (by the first round's rule: the second's evidence is not "
+        return dataclasses.replace(first,
+                                   reason=f"{first.reason} (by the first round's rule: the second's evidence "
+                                          f"is not "
                                                  f"there: {'; '.join(verdict.missing)})")
     return verdict
 
@@ -150,7 +152,8 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     try:
         verdict = rule(asked)
     except Missing as missing:
-        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet", evidence=tuple(asked.used),
+        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet",
+                       evidence=tuple(asked.used),
                        missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
     return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))
 

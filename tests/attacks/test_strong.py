@@ -25,9 +25,11 @@ from nodelib.attacks import (
 from nodelib.attacks import strong as strong_module
 
 CALLS = {
-    "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}), "apgd-t": lambda *a, **k: apgd_t(*a, **{"steps": 2, **k}),
+    "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}), "apgd-t": lambda *a,
+    **k: apgd_t(*a, **{"steps": 2, **k}),
     "apgd-dlr": lambda *a, **k: apgd_dlr(*a, **{"steps": 5, **k}),
-    "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}), "square": lambda *a, **k: square(*a, **{"steps": 20, **k}),
+    "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}), "square": lambda *a,
+    **k: square(*a, **{"steps": 20, **k}),
     "hop-skip-jump": lambda *a, **k: hop_skip_jump(*a, **{"queries": 60, **k}),
 }
 
@@ -50,7 +52,9 @@ def trained(tiny_run):
 
 
 class Smooth(nn.Module):
-    """A small convolutional network without kinks, so that two libraries' rounding cannot flip a sign far from zero."""
+    """A small convolutional network without kinks, so that two libraries' rounding cannot flip a sign far
+    from zero.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,9 +94,11 @@ def test_on_an_ode_net_foolboxs_attacks_leave_the_same_accuracy(foolbox, trained
     with torch.no_grad():
         labels = trained(images).argmax(1)  # all right at first
     wrapped = foolbox.PyTorchModel(trained, bounds=(0, 1), device="cpu")
-    theirs = foolbox.attacks.LinfFastGradientAttack(random_start=False)(wrapped, images, labels, epsilons=0.02)[1]
-    assert abs(accuracy(trained, theirs, labels) - accuracy(trained, fgsm(trained, images, labels, 0.02), labels)) <= 1 / 32
-    theirs = foolbox.attacks.LinfPGD(abs_stepsize=0.005, steps=5, random_start=False)(wrapped, images, labels, epsilons=0.01)[1]
+    theirs = (foolbox.attacks.LinfFastGradientAttack(random_start=False)(wrapped, images, labels, epsilons=0.02)[1])
+    assert abs(accuracy(trained, theirs, labels)
+               - accuracy(trained, fgsm(trained, images, labels, 0.02), labels)) <= 1 / 32
+    theirs = foolbox.attacks.LinfPGD(abs_stepsize=0.005, steps=5,
+                                     random_start=False)(wrapped, images, labels, epsilons=0.01)[1]
     ours = pgd(trained, images, labels, 0.01, step_size=0.005, steps=5, random_start=False)
     assert abs(accuracy(trained, theirs, labels) - accuracy(trained, ours, labels)) <= 2 / 32
 
@@ -185,14 +191,16 @@ def test_a_missing_library_says_what_to_install(small, test_images, monkeypatch)
 def test_a_library_that_leaves_the_ball_or_the_box_is_caught(small, test_images, monkeypatch):
     pytest.importorskip("pyautoattack")
     images, labels = test_images[0][:2], test_images[1][:2]
-    for change, message in ((0.4, "moved a pixel by 0.4; the ball allows 0.3"), (-0.2, "allowed range is \\[0, 1\\]")):
+    for change, message in ((0.4, "moved a pixel by 0.4; the ball allows 0.3"),
+                            (-0.2, "allowed range is \\[0, 1\\]")):
         monkeypatch.setattr(strong_module, "_construct", lambda *a, c=change: lambda x, y: x + c)
         with pytest.raises(AttackError, match=message):
             apgd_ce(small, images, labels, 0.3)
 
 
 @pytest.mark.parametrize("change, message", [
-    (lambda x: x[:1], "returned shape"), (lambda x: x * float("nan"), "not finite"), (lambda x: x + 0.2, "moved a pixel"),
+    (lambda x: x[:1], "returned shape"), (lambda x: x * float("nan"), "not finite"),
+    (lambda x: x + 0.2, "moved a pixel"),
 ])
 def test_the_output_check_refuses_what_no_attack_may_return(change, message):
     images = torch.full((2, 1, 28, 28), 0.5)
@@ -234,14 +242,16 @@ def test_the_librarys_warnings_are_heard(test_images):
 
     said = library_warnings(Saturated().eval(), images, labels)
     assert len(said) == 1 and "points with zero gradient" in said[0]
-    assert any("probability distribution" in line for line in library_warnings(Probabilities().eval(), images, labels))
+    assert any("probability distribution" in line
+               for line in library_warnings(Probabilities().eval(), images, labels))
 
 
 def test_the_library_warns_where_square_got_further_than_gradients():
     pytest.importorskip("pyautoattack", reason="pyautoattack is missing: pip install 'nodelib[attacks]'")
     left = {"apgd-ce": 0.86, "apgd-t": 0.84, "fab-t": 0.84}
     said, = library_afterthoughts({**left, "square": 0.54})
-    assert "decreased the robust accuracy of 30.00%" in said and "more iterations and restarts or an adaptive attack" in said
+    assert ("decreased the robust accuracy of 30.00%" in said
+            and "more iterations and restarts or an adaptive attack" in said)
     assert library_afterthoughts({**left, "square": 0.839}) == library_afterthoughts(left) == []
     with pytest.raises(ValueError, match="unknown attack 'pgd'; the attacks of the set are apgd-ce"):
         library_afterthoughts({"pgd": 0.5})
@@ -253,12 +263,14 @@ def test_a_random_forward_pass_is_warned_of(trained, test_images):
     assert not any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0))
     trained.pooling = "random"
     try:
-        assert any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True))
+        assert any("randomized" in line
+                   for line in library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True))
     finally:
         trained.pooling = "fixed"
 
 
 def test_draws_are_refused_where_nothing_averages_them(small, test_images):
-    pytest.importorskip("pyautoattack", reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    pytest.importorskip("pyautoattack",
+                        reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
     with pytest.raises(ValueError, match="draws is 2 with square"):
         strong_module.strong("square", small, test_images[0][:1], test_images[1][:1], 0.3, steps=1, draws=2)

@@ -1,4 +1,6 @@
-"""Every page in a real browser, from the file system: no error, no request outside, readable wide, narrow and dark."""
+"""Every page in a real browser, from the file system: no error, no request outside, readable wide, narrow and
+dark.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +10,8 @@ from pathlib import Path
 import pytest
 from book_site import ARGUMENTS, ROOT, chromium, site
 
-playwright = pytest.importorskip("playwright.sync_api", reason="the packages of the checks are missing: make .venv/.test")
+playwright = pytest.importorskip("playwright.sync_api",
+                                 reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = [pytest.mark.browser, pytest.mark.more]
 
 # Formulas set and not set, formulas with errors, the page's width, and text of too little contrast
@@ -64,13 +67,15 @@ def visit(browser, path: Path, **settings) -> tuple[dict, list[str]]:
     context = browser.new_context(**settings)
     page = context.new_page()
     complaints: list[str] = []
-    page.on("console", lambda m: complaints.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
+    page.on("console",
+            lambda m: complaints.append(f"console: {m.text}") if m.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: complaints.append(f"exception: {error}"))
     page.on("requestfailed", lambda request: complaints.append(f"request failed: {request.url}"))
     page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:"))
             else complaints.append(f"request outside: {request.url}"))
     page.goto(path.as_uri())
-    page.wait_for_function("!document.querySelector('.math') || (window.MathJax && MathJax.startup && MathJax.startup.promise)")
+    page.wait_for_function("!document.querySelector('.math') || (window.MathJax && MathJax.startup && "
+                           "MathJax.startup.promise)")
     page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
     found = page.evaluate(PROBE)
     context.close()
@@ -90,15 +95,18 @@ def test_every_page_opens_wide_without_a_complaint_and_sets_its_formulas(browser
 
 
 def test_no_page_scrolls_sideways_on_a_phone(browser):
-    settings = dict(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True, has_touch=True)
-    faults = {name: found["wide"] for name, (found, _) in every_page(browser, **settings).items() if found["wide"]}
+    settings = dict(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True,
+                    has_touch=True)
+    faults = {name: found["wide"] for name,
+              (found, _) in every_page(browser, **settings).items() if found["wide"]}
     assert not faults, faults
 
 
 @pytest.mark.parametrize("width", [1000, 1190, 1210])
 def test_no_cell_of_full_width_is_wider_than_the_window(browser, width):
     pages = [page for page in site().pages if "tag_full-width" in page.read_text()]
-    found = {page.name: visit(browser, page, viewport={"width": width, "height": 900})[0]["wide"] for page in pages}
+    found = {page.name: visit(browser, page, viewport={"width": width, "height": 900})[0]["wide"]
+             for page in pages}
     assert found and not any(found.values()), found
 
 
@@ -122,7 +130,8 @@ def animation(tmp_path) -> Path:
     for name in ("pause.js", "book.css"):
         (tmp_path / name).write_text((ROOT / "book" / "_static" / name).read_text())
     page = tmp_path / "page.html"
-    page.write_text('<link rel="stylesheet" href="book.css"><script src="pause.js"></script><div class="bd-article">'
+    page.write_text('<link rel="stylesheet" href="book.css"><script src="pause.js"></script><div '
+                    'class="bd-article">'
                     '<img src="state.gif" alt="A square that brightens." style="width: 200px"></div>')
     return page
 
@@ -148,7 +157,7 @@ def test_every_animation_of_the_book_has_a_button(browser):
     for path in pages:
         page = browser.new_page()
         page.goto(path.as_uri())
-        assert page.locator(".gif-frame button").count() == page.locator(".bd-article img[src$='.gif']").count() > 0
+        assert (page.locator(".gif-frame button").count() == page.locator(".bd-article img[src$='.gif']").count() > 0)
         page.close()
 
 

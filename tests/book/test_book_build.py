@@ -20,11 +20,14 @@ def soup(path: Path):
 
 @cache
 def anchors(path: Path) -> set[str]:
-    return {tag["id"] for tag in soup(path).find_all(id=True)} | {tag["name"] for tag in soup(path).find_all("a", attrs={"name": True})}
+    return {tag["id"]
+            for tag in soup(path).find_all(id=True)} | {tag["name"]
+                                                        for tag in soup(path).find_all("a", attrs={"name": True})}
 
 
 def content_pages() -> list[Path]:
-    return [page for page in site().pages if page.name not in ("search.html", "genindex.html", "py-modindex.html")]
+    return [page for page in site().pages
+            if page.name not in ("search.html", "genindex.html", "py-modindex.html")]
 
 
 def test_the_book_builds_with_warnings_as_errors():
@@ -77,7 +80,8 @@ def test_every_image_is_a_figure_with_a_caption():
 
 
 def test_no_page_loads_anything_from_the_network():
-    loaded = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href", "object": "data"}
+    loaded = {"script": "src", "img": "src", "iframe": "src", "source": "src", "video": "src", "link": "href",
+              "object": "data"}
     faults = []
     for page in site().pages:
         for name, attribute in loaded.items():
@@ -85,7 +89,9 @@ def test_no_page_loads_anything_from_the_network():
                 if re.match(r"(https?:)?//", tag.get(attribute) or "") and tag.get("rel") != ["canonical"]:
                     faults.append(f"{page.name}: <{name} {attribute}={tag[attribute]}>")
     for sheet in site().html.rglob("*.css"):
-        faults += [f"{sheet.name}: {url}" for url in re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)", sheet.read_text())]
+        faults += [f"{sheet.name}: {url}"
+                   for url in re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)",
+                                         sheet.read_text())]
     assert not faults, "\n".join(faults)
 
 
@@ -103,7 +109,8 @@ def test_no_placeholder_or_unresolved_markup_is_left_in_the_text():
         article = bs4.BeautifulSoup(str(soup(page).find("article")), "html.parser")
         for tag in article.select("pre, code, script, .math"):
             tag.decompose()
-        for match in re.finditer(r"\{[a-z:]+\}`|TODO|FIXME|lorem ipsum|\bnan\b|@\w+@|\$\S|\^\{", article.get_text()):
+        for match in re.finditer(r"\{[a-z:]+\}`|TODO|FIXME|lorem ipsum|\bnan\b|@\w+@|\$\S|\^\{",
+                                 article.get_text()):
             faults.append(f"{page.name}: {match[0]}")
     assert not faults, "\n".join(faults)
 
@@ -125,11 +132,13 @@ def test_the_api_page_documents_every_public_module_and_name():
         loaded = importlib.import_module(module.name)
         for name, thing in vars(loaded).items():
             public = not name.startswith("_") and getattr(thing, "__module__", None) == module.name
-            if public and getattr(thing, "__doc__", None) and callable(thing) and f"{module.name}.{name}" not in ids:
+            if public and getattr(thing, "__doc__",
+                                  None) and callable(thing) and f"{module.name}.{name}" not in ids:
                 missing.append(f"{module.name}.{name}")
     assert not missing, missing
 
 
 def test_the_book_names_no_path_of_a_machine():
-    faults = [page.name for page in site().pages if re.search(r"/(home|root|work|tmp|Users)/\w", soup(page).get_text())]
+    faults = [page.name for page in site().pages
+              if re.search(r"/(home|root|work|tmp|Users)/\w", soup(page).get_text())]
     assert not faults

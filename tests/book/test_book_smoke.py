@@ -1,4 +1,6 @@
-"""The whole book at smoke scale: every run truly trains in its notebook, every chapter executes on these runs."""
+"""The whole book at smoke scale: every run truly trains in its notebook, every chapter executes on these
+runs.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ class Scratch:
 
     def run(self, name: str) -> artifacts.Run:
         if name not in self.trained:
-            render.render(render.TEMPLATE, scale="smoke", out=self.notebooks / "runs", parameters={"run": name})
+            render.render(render.TEMPLATE, scale="smoke", out=self.notebooks / "runs",
+                          parameters={"run": name})
             self.trained.add(name)
         return artifacts.load_run(self.data / "runs" / f"{name}-seed0")
 
@@ -82,4 +85,4 @@ def test_the_chapter_executes_at_smoke_scale(scratch, path):
     assert done.path.exists()
     for figure in figures:
         assert (scratch.notebooks / figure).exists(), f"{figure} is shown but was not drawn"
-        assert (render.BOOK / figure).stat().st_mtime_ns == published[figure], f"{figure} of the book was overwritten"
+        assert ((render.BOOK / figure).stat().st_mtime_ns == published[figure]), f"{figure} of the book was overwritten"

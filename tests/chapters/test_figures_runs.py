@@ -56,7 +56,8 @@ def test_a_page_needs_the_whole_table_of_a_row_and_the_own_end_time_of_a_control
 PAGES = Path(__file__).resolve().parents[2] / "book" / "runs"
 
 
-@pytest.mark.parametrize("run", [run for run in artifacts.find_runs() if (PAGES / f"{run.name}.ipynb").exists()],
+@pytest.mark.parametrize("run",
+                         [run for run in artifacts.find_runs() if (PAGES / f"{run.name}.ipynb").exists()],
                          ids=lambda run: run.path.name)
 def test_no_published_run_waits_for_its_page_to_be_measured(run):
     wanted = protocols.page_protocol(configs.RunConfig.from_dict(run.config))

@@ -47,9 +47,12 @@ def test_training_lowers_the_error_at_times_never_seen(data, kind):
 
 def test_the_ode_models_answer_does_not_depend_on_what_else_is_asked(data):
     model = spiral.ODEModel(2)
-    assert spiral.held_out_error(model, data) == pytest.approx(spiral.held_out_error(model, data, at_once=True), rel=1e-4)
+    assert spiral.held_out_error(model,
+                                 data) == pytest.approx(spiral.held_out_error(model, data, at_once=True),
+                                                        rel=1e-4)
     rnn = spiral.RNNModel(2)
-    assert spiral.held_out_error(rnn, data) != pytest.approx(spiral.held_out_error(rnn, data, at_once=True), rel=1e-4)
+    assert spiral.held_out_error(rnn, data) != pytest.approx(spiral.held_out_error(rnn, data, at_once=True),
+                                                             rel=1e-4)
 
 
 def test_predictions_at_all_times_are_in_the_order_of_the_times(data):
@@ -62,7 +65,8 @@ def test_predictions_at_all_times_are_in_the_order_of_the_times(data):
 def test_the_closed_form_trace_is_the_trace_of_the_jacobian():
     flow = flows.Flow(1, hidden=7, dimension=3, dtype=torch.float64)
     x, t = torch.randn(1, 1, 3, dtype=torch.float64), torch.tensor(0.3, dtype=torch.float64)
-    jacobian = torch.autograd.functional.jacobian(lambda z: flow.velocity(t, z.view(1, 1, 3)).view(3), x.view(3))
+    jacobian = torch.autograd.functional.jacobian(lambda z: flow.velocity(t, z.view(1, 1, 3)).view(3),
+                                                  x.view(3))
     assert float(flow.trace(t, x).detach()) == pytest.approx(float(jacobian.trace()), rel=1e-9)
 
 

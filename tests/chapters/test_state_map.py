@@ -19,7 +19,8 @@ def test_the_plane_is_the_one_of_most_variance():
     centred = data - data.mean(0)
     assert abs(np.corrcoef(points[:, 0], centred[:, 3])[0, 1]) > 0.999
     assert abs(np.corrcoef(points[:, 1], centred[:, 7])[0, 1]) > 0.99
-    assert explained == pytest.approx((centred[:, 3].var() + centred[:, 7].var()) / centred.var(0).sum(), abs=0.01)
+    assert explained == pytest.approx((centred[:, 3].var() + centred[:, 7].var()) / centred.var(0).sum(),
+                                      abs=0.01)
 
 
 def test_a_component_has_one_sign_however_it_is_found():
@@ -34,13 +35,15 @@ def test_traced_images_have_a_point_at_every_time(tiny_run, test_images):
     images, labels = test_images
     found = state_map.trace(tiny_run.load_model(), images[:12], labels[:12], [0.0, 1.0, 100.0], batch=5)
     assert found.points.shape == (3, 12, 2) and 0 < found.explained <= 1
-    assert found.points.mean(1) == pytest.approx(np.zeros((3, 2)), abs=1e-6)  # the origin is the mean of all images
+    # the origin is the mean of all images
+    assert found.points.mean(1) == pytest.approx(np.zeros((3, 2)), abs=1e-6)
     assert found.labels == tuple(labels[:12].tolist()) and found.times == (0.0, 1.0, 100.0)
 
 
 def test_the_shared_part_of_the_motion_is_all_of_it_for_one_image_and_less_for_many(tiny_run, test_images):
     images, labels = test_images
     model, times = tiny_run.load_model(), [0.0, 1.0, 10.0, 100.0]
-    alike = images[:1] + 1e-5 * images[1:4]  # so alike that a chaotic flow, too, keeps them together up to t = 100
+    # so alike that a chaotic flow, too, keeps them together up to t = 100
+    alike = images[:1] + 1e-5 * images[1:4]
     one, many = (state_map.trace(model, x, labels[:len(x)], times).common for x in (alike, images[:12]))
     assert one > 0.99 and 0 < many < one

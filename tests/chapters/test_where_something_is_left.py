@@ -18,7 +18,8 @@ def stub(name: str, *records: tuple[str, float, float, int, float]) -> SimpleNam
 
 def test_the_worst_case_on_most_images_at_the_own_end_time_is_taken():
     run = stub("small-10", ("worst", 10.0, 0.2, 100, 0.0), ("worst", 10.0, 0.1, 1000, 0.2),
-               ("worst", 10.0, 0.1, 100, 0.5), ("worst", 100.0, 0.1, 2000, 0.7), ("pgd", 10.0, 0.05, 5000, 0.9))
+               ("worst", 10.0, 0.1, 100, 0.5), ("worst", 100.0, 0.1, 2000, 0.7),
+               ("pgd", 10.0, 0.05, 5000, 0.9))
     data = where_something_is_left.worst_cases([run])
     assert data[["epsilon", "accuracy", "n", "id"]].values.tolist() == [
         [0.1, 20.0, 1000, "worst-1"], [0.2, 0.0, 100, "worst-0"]]

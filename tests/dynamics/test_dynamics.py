@@ -25,7 +25,8 @@ def random_func(channels=16, seed=0, **kinds) -> ODEFunc:
 
 
 def random_states(n=4, channels=16, size=7, seed=1) -> torch.Tensor:
-    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return torch.randn(n, channels, size, size, generator=torch.Generator().manual_seed(seed),
+                       dtype=torch.float64)
 
 
 class Affine(nn.Module):
@@ -39,7 +40,8 @@ class Affine(nn.Module):
         self.matrix, self.constant = matrix, constant
 
     def forward(self, t, y):
-        return self.constant + torch.einsum("ij,njhw->nihw", self.matrix, y / 1000)  # the field is evaluated at 1000 w
+        # the field is evaluated at 1000 w
+        return self.constant + torch.einsum("ij,njhw->nihw", self.matrix, y / 1000)
 
 
 # -- geometry and motion ---------------------------------------------------------------------------
@@ -57,7 +59,8 @@ def test_constant_velocity_has_the_closed_form_speed_and_turning():
     for t in (0.5, 10.0, 1000.0):
         z = z0 + t * u
         radial = (z * u).flatten(1).sum(1)
-        expected = t * ((u * u).flatten(1).sum(1) * (z * z).flatten(1).sum(1) - radial**2).sqrt() / (z * z).flatten(1).sum(1)
+        expected = t * ((u * u).flatten(1).sum(1) * (z * z).flatten(1).sum(1)
+                        - radial**2).sqrt() / (z * z).flatten(1).sum(1)
         assert torch.allclose(dynamics.turning(z, u, t), expected, rtol=1e-6)
         assert torch.allclose(dynamics.relative_speed(z, u), dynamics.norm(u) / dynamics.norm(z))
     ray = 5.0 * u
@@ -72,7 +75,8 @@ def test_the_distance_to_a_ray_vanishes_on_a_ray_and_on_a_leaky_equilibrium_only
     assert dynamics.ray_distance(states, u.expand_as(states), times).max() < 1e-12
     away = dynamics.ray_distance(z0 + 50.0 * u, u, 50.0)
     assert torch.allclose(away, dynamics.norm(z0) / dynamics.norm(z0 + 50.0 * u))
-    assert torch.allclose(dynamics.ray_distance(z0, u, 50.0, leaky=True), dynamics.norm(u) / dynamics.norm(z0))
+    assert torch.allclose(dynamics.ray_distance(z0, u, 50.0, leaky=True),
+                          dynamics.norm(u) / dynamics.norm(z0))
 
 
 def test_turning_is_the_rate_of_the_angle_per_unit_of_log_time():
@@ -83,7 +87,8 @@ def test_turning_is_the_rate_of_the_angle_per_unit_of_log_time():
 
 
 def test_settling_time_is_the_first_time_after_the_last_excess():
-    values = torch.tensor([[9.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0], [9.0, 0.0, 0.0, 9.0], [0.0, 0.0, 0.0, 9.0]])
+    values = torch.tensor([[9.0, 0.0, 9.0, 9.0], [0.0, 0.0, 9.0, 9.0], [9.0, 0.0, 0.0, 9.0],
+                           [0.0, 0.0, 0.0, 9.0]])
     assert dynamics.settling_time([1, 2, 3, 4], values, 1.0, never=77.0).tolist() == [4.0, 1.0, 3.0, 77.0]
     with pytest.raises(ValueError, match="one per time"):
         dynamics.settling_time([1, 2, 3], values, 1.0)
@@ -113,7 +118,8 @@ def test_newton_krylov_solves_for_the_ray_of_affine_dynamics():
     matrix = 0.4 * torch.randn(12, 12, dtype=torch.float64)
     constant = torch.randn(12, 1, 1, dtype=torch.float64)
     expected = torch.linalg.solve(torch.eye(12, dtype=torch.float64) - matrix, constant.flatten())
-    ray = dynamics.solve_ray(Affine(matrix, constant), torch.randn(12, 1, 1, dtype=torch.float64), smoothing=0)
+    ray = dynamics.solve_ray(Affine(matrix, constant), torch.randn(12, 1, 1, dtype=torch.float64),
+                             smoothing=0)
     assert ray.residual < 1e-9 and ray.iterations <= 3
     assert torch.allclose(ray.w.flatten(), expected, rtol=1e-7)
     with pytest.raises(ValueError, match="float64"):
@@ -121,7 +127,8 @@ def test_newton_krylov_solves_for_the_ray_of_affine_dynamics():
 
 
 def test_a_start_that_leads_to_no_ray_says_so_by_its_residual():
-    nowhere = Affine(torch.eye(3, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64))  # f(w) - w = 1
+    # f(w) - w = 1
+    nowhere = Affine(torch.eye(3, dtype=torch.float64), torch.ones(3, 1, 1, dtype=torch.float64))
     ray = dynamics.solve_ray(nowhere, torch.ones(3, 1, 1, dtype=torch.float64), smoothing=0, max_steps=5)
     assert ray.residual > 1e-3
 
@@ -140,7 +147,8 @@ def test_the_leading_eigenvalue_of_a_known_matrix_is_found_real_or_complex():
 
 def test_the_leading_eigenvalue_of_a_network_is_that_of_its_dense_jacobian():
     func, w = random_func(2), random_states(1, 2, 5)[0]
-    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(), w.flatten())
+    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(),
+                                               w.flatten())
     value, _ = dynamics.leading_eigenvalue(func, w, krylov=50)
     assert value.real == pytest.approx(torch.linalg.eigvals(dense).real.max().item(), rel=1e-6)
 
@@ -158,7 +166,8 @@ def test_the_lyapunov_exponent_of_affine_dynamics_is_the_leading_real_part_less_
 
 def test_all_eigenvalues_of_a_network_are_those_of_its_dense_jacobian():
     func, w = random_func(2), random_states(1, 2, 5)[0]
-    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, 1000 * x.reshape(1, 2, 5, 5)).flatten(), w.flatten())
+    dense = torch.autograd.functional.jacobian(lambda x: func(0.0, 1000 * x.reshape(1, 2, 5, 5)).flatten(),
+                                               w.flatten())
     expected = torch.linalg.eigvals(dense)
     found = dynamics.jacobian_eigenvalues(func, w, batch=7)
     assert found.real.sort().values.tolist() == pytest.approx(expected.real.sort().values.tolist(), abs=1e-8)
@@ -185,7 +194,8 @@ def test_a_smoothed_field_tends_to_the_field_itself():
     for kinds in ({}, {"leaky": True}, {"last_norm": False}):
         func, w = random_func(4, **kinds), random_states(2, 4)
         exact = dynamics.normalised_field(func)(w)
-        errors = [(dynamics.normalised_field(func, d)(w) - exact).abs().max().item() for d in (1e-2, 1e-4, 1e-8)]
+        errors = [(dynamics.normalised_field(func, d)(w) - exact).abs().max().item()
+                  for d in (1e-2, 1e-4, 1e-8)]
         assert errors[0] > errors[1] > errors[2] and errors[2] < 1e-6
 
 
@@ -193,12 +203,14 @@ def test_the_jacobian_norm_is_the_largest_singular_value():
     func, y = random_func(2), random_states(2, 2, 5)
     found = dynamics.jacobian_norm(func, y, iterations=300)
     for value, state in zip(found, y):
-        dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(), state.flatten())
+        dense = torch.autograd.functional.jacobian(lambda x: func(0.0, x.reshape(1, 2, 5, 5)).flatten(),
+                                                   state.flatten())
         assert value.item() == pytest.approx(torch.linalg.matrix_norm(dense, 2).item(), rel=1e-4)
 
 
 def test_clusters_are_directions_within_the_angle():
-    rays = torch.tensor([[1, 0], [3, 0.01], [0, 1], [-0.01, 2], [-1, 0]], dtype=torch.float64).reshape(5, 2, 1, 1)
+    rays = torch.tensor([[1, 0], [3, 0.01], [0, 1], [-0.01, 2], [-1, 0]],
+                        dtype=torch.float64).reshape(5, 2, 1, 1)
     assert dynamics.cluster(rays).tolist() == [0, 0, 1, 1, 2]
 
 
@@ -214,7 +226,8 @@ def two_classes(spread, n=60, seed=0):
 def test_separated_classes_are_told_apart_and_mixed_ones_are_not():
     y, labels = two_classes(0.1)
     reference, judged = (y[:30], labels[:30]), (y[30:], labels[30:])
-    assert dynamics.nearest_class(reference, *judged).all() and dynamics.linear_probe(reference, *judged).all()
+    assert dynamics.nearest_class(reference,
+                                  *judged).all() and dynamics.linear_probe(reference, *judged).all()
     noise = torch.randn(400, 4, 3, 3, dtype=torch.float64)
     coin = torch.arange(400) % 2
     for judge in (dynamics.nearest_class, dynamics.linear_probe):
@@ -308,10 +321,12 @@ def test_f_is_blind_to_its_groups_own_offset_and_scale(channels):
     func, y = random_func(channels), random_states(2, channels)
     groups = func.norm0.num_groups
     offset = torch.randn(groups, dtype=torch.float64).repeat_interleave(channels // groups)[:, None, None]
-    scale = torch.rand(groups, dtype=torch.float64).add(0.5).repeat_interleave(channels // groups)[:, None, None]
+    scale = torch.rand(groups,
+                       dtype=torch.float64).add(0.5).repeat_interleave(channels // groups)[:, None, None]
     assert torch.allclose(func(0.0, y + 100 * offset), func(0.0, y), atol=1e-9)
     # with eps the scale is forgotten only approximately, the better the larger the state
-    errors = [(func(0.0, size * scale * y) - func(0.0, size * y)).abs().max().item() for size in (1.0, 10.0, 100.0)]
+    errors = [(func(0.0, size * scale * y) - func(0.0, size * y)).abs().max().item()
+              for size in (1.0, 10.0, 100.0)]
     assert errors[0] > 1e-9 and errors[1] < errors[0] / 50 and errors[2] < errors[1] / 50
     func.norm0.eps = 0.0
     assert torch.allclose(func(0.0, 1e6 * scale * y), func(0.0, y), atol=1e-9)
@@ -340,7 +355,8 @@ def test_the_drift_grows_at_a_constant_rate_along_every_trajectory():
     start = dynamics.drift_coordinates(func, y0)
     for t, y in zip(times, states):
         expected = start + t * dynamics.common_drift(func, 10).rates
-        assert torch.allclose(dynamics.drift_coordinates(func, y), expected, atol=1e-9)  # a linear invariant: no solver error
+        # a linear invariant: no solver error
+        assert torch.allclose(dynamics.drift_coordinates(func, y), expected, atol=1e-9)
 
 
 def test_removing_the_drift_is_the_orthogonal_projection_and_leaves_no_drift():
@@ -349,7 +365,8 @@ def test_removing_the_drift_is_the_orthogonal_projection_and_leaves_no_drift():
     assert torch.allclose(part + rest, y) and dynamics.drift_coordinates(func, rest).abs().max() < 1e-12
     assert dynamics.inner(part, rest).abs().max() < 1e-10
     assert torch.allclose(dynamics.remove_drift(func, rest), rest)
-    assert torch.allclose(dynamics.drift_part(func, func(0.0, y)), dynamics.common_drift(func, 7).velocity.expand_as(y))
+    assert torch.allclose(dynamics.drift_part(func, func(0.0, y)),
+                          dynamics.common_drift(func, 7).velocity.expand_as(y))
 
 
 def test_with_one_channel_per_group_the_drift_is_every_channels_mean():
@@ -391,7 +408,8 @@ def test_in_log_time_the_scaled_state_follows_f_minus_itself():
     times = [1.0, 8.0]
     with torch.no_grad():
         start, end = odeint(func, y0, [0.0, *times], rtol=1e-9, atol=1e-9, params=()).y[1:]
-    flowed = dynamics.flow_in_log_time(func, start / times[0], math.log(times[1] / times[0]), rtol=1e-9, atol=1e-9)
+    flowed = dynamics.flow_in_log_time(func, start / times[0], math.log(times[1] / times[0]), rtol=1e-9,
+                                       atol=1e-9)
     assert torch.allclose(flowed, end / times[1], atol=3e-5)
 
 
@@ -409,7 +427,8 @@ def test_leaky_dynamics_stay_in_a_ball_and_share_their_equilibria_with_the_rays_
     leaky.load_state_dict(plain.state_dict())
     radius = (49 * (leaky.norm4.bias**2 + leaky.norm4.weight**2).sum()).sqrt()
     with torch.no_grad():
-        states = odeint(leaky, 5 * random_states(3), [0.0, 1.0, 10.0, 100.0], rtol=1e-4, atol=1e-4, params=()).y
+        states = odeint(leaky, 5 * random_states(3), [0.0, 1.0, 10.0, 100.0], rtol=1e-4, atol=1e-4,
+                        params=()).y
     start = dynamics.norm(states[0])
     for t, y in zip((1.0, 10.0, 100.0), states[1:]):
         assert (dynamics.norm(y) <= radius + (start - radius).clamp_min(0) * math.exp(-t) + 1e-2).all()

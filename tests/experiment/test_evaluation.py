@@ -60,7 +60,8 @@ def test_the_model_is_handed_back_as_it_came(small, test_images):
 
 def test_random_pooling_follows_its_seed(small, test_images):
     def logits(seed):
-        with evaluation._as_measured(small, Measurement(1.0, 8, pooling="random", pooling_seed=seed)), torch.no_grad():
+        with evaluation._as_measured(small, Measurement(1.0, 8, pooling="random",
+                                                        pooling_seed=seed)), torch.no_grad():
             return small(test_images[0][:8])
 
     assert torch.equal(logits(1), logits(1))
@@ -68,7 +69,8 @@ def test_random_pooling_follows_its_seed(small, test_images):
 
 
 @pytest.mark.parametrize("change, message", [
-    (dict(images=torch.full((2, 1, 28, 28), 2.0)), "allowed range"), (dict(labels=torch.tensor([3, 11])), "0 to 9"),
+    (dict(images=torch.full((2, 1, 28, 28), 2.0)), "allowed range"),
+    (dict(labels=torch.tensor([3, 11])), "0 to 9"),
     (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "NaN"),
 ])
 def test_bad_images_and_labels_are_refused_before_any_work(change, message, small):
@@ -82,7 +84,8 @@ def test_bad_images_and_labels_are_refused_before_any_work(change, message, smal
 @pytest.mark.parametrize("change, message", [
     (dict(t1=0.0), "end time"), (dict(t1=-5.0), "end time"), (dict(epsilon=-1.0), "epsilon is -1"),
     (dict(attack="cw"), "unknown attack 'cw'; the known attacks are none"), (dict(n=0), "n is 0"),
-    (dict(n=10001), "n is 10001"), (dict(gradient="x"), "gradient is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
+    (dict(n=10001), "n is 10001"), (dict(gradient="x"), "gradient is 'x'"),
+    (dict(pooling="x"), "pooling is 'x'"),
 ])
 def test_a_measurement_refuses_values_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
@@ -116,7 +119,8 @@ def test_the_full_protocol_measures_the_four_end_times_and_the_posts_attack():
     seed = [m for m in protocol if m.label == "fgsm-seed"]
     assert len(seed) == 4
     for m in seed:
-        assert (m.epsilon, m.clip, m.pooling, m.batch, m.gradient.endswith("adjoint")) == (0.3, False, "random", 32, True)
+        assert (m.epsilon, m.clip, m.pooling, m.batch,
+                m.gradient.endswith("adjoint")) == (0.3, False, "random", 32, True)
     assert all(m.n == 10000 for m in protocol)
     assert len({m.id for m in protocol}) == len(protocol)
 
@@ -175,10 +179,13 @@ def test_stored_sweeps_over_epsilon_keep_what_the_protocol_says_must_hold(run):
     for t1 in {r["t1"] for r in run.metrics if r["id"].startswith("sweep-")}:
         here = [r for r in run.metrics if r["t1"] == t1]
         nothing = [run.outcomes(r["id"]) for r in here if r["id"].startswith("sweep-") and r["epsilon"] == 0]
-        assert all((outcomes == nothing[0]).all() for outcomes in nothing)  # epsilon 0 is the clean image, whatever the attack
+        # epsilon 0 is the clean image, whatever the attack
+        assert all((outcomes == nothing[0]).all() for outcomes in nothing)
         worst = sorted((r for r in here if r["attack"] == "worst"), key=lambda r: r["epsilon"])
         for small, large in zip(worst, worst[1:]):
             a, b = (run.outcomes(r["id"])[:min(small["n"], large["n"])] for r in (small, large))
-            assert not (b & ~a).any(), f"{run.path.name}, t = {t1:g}: the worst case rises from {small['id']} to {large['id']}"
+            assert not (b
+                        & ~a).any(), f"{run.path.name}, t = {t1:g}: the worst case rises from {small['id']} to {large['id']}"
         for r in worst:
-            assert r["epsilon"] < 0.5 or r["low"] <= 0.1, f"{run.path.name}: {r['id']} leaves more than chance"
+            assert (r["epsilon"] < 0.5
+                    or r["low"] <= 0.1), f"{run.path.name}: {r['id']} leaves more than chance"

@@ -40,7 +40,8 @@ def test_every_gradient_approaches_the_reference_as_the_tolerance_falls(case, me
     model, images, labels = case
     model, images, labels = copy.deepcopy(model).double(), images[:2].double(), labels[:2]
     reference = gradients.reference_gradient(model, images, labels, 1.0, 1e-6)
-    errors = [gradients.relative_error(gradients.loss_gradient(model, images, labels, 1.0, method, rtol=t, atol=t).images,
+    errors = [gradients.relative_error(gradients.loss_gradient(model, images, labels, 1.0, method, rtol=t,
+                                                               atol=t).images,
                                        reference.images) for t in (1e-2, 1e-5)]
     assert errors[1] < 0.5 * errors[0]
 
@@ -55,15 +56,18 @@ def test_the_error_table_has_one_row_per_method_and_time(case):
     model, images, labels = case
     references = {1.0: gradients.loss_gradient(model, images, labels, 1.0)}
     data = gradients.gradient_errors(model, images, labels, [1.0], {"a": {}, "b": {"gradient": "adjoint"}},
-                                     {1.0: gradients.Gradient(*(x.double() for x in (references[1.0].images, references[1.0].state,
+                                     {1.0: gradients.Gradient(*(x.double()
+                                                                for x in (references[1.0].images, references[1.0].state,
                                                                                      references[1.0].parameters)), 0)})
     assert data["method"].tolist() == ["a", "b"]
-    assert data.loc[0, "input_error"] == 0 and data.loc[0, "signs"] == 0 and data.loc[0, "cosine"] == pytest.approx(1)
+    assert data.loc[0, "input_error"] == 0 and data.loc[0,
+                                                        "signs"] == 0 and data.loc[0, "cosine"] == pytest.approx(1)
     assert 0 < data.loc[1, "input_error"] < 1
 
 
 def test_signs_disagree_where_they_do():
-    assert gradients.sign_disagreement(torch.tensor([1.0, -1.0, 2.0, 0.0]), torch.tensor([1.0, 1.0, 3.0, 0.0])) == 0.25
+    assert gradients.sign_disagreement(torch.tensor([1.0, -1.0, 2.0, 0.0]),
+                                       torch.tensor([1.0, 1.0, 3.0, 0.0])) == 0.25
 
 
 def test_the_backward_state_of_a_contraction_is_amplified_by_its_exponential():
@@ -78,7 +82,8 @@ def test_the_backward_state_of_a_contraction_is_amplified_by_its_exponential():
 def test_backprop_keeps_memory_in_proportion_to_the_steps_and_the_adjoint_none():
     func, y0 = memory.problem()
     y0 = y0[:4].requires_grad_()
-    kept = {method: [memory.kept_bytes(method, func, y0, steps) for steps in (2, 4, 8)] for method in memory.METHODS}
+    kept = {method: [memory.kept_bytes(method, func, y0, steps) for steps in (2, 4, 8)]
+            for method in memory.METHODS}
     per_step = {method: (found[2] - found[1]) / 4 for method, found in kept.items()}
     for method in ("backprop", "exact"):
         assert kept[method][1] - kept[method][0] == pytest.approx(2 * per_step[method], rel=0.01)

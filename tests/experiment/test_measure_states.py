@@ -23,11 +23,14 @@ JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 def records(tiny_run):
     images, labels = test_subset(60)
     model = tiny_run.load_model()
-    return [*measure_states.trajectories(model, images, labels), *measure_states.six_and_four(model, images, labels),
+    return [*measure_states.trajectories(model, images, labels),
+            *measure_states.six_and_four(model, images, labels),
             *measure_states.complexity(model, images[:16]),
-            *measure_states.attacked(model, images, labels), *measure_states.fooled(model, images, labels), *measure_states.exponents(model, images, count=2, log_time=1.0),
+            *measure_states.attacked(model, images, labels), *measure_states.fooled(model, images, labels),
+            *measure_states.exponents(model, images, count=2, log_time=1.0),
             *measure_states.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
-            *measure_states.far(model, images[:2], labels[:2], (0.5,)), *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
+            *measure_states.far(model, images[:2], labels[:2], (0.5,)),
+            *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -35,10 +38,12 @@ def test_every_measurement_is_a_record_of_the_contract(records):
         assert set(r) == {"name", "t1", "label", "images", "statistic", "value", "n", "settings"}
         assert r["name"] in verdicts.MEASUREMENTS and r["n"] > 0
         assert isinstance(r["value"], float) and r["value"] == r["value"]
-    keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"])) for r in records]
+    keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"]))
+            for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
-    assert {measure_states.key(r) for r in records} == set().union(*(part.keys for part in measure_states.PARTS.values()))
+    assert {measure_states.key(r)
+            for r in records} == set().union(*(part.keys for part in measure_states.PARTS.values()))
 
 
 def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
@@ -84,7 +89,8 @@ def test_two_digits_are_judged_on_images_that_give_no_reference(tiny_run):
     chosen = (labels == 6) | (labels == 4)
     found = measure_states.six_and_four(tiny_run.load_model(), images, labels)
     n = int(chosen.sum())
-    assert {r["n"] for r in found if r["name"] == "nearest_class"} == {n - n // 2} and {r["label"] for r in found} == {"6-4"}
+    assert {r["n"] for r in found
+            if r["name"] == "nearest_class"} == {n - n // 2} and {r["label"] for r in found} == {"6-4"}
     with pytest.raises(ValueError, match="images of the digits 6 and 4"):
         measure_states.six_and_four(tiny_run.load_model(), images[~chosen], labels[~chosen])
 
@@ -94,17 +100,20 @@ def stored(tiny_run, tmp_path, monkeypatch):
     """A stored run with a foreign record, and parts that cost nothing."""
     folder = tmp_path / "small-10-seed0"
     shutil.copytree(tiny_run.path, folder)
-    foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "value": 2.0,
+    foreign = {"name": "logit_scale", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median",
+               "value": 2.0,
                "n": 4, "settings": {}}
     artifacts.write_atomic(folder / "measurements.csv", measurements_csv([foreign]))
     monkeypatch.setattr(measure_states, "PARTS", {
-        name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)], (name,))
+        name: measure_states.Part(lambda *a, name=name: [measure_states.record(name, 3.0, n=2, t1=1.0)],
+                                  (name,))
         for name in ("norm", "turning", "attacked")})
     return folder
 
 
 def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_twice(stored):
-    assert measure_states.measure_run(stored, count=2) == ["norm", "turning"]  # attacked: for the wide networks only
+    # attacked: for the wide networks only
+    assert measure_states.measure_run(stored, count=2) == ["norm", "turning"]
     assert measure_states.measure_run(stored, count=2) == []
     assert measure_states.measure_run(stored, count=2, again=True) == ["norm", "turning"]
     assert [r["name"] for r in artifacts.load_run(stored).measurements] == ["logit_scale", "norm", "turning"]
@@ -113,13 +122,15 @@ def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_
 def test_a_measurement_is_never_replaced_by_one_on_fewer_images(stored, monkeypatch):
     monkeypatch.setitem(measure_states.PARTS, "turning", measure_states.Part(lambda model, images, *a: [
         measure_states.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
-    monkeypatch.setitem(measure_states.PARTS, "norm", measure_states.Part(lambda model, images, labels, reach: [
+    monkeypatch.setitem(measure_states.PARTS, "norm",
+                        measure_states.Part(lambda model, images, labels, reach: [
         measure_states.record("norm", reach.rays, n=reach.rays, t1=1.0)], ("norm",)))
     measure_states.measure_run(stored, count=4, reach=measure_states.Reach(rays=3))
     before = artifacts.load_run(stored).measurements
     for part, count, rays in (("turning", 2, 3), ("turning", 3, 3), ("norm", 2, 3), ("norm", 4, 2)):
         with pytest.raises(artifacts.ArtifactError, match="too few to replace"):
-            measure_states.measure_run(stored, count=count, reach=measure_states.Reach(rays=rays), parts=[part])
+            measure_states.measure_run(stored, count=count, reach=measure_states.Reach(rays=rays),
+                                       parts=[part])
     assert artifacts.load_run(stored).measurements == before
     measure_states.measure_run(stored, count=5, reach=measure_states.Reach(rays=4), again=True)
     assert [r["value"] for r in artifacts.load_run(stored).measurements] == [2.0, 4.0, 5.0]
@@ -141,7 +152,8 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch
 def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
     assert measure_states.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
-    assert "goes on from here" in lines[0] and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning")
+    assert ("goes on from here" in lines[0]
+            and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning"))
 
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
@@ -150,7 +162,8 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
 
     torch.manual_seed(0)
     model = ODENet(16, 7, leaky=True).eval()
-    with torch.no_grad():  # the first normalisation gives a constant: f is the pattern that its zero padding makes
+    # the first normalisation gives a constant: f is the pattern that its zero padding makes
+    with torch.no_grad():
         model.block.func.norm0.weight.fill_(1e-9)
         model.block.func.norm0.bias.fill_(1.0)
     images, labels = test_subset(40)
@@ -158,15 +171,19 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     found += measure_states.exponents(model, images, count=2, log_time=1.0)
     values = {(r["name"], r["label"]): r["value"] for r in found}
     assert values["on_a_ray", "all"] == 1.0
-    assert all(values["attractors", str(d)] == 1.0 and values["own_attractors", str(d)] == 0.0 for d in range(10))
+    assert all(values["attractors", str(d)] == 1.0 and values["own_attractors", str(d)] == 0.0
+               for d in range(10))
     assert values["distinct_attractors", "all"] == 1.0
     assert all(values["ray_share", str(d)] == 1.0 for d in range(10))
-    assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3 for d in range(10))
+    assert all(values["ray_residual", str(d)] < 1e-6 and values["ray_eigenvalue", str(d)] < 1e-3
+               for d in range(10))
     assert values["lyapunov_exponent", "all"] == pytest.approx(-1.0, abs=0.05)  # d v / d s = -v
     *far, reached = measure_states.far(model, images[:4], labels[:4], (1.0, 2.0), krylov=10, max_steps=3)
     later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in far]
-    assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0), ("rays_later", 2.0, 1.0)]
-    assert reached["name"] == "rays_later_attracting" and reached["value"] == 1.0 and reached["settings"]["on_each"] == [4]
+    assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0),
+                     ("rays_later", 2.0, 1.0)]
+    assert (reached["name"] == "rays_later_attracting" and reached["value"] == 1.0
+            and reached["settings"]["on_each"] == [4])
     assert reached["settings"]["residuals"][0] < 1e-6 and reached["settings"]["eigenvalues"][0] < 1e-3
     assert reached["settings"]["by_class"] == [torch.bincount(labels[:4], minlength=10).tolist()]
     solved = measure_states.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
@@ -175,7 +192,8 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
 
 
 def test_the_times_at_which_a_longer_flow_is_looked_at_double():
-    assert measure_states.doubling(80) == measure_states.FAR and measure_states.doubling(10) == (10.0,) and measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
+    assert (measure_states.doubling(80) == measure_states.FAR and measure_states.doubling(10) == (10.0,)
+            and measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0))
     with pytest.raises(ValueError, match="log time is 5; images are followed further than 10"):
         measure_states.doubling(5)
 
@@ -187,9 +205,11 @@ def test_images_on_no_ray_are_counted_so_however_late():
     model = ODENet(16, 7).eval()
     images, labels = test_subset(40)
     later = measure_states.far(model, images[:3], labels[:3], (0.5,))
-    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0), ("rays_later_attracting", 0.0)]
+    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0),
+                                                        ("rays_later_attracting", 0.0)]
     assert later[-1]["settings"]["eigenvalues"] == []
-    solved = measure_states.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2, max_steps=1)
+    solved = measure_states.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2,
+                                       max_steps=1)
     assert [r["value"] for r in solved if r["name"] == "class_rays"] == [0.0]  # one small step solves nothing
     assert len([r for r in solved if r["name"] == "class_ray_residual"]) == 10
     with pytest.raises(ValueError, match="no image of the classes"):

@@ -52,7 +52,8 @@ def test_a_missing_file_is_named_with_the_way_to_restore_it(copy):
 def test_a_truncated_file_is_named(copy):
     path = copy / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(mnist.DataError, match="t10k-images.*expected 7840016.*found a file of 1000 bytes.*git checkout"):
+    with pytest.raises(mnist.DataError,
+                       match="t10k-images.*expected 7840016.*found a file of 1000 bytes.*git checkout"):
         mnist.load("test", copy)
 
 
@@ -67,7 +68,8 @@ def test_one_flipped_pixel_is_found(copy):
     content = bytearray(gzip.decompress(path.read_bytes()))
     content[5000] ^= 1
     path.write_bytes(gzip.compress(bytes(content), 1))
-    with pytest.raises(mnist.DataError, match="is altered: expected.*0fa7898d.*found 7840016 bytes with SHA-256"):
+    with pytest.raises(mnist.DataError,
+                       match="is altered: expected.*0fa7898d.*found 7840016 bytes with SHA-256"):
         mnist.load("test", copy)
 
 

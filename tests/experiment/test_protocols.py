@@ -27,7 +27,8 @@ def folder(tiny_run, tmp_path):
 
 def few(measurements, n=4):
     """The same on few images and with few steps: what is stored, not how strong it is, is under test."""
-    return [dataclasses.replace(m, n=min(m.n, n), steps=min(m.steps, 4), draws=min(m.draws, 2), restarts=min(m.restarts, 2))
+    return [dataclasses.replace(m, n=min(m.n, n), steps=min(m.steps, 4), draws=min(m.draws, 2),
+                                restarts=min(m.restarts, 2))
             for m in measurements]
 
 
@@ -63,7 +64,8 @@ def test_the_strong_set_is_autoattacks_and_a_label_only_attack_at_two_end_times(
         assert attacks == ["pgd", "pgd", "apgd-ce", "apgd-t", "fab-t", "square", "hop-skip-jump", "worst"]
     assert {m.n for m in strong if m.attack in ("apgd-ce", "apgd-t", "fab-t", "square", "worst")} == {1000}
     assert all(m.drop for m in strong if m.attack not in ("hop-skip-jump", "worst"))
-    attacked = [m.label or m.attack for m in protocols.strong_protocol(configs.get("wide-adversarial")) if m.t1 == 1.0]
+    attacked = [m.label or m.attack for m in protocols.strong_protocol(configs.get("wide-adversarial"))
+                if m.t1 == 1.0]
     assert attacked[-5:] == ["fab-t", "pgd40-averaged", "square", "hop-skip-jump", "worst"]
     assert {m.t1 for m in strong if m.label == "pgd40-exact"} == {1.0, 10.0, 100.0, 500.0}
 
@@ -102,7 +104,8 @@ def test_an_evaluation_keeps_what_another_stored_meanwhile_and_refuses_other_wei
     assert {"meanwhile-t6", "mine-t6"} <= {r["id"] for r in artifacts.load_run(folder).metrics}
     before = (folder / "metrics.csv").read_bytes()
     other = dataclasses.replace(run, provenance={**run.provenance, "weights_sha256": 64 * "0"})
-    with pytest.raises(artifacts.ArtifactError, match="has other weights by now .* nothing was stored, measure it again"):
+    with pytest.raises(artifacts.ArtifactError,
+                       match="has other weights by now .* nothing was stored, measure it again"):
         artifacts.add_metric(other, evaluation.record(m, correct, 0.0, 0.0, "cpu", None), correct)
     assert (folder / "metrics.csv").read_bytes() == before
 
@@ -117,7 +120,8 @@ def test_fgsm_in_batches_of_its_own_moves_no_pixel_twice(folder):
 
 
 def test_a_larger_worst_case_is_kept_up_to_date_too(folder):
-    evaluation.evaluate_run(folder, [Measurement(4.0, 8, "fgsm", 0.3), Measurement(4.0, 8, "worst", 0.3)], progress=False)
+    evaluation.evaluate_run(folder, [Measurement(4.0, 8, "fgsm", 0.3), Measurement(4.0, 8, "worst", 0.3)],
+                            progress=False)
     later = [Measurement(4.0, 4, "fgsm", 0.2, label="later"), Measurement(4.0, 4, "worst", 0.3)]
     evaluation.evaluate_run(folder, later, progress=False)
     worst = artifacts.load_run(folder).metric("worst-t4")
@@ -132,9 +136,11 @@ def test_a_subset_has_as_many_images_as_the_test_set_can_give(n):
 
 @pytest.mark.parametrize("change, message", [
     (dict(gradient="reference", attack="pgd"), "too slow"), (dict(loss="hinge"), "loss is 'hinge'"),
-    (dict(attack="transfer"), "source is None"), (dict(source="small-10-seed0"), "a transfer attack, and no other"),
+    (dict(attack="transfer"), "source is None"),
+    (dict(source="small-10-seed0"), "a transfer attack, and no other"),
     (dict(draws=0), "draws is 0"), (dict(logit_scale=-1), "logit_scale is -1"), (dict(batch=0), "batch is 0"),
-    (dict(steps=0), "steps is 0"), (dict(rtol=-1.0), "rtol is -1"), (dict(attack_batch=0), "attack_batch is 0"),
+    (dict(steps=0), "steps is 0"), (dict(rtol=-1.0), "rtol is -1"),
+    (dict(attack_batch=0), "attack_batch is 0"),
     (dict(attack_tolerance=0.0), "attack_tolerance is 0"), (dict(n=5.5), "n is 5.5"),
     (dict(noise=0.1), "noise is .* makes no use of it"),
     (dict(momentum=0.9), "momentum is .* makes no use of it"),
@@ -179,12 +185,14 @@ def test_a_worst_case_is_computed_again_only_when_there_is_more_to_combine(folde
 
 
 @pytest.mark.parametrize("change, wanted", [
-    ({}, True), (dict(t1=10.0), False), (dict(pooling="random"), False), (dict(clip=False), False), (dict(epsilon=0.4), False),
+    ({}, True), (dict(t1=10.0), False), (dict(pooling="random"), False), (dict(clip=False), False),
+    (dict(epsilon=0.4), False),
     (dict(epsilon=0.1), True), (dict(rtol=1e-5), False), (dict(attack="worst"), False),
     (dict(attack="none", clip=None, epsilon=0.0), True),
 ])
 def test_only_images_of_the_same_ball_and_network_count_as_broken(change, wanted):
-    record = dict(t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.3) | change
+    record = dict(t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True,
+                  epsilon=0.3) | change
     assert inside(record, Measurement(1.0, 4, "worst", 0.3)) is wanted
 
 
@@ -231,7 +239,8 @@ def test_fgsm_with_remembered_directions_is_fgsm(small, test_images):
 def test_the_reference_gradient_agrees_with_a_tight_one_in_most_signs(small, test_images):
     images, labels = test_images[0][:4], test_images[1][:4]
     found = [evaluation.attack(small, images, labels, Measurement(1.0, 4, "fgsm", 0.1, clip=False, **method))
-             for method in (dict(gradient="reference"), dict(gradient="exact", attack_tolerance=1e-5), dict(gradient="adjoint"))]
+             for method in (dict(gradient="reference"), dict(gradient="exact", attack_tolerance=1e-5),
+                            dict(gradient="adjoint"))]
     assert found[0].dtype == images.dtype
     agreement = [((f - images).sign() == (found[0] - images).sign()).double().mean().item() for f in found]
     assert agreement[0] == 1 and agreement[1] > 0.9 and agreement[1] > agreement[2]
@@ -255,7 +264,9 @@ def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(f
                          {**stored, "config": {**stored["config"], "name": "small-100"}})
     (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
                                            ["small-10-seed0", "small-100-seed0"]))
-    records = evaluation.evaluate_run(folder, [m, dataclasses.replace(m, attack="pgd", source=None, label="own")], progress=False)
+    records = evaluation.evaluate_run(folder,
+                                      [m, dataclasses.replace(m, attack="pgd", source=None, label="own")],
+                                      progress=False)
     transfer, own = (r for name in (m.id, "own-t1") for r in records if r["id"] == name)
     assert transfer["source"] == "small-100-seed0" and transfer["settings"]["t1"] == 1.0
     assert transfer["correct"] == own["correct"]  # the source has the weights of this very network
@@ -263,10 +274,12 @@ def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(f
 
 def test_the_rules_find_the_records_of_every_protocol(folder):
     """Run on four images with few steps: an end-to-end check of ids, fields and attack names."""
-    pytest.importorskip("pyautoattack", reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    pytest.importorskip("pyautoattack",
+                        reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
     pytest.importorskip("foolbox")
     run = artifacts.load_run(folder)
-    config = dataclasses.replace(configs.RunConfig.from_dict(run.config), scale="full", attack_images=4, test_images=4)
+    config = dataclasses.replace(configs.RunConfig.from_dict(run.config), scale="full", attack_images=4,
+                                 test_images=4)
     table = few([m for m in protocols.table_protocol(config) if m.t1 == 1.0])
     strong = few([m for m in protocols.strong_protocol(config) if m.t1 == 1.0])
     records = evaluation.evaluate_run(folder, table + strong, progress=False)
@@ -278,7 +291,8 @@ def test_the_rules_find_the_records_of_every_protocol(folder):
     for r in records:
         assert r["accuracy"] == r["correct"] / r["n"]
         if r["attack"] not in ("none", "worst"):
-            assert {"loss", "steps", "step_size", "restarts", "random_start", "draws", "logit_scale", "rtol", "atol", "dtype",
+            assert {"loss", "steps", "step_size", "restarts", "random_start", "draws", "logit_scale", "rtol",
+                    "atol", "dtype",
                     "batch", "pooling", "t1", "seed", "library"} <= set(r["settings"])
 
 
@@ -291,12 +305,14 @@ def test_the_sweeps_records_carry_the_rule_on_the_range_of_end_times(folder):
 
 def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accuracy(folder):
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
-    wanted = [m for m in few(protocols.get("masking", config) + protocols.get("epsilon", config), 3) if m.t1 == 1.0]
+    wanted = [m for m in few(protocols.get("masking", config) + protocols.get("epsilon", config), 3)
+              if m.t1 == 1.0]
     records = {r["id"]: r for r in evaluation.evaluate_run(folder, wanted, progress=False)}
     assert {m.id for m in wanted} <= set(records)
     assert records["sweep-fgsm-eps0-t1"]["correct"] == records["sweep-pgd40-eps0-t1"]["correct"]
     assert records["mask-expectation-t1"]["settings"]["draws"] == 2
-    assert records["mask-rescored-t1"]["rtol"] == 1e-5 and records["mask-rescored-t1"]["settings"]["rtol"] == 1e-3
+    assert (records["mask-rescored-t1"]["rtol"] == 1e-5
+            and records["mask-rescored-t1"]["settings"]["rtol"] == 1e-3)
     assert records["fgsm-by-reference-eps0.3-t1"]["gradient"] == "reference"
     assert records["fgsm-by-reference-eps0.3-t1"]["settings"]["dtype"] == "float64"
     assert not any(matches(r, t1=1.0, **CLEAN) for i, r in records.items() if i.startswith("mask-clean-1e-6"))
@@ -324,7 +340,8 @@ def test_a_medians_interval_is_that_of_the_order_statistics(n, k):
 
 def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
     measurement = next(m for m in protocols.ladder_protocol(configs.get("small-10")) if m.attack == "worst")
-    record = dict(id="pgd40-exact-t10", t1=10.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.01)
+    record = dict(id="pgd40-exact-t10", t1=10.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd",
+                  clip=True, epsilon=0.01)
     assert not inside(record, measurement)
     assert inside({**record, "id": "ladder-pgd40-margin-eps0.01-t10"}, measurement)
     assert inside(record, dataclasses.replace(measurement, label="worst-eps0.02"))
@@ -333,4 +350,5 @@ def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
 def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
     rungs = [m.epsilon for m in protocols.ladder_protocol(configs.get("large-100")) if m.attack == "worst"]
     assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(protocols.LADDER_EPSILONS)
-    assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100")) if m.attack not in ("none", "worst"))
+    assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100"))
+               if m.attack not in ("none", "worst"))

@@ -48,7 +48,8 @@ def test_history_has_a_row_per_step_and_counts_images(straight):
 
 def test_provenance_names_code_versions_device_threads_precision_and_hashes(straight):
     provenance = straight.provenance
-    assert {"commit", "dirty", "versions", "device", "threads", "precision", "dataset_sha256", "weights_sha256",
+    assert {"commit", "dirty", "versions", "device", "threads", "precision", "dataset_sha256",
+            "weights_sha256",
             "parameters", "seconds", "started", "ended"} <= set(provenance)
     assert provenance["weights_sha256"] == digest(straight)
     assert provenance["versions"]["torch"] == torch.__version__
@@ -201,7 +202,8 @@ def test_a_stored_run_of_another_config_is_not_overwritten(straight):
         training.run(tiny_config(epochs=1), straight.path.parent, evaluate=False)
 
 
-LONGER = dict(epochs=3, cycles=(2, 1), adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),),
+LONGER = dict(epochs=3, cycles=(2, 1),
+              adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),),
                                                                shared_pooling=True))
 
 
@@ -252,20 +254,23 @@ def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alon
     longer = dataclasses.replace(tiny_config(**LONGER), name="small-100")
     at_once = training.train(longer, tmp_path / "once", progress=False)
     assert training.stored_prefix(longer, tmp_path / "parts" / longer.folder) is None
-    first = training.train(dataclasses.replace(longer.first_cycles(1), name="small-10"), tmp_path / "parts", progress=False)
+    first = training.train(dataclasses.replace(longer.first_cycles(1), name="small-10"), tmp_path / "parts",
+                           progress=False)
     before = digest(first)
     with pytest.raises(training.OutOfTime):
         training.train(longer, tmp_path / "parts", budget=0.0, progress=False)
     continued = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
     assert digest(continued) == digest(at_once) != before == digest(artifacts.load_run(first.path))
     assert continued.history["loss"].tolist() == at_once.history["loss"].tolist()
-    assert artifacts.load_run(first.path).name == "small-10" and len(first.history["step"]) == longer.first_cycles(1).steps
+    assert (artifacts.load_run(first.path).name == "small-10"
+            and len(first.history["step"]) == longer.first_cycles(1).steps)
 
 
 def test_named_runs_that_continue_another_prolong_it():
     for name, origin in configs.CONTINUES.items():
         longer, shorter = configs.get(name), configs.get(origin)
-        assert longer.extends(dataclasses.replace(shorter, name=name)) and longer.to_dict() == configs.RunConfig.from_dict(longer.to_dict()).to_dict()
+        assert longer.extends(dataclasses.replace(shorter,
+                                                  name=name)) and longer.to_dict() == configs.RunConfig.from_dict(longer.to_dict()).to_dict()
 
 
 def test_a_curriculum_decides_what_its_cycles_share_and_smooth():
@@ -289,7 +294,8 @@ def test_every_cycle_has_its_own_rate_and_attack():
     config = tiny_config(**{**LONGER, "epochs": 60, "cycles": (40, 20)})
     rates = np.array([training.learning_rate(config, step) for step in range(config.steps)])
     assert [config.cycle(step) for step in (0, 119, 120, 179)] == [(0, 0, 120)] * 2 + [(1, 120, 60)] * 2
-    assert rates[:120].max() == pytest.approx(config.learning_rate) and rates[120:].max() == pytest.approx(config.learning_rate / 2)
+    assert (rates[:120].max() == pytest.approx(config.learning_rate)
+            and rates[120:].max() == pytest.approx(config.learning_rate / 2))
     assert rates[119] < 0.01 * rates.max() and rates[179] < 0.01 * rates.max()
     assert [(a.steps, a.step_size) for a in map(config.adversarial.in_cycle, (0, 1))] == [(1, 0.1), (2, 0.05)]
     with pytest.raises(ValueError, match="step is 180; the allowed range is 0 to 179"):
@@ -311,7 +317,8 @@ def test_attack_and_loss_see_one_draw_of_the_regions_only_where_they_share_it(mo
     assert [len(draw) for draw in seen] == [8, 8, 8, 16]
     assert len({draw[:1].numpy().tobytes() for draw in seen}) == distinct
     if shared:
-        assert all((draw == seen[0][:1]).all() for draw in seen) and not (seen[0][:1] == model.pool.samples).all()
+        assert all((draw == seen[0][:1]).all()
+                   for draw in seen) and not (seen[0][:1] == model.pool.samples).all()
     seen.clear()  # the curriculum's cycles draw anew in any case, and so does whoever comes after
     training._step(model, optimiser, images[:8], labels[:8], config, 0)
     assert len({draw[:1].numpy().tobytes() for draw in seen}) == 2 == len(seen)
@@ -333,7 +340,8 @@ def test_a_gradient_that_is_not_finite_stops_the_run_before_it_reaches_the_weigh
     """Leaky dynamics of random weights are chaotic: over t = 100 the gradient grows beyond float32."""
     config, stepped = tiny_config(leaky=True, t1=(100.0, 100.0), test_t1=100.0), []
     monkeypatch.setattr(torch.optim.Adam, "step", lambda *a: stepped.append(1))
-    with pytest.raises(FloatingPointError, match="the gradient's norm is (inf|nan) at step 0.* shorten the end time"):
+    with pytest.raises(FloatingPointError,
+                       match="the gradient's norm is (inf|nan) at step 0.* shorten the end time"):
         training.train(config, tmp_path, progress=False)
     assert not stepped
 
@@ -357,10 +365,13 @@ def test_a_missing_gpu_names_the_cpu():
 
 @pytest.mark.parametrize("change, message", [
     (dict(t1=(0.0, 1.0)), "end time t1 is 0"), (dict(test_t1=-1.0), "end time t1 is -1"),
-    (dict(t1=(2.0, 1.0)), "upper end time"), (dict(train_images=0), "train_images is 0; the allowed range is 1 to 60000"),
-    (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"), (dict(rtol=0.0), "rtol is 0"),
+    (dict(t1=(2.0, 1.0)), "upper end time"),
+    (dict(train_images=0), "train_images is 0; the allowed range is 1 to 60000"),
+    (dict(test_images=10001), "test_images is 10001"), (dict(seed=-1), "seed is -1"),
+    (dict(rtol=0.0), "rtol is 0"),
     (dict(gradient="magic"), "gradient is 'magic'"), (dict(schedule="steps"), "schedule is 'steps'"),
-    (dict(scale="huge"), "scale is 'huge'"), (dict(cycles=(1, 2)), "cycles is \\(1, 2\\); .* add up to the epochs, 2"),
+    (dict(scale="huge"), "scale is 'huge'"),
+    (dict(cycles=(1, 2)), "cycles is \\(1, 2\\); .* add up to the epochs, 2"),
     (dict(architecture="x"), "architecture is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
     (dict(epochs=0), "epochs is 0"), (dict(name="../evil"), "name is '../evil'"),
     (dict(name=""), "name is ''"), (dict(start="a/b"), "name is 'a/b'"), (dict(seed=0.0), "seed is 0.0"),
@@ -373,7 +384,9 @@ def test_a_config_refuses_values_out_of_range(change, message):
 
 
 def test_an_unknown_run_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean 'small-10'"):
+    with pytest.raises(ValueError,
+                       match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean "
+                             "'small-10'"):
         configs.get("small-11")
 
 
@@ -382,12 +395,14 @@ def test_an_unknown_run_lists_the_known_ones():
 def test_every_named_config_survives_json_and_keeps_its_architecture_at_both_scales(name, scale):
     config, full = configs.get(name, 2, scale), configs.get(name)
     assert configs.RunConfig.from_dict(config.to_dict()) == config
-    for field in ("channels", "size", "t1", "test_t1", "architecture", "leaky", "last_norm", "blocks", "gradient"):
+    for field in ("channels", "size", "t1", "test_t1", "architecture", "leaky", "last_norm", "blocks",
+                  "gradient"):
         assert getattr(config, field) == getattr(full, field)
 
 
 def test_the_six_rows_share_one_recipe():
-    recipe = ("learning_rate", "schedule", "pooling", "rtol", "atol", "gradient", "train_images", "adversarial")
+    recipe = ("learning_rate", "schedule", "pooling", "rtol", "atol", "gradient", "train_images",
+              "adversarial")
     rows = [configs.get(name) for name in configs.ROWS]
     for field in recipe:
         assert len({getattr(config, field) for config in rows}) == 1, field
@@ -416,7 +431,8 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
 # -- a constant rate: prolonged bit for bit
 # ------------------------------------------------------------------------------
 
-CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4, snapshots=0,
+CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4,
+                snapshots=0,
                 test_images=8)
 
 
@@ -440,8 +456,10 @@ def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_lo
     config = tiny_config(**CONSTANT)
     for epochs in (1, 2, 4):
         run = training.train(dataclasses.replace(config, epochs=epochs), tmp_path, progress=False)
-        assert run.config["epochs"] == epochs and run.history["epoch"].tolist() == list(range(epochs))  # one mean each
-        assert run.history["images"][-1] == epochs * config.train_images and run.history["step"][-1] == config.steps_per_epoch * epochs - 1
+        # one mean each
+        assert run.config["epochs"] == epochs and run.history["epoch"].tolist() == list(range(epochs))
+        assert (run.history["images"][-1] == epochs * config.train_images
+                and run.history["step"][-1] == config.steps_per_epoch * epochs - 1)
     assert folder_bits(run.path) == folder_bits(constant.path)
     assert run.history["loss"].tolist() == constant.history["loss"].tolist()
 
@@ -487,7 +505,8 @@ def test_a_store_that_was_interrupted_is_mended_when_training_goes_on(constant, 
 def test_prolonging_drops_what_was_measured_of_older_weights(tmp_path):
     config = tiny_config(**{**CONSTANT, "snapshots": None})
     short = training.run(dataclasses.replace(config, epochs=2), tmp_path, progress=False)
-    assert short.metrics and training.run(config, tmp_path, progress=False).config["epochs"] == 2  # a page never prolongs
+    # a page never prolongs
+    assert short.metrics and training.run(config, tmp_path, progress=False).config["epochs"] == 2
     assert not training.train(config, tmp_path, progress=False).metrics
 
 
@@ -501,8 +520,10 @@ def test_without_its_optimisers_state_a_run_at_a_constant_rate_is_not_prolonged(
 
 def test_a_checkpoint_outlives_a_field_added_to_the_config_and_not_one_changed():
     config = tiny_config(**CONSTANT)
-    assert set(config.identity()) >= {"schedule", "learning_rate"} and not {"epochs", "leaky", "start"} & set(config.identity())
-    assert training.fingerprint(config) == training.fingerprint(dataclasses.replace(config, epochs=9, snapshots=None))
+    assert set(config.identity()) >= {"schedule",
+                                      "learning_rate"} and not {"epochs", "leaky",
+                                                                "start"} & set(config.identity())
+    assert (training.fingerprint(config) == training.fingerprint(dataclasses.replace(config, epochs=9, snapshots=None)))
     assert training.fingerprint(config) != training.fingerprint(dataclasses.replace(config, leaky=True))
     annealed = tiny_config()
     assert training.fingerprint(annealed) != training.fingerprint(dataclasses.replace(annealed, epochs=3))
@@ -518,13 +539,16 @@ def test_the_posts_recipe_halves_its_rate_and_draws_its_images_and_norm_weights(
     weight = configs.build(config).norm.weight.detach()
     plain = configs.build(dataclasses.replace(config, norm_init="ones"))
     assert 0 <= weight.min() and weight.max() <= 1 and weight.std() > 0.1
-    assert torch.equal(plain.norm.weight, torch.ones(16)) and torch.equal(plain.linear.weight, configs.build(config).linear.weight)
+    assert torch.equal(plain.norm.weight,
+                       torch.ones(16)) and torch.equal(plain.linear.weight,
+                                                       configs.build(config).linear.weight)
 
 
 def test_a_cosine_falls_from_the_full_rate_to_nothing():
     config = tiny_config(schedule="cosine")
     rates = [training.learning_rate(config, step) for step in range(config.steps)]
-    assert rates[0] == config.learning_rate and rates == sorted(rates, reverse=True) and rates[-1] < 0.1 * rates[0]
+    assert rates[0] == config.learning_rate and rates == sorted(rates,
+                                                                reverse=True) and rates[-1] < 0.1 * rates[0]
 
 
 def test_a_run_starts_from_the_weights_of_another_where_its_config_says_so(straight, tmp_path):

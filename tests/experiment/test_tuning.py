@@ -11,7 +11,8 @@ from nodelib.experiment import artifacts, configs, tuning
 def test_a_trial_learns_something_and_says_what_it_did():
     record = tuning.trial(tiny_config(train_images=640, batch_size=16, epochs=1), held_out=200)
     assert record["accuracy"] > 0.2 and record["loss"] < 3
-    assert (record["run"], record["images"], record["batch_size"], record["held_out"]) == ("small-10", 640, 16, 200)
+    assert (record["run"], record["images"], record["batch_size"],
+            record["held_out"]) == ("small-10", 640, 16, 200)
 
 
 def test_no_trial_sees_the_images_that_judge_it():
@@ -24,7 +25,8 @@ def test_no_trial_sees_the_images_that_judge_it():
 def test_the_recipe_is_among_the_trials_and_differs_from_each_other_one_in_one_field():
     for name, images, changes in tuning.TRIALS:
         tried, recipe = tuning.trial_config(name, images, changes), configs.get(name)
-        different = {f.name for f in dataclasses.fields(tried) if getattr(tried, f.name) != getattr(recipe, f.name)}
+        different = {f.name for f in dataclasses.fields(tried)
+                     if getattr(tried, f.name) != getattr(recipe, f.name)}
         assert different - {"train_images", "epochs", "cycles"} == set(changes) and len(changes) <= 1
     assert {name for name, _, changes in tuning.TRIALS if not changes} == {"small-100", "large-10"}
 
@@ -35,7 +37,8 @@ def test_a_trial_that_is_stored_is_not_run_again(tmp_path, monkeypatch):
     def trial(config, held_out):
         calls.append(config)
         return {"run": config.name, "images": config.train_images, "batch_size": config.batch_size,
-                "learning_rate": config.learning_rate, "head_scale": config.head_scale, "held_out": 1, "accuracy": 0.5,
+                "learning_rate": config.learning_rate, "head_scale": config.head_scale, "held_out": 1,
+                "accuracy": 0.5,
                 "loss": 1.0, "seconds": 1.0}
 
     monkeypatch.setattr(tuning, "trial", trial)

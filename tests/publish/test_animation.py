@@ -111,7 +111,9 @@ def test_a_title_stands_above_the_film_and_the_clock_below():
 def test_stacked_films_keep_every_pixel():
     a, b = np.full((2, 3, 4), 7, np.uint8), np.full((2, 5, 4), 9, np.uint8)
     both = animation.stacked(a, b, gap=2)
-    assert both.shape == (2, 10, 4) and (both[:, :3] == 7).all() and (both[:, 3:5] == 0).all() and (both[:, 5:] == 9).all()
+    assert both.shape == (2, 10,
+                          4) and (both[:,
+                                       :3] == 7).all() and (both[:, 3:5] == 0).all() and (both[:, 5:] == 9).all()
     with pytest.raises(ValueError, match="equal"):
         animation.stacked(a, np.zeros((2, 3, 5), np.uint8))
 
@@ -128,7 +130,8 @@ def test_a_map_draws_every_point_as_its_digit_in_its_colour():
     for k, height in enumerate((-0.5, 0.5)):
         for label, x, y in ((3, -1.0, 0.0), (8, 1.0, height)):
             found = np.argwhere((frames[k, :60] == animation.CLASS_COLOURS[label]).all(-1))
-            assert abs(found.mean(0) - (30 + y * 25, 30 + x * 25)).max() <= 1  # up on the map is a smaller row
+            # up on the map is a smaller row
+            assert abs(found.mean(0) - (30 + y * 25, 30 + x * 25)).max() <= 1
             assert len(found) == {3: 11, 8: 13}[label]
     dim = np.array(animation.CLASS_COLOURS[8], np.uint8) // 2
     assert not (frames[0, :60] == dim).all(-1).any() and (frames[1, :60] == dim).all(-1).sum() == 1

@@ -60,7 +60,8 @@ def chapter(tmp_path):
                          (value.get("run", "") if isinstance(value, dict) else None))
 def test_the_pairs_are_equal(path, parameters):
     published = nbformat.read(render._target(path, None, parameters), as_version=4)
-    assert render.same_cells(published, render.prepare(path, parameters)), f"make book would execute {path.name} again"
+    assert render.same_cells(published,
+                             render.prepare(path, parameters)), f"make book would execute {path.name} again"
     if not parameters:
         assert jupytext.writes(published, fmt="md:myst") == path.read_text()
 
@@ -74,7 +75,8 @@ def test_text_halves_are_as_jupytext_writes_them(path):
                          (value.get("run", "") if isinstance(value, dict) else None))
 def test_published_notebooks_are_up_to_date_with_their_inputs(path, parameters):
     target = render._target(path, None, parameters)
-    assert not render._changed(render.prepare(path, parameters), target), f"make book would execute {path.name} again"
+    assert not render._changed(render.prepare(path, parameters),
+                               target), f"make book would execute {path.name} again"
 
 
 @pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
@@ -103,7 +105,8 @@ def test_jupytext_finds_the_published_pair_in_sync(chapter):
     text, content = path.read_text(), target.read_bytes()
     for newer in (path, target):
         os.utime(newer, (os.path.getmtime(newer) + 10,) * 2)
-        subprocess.run([sys.executable, "-m", "jupytext", "--sync", str(newer)], check=True, capture_output=True)
+        subprocess.run([sys.executable, "-m", "jupytext", "--sync", str(newer)], check=True,
+                       capture_output=True)
         assert path.read_text() == text
         assert target.read_bytes() == content
 
@@ -203,9 +206,11 @@ def test_a_missing_input_is_an_error(chapter):
     ("import os\nos.kill(os.getpid(), 9)", "kernel|cell"),
     ("import os\nos._exit(0)", "kernel|cell"),
     ("from IPython.display import Image, display\nimport io, PIL.Image\nb = io.BytesIO()\n"
-     "PIL.Image.new('L', (2, 2)).save(b, 'png')\ndisplay(Image(b.getvalue(), format='png'))", "no alternative text"),
+     "PIL.Image.new('L', (2, 2)).save(b, 'png')\ndisplay(Image(b.getvalue(), format='png'))",
+     "no alternative text"),
     (f"print({str(render.ROOT)!r})", "a path of this machine"),
-], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text", "machine's path"])
+], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text",
+        "machine's path"])
 def test_what_is_not_fit_to_publish_leaves_the_old_notebook(chapter, code, message):
     target = render.render(chapter("print('good')")).path
     content = target.read_bytes()

@@ -92,7 +92,8 @@ def test_exact_is_autograd_through_the_same_steps_on_random_networks(name, t1):
 def test_exact_is_autograd_through_the_same_steps_on_trained_networks(tiny_run, test_images):
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:2]):
         func, y0 = copy.deepcopy(func).double(), y0.double()
-        # leaky dynamics are chaotic in ordinary time: over t = 100 they amplify the rounding of float64 beyond the gradient
+        # leaky dynamics are chaotic in ordinary time: over t = 100 they amplify the rounding of float64
+        # beyond the gradient
         for t1 in (1.0, 100.0) if func.channels == 16 and not func.leaky else (1.0,):
             weights = torch.randn(2, *y0.shape, dtype=torch.float64)
             solution, found = gradients(func, y0, [0.0, t1], weights)
@@ -109,7 +110,8 @@ def test_single_precision_errs_at_most_twice_as_much_as_autograd(name, compiled)
         func, y0 = dynamics(name, 1, seed)
         weights = torch.randn(2, *y0.shape)
         # a tolerance at which the kernels sum convolutions directly
-        solution, found = gradients(func, y0, [0.0, 0.05], weights, first_step=0.05, compiled=compiled, rtol=5e-5, atol=5e-5)
+        solution, found = gradients(func, y0, [0.0, 0.05], weights, first_step=0.05, compiled=compiled,
+                                    rtol=5e-5, atol=5e-5)
         _, plain = autograd_gradients(func, y0, solution, weights)
         _, reference = autograd_gradients(func.double(), y0.double(), solution, weights.double())
         ours = sum((a.double() - b).norm() / b.norm() for a, b in zip(found, reference))
@@ -126,9 +128,11 @@ def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny
             weights = torch.randn(2, *y0.shape)
             solution, found = gradients(func, y0, [0.0, t1], weights, rtol=9e-5, atol=9e-5)
             _, plain = autograd_gradients(func, y0, solution, weights)
-            _, reference = autograd_gradients(copy.deepcopy(func).double(), y0.double(), solution, weights.double())
+            _, reference = autograd_gradients(copy.deepcopy(func).double(), y0.double(), solution,
+                                              weights.double())
             # image by image: a ReLU that switches by one rounding and not by the other decides single ones
-            ours, theirs = ((gradient[0].double() - reference[0]).flatten(1).norm(dim=1) for gradient in (found, plain))
+            ours, theirs = ((gradient[0].double() - reference[0]).flatten(1).norm(dim=1)
+                            for gradient in (found, plain))
             ratios.append(ours / theirs)
     assert torch.cat(ratios).median() < 2, ratios
 
@@ -136,14 +140,16 @@ def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny
 @pytest.mark.parametrize("name", DYNAMICS)
 def test_minimal_filtering_rounds_far_below_the_tolerance_and_keeps_the_steps(name):
     func, y0 = dynamics(name)
-    loose = kernel.native_stepper(func, y0, kernel.DOPRI5, (), kernel.MINIMAL_TOLERANCE, kernel.MINIMAL_TOLERANCE)
+    loose = kernel.native_stepper(func, y0, kernel.DOPRI5, (), kernel.MINIMAL_TOLERANCE,
+                                  kernel.MINIMAL_TOLERANCE)
     if loose is None:
         pytest.skip("no C compiler")
     tight = kernel.native_stepper(func, y0, kernel.DOPRI5, (), 0.9 * kernel.MINIMAL_TOLERANCE, 1.0)
     assert loose.minimal and not tight.minimal
     with torch.no_grad():
         expected = copy.deepcopy(func).double()(0.0, y0.double())
-    errors = [relative_error(s.unpack(s.evaluate(0.0, s.pack(y0))[0]).double(), expected) for s in (loose, tight)]
+    errors = [relative_error(s.unpack(s.evaluate(0.0, s.pack(y0))[0]).double(), expected)
+              for s in (loose, tight)]
     assert errors[0] < 2e-5 < kernel.MINIMAL_TOLERANCE / 4 and errors[1] < 3e-6, errors
     solutions = [odeint(func, y0, [0.0, 10.0], compiled=compiled, params=()) for compiled in (True, False)]
     counts = [(s.accepted, s.rejected) for s in solutions]
@@ -267,9 +273,11 @@ print(peak[0] - before)
 @pytest.mark.parametrize("compiled", [True, False])
 def test_the_memory_budget_bounds_the_peak_of_the_process(compiled):
     def peak(budget):
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]), "MALLOC_MMAP_THRESHOLD_": "65536"}
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2]),
+                       "MALLOC_MMAP_THRESHOLD_": "65536"}
         command = [sys.executable, "-c", PEAK, str(compiled), str(budget)]
-        return int(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
+        return int(subprocess.run(command, capture_output=True, text=True, check=True,
+                                  env=environment).stdout)
 
     everything, bounded = peak(2**31), peak(30 * 2**20)
     assert everything > 100 * 2**20
@@ -397,7 +405,8 @@ def test_anchor_times_are_log_spaced_and_end_at_the_end():
     assert max(ratios) == pytest.approx(min(ratios))
 
 
-@pytest.mark.parametrize("gradient", ["exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
+@pytest.mark.parametrize("gradient",
+                         ["exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
 def test_every_gradient_name_trains(gradient):
     func, y0 = dynamics("small")
     solution = odeint(func, y0, [0.0, 1.0], gradient=gradient)
@@ -476,7 +485,8 @@ def test_changed_weights_reach_the_compiled_kernels(change):
         change(func.requires_grad_(False))
         found = odeint(func, y0, [0.0, 1.0]).y
         assert relative_error(before[-1], found[-1]) > 1e-2
-        torch.testing.assert_close(found, odeint(func, y0, [0.0, 1.0], compiled=False).y, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(found, odeint(func, y0, [0.0, 1.0], compiled=False).y, rtol=1e-4,
+                                   atol=1e-4)
 
 
 @pytest.mark.parametrize("tolerance", [1e-3, 1e-6])  # minimal filtering, and the sum
@@ -498,7 +508,8 @@ def test_compiled_evaluations_and_their_reverse_match_double_precision(name, sam
     bars = torch.autograd.grad(expected, (leaf, *exact.parameters()), k_bar.double())
     assert relative_error(stepper.unpack(k).double(), expected) < 1e-5
     errors = [relative_error(mine.double(), theirs) for mine, theirs in zip(stepper.unpack(y_bar), bars[0])]
-    switched = sum(error > 1e-5 for error in errors)  # a ReLU that rounding switches changes its sample's gradient
+    # a ReLU that rounding switches changes its sample's gradient
+    switched = sum(error > 1e-5 for error in errors)
     assert switched <= 2 and max(errors) < 0.1, errors
     for mine, theirs in zip(parameters, bars[1:]):
         assert relative_error(mine.double(), theirs) < (0.1 if switched else 2e-5)

@@ -64,7 +64,8 @@ def test_closed_form_problems_take_torchdiffeqs_steps(problem, tolerance):
 def test_solutions_follow_the_closed_form_as_the_tolerance_tightens(problem):
     errors = []
     for tolerance in (1e-4, 1e-6, 1e-8):
-        solution = odeint(problem.func, problem.y0, [0.0, problem.end], rtol=tolerance, atol=tolerance, params=())
+        solution = odeint(problem.func, problem.y0, [0.0, problem.end], rtol=tolerance, atol=tolerance,
+                          params=())
         errors.append((solution.y[-1] - problem.exact(problem.end)).abs().max().item())
         assert errors[-1] < 300 * tolerance * max(1.0, problem.exact(problem.end).abs().max().item())
     assert errors[2] < errors[0] / 50
@@ -92,8 +93,9 @@ def test_trained_networks_take_torchdiffeqs_steps(tiny_run, test_images):
                 solution = odeint(func, y0, [0.0, t1])
             assert abs(solution.accepted - counts["accepted"]) <= 1, name
             assert abs(solution.rejected - counts["rejected"]) <= 1, name
-            # run past its training, a network may be chaotic there, and amplify rounding, which differs between processors (0.02 on
-            # one, 0.04 on another; unrelated states are 1.4 apart); a leaky one from the start
+            # run past its training, a network may be chaotic there, and amplify rounding, which differs
+            # between processors (0.02 on one, 0.04 on another; unrelated states are 1.4 apart); a leaky one
+            # from the start
             calm = t1 <= trained_to[name] and not func.leaky
             assert relative_error(solution.y[-1], expected[-1]) < (1e-3 if calm else 0.1), (name, t1)
 
@@ -105,7 +107,8 @@ def test_the_error_falls_with_the_methods_order(method, order, counts):
     problem = next(p for p in PROBLEMS if p.name == "oscillator")
     errors = []
     for count in counts:
-        y = odeint(problem.func, problem.y0, [0.0, 4.0], method=method, step_size=4.0 / count, params=()).y[-1]
+        y = odeint(problem.func, problem.y0, [0.0, 4.0], method=method, step_size=4.0 / count,
+                   params=()).y[-1]
         errors.append((y - problem.exact(4.0)).norm().item())
     slope = math.log(errors[0] / errors[1]) / math.log(counts[1] / counts[0])
     assert order - 0.2 < slope < order + 0.2
@@ -129,11 +132,13 @@ def test_the_record_tells_every_step():
     assert all(ratio <= 1 for _, _, ratio in solution.steps)
     assert solution.nfe == 1 + 6 * (solution.accepted + solution.rejected)  # the first step was given
     ends = [t + h for t, h in zip(solution.step_times, solution.step_sizes)]
-    assert solution.step_times[1:] == pytest.approx(ends[:-1]) and ends[-1] >= problem.end > solution.step_times[-1]
+    assert (solution.step_times[1:] == pytest.approx(ends[:-1])
+            and ends[-1] >= problem.end > solution.step_times[-1])
 
 
 def test_fixed_steps_hit_every_time_and_never_exceed_the_step_size():
-    solution = odeint(lambda t, y: torch.ones_like(y), torch.zeros(1), [0.0, 0.3, 1.0], method="euler", step_size=0.1)
+    solution = odeint(lambda t, y: torch.ones_like(y), torch.zeros(1), [0.0, 0.3, 1.0], method="euler",
+                      step_size=0.1)
     torch.testing.assert_close(solution.y[:, 0], torch.tensor([0.0, 0.3, 1.0]))
     assert solution.accepted == solution.nfe == 10 and max(solution.step_sizes) <= 0.1 + 1e-12
 
@@ -212,11 +217,13 @@ FAULTS = {
     "one time": (TimesError, lambda: odeint(smooth, Y0, [0.0])),
     "times that require gradients": (
         TimesError, lambda: odeint(smooth, Y0, torch.tensor([0.0, 1.0], requires_grad=True))),
-    "an integer state": (StateTypeError, lambda: odeint(smooth, torch.ones(3, dtype=torch.int64), [0.0, 1.0])),
+    "an integer state": (StateTypeError,
+                         lambda: odeint(smooth, torch.ones(3, dtype=torch.int64), [0.0, 1.0])),
     "a half-precision state": (StateTypeError, lambda: odeint(smooth, Y0.half(), [0.0, 1.0])),
     "a state that is no tensor": (StateTypeError, lambda: odeint(smooth, [1.0], [0.0, 1.0])),
     "a derivative of another shape": (DerivativeError, lambda: odeint(lambda t, y: y[:2], Y0, [0.0, 1.0])),
-    "a derivative of another type": (DerivativeError, lambda: odeint(lambda t, y: y.double(), Y0, [0.0, 1.0])),
+    "a derivative of another type": (DerivativeError,
+                                     lambda: odeint(lambda t, y: y.double(), Y0, [0.0, 1.0])),
     "an unknown method": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="dopri8")),
     "an unknown gradient": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], gradient="backprop")),
 }
@@ -300,7 +307,8 @@ def test_bad_input_is_refused_by_a_specific_error(name):
     with pytest.raises(error) as caught:
         attempt()
     if issubclass(error, IntegrationError):
-        assert "at t = " in str(caught.value) and "step size" in str(caught.value) and "norm" in str(caught.value)
+        assert ("at t = " in str(caught.value) and "step size" in str(caught.value)
+                and "norm" in str(caught.value))
         assert math.isfinite(caught.value.t)
 
 

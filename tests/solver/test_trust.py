@@ -29,8 +29,8 @@ def sine(t, y):
 
 # name -> (dy/dt, initial state, start, end). "constant", "linear" and "sine" are of the kinds in
 # torchdiffeq's own tests (Chen et al., 2018); A1 to B5 are single equations and small systems of Hull,
-# Enright, Fellen and Sedgwick, Comparing numerical methods for ordinary differential equations, SIAM J. Numer.
-# Anal. 9, 1972.
+# Enright, Fellen and Sedgwick, Comparing numerical methods for ordinary differential equations, SIAM J.
+# Numer. Anal. 9, 1972.
 PROBLEMS = {
     "constant": (lambda t, y: 0.2 + (y - (0.2 * t + 3)) ** 5, (3.0,), 1.0, 8.0),
     "linear": (lambda t, y: 0.3 * (TURN - TURN.T).to(y) @ y, (1.0,) * 10, 1.0, 8.0),

@@ -280,13 +280,15 @@ def test_p6_forty_steps_on_the_margin_leave_nothing(left, expected):
     assert outcome("P6", runs).outcome == expected
 
 
-@pytest.mark.parametrize("by_hand, epochs, expected", [(9, 12, KEPT), (13, 12, OPEN), (20, 12, BROKEN), (9, 6, OPEN)])
+@pytest.mark.parametrize("by_hand, epochs, expected",
+                         [(9, 12, KEPT), (13, 12, OPEN), (20, 12, BROKEN), (9, 6, OPEN)])
 def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand, epochs, expected):
     runs = []
     for row in ("small-10", "small-random", "small-100"):
         run = StubRun(POST[row])
         for loss, left in (("cross-entropy", 8), ("rounded", by_hand), ("log-odds", 0)):
-            run.score(left, OWN_T1[row], attack="fgsm", epsilon=0.3, clip=False, pooling="random", gradient="adjoint",
+            run.score(left, OWN_T1[row], attack="fgsm", epsilon=0.3, clip=False, pooling="random",
+                      gradient="adjoint",
                       settings={"loss": loss, "logit_scale": 1.0})
         runs.append(WithEpochs(run, epochs))
     assert outcome("P7", runs).outcome == expected

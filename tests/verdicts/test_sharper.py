@@ -21,7 +21,8 @@ PAIR = ("wide-adversarial", "wide-standard")
 def verdict(name, runs=(), chapters=None):
     """What the second round's rule says, without falling back on the first's."""
     claim = CLAIM[name]
-    return judge(type(claim)(claim.id, claim.statement, claim.post, claim.test, claim.page, claim.rule, claim.possible),
+    return judge(type(claim)(claim.id, claim.statement, claim.post, claim.test, claim.page, claim.rule,
+                             claim.possible),
                  Evidence(list(runs), SEED, chapters or {}))
 
 
@@ -31,14 +32,17 @@ def test_without_evidence_the_first_rounds_verdict_stands_and_says_so(name):
     first = next(claim for claim in FIRST_ROUND if claim.id == name)
     assert CLAIM[name].first_round is first.rule and CLAIM[name].keeps_first
     runs = [StubRun(n).measure("norm", 1.0) for n in PAIR]
-    assert judge(CLAIM[name], Evidence(runs, SEED, {})).verdict == judge(first, Evidence(runs, SEED, {})).verdict
+    assert judge(CLAIM[name],
+                 Evidence(runs, SEED, {})).verdict == judge(first, Evidence(runs, SEED, {})).verdict
 
 
 @pytest.mark.parametrize("error, expected", [(0.1, "reproduced"), (0.3, "in part"), (1.5, "in part")])
 def test_c3_asks_for_the_error_at_every_own_end_time(error, expected):
-    runs = [StubRun(n).measure("gradient_error", error if n == "large-100" else 0.01, OWN_T1[n], gradient="adjoint", rtol=1e-3)
+    runs = [StubRun(n).measure("gradient_error", error if n == "large-100" else 0.01, OWN_T1[n],
+                               gradient="adjoint", rtol=1e-3)
             for n in ROWS]
-    chapter = {"C3": {"gradient_difference": 1e-9, "memory_growth_adjoint": 1.0, "memory_growth_backprop": 9.0}}
+    chapter = {"C3": {"gradient_difference": 1e-9, "memory_growth_adjoint": 1.0,
+                      "memory_growth_backprop": 9.0}}
     found = verdict("C3", runs, chapter)
     assert found.verdict == expected and ("hangs on the threshold" in found.reason) == (error == 0.3)
     chapter["C3"]["memory_growth_adjoint"] = 3.0
@@ -47,13 +51,15 @@ def test_c3_asks_for_the_error_at_every_own_end_time(error, expected):
 
 def baselines(**percent):
     percent = {"wide-standard": 99.2, "resnet-6": 99.3, "resnet-1": 90.0, "resnet-0": 80.0, **percent}
-    return [StubRun(name, seed).clean(value, 1, n=10_000) for name, value in percent.items() for seed in range(3)]
+    return [StubRun(name, seed).clean(value, 1, n=10_000) for name,
+            value in percent.items() for seed in range(3)]
 
 
 def test_c4_asks_every_baseline_that_is_no_larger():
     assert verdict("C4", baselines()).verdict == "reproduced"
     assert verdict("C4", baselines(**{"resnet-0": 99.2})).verdict == "artefact"
-    assert verdict("C4", baselines(**{"resnet-0": 98.95})).verdict == "in part"  # at half of 0.3 points it is not
+    # at half of 0.3 points it is not
+    assert verdict("C4", baselines(**{"resnet-0": 98.95})).verdict == "in part"
     assert verdict("C4", baselines(**{"wide-standard": 98.0})).verdict == "not reproduced"
     two = verdict("C4", [run for run in baselines() if run.seed < 2])
     assert two.verdict == UNDECIDED and "resnet-0: 2 of 3 seeds" in two.missing
@@ -74,16 +80,22 @@ def test_c6_asks_ten_pairs_and_their_interval():
     random = np.random.default_rng(0)
     sizes = {"parameters_ode": 100, "parameters_rnn": 100}
     rnn = list(1 + 0.1 * random.standard_normal(10))
-    better, equal = [r - 0.2 + 0.05 * x for r, x in zip(rnn, random.standard_normal(10))], [r + 0.1 * (-1) ** i for i, r in enumerate(rnn)]
-    assert verdict("C6", chapters={"C6": {"rmse_ode": better, "rmse_rnn": rnn, **sizes}}).verdict == "reproduced"
-    assert verdict("C6", chapters={"C6": {"rmse_ode": equal, "rmse_rnn": rnn, **sizes}}).verdict == "not reproduced"
+    better, equal = [r - 0.2 + 0.05 * x for r,
+                     x in zip(rnn,
+                              random.standard_normal(10))], [r + 0.1 * (-1) ** i for i, r in enumerate(rnn)]
+    assert verdict("C6",
+                   chapters={"C6": {"rmse_ode": better, "rmse_rnn": rnn, **sizes}}).verdict == "reproduced"
+    assert verdict("C6",
+                   chapters={"C6": {"rmse_ode": equal, "rmse_rnn": rnn, **sizes}}).verdict == "not reproduced"
     few = verdict("C6", chapters={"C6": {"rmse_ode": better[:9], "rmse_rnn": rnn[:9], **sizes}})
     assert few.verdict == UNDECIDED and few.missing == ("C6: 9 of 10 seeds a side",)
 
 
-@pytest.mark.parametrize("angles, expected", [((3, 3, 3), "reproduced"), ((3, 3, 7), "in part"), ((3, 30, 30), "not reproduced")])
+@pytest.mark.parametrize("angles, expected",
+                         [((3, 3, 3), "reproduced"), ((3, 3, 7), "in part"), ((3, 30, 30), "not reproduced")])
 def test_c13_counts_the_rows_whose_direction_settles(angles, expected):
-    runs = [StubRun(n).measure("state_angle", a, 1000.0, part="centred", since=100) for n, a in zip(sharper.PERSISTENT, angles)]
+    runs = [StubRun(n).measure("state_angle", a, 1000.0, part="centred", since=100) for n,
+            a in zip(sharper.PERSISTENT, angles)]
     assert verdict("C13", runs).verdict == expected
 
 
@@ -108,7 +120,8 @@ def classes(adversarial=(0.95, 0.95), standard=(0.5, 0.5), own=10):
     for run, shares in zip(runs, (adversarial, standard)):
         for t1, share in zip((10.0, 1000.0), shares):
             run.measure("nearest_class", share, t1, statistic="mean")
-    right = {"attractors": 1, "own_attractors": 1, "ray_share": 0.95, "ray_residual": 1e-5, "ray_eigenvalue": 0.5}
+    right = {"attractors": 1, "own_attractors": 1, "ray_share": 0.95, "ray_residual": 1e-5,
+             "ray_eigenvalue": 0.5}
     for digit in range(10):
         for what, statistic in RAY_FACTS:
             value = 2.0 if digit >= own and what == "ray_eigenvalue" else right[what]
@@ -126,7 +139,8 @@ def test_c18_holds_in_all_ranges_in_some_in_none_or_without_the_attack_too():
 def settling(turning=(0.1, 0.3), times=(100.0, 300.0), speeds=(50.0, 60.0), rays=(1.0, 0.5)):
     runs = []
     for name, turn, time, speed, ray in zip(PAIR, turning, times, speeds, rays):
-        run = StubRun(name).measure("turning", turn, 10.0, part="centred").measure("on_a_ray", ray, 1000.0, statistic="mean")
+        run = StubRun(name).measure("turning", turn, 10.0,
+                                    part="centred").measure("on_a_ray", ray, 1000.0, statistic="mean")
         run.measure("settling_time", time, measure="turning", threshold=0.1)
         runs.append(run.measure("settling_time", speed, measure="relative_speed", threshold=0.01))
     return runs
@@ -135,7 +149,8 @@ def settling(turning=(0.1, 0.3), times=(100.0, 300.0), speeds=(50.0, 60.0), rays
 def test_c20_holds_in_all_ranges_in_some_or_in_none():
     assert verdict("C20", settling()).verdict == "reproduced"
     assert verdict("C20", settling(times=(NEVER, NEVER), rays=(0.0, 0.0))).verdict == "in part"
-    assert verdict("C20", settling(turning=(0.3, 0.3), times=(300.0, 300.0), rays=(0.0, 0.0))).verdict == "not reproduced"
+    assert verdict("C20", settling(turning=(0.3, 0.3), times=(300.0, 300.0),
+                                   rays=(0.0, 0.0))).verdict == "not reproduced"
 
 
 def fooled(early, late, n=250):
@@ -156,7 +171,8 @@ def test_c21_asks_for_two_hundred_fooled_images():
 def complexity(sign, n=24):
     run = StubRun("small-10-post")
     run.snapshots = [SnapshotRecord(k / 4, k, 10.0, name, value, 64) for k in range(n) for name, value in (
-        ("nfe", 30.0 + k), ("jacobian-norm", 1 + sign * k / 100), ("path-turning", 1 + sign * k / 100), ("step-size", 1 / (1 + k)))]
+        ("nfe", 30.0 + k), ("jacobian-norm", 1 + sign * k / 100), ("path-turning", 1 + sign * k / 100),
+        ("step-size", 1 / (1 + k)))]
     return [run]
 
 
