@@ -122,8 +122,8 @@ def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int,
     return images[index], labels[index]
 
 
-# noqa: C901 - one loop
-def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
+def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 - one loop, many ways to stop
+           budget: float | None,
            checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
@@ -316,8 +316,8 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     for quantity, number, way_out in (("loss", value, f"lower the learning rate ({config.learning_rate:g})"),
                                       ("gradient's norm", slope,
-                                       "shorten the end time, over which it grows, or lower the learning rate "
-                                       f"({config.learning_rate:g})")):
+                                       "shorten the end time, over which it grows, or lower the learning "
+                                       f"rate ({config.learning_rate:g})")):
         if not math.isfinite(number):
             raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
                                 f"{t1:g}); "

@@ -270,8 +270,8 @@ def fooled_are_pulled(evidence: Evidence) -> Verdict:
     """C21. Of the images that fool the adversarially trained network at its own end time."""
     c = constants("C21")
     where = dict(label="all", images="fooled", statistic="mean")
-    early, late = evidence.all(*(lambda t=t: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t, **where)
-                                 for t in (1.0, 1000.0)))
+    share = lambda t: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t, **where)  # noqa: E731
+    early, late = evidence.all(lambda: share(1.0), lambda: share(1000.0))
     if sum(late.counts) < c.images:
         raise Missing([f"{ADVERSARIAL}: {sum(late.counts)} of {c.images} fooled images"],
                       f"{c.images} fooled images")
