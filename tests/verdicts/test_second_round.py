@@ -83,8 +83,7 @@ def ladder(run, t1, smallest):
     return run
 
 
-# -- words and constants
-# -------------------------------------------------------------------------------------------------
+# -- words and constants ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*second_round.predictions(), *second_round.rules()])
@@ -112,8 +111,7 @@ def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
     assert day == "2026-11-28" and "another recipe" not in why and "21 %" in known
 
 
-# -- statistics
-# ----------------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------
 
 
 def test_holm_stops_at_the_first_p_value_that_is_too_large():
@@ -131,8 +129,7 @@ def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
         paired_bootstrap(values, values[:, :10])
 
 
-# -- predictions
-# ---------------------------------------------------------------------------------------------------------
+# -- predictions -----------------------------------------------------------------------------------
 
 FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
@@ -288,14 +285,12 @@ def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand
         run = StubRun(POST[row])
         for loss, left in (("cross-entropy", 8), ("rounded", by_hand), ("log-odds", 0)):
             run.score(left, OWN_T1[row], attack="fgsm", epsilon=0.3, clip=False, pooling="random",
-                      gradient="adjoint",
-                      settings={"loss": loss, "logit_scale": 1.0})
+                      gradient="adjoint", settings={"loss": loss, "logit_scale": 1.0})
         runs.append(WithEpochs(run, epochs))
     assert outcome("P7", runs).outcome == expected
 
 
-# -- rules
-# ---------------------------------------------------------------------------------------------------------------
+# -- rules -----------------------------------------------------------------------------------------
 
 
 def verdict(claim, runs):
@@ -455,8 +450,7 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
     assert post_recipe.sensitive(lambda factor: Verdict("reproduced", "r")).reason == "r"
 
 
-# -- snapshots
-# -----------------------------------------------------------------------------------------------------------
+# -- snapshots -------------------------------------------------------------------------------------
 
 
 def test_snapshots_survive_their_file_and_a_bad_line_is_named(tmp_path):
