@@ -101,9 +101,8 @@ def test_a_changed_constant_changes_the_words_of_its_rule(name, monkeypatch):
 
 def test_every_renewed_claim_prints_its_rule_and_keeps_the_first_rounds_beside_it():
     for claim in CLAIM.values():
-        assert (
-            claim.test == second_round.text(claim.id) and claim.first_test and claim.first_round is not None
-        )
+        assert claim.test == second_round.text(claim.id)
+        assert claim.first_test and claim.first_round is not None
 
 
 def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
@@ -376,12 +375,8 @@ def test_c11_needs_both_orders_and_a_state_that_settles():
 
 def test_c12_reads_losses_from_the_bands():
     assert verdict("C12", post_family()).verdict == "reproduced"
-    assert (
-        verdict(
-            "C12", post_family(lambda row, t1, kind: -60.0 if t1 == 500 and row != "small-100" else 0.0)
-        ).verdict
-        == "not reproduced"
-    )
+    runs = post_family(lambda row, t1, kind: -60.0 if t1 == 500 and row != "small-100" else 0.0)
+    assert verdict("C12", runs).verdict == "not reproduced"
 
 
 @pytest.mark.parametrize(
