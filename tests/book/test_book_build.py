@@ -12,6 +12,9 @@ from book_site import ROOT, site
 
 bs4 = pytest.importorskip("bs4", reason="the packages of the checks are missing: make .venv/.test")
 
+# the first test to ask for the site builds the book
+pytestmark = pytest.mark.slow
+
 
 @cache
 def soup(path: Path):

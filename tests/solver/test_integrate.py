@@ -84,6 +84,7 @@ def test_random_networks_take_torchdiffeqs_steps(t1, compiled):
     assert relative_error(solution.y[-1], expected[-1]) < 1e-3
 
 
+@pytest.mark.slow
 def test_trained_networks_take_torchdiffeqs_steps(tiny_run, test_images):
     trained_to = {run.path.name: max(run.config["t1"]) for run in [tiny_run, *artifacts.find_runs()]}
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:4]):
