@@ -18,8 +18,8 @@ SEED = read_json(data_dir() / "seed.json")
 def tiny_config(**changes) -> configs.RunConfig:
     """A run of six steps on 96 images: small enough to train in every test that needs a trained run."""
     values = dict(name="small-10", scale="smoke", channels=16, size=7, t1=(1.0, 1.0), test_t1=1.0,
-                  train_images=96,
-                  batch_size=32, epochs=2, test_images=64, attack_images=16, learning_rate=3e-3)
+                  train_images=96, batch_size=32, epochs=2, test_images=64, attack_images=16,
+                  learning_rate=3e-3)
     return configs.RunConfig(**{**values, **changes})
 
 
@@ -55,10 +55,8 @@ class StubRun:
         """Add a record with that accuracy: the first images of the subset are the ones answered correctly."""
         correct = round(percent * n / 100)
         record = dict(id=f"r{len(self.metrics)}", t1=float(t1), n=n, subset=f"first {n} of shuffle 0",
-                      correct=correct,
-                      accuracy=correct / n, nfe=nfe, rtol=rtol, pooling="fixed", attack="none", epsilon=0.0,
-                      clip=None,
-                      gradient="none", combines=None, settings={})
+                      correct=correct, accuracy=correct / n, nfe=nfe, rtol=rtol, pooling="fixed",
+                      attack="none", epsilon=0.0, clip=None, gradient="none", combines=None, settings={})
         record.update(attack)
         self.metrics.append(record)
         self.bits[record["id"]] = np.arange(n) < correct
@@ -71,10 +69,9 @@ class StubRun:
         return self.score(percent, t1, pooling="random", **more)
 
     def fgsm_post(self, percent, t1, **more):
+        settings = {"library": "torchdiffeq", "loss": "cross-entropy", "logit_scale": 1.0}
         return self.score(percent, t1, attack="fgsm", epsilon=0.3, clip=False, pooling="random",
-                          gradient="adjoint",
-                          settings={"library": "torchdiffeq", "loss": "cross-entropy", "logit_scale": 1.0},
-                          **more)
+                          gradient="adjoint", settings=settings, **more)
 
     def pgd(self, percent, t1, **more):
         return self.score(percent, t1, attack="pgd", epsilon=0.3, clip=True, gradient="exact",
@@ -86,6 +83,5 @@ class StubRun:
 
     def measure(self, name, value, t1=None, label="all", statistic="median", images="clean", **settings):
         self.measurements.append(dict(name=name, t1=t1, label=label, images=images, statistic=statistic,
-                                      value=value,
-                                      n=1000, settings=settings))
+                                      value=value, n=1000, settings=settings))
         return self

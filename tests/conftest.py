@@ -1,5 +1,4 @@
-"""Shared fixtures. Threads are set explicitly: two torch processes with default threads slow each other down.
-"""
+"""Shared fixtures. Threads are set explicitly: with the default, two torch processes slow each other down."""
 
 from __future__ import annotations
 

@@ -34,11 +34,11 @@ PROBLEMS = (
     Problem("decay", lambda t, y: -y, lambda t: _tensor(1.0, 2.0) * math.exp(-t), 10.0),
     Problem("growth", lambda t, y: 0.3 * y, lambda t: _tensor(1.0, -0.5) * math.exp(0.3 * t), 8.0),
     Problem("logistic", lambda t, y: y * (1 - y), lambda t: 1 / (1 + _tensor(9.0, 0.5) * math.exp(-t)), 12.0),
-    Problem("oscillator", lambda t, y: _ROTATION.to(y) @ y, lambda t: _tensor(math.sin(t), math.cos(t)),
-            20.0),
+    Problem("oscillator", lambda t, y: _ROTATION.to(y) @ y,
+            lambda t: _tensor(math.sin(t), math.cos(t)), 20.0),
     Problem("driven", lambda t, y: -2 * t * y, lambda t: _tensor(1.0, 3.0) * math.exp(-t * t), 3.0),
-    Problem("quadrature", lambda t, y: torch.cos(t).expand_as(y), lambda t: _tensor(math.sin(t), math.sin(t)),
-            15.0),
+    Problem("quadrature", lambda t, y: torch.cos(t).expand_as(y),
+            lambda t: _tensor(math.sin(t), math.sin(t)), 15.0),
 )
 
 
@@ -75,8 +75,8 @@ def replay(func: Callable, y0: Tensor, steps: list[tuple[float, float, float]], 
         while len(states) < len(times) and times[len(states)] <= start + size:
             middle = y + torch.sum(k * (h.to(y0) * DPS_C_MID.to(y0)), dim=-1).view_as(y)
             coefficients = _interp_fit(y, y_next, middle, f, f_next, h.to(y0))
-            states.append(_interp_evaluate(coefficients, t, t + h,
-                                           torch.tensor(times[len(states)], dtype=torch.float64)))
+            time = torch.tensor(times[len(states)], dtype=torch.float64)
+            states.append(_interp_evaluate(coefficients, t, t + h, time))
         y, f = y_next, f_next
     return torch.stack(states)
 

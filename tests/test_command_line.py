@@ -40,8 +40,8 @@ def test_the_module_lists_its_commands():
                                    AttackError("left the ball"),
                                    training.DivergedError("the loss is nan"), ValueError("a bug"),
                                    ImportError("a bug")])
-def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(error, tiny, tiny_run, tmp_path,
-                                                                        monkeypatch, capsys):
+def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(
+        error, tiny, tiny_run, tmp_path, monkeypatch, capsys):
     def fail(*arguments, **options):
         raise error
 
@@ -114,8 +114,8 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
     out = capsys.readouterr().out
     assert "stored already" in out
     measured = artifacts.load_run(tmp_path / tiny_run.path.name).metrics
-    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics] and all(r["id"] in out
-                                                                                      for r in measured)
+    assert [r["id"] for r in measured] == [r["id"] for r in tiny_run.metrics]
+    assert all(r["id"] in out for r in measured)
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -145,8 +145,8 @@ def test_a_budget_that_is_no_number_of_seconds_is_refused(call, value, capsys):
 
 def test_a_protocol_is_measured_on_as_many_images_as_asked_for(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
-    assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4", "--root",
-                 str(tmp_path)]) == 0
+    assert main(["evaluate", "small-10", "--protocol", "tolerance", "--images", "4",
+                 "--root", str(tmp_path)]) == 0
     lines = capsys.readouterr().out.splitlines()
     shown = [line for line in lines if line.startswith("small-10-seed0")]
     assert len(shown) == 6 and all("none-tolerance-" in line and "n =     4" in line for line in shown)
@@ -168,8 +168,8 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     (bad / "config.json").write_text("{")
     assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
     out = capsys.readouterr().out
-    assert ("config.json is not valid JSON" in out and "small-10-seed0: ok" in out
-            and "2 runs, 1 faults" in out)
+    assert "config.json is not valid JSON" in out
+    assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
 
 
 @pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
@@ -218,12 +218,11 @@ def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
                f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "
                f"'--root', {str(tmp_path)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT,
-                               cwd=artifacts.__file__.rsplit("/", 3)[0])
+                               stderr=subprocess.STDOUT, cwd=artifacts.__file__.rsplit("/", 3)[0])
     process.stdout.close()
     assert process.wait(timeout=120) == 0
-    assert [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)] == [("small-10", 0),
-                                                                               ("small-10", 1)]
+    stored = [(run.name, run.seed) for run in artifacts.find_runs(tmp_path)]
+    assert stored == [("small-10", 0), ("small-10", 1)]
 
 
 def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):

@@ -17,8 +17,7 @@ PACKAGE = Path(nodelib.__file__).resolve().parent
 
 # a folder or module of nodelib may import those before it; those on one line know nothing of each other
 FLOORS = [["solver"], ["networks", "statistics"], ["attacks", "dynamics"], ["experiment"],
-          ["verdicts", "bench"],
-          ["publish"], ["chapters"], ["__main__"]]
+          ["verdicts", "bench"], ["publish"], ["chapters"], ["__main__"]]
 # of experiment, what verdicts may read
 RECORDS = {"artifacts", "paths", "configs", "snapshot_records", "contract"}
 
@@ -97,8 +96,8 @@ def test_no_two_modules_import_each_other():
 
 
 def test_the_verdicts_know_records_and_no_models():
-    known = {b for a,
-             b in arrows() if a.startswith("verdicts") and not b.startswith(("verdicts", "solver.errors"))}
+    known = {b for a, b in arrows()
+             if a.startswith("verdicts") and not b.startswith(("verdicts", "solver.errors"))}
     assert known <= {"statistics", *(f"experiment.{name}" for name in RECORDS)}
 
 
@@ -107,7 +106,7 @@ def test_the_solver_knows_torch_only():
     for path in (PACKAGE / "solver").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, (ast.Import, ast.ImportFrom)):
-                names = [node.module] if isinstance(node,
-                                                    ast.ImportFrom) else [each.name for each in node.names]
+                plain = isinstance(node, ast.Import)
+                names = [each.name for each in node.names] if plain else [node.module]
                 outside.update(name.split(".")[0] for name in names)
     assert outside - set(sys.stdlib_module_names) == {"torch", "nodelib", "torchdiffeq"}

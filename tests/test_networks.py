@@ -9,9 +9,8 @@ from nodelib.experiment import configs
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 
 
-@pytest.mark.parametrize("name",
-                         ["small-10", "small-random", "small-100", "large-10", "large-random", "large-100",
-                                  "wide-standard", "wide-adversarial"])
+@pytest.mark.parametrize("name", ["small-10", "small-random", "small-100", "large-10", "large-random",
+                                  "large-100", "wide-standard", "wide-adversarial"])
 def test_the_networks_have_the_parameters_of_the_post(name):
     model = configs.build(configs.get(name))
     assert networks.count_parameters(model) == PARAMETERS[name.split("-")[0]]
@@ -42,7 +41,8 @@ def test_the_dynamics_ignore_the_scale_of_the_state():
 
 def test_the_controls_change_the_dynamics_as_they_say():
     torch.manual_seed(0)
-    plain, leaky, nolast = networks.ODEFunc(16), networks.ODEFunc(16, leaky=True), networks.ODEFunc(16, last_norm=False)
+    plain, leaky = networks.ODEFunc(16), networks.ODEFunc(16, leaky=True)
+    nolast = networks.ODEFunc(16, last_norm=False)
     leaky.load_state_dict(plain.state_dict())
     y = torch.randn(2, 16, 7, 7)
     assert torch.allclose(leaky(0.0, y), plain(0.0, y) - y)
@@ -83,8 +83,7 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
     torch.manual_seed(5)
     first = configs.build(configs.get("small-10", seed=3))
     assert torch.equal(torch.rand(1), expected)
-    second, other = configs.build(configs.get("small-10",
-                                              seed=3)), configs.build(configs.get("small-10", seed=4))
+    second, other = (configs.build(configs.get("small-10", seed=seed)) for seed in (3, 4))
     assert torch.equal(first.conv.weight, second.conv.weight)
     assert not torch.equal(first.conv.weight, other.conv.weight)
 

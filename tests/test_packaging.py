@@ -53,8 +53,8 @@ def test_constraints_hold_the_pins_of_pyproject():
 def test_every_pin_of_the_extras_is_exact():
     for group, requirements in extras().items():
         for requirement in requirements:
-            assert re.match(r"[A-Za-z0-9_-]+==[0-9][^*,<>]*",
-                            requirement), f"{group}: {requirement} is not an exact pin"
+            exact = re.match(r"[A-Za-z0-9_-]+==[0-9][^*,<>]*", requirement)
+            assert exact, f"{group}: {requirement} is not an exact pin"
 
 
 def test_the_core_needs_only_what_training_needs():
@@ -129,34 +129,33 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == [
         linted, "python -m pytest tests/publish/test_render.py -k pairs"]
     assert called(checkout, "make", "test") == [linted, "python -m pytest -m not more"]
-    assert called(checkout, "make", "test",
-                  "FAST=1") == [linted, "python -m pytest -m not more and not slow and not browser"]
+    assert called(checkout, "make", "test", "FAST=1") == [
+        linted, "python -m pytest -m not more and not slow and not browser"]
     assert called(checkout, "make", "test-more") == ["python -m pytest -m more"]
-    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == ["python -m nodelib render --run "
-                                                                          "small-10 --run resnet-1"]
+    assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == [
+        "python -m nodelib render --run small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
     (checkout / ".venv" / ".test").unlink()
     (checkout / ".venv" / ".book").unlink()
     installed = called(checkout, "make", ".venv/.test")
-    assert len(installed) == 3 and all("-m pip" in call and "-c constraints.txt" in call
-                                       for call in installed)
+    assert len(installed) == 3
+    assert all("-m pip" in call and "-c constraints.txt" in call for call in installed)
     (checkout / ".venv" / ".python").unlink()
-    assert called(checkout, "make", ".venv/.python",
-                  f"PYTHON={checkout}/.venv/bin/python3")[-1] == "python3 -m venv .venv"
+    made = called(checkout, "make", ".venv/.python", f"PYTHON={checkout}/.venv/bin/python3")
+    assert made[-1] == "python3 -m venv .venv"
     other = checkout.parent / "with"  # what an unquoted path would hit
     other.mkdir()
     for folder in ("nodelib", "tests", "book"):
         (checkout / folder / "__pycache__").mkdir(parents=True)
     called(checkout, "make", "clean")
-    assert (other.exists() and not (checkout / ".venv").exists()
-            and not (checkout / "nodelib" / "__pycache__").exists())
+    assert other.exists() and not (checkout / ".venv").exists()
+    assert not (checkout / "nodelib" / "__pycache__").exists()
 
 
 def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(checkout, tmp_path):
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    assert called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path,
-                  env={**os.environ, "PATH": path})[-2:] == ["python -m pytest -m not more",
-                                                             "python -m pytest -m more"]
+    calls = called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path, env={**os.environ, "PATH": path})
+    assert calls[-2:] == ["python -m pytest -m not more", "python -m pytest -m more"]
 
 
 def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):

@@ -23,8 +23,8 @@ from nodelib.networks import ODEBlock, ODENet, ResNet
 
 CALLS = {
     "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
-    "pgd": lambda model, x, y, epsilon=0.3,
-    **k: pgd(model, x, y, epsilon, **{"step_size": 0.1, "steps": 3, **k}),
+    "pgd": lambda model, x, y, epsilon=0.3, **k: pgd(model, x, y, epsilon,
+                                                     **{"step_size": 0.1, "steps": 3, **k}),
 }
 
 
@@ -180,9 +180,7 @@ def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
 
 
 def test_a_margin_loss_attacks_where_the_cross_entropy_has_no_gradient(attack, test_images):
-    """Logits times a million: the softmax is exactly one, its gradient exactly zero, and the images stay as
-    they are.
-    """
+    """Logits times a million: the softmax is exactly one, its gradient exactly zero, the images stay."""
     model = Linear().eval()
     with torch.no_grad():
         model.weight *= 1e6
@@ -213,17 +211,17 @@ def test_the_gradient_over_draws_and_end_times_is_the_mean(small, test_images):
     small.pool.generator = torch.Generator().manual_seed(3)
     single = [common.input_gradient(small, images, labels, 1.0)[0] for _ in range(3)]
     small.pool.generator = torch.Generator().manual_seed(3)
-    assert torch.allclose(common.input_gradient(small, images, labels, 1.0, draws=3)[0], sum(single) / 3,
-                          atol=1e-7)
+    mean = common.input_gradient(small, images, labels, 1.0, draws=3)[0]
+    assert torch.allclose(mean, sum(single) / 3, atol=1e-7)
     assert not torch.allclose(single[0], single[1])
 
 
 def test_a_loss_a_scale_or_draws_out_of_range_are_refused(attack, small, test_images):
     images, labels = test_images[0][:1], test_images[1][:1]
-    for change, message in ((dict(loss="hinge"),
-                             "unknown loss 'hinge'; the known losses are cross-entropy, margin, dlr"),
-                            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0"),
-                            (dict(gradient="symbolic"), "gradient is 'symbolic'; it must be one of ")):
+    for change, message in (
+            (dict(loss="hinge"), "unknown loss 'hinge'; the known losses are cross-entropy, margin, dlr"),
+            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0"),
+            (dict(gradient="symbolic"), "gradient is 'symbolic'; it must be one of ")):
         with pytest.raises(ValueError, match=message):
             attack(small, images, labels, **change)
 
@@ -258,8 +256,9 @@ def test_projection_lands_in_ball_and_box():
 
 def test_noise_smooths_the_gradient_of_pgd(small, test_images):
     images, labels = test_images[0][:4], test_images[1][:4]
-    plain, smooth, again = (pgd(small, images, labels, 0.1, step_size=0.05, steps=2, draws=2, noise=noise,
-                                seed=3) for noise in (0.0, 0.2, 0.2))
+    plain, smooth, again = (
+        pgd(small, images, labels, 0.1, step_size=0.05, steps=2, draws=2, noise=noise, seed=3)
+        for noise in (0.0, 0.2, 0.2))
     assert torch.equal(smooth, again) and not torch.equal(plain, smooth)
     assert (smooth - images).abs().max() <= 0.1 + 1e-6 and smooth.min() >= 0 and smooth.max() <= 1
     mean, _ = common.input_gradient(small, images, labels, None, draws=200, noise=1e-4,
@@ -278,8 +277,8 @@ def test_momentum_sums_gradients_of_equal_size(small, test_images):
                              for steps, momentum in ((1, 0.0), (1, 0.9), (2, 0.9), (2, 0.0)))
     assert torch.equal(one, also) and not torch.equal(two, plain)  # the sum of one gradient has its signs
     first, second = (common.input_gradient(small, at, labels, None)[0] for at in (images, one))
-    summed = 0.9 * first / first.abs().mean((1, 2, 3),
-                                            keepdim=True) + second / second.abs().mean((1, 2, 3), keepdim=True)
+    first, second = (gradient / gradient.abs().mean((1, 2, 3), keepdim=True) for gradient in (first, second))
+    summed = 0.9 * first + second
     expected = (one + 0.02 * summed.sign()).clamp(0, 1)
     assert (two - expected).abs().gt(1e-6).float().mean() < 0.01  # a sum near 0 may have either sign
     with pytest.raises(ValueError, match="momentum is 1.5"):

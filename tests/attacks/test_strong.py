@@ -25,11 +25,11 @@ from nodelib.attacks import (
 from nodelib.attacks import strong as strong_module
 
 CALLS = {
-    "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}), "apgd-t": lambda *a,
-    **k: apgd_t(*a, **{"steps": 2, **k}),
+    "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}),
+    "apgd-t": lambda *a, **k: apgd_t(*a, **{"steps": 2, **k}),
     "apgd-dlr": lambda *a, **k: apgd_dlr(*a, **{"steps": 5, **k}),
-    "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}), "square": lambda *a,
-    **k: square(*a, **{"steps": 20, **k}),
+    "fab-t": lambda *a, **k: fab_t(*a, **{"steps": 2, **k}),
+    "square": lambda *a, **k: square(*a, **{"steps": 20, **k}),
     "hop-skip-jump": lambda *a, **k: hop_skip_jump(*a, **{"queries": 60, **k}),
 }
 
@@ -52,9 +52,7 @@ def trained(tiny_run):
 
 
 class Smooth(nn.Module):
-    """A small convolutional network without kinks, so that two libraries' rounding cannot flip a sign far
-    from zero.
-    """
+    """A small convolutional network without kinks: rounding flips no sign far from zero."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,11 +92,12 @@ def test_on_an_ode_net_foolboxs_attacks_leave_the_same_accuracy(foolbox, trained
     with torch.no_grad():
         labels = trained(images).argmax(1)  # all right at first
     wrapped = foolbox.PyTorchModel(trained, bounds=(0, 1), device="cpu")
-    theirs = (foolbox.attacks.LinfFastGradientAttack(random_start=False)(wrapped, images, labels, epsilons=0.02)[1])
-    assert abs(accuracy(trained, theirs, labels)
-               - accuracy(trained, fgsm(trained, images, labels, 0.02), labels)) <= 1 / 32
-    theirs = foolbox.attacks.LinfPGD(abs_stepsize=0.005, steps=5,
-                                     random_start=False)(wrapped, images, labels, epsilons=0.01)[1]
+    attack = foolbox.attacks.LinfFastGradientAttack(random_start=False)
+    theirs = attack(wrapped, images, labels, epsilons=0.02)[1]
+    ours = fgsm(trained, images, labels, 0.02)
+    assert abs(accuracy(trained, theirs, labels) - accuracy(trained, ours, labels)) <= 1 / 32
+    attack = foolbox.attacks.LinfPGD(abs_stepsize=0.005, steps=5, random_start=False)
+    theirs = attack(wrapped, images, labels, epsilons=0.01)[1]
     ours = pgd(trained, images, labels, 0.01, step_size=0.005, steps=5, random_start=False)
     assert abs(accuracy(trained, theirs, labels) - accuracy(trained, ours, labels)) <= 2 / 32
 
@@ -250,8 +249,8 @@ def test_the_library_warns_where_square_got_further_than_gradients():
     pytest.importorskip("pyautoattack", reason="pyautoattack is missing: pip install 'nodelib[attacks]'")
     left = {"apgd-ce": 0.86, "apgd-t": 0.84, "fab-t": 0.84}
     said, = library_afterthoughts({**left, "square": 0.54})
-    assert ("decreased the robust accuracy of 30.00%" in said
-            and "more iterations and restarts or an adaptive attack" in said)
+    assert "decreased the robust accuracy of 30.00%" in said
+    assert "more iterations and restarts or an adaptive attack" in said
     assert library_afterthoughts({**left, "square": 0.839}) == library_afterthoughts(left) == []
     with pytest.raises(ValueError, match="unknown attack 'pgd'; the attacks of the set are apgd-ce"):
         library_afterthoughts({"pgd": 0.5})
@@ -263,8 +262,8 @@ def test_a_random_forward_pass_is_warned_of(trained, test_images):
     assert not any("randomized" in line for line in library_warnings(trained, images, labels, t1=1.0))
     trained.pooling = "random"
     try:
-        assert any("randomized" in line
-                   for line in library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True))
+        said = library_warnings(trained, images, labels, t1=1.0, allow_random_forward=True)
+        assert any("randomized" in line for line in said)
     finally:
         trained.pooling = "fixed"
 

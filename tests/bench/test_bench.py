@@ -73,8 +73,8 @@ def test_a_missing_peer_is_named(monkeypatch, capsys):
 def test_a_suite_writes_one_whole_file(tmp_path, monkeypatch):
     assert main(["--quick", "--only", "end-time", "--output", str(tmp_path)]) == 0
     stored = json.loads((tmp_path / "end-time.json").read_text())
-    assert {row["method"] for row in stored["rows"]} == {"exact", "torchdiffeq-backprop",
-                                                         "torchdiffeq-adjoint"}
+    methods = {row["method"] for row in stored["rows"]}
+    assert methods == {"exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"}
     assert stored["machine"]["threads"] == torch.get_num_threads()
 
     def interrupted(settings):
@@ -108,8 +108,8 @@ def test_gradients_at_the_end_of_the_range_of_floats_are_measured_both_ways(tmp_
     before = kernel.NativeStepper.powers
     assert main(["--quick", "--only", "saturation", "--networks", "small", "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "saturation.json").read_text())["rows"]
-    assert [(row["size"], row["way"]) for row in rows] == [(size, way) for size in (1e-36, 1e-40)
-                                                           for way in ("as they are", "balanced")]
+    assert [(row["size"], row["way"]) for row in rows] == [
+        (size, way) for size in (1e-36, 1e-40) for way in ("as they are", "balanced")]
     assert all(row["speed_up"]["median"] == 1 for row in rows if row["way"] == "as they are")
     assert kernel.NativeStepper.powers is before  # put back
 

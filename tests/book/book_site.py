@@ -29,8 +29,8 @@ class Site:
     @property
     def pages(self) -> list[Path]:
         """Every page, `search.html` and the like included."""
-        found = sorted(p for p in self.html.rglob("*.html") if "_static" not in p.parts
-                       and "mathjax" not in p.parts)
+        found = sorted(p for p in self.html.rglob("*.html")
+                       if "_static" not in p.parts and "mathjax" not in p.parts)
         assert found, f"the book was not built:\n{self.log[-2000:]}"
         return found
 
@@ -51,8 +51,7 @@ def site() -> Site:
 
 
 def chromium() -> str:
-    """The path of a Chromium; without one the tests fail in continuous integration and are skipped elsewhere.
-    """
+    """The path of a Chromium; without it tests fail in continuous integration, and are skipped elsewhere."""
     for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
         if path := shutil.which(name):
             return path

@@ -1,6 +1,4 @@
-"""Every page in a real browser, from the file system: no error, no request outside, readable wide, narrow and
-dark.
-"""
+"""Every page in a real browser, from the file system: no error, no request outside, readable everywhere."""
 
 from __future__ import annotations
 
@@ -19,13 +17,15 @@ PROBE = r"""
 () => {
   const set = document.querySelectorAll('mjx-container').length;
   const formulas = [...document.querySelectorAll('.math')].filter(e => !e.querySelector('.math'));
+  const named = e => e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40);
   const wide = [];
   const limit = document.documentElement.clientWidth;
   if (document.documentElement.scrollWidth > limit + 1) {
     for (const e of document.querySelectorAll('main *')) {
       let inside = false;  // of something that scrolls by itself
-      for (let p = e.parentElement; p && !inside; p = p.parentElement) inside = /auto|scroll|hidden/.test(getComputedStyle(p).overflowX) && p.tagName !== 'BODY';
-      if (!inside && e.getBoundingClientRect().right > limit + 1) wide.push(e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40));
+      for (let p = e.parentElement; p && !inside; p = p.parentElement)
+        inside = /auto|scroll|hidden/.test(getComputedStyle(p).overflowX) && p.tagName !== 'BODY';
+      if (!inside && e.getBoundingClientRect().right > limit + 1) wide.push(named(e));
     }
     if (!wide.length) wide.push('the page');
   }
@@ -37,7 +37,8 @@ PROBE = r"""
       const c = parse(getComputedStyle(e).backgroundColor);
       if (c.length === 3 || c[3] > 0.5) return c;
     }
-    return parse(getComputedStyle(document.documentElement).getPropertyValue('color-scheme').includes('dark') ? '18 18 18' : '255 255 255');
+    const scheme = getComputedStyle(document.documentElement).getPropertyValue('color-scheme');
+    return parse(scheme.includes('dark') ? '18 18 18' : '255 255 255');
   };
   const faint = [];
   for (const e of document.querySelectorAll('article *')) {
@@ -45,10 +46,12 @@ PROBE = r"""
     if (!own || !e.offsetParent || e.closest('mjx-container, .visually-hidden, .headerlink, svg')) continue;
     const [a, b] = [luminance(parse(getComputedStyle(e).color)), luminance(ground(e))].sort((x, y) => y - x);
     const ratio = (a + 0.05) / (b + 0.05);
-    if (ratio < (e.closest('pre') ? 3 : 4.5)) faint.push(ratio.toFixed(1) + ' ' + e.tagName + '.' + e.className + ': ' + e.textContent.trim().slice(0, 40));
+    if (ratio < (e.closest('pre') ? 3 : 4.5)) faint.push(ratio.toFixed(1) + ' ' + named(e));
   }
-  return {unset: formulas.filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60)), set,
-          errors: [...document.querySelectorAll('mjx-merror, [data-mjx-error]')].map(e => e.getAttribute('data-mjx-error') || e.textContent),
+  const unset = formulas.filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60));
+  const errors = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')]
+    .map(e => e.getAttribute('data-mjx-error') || e.textContent);
+  return {unset, set, errors,
           wide: wide.slice(0, 5), faint: faint.slice(0, 5), theme: document.documentElement.dataset.theme};
 }
 """
@@ -74,8 +77,8 @@ def visit(browser, path: Path, **settings) -> tuple[dict, list[str]]:
     page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:"))
             else complaints.append(f"request outside: {request.url}"))
     page.goto(path.as_uri())
-    page.wait_for_function("!document.querySelector('.math') || (window.MathJax && MathJax.startup && "
-                           "MathJax.startup.promise)")
+    page.wait_for_function("!document.querySelector('.math')"
+                           " || (window.MathJax && MathJax.startup && MathJax.startup.promise)")
     page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
     found = page.evaluate(PROBE)
     context.close()
@@ -97,8 +100,8 @@ def test_every_page_opens_wide_without_a_complaint_and_sets_its_formulas(browser
 def test_no_page_scrolls_sideways_on_a_phone(browser):
     settings = dict(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True,
                     has_touch=True)
-    faults = {name: found["wide"] for name,
-              (found, _) in every_page(browser, **settings).items() if found["wide"]}
+    faults = {name: found["wide"] for name, (found, _) in every_page(browser, **settings).items()
+              if found["wide"]}
     assert not faults, faults
 
 
@@ -130,14 +133,14 @@ def animation(tmp_path) -> Path:
     for name in ("pause.js", "book.css"):
         (tmp_path / name).write_text((ROOT / "book" / "_static" / name).read_text())
     page = tmp_path / "page.html"
-    page.write_text('<link rel="stylesheet" href="book.css"><script src="pause.js"></script><div '
-                    'class="bd-article">'
+    page.write_text('<link rel="stylesheet" href="book.css"><script src="pause.js"></script>'
+                    '<div class="bd-article">'
                     '<img src="state.gif" alt="A square that brightens." style="width: 200px"></div>')
     return page
 
 
 @pytest.mark.parametrize("motion, first", [("no-preference", "Pause"), ("reduce", "Play")])
-def test_animations_can_be_paused_and_start_paused_for_readers_who_ask_for_it(browser, animation, motion, first):
+def test_animations_can_be_paused_and_start_paused_where_asked_to(browser, animation, motion, first):
     context = browser.new_context(reduced_motion=motion)
     page = context.new_page()
     page.goto(animation.as_uri())
@@ -157,7 +160,8 @@ def test_every_animation_of_the_book_has_a_button(browser):
     for path in pages:
         page = browser.new_page()
         page.goto(path.as_uri())
-        assert (page.locator(".gif-frame button").count() == page.locator(".bd-article img[src$='.gif']").count() > 0)
+        animations = page.locator(".bd-article img[src$='.gif']").count()
+        assert page.locator(".gif-frame button").count() == animations > 0
         page.close()
 
 

@@ -12,6 +12,9 @@ from book_site import ROOT, site
 
 bs4 = pytest.importorskip("bs4", reason="the packages of the checks are missing: make .venv/.test")
 
+# the first test to ask for the site builds the book
+pytestmark = pytest.mark.slow
+
 
 @cache
 def soup(path: Path):
@@ -20,9 +23,8 @@ def soup(path: Path):
 
 @cache
 def anchors(path: Path) -> set[str]:
-    return {tag["id"]
-            for tag in soup(path).find_all(id=True)} | {tag["name"]
-                                                        for tag in soup(path).find_all("a", attrs={"name": True})}
+    ids = {tag["id"] for tag in soup(path).find_all(id=True)}
+    return ids | {tag["name"] for tag in soup(path).find_all("a", attrs={"name": True})}
 
 
 def content_pages() -> list[Path]:
@@ -52,7 +54,9 @@ def test_internal_links_and_anchors_resolve():
             target = (page.parent / unquote(parts.path)).resolve() if parts.path else page
             if not target.exists():
                 broken.append(f"{page.name}: {tag['href']}")
-            elif parts.fragment and target.suffix == ".html" and unquote(parts.fragment) not in anchors(target):
+                continue
+            fragment = unquote(parts.fragment)
+            if fragment and target.suffix == ".html" and fragment not in anchors(target):
                 broken.append(f"{page.name}: {tag['href']} (no such anchor)")
     assert not broken, "\n".join(broken)
 
@@ -74,7 +78,8 @@ def test_every_image_is_a_figure_with_a_caption():
     for page in content_pages():
         for image in soup(page).select("article img"):
             figure = image.find_parent("figure")
-            if figure is None or figure.figcaption is None or len(figure.figcaption.get_text(strip=True)) < 20:
+            caption = figure.figcaption if figure else None
+            if caption is None or len(caption.get_text(strip=True)) < 20:
                 faults.append(f"{page.name}: {image.get('src')}")
     assert not faults, "\n".join(faults)
 
@@ -89,9 +94,8 @@ def test_no_page_loads_anything_from_the_network():
                 if re.match(r"(https?:)?//", tag.get(attribute) or "") and tag.get("rel") != ["canonical"]:
                     faults.append(f"{page.name}: <{name} {attribute}={tag[attribute]}>")
     for sheet in site().html.rglob("*.css"):
-        faults += [f"{sheet.name}: {url}"
-                   for url in re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)",
-                                         sheet.read_text())]
+        urls = re.findall(r"(?:url\(|@import )[\"']?((?:https?:)?//[^\"')]+)", sheet.read_text())
+        faults += [f"{sheet.name}: {url}" for url in urls]
     assert not faults, "\n".join(faults)
 
 
@@ -132,8 +136,8 @@ def test_the_api_page_documents_every_public_module_and_name():
         loaded = importlib.import_module(module.name)
         for name, thing in vars(loaded).items():
             public = not name.startswith("_") and getattr(thing, "__module__", None) == module.name
-            if public and getattr(thing, "__doc__",
-                                  None) and callable(thing) and f"{module.name}.{name}" not in ids:
+            documented = public and getattr(thing, "__doc__", None) and callable(thing)
+            if documented and f"{module.name}.{name}" not in ids:
                 missing.append(f"{module.name}.{name}")
     assert not missing, missing
 

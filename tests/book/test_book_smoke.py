@@ -1,6 +1,4 @@
-"""The whole book at smoke scale: every run truly trains in its notebook, every chapter executes on these
-runs.
-"""
+"""The whole book at smoke scale: every run trains in its notebook, every chapter executes on these runs."""
 
 from __future__ import annotations
 
@@ -85,4 +83,5 @@ def test_the_chapter_executes_at_smoke_scale(scratch, path):
     assert done.path.exists()
     for figure in figures:
         assert (scratch.notebooks / figure).exists(), f"{figure} is shown but was not drawn"
-        assert ((render.BOOK / figure).stat().st_mtime_ns == published[figure]), f"{figure} of the book was overwritten"
+        written = (render.BOOK / figure).stat().st_mtime_ns
+        assert written == published[figure], f"{figure} of the book was overwritten"

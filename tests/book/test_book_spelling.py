@@ -16,18 +16,18 @@ WORDS = Path(__file__).with_name("words.txt")
 PAGES = sorted([*(ROOT / "book").glob("*.md"), ROOT / "book" / "templates" / "run.md", ROOT / "README.md"])
 
 AMERICAN = re.compile(
-    r"\b(colou?r(?<!colour)(s|ed|ing)?|behavior\w*|favor\w*|neighbor\w*|center(s|ed|ing)?|meter(s)?|fiber(s)?|gray|modeled|modeling|"
+    r"\b(colou?r(?<!colour)(s|ed|ing)?|behavior\w*|favor\w*|neighbor\w*|"
+    r"center(s|ed|ing)?|meter(s)?|fiber(s)?|gray|modeled|modeling|"
     r"labeled|labeling|traveled|traveling|canceled|analyz(e|es|ed|ing)|defense(s)?|skeptic\w*|"
-    r"(regular|normal|optim|minim|maxim|discret|parametr|parameter|initial|general|summar|recogn|organ|real|special|visual|"
+    r"(regular|normal|optim|minim|maxim|discret|parametr|parameter|"
+    r"initial|general|summar|recogn|organ|real|special|visual|"
     r"stabil|linear|character|random|util|penal|central|quant)iz(e|es|ed|ing|er|ers|ation|ations))\b",
     re.IGNORECASE)
 """American forms that a word list takes for correct."""
 
 
 def prose(text: str) -> str:
-    """What a reader reads of a MyST page: captions and alternative texts too, but no code, formula, role
-    target or address.
-    """
+    """What a reader reads of a MyST page, captions and alternative texts too: no code, formula or address."""
     text = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.DOTALL)
     text = re.sub(r"^```\{code-cell\}.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
     text = re.sub(r"^```(?!\{).*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
@@ -43,9 +43,7 @@ def prose(text: str) -> str:
 
 
 def words(text: str) -> set[str]:
-    """Words of three letters and more; a possessive 's and hyphens are taken off, names in capitals are left
-    out.
-    """
+    """Words of three letters and more, without possessive 's and hyphens; names in capitals are left out."""
     found = re.findall(r"[A-Za-zÀ-ž]+(?:['’][a-z]+)?", prose(text))
     plain = {re.sub(r"['’]s?$", "", word) for word in found}
     return {word for word in plain if len(word) > 2 and not re.search(r".[A-Z]", word)}
@@ -75,8 +73,8 @@ def test_the_spelling_is_british(page):
 
 
 def test_the_list_of_further_words_is_sorted_and_needed():
-    lines = [line for line in WORDS.read_text(encoding="utf-8").splitlines() if line
-             and not line.startswith("#")]
+    lines = [line for line in WORDS.read_text(encoding="utf-8").splitlines()
+             if line and not line.startswith("#")]
     assert lines == sorted(set(lines), key=str.lower)
     plain = [line for line in lines if line.lower() not in checker().unknown([line])]
     assert not plain, f"in the dictionary already: {', '.join(plain)}"
@@ -95,6 +93,5 @@ def test_prose_is_what_a_reader_reads(text, found):
 
 def test_misspelled_and_american_words_are_found():
     assert checker().unknown(["recieved", "seperate", "gradient"]) == {"recieved", "seperate"}
-    assert (AMERICAN.search("its behavior") and AMERICAN.search("normalized")
-            and AMERICAN.search("a gray line"))
+    assert all(AMERICAN.search(text) for text in ("its behavior", "normalized", "a gray line"))
     assert not AMERICAN.search("behaviour, normalised, grey, colour, the size of a prize")

@@ -25,7 +25,8 @@ PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>live</titl
 <div class="node-live" data-live="dial"><p>A still picture of the dial.</p></div>
 <div class="node-live" data-live="epsilon"><p>A still picture of a sweep.</p></div>
 <div style="height: 3000px"></div>
-<div class="node-live" data-live="film" data-film="states" data-gif="states.gif"><p>The film as a GIF.</p></div>
+<div class="node-live" data-live="film" data-film="states" data-gif="states.gif">
+<p>The film as a GIF.</p></div>
 <div class="node-live" data-live="film" data-film="map" data-gif="map.gif"><p>The map as a GIF.</p></div>
 <div style="height: 3000px"></div>
 <div class="node-live" data-live="endtime"><p>A still picture of two states.</p></div>

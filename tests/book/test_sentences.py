@@ -24,8 +24,8 @@ def quoted(source: str) -> list[str]:
         tree = ast.parse(source)
     except SyntaxError:  # a cell with a magic
         return []
-    calls = [d for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) for d in node.decorator_list
-             if isinstance(d, ast.Call)]
+    calls = [d for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)
+             for d in node.decorator_list if isinstance(d, ast.Call)]
     return [ast.literal_eval(call.args[0]) for call in calls if getattr(call.func, "id", "") == "sentence"]
 
 

@@ -1,5 +1,4 @@
-"""The tables and frames of the robustness page say what the records say, and are silent where there is none.
-"""
+"""The tables and frames of the robustness page say what the records say, and nothing without records."""
 
 from __future__ import annotations
 
@@ -43,16 +42,16 @@ def run(tiny_run):
         add(Measurement(1.0, 4, "fgsm", epsilon, gradient="adjoint", label=f"fgsm-by-adjoint-eps{epsilon:g}"),
             [1, 0, 0, 0])
         add(Measurement(1.0, 4, "fgsm", epsilon, label=f"sweep-fgsm-eps{epsilon:g}"), [1, 0, 0, 0])
-    return Stub(**{f.name: getattr(tiny_run, f.name) for f in dataclasses.fields(tiny_run)}
-                | {"metrics": records})
+    fields = {f.name: getattr(tiny_run, f.name) for f in dataclasses.fields(tiny_run)}
+    return Stub(**fields | {"metrics": records})
 
 
 def test_the_attack_table_compares_all_attacks_on_the_worst_cases_images(run):
     row = diagnosis.attack_table([run]).splitlines()[2].split(" | ")
     assert row[:5] == ["| small-10-seed0", "1", "4", "100.0", "75.0"]  # clean: 4 of the first 4, not 4 of 6
     assert row[8] == "–"  # APGD-CE saw two of the four images only
-    assert (row[11] == "25.0" and row[12].startswith("25.0 (4.6 to 69.9)") and row[13].startswith("50.0 (")
-            and "n = 2" in row[13])
+    assert row[11] == "25.0" and row[12].startswith("25.0 (4.6 to 69.9)")
+    assert row[13].startswith("50.0 (") and "n = 2" in row[13]
 
 
 def test_what_is_left_falls_from_column_to_column_whatever_the_order_of_the_attacks(run):
@@ -60,9 +59,12 @@ def test_what_is_left_falls_from_column_to_column_whatever_the_order_of_the_atta
 
     def outcomes(record_id, known=run.outcomes):
         return np.asarray(bits[record_id], dtype=bool) if record_id in bits else known(record_id)
-    steps = [record(Measurement(1.0, 4, "pgd" if name.startswith("pgd") else "apgd-t", 0.3,
-                                label=name.removesuffix("-t1")), np.asarray(kept, dtype=bool), 0.0,
-                    0.0, "cpu", None, dropped=0) for name, kept in bits.items()]
+
+    def step(name, kept):
+        attack = "pgd" if name.startswith("pgd") else "apgd-t"
+        return record(Measurement(1.0, 4, attack, 0.3, label=name.removesuffix("-t1")),
+                      np.asarray(kept, dtype=bool), 0.0, 0.0, "cpu", None, dropped=0)
+    steps = [step(name, kept) for name, kept in bits.items()]
     both = dataclasses.replace(run, metrics=[*(r for r in run.metrics if r["id"] not in bits), *steps])
     object.__setattr__(both, "outcomes", outcomes)
     row = diagnosis.attack_table([both]).splitlines()[2].split(" | ")
@@ -92,8 +94,8 @@ def test_a_black_box_is_ahead_where_it_breaks_what_gradients_leave(run):
     # what a later attack by gradients dropped because the black box had broken it is not its own doing
     fgsm = next(r for r in without.metrics if r["id"] == "fgsm-exact-t1")
     dropped = {**fgsm, "combines": ["hop-skip-jump-t1"]}
-    assert diagnosis.black_box_ahead(dataclasses.replace(without,
-                                                         metrics=[dropped if r is fgsm else r for r in without.metrics]), 1.0) == (1, 2)
+    changed = dataclasses.replace(without, metrics=[dropped if r is fgsm else r for r in without.metrics])
+    assert diagnosis.black_box_ahead(changed, 1.0) == (1, 2)
 
 
 def test_the_other_tables_name_what_they_compare(run):
@@ -113,13 +115,15 @@ def test_the_other_tables_name_what_they_compare(run):
 
     both = Drawn(**{f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
                  | {"metrics": [*run.metrics, *drawn], "config": {**run.config, "test_t1": 1.0}})
-    assert ("| small-10-seed0 | 1 | 4 | – | 50.0 (15.0 to 85.0) | 50.0 (15.0 to 85.0) | 25.0 (" in diagnosis.randomised_table([both]))
+    row = "| small-10-seed0 | 1 | 4 | – | 50.0 (15.0 to 85.0) | 50.0 (15.0 to 85.0) | 25.0 ("
+    assert row in diagnosis.randomised_table([both])
     assert "| small-10-seed0 | 100.0 | 75.0 | 4 |" in diagnosis.transfer_table([own])
     assert "| small-10-seed0 | – | 75.0 | 4 |" in diagnosis.transfer_table(
         [dataclasses.replace(run, config={**run.config, "test_t1": 7.0})])
     more = {**next(r for r in own.metrics if r["attack"] == "transfer"), "id": "transfer-more",
             "source": "other-seed0", "n": 8}
-    assert ("| small-10-seed0 | – | 75.0 (n = 4) | 75.0 | 8 |" in diagnosis.transfer_table([dataclasses.replace(own, metrics=[*own.metrics, more])]))
+    twice = dataclasses.replace(own, metrics=[*own.metrics, more])
+    assert "| small-10-seed0 | – | 75.0 (n = 4) | 75.0 | 8 |" in diagnosis.transfer_table([twice])
     assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
 
 
@@ -134,7 +138,8 @@ def test_a_run_without_records_is_left_out(tiny_run):
 
 def test_the_frames_are_in_order_of_epsilon_and_are_drawn(run):
     swept, by_gradient = diagnosis.epsilon_frame([run]), diagnosis.gradient_frame([run])
-    assert (swept[swept["attack"] == "FGSM"]["epsilon"].tolist() == by_gradient["epsilon"].tolist() == [0.1, 0.3])
+    fgsm = swept[swept["attack"] == "FGSM"]
+    assert fgsm["epsilon"].tolist() == by_gradient["epsilon"].tolist() == [0.1, 0.3]
     # FGSM and chance, not a lone worst case
     assert len(is_it_robustness.epsilon_sweep(swept).axes[0].lines) == 2
     axis = is_it_robustness.epsilon_by_gradient(by_gradient).axes[0]

@@ -74,8 +74,8 @@ def test_numbers_for_the_prose(value, text):
 
 def test_every_network_has_its_own_panels_of_gradient_errors():
     rows = [{"run": run, "method": method, "t1": t1, "input_error": 0.1, "parameter_error": 0.2, "signs": 0.3}
-            for run in ("small-10", "small-100") for method in ("continuous adjoint", "anchored adjoint")
-            for t1 in (1.0, 10.0)]
+            for run in ("small-10", "small-100")
+            for method in ("continuous adjoint", "anchored adjoint") for t1 in (1.0, 10.0)]
     figure = the_adjoint_method.errors_over_time(pd.DataFrame(rows))
     titles = [axis.get_title() for axis in figure.axes]
     assert len(titles) == 6 and titles[0].startswith("small-10:") and titles[3].startswith("small-100:")
@@ -83,8 +83,8 @@ def test_every_network_has_its_own_panels_of_gradient_errors():
                          "error": [0.5, 0.1, 0.0, 2.0, 0.1, 0.0]})
     first, second = the_adjoint_method.backward_states(back).axes
     assert [axis.get_title() for axis in (first, second)] == ["small-10", "small-100"]
-    assert first.lines[0].get_ydata().tolist() == [0.5,
-                                                   0.1] and second.lines[0].get_ydata().tolist() == [2.0, 0.1]
+    assert first.lines[0].get_ydata().tolist() == [0.5, 0.1]
+    assert second.lines[0].get_ydata().tolist() == [2.0, 0.1]
 
 
 def test_networks_of_equal_size_do_not_hide_each_other():
@@ -99,10 +99,9 @@ def test_networks_of_equal_size_do_not_hide_each_other():
 
 def test_evaluations_in_training_have_one_line_per_network():
     data = pd.DataFrame({"run": ["small-10"] * 4 + ["small-100"] * 2,
-                         "quantity": ["nfe_forward"] * 2 + ["nfe_backward"] * 2
-                         + ["nfe_forward"] * 2, "share": [0.0, 50.0] * 3,
-                         "value": [10.0, 20.0, 9.0, 19.0, 50.0, 80.0],
+                         "quantity": ["nfe_forward"] * 2 + ["nfe_backward"] * 2 + ["nfe_forward"] * 2,
+                         "share": [0.0, 50.0] * 3, "value": [10.0, 20.0, 9.0, 19.0, 50.0, 80.0],
                          "low": 5.0, "high": 90.0})
     (axis,) = what_ode_nets_buy.evaluations_in_training(data).axes
-    assert {line.get_label(): line.get_ydata().tolist() for line in axis.lines} == {"small-10": [10.0, 20.0],
-                                                                                    "small-100": [50.0, 80.0]}
+    lines = {line.get_label(): line.get_ydata().tolist() for line in axis.lines}
+    assert lines == {"small-10": [10.0, 20.0], "small-100": [50.0, 80.0]}

@@ -25,8 +25,8 @@ def copy(tiny_run, tmp_path):
 
 def test_an_interrupted_evaluation_goes_on_before_the_page_is_shown(copy, tiny_run):
     measured = the_runs.measured_run(tiny_config(), copy.parent)
-    assert [(r["id"], r["correct"]) for r in measured.metrics] == [(r["id"], r["correct"])
-                                                                   for r in tiny_run.metrics]
+    found, expected = ([(r["id"], r["correct"]) for r in run.metrics] for run in (measured, tiny_run))
+    assert found == expected
 
 
 def test_what_is_stored_on_fewer_images_is_not_measured_again(copy, monkeypatch):

@@ -24,16 +24,16 @@ def run_of(tiny_run, name: str, seed: int = 0, metrics=(), measurements=()):
                                measurements=list(measurements))
 
 
-SWEPT = [scored(Measurement(t1, 100, label="any-name"), correct, nfe) for t1, correct,
-         nfe in ((0.1, 30, 20), (1.0, 90, 26))]
+SWEPT = [scored(Measurement(t1, 100, label="any-name"), correct, nfe)
+         for t1, correct, nfe in ((0.1, 30, 20), (1.0, 90, 26))]
 FGSM = [scored(Measurement(1.0, 100, "fgsm", 0.3, label="sweep"), 40)]
 
 
 def test_the_pair_is_found_with_all_its_seeds_standard_first(tiny_run):
     runs = [run_of(tiny_run, *key)
             for key in (("wide-adversarial", 0), ("wide-standard", 1), ("small-10", 0), ("wide-standard", 0))]
-    assert [(r.name, r.seed) for r in pair.pair_runs(runs)] == [("wide-standard", 0), ("wide-standard", 1),
-                                                                ("wide-adversarial", 0)]
+    found = [(r.name, r.seed) for r in pair.pair_runs(runs)]
+    assert found == [("wide-standard", 0), ("wide-standard", 1), ("wide-adversarial", 0)]
 
 
 def test_end_time_records_are_selected_by_their_fields_and_the_larger_sample_wins(tiny_run):
@@ -75,8 +75,8 @@ def test_without_records_every_figure_says_so():
 
 
 def test_the_legend_names_each_network_once_however_many_seeds(tiny_run):
-    runs = [run_of(tiny_run, name, seed, SWEPT) for name in ("wide-standard", "wide-adversarial")
-            for seed in (0, 1)]
+    runs = [run_of(tiny_run, name, seed, SWEPT)
+            for name in ("wide-standard", "wide-adversarial") for seed in (0, 1)]
     figure = adversarial_training.nfe(pair.training_nfe_frame(runs), pair.end_time_frame(runs))
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["standard", "adversarial"]
     assert len(figure.axes[0].lines) == 4
@@ -99,8 +99,8 @@ def test_attacks_are_put_in_words():
     assert pair.describe_attack(gap) == "PGD, 10 steps, rescaled logits"
     summed = scored(Measurement(1.0, 100, "pgd", 0.3, steps=10, step_size=0.1, loss="margin", noise=0.15,
                                 momentum=1.0), 40)
-    assert (pair.describe_attack(summed) == "PGD, 10 steps, margin loss, along summed gradients (noise 0.15, "
-                                            "momentum 1)")
+    assert pair.describe_attack(summed) == (
+        "PGD, 10 steps, margin loss, along summed gradients (noise 0.15, momentum 1)")
     assert pair.describe_attack({"attack": "square", "settings": {"steps": 5000}, "source": "black-box"}) == \
         "Square, 5,000 queries, black-box"
 
@@ -110,8 +110,8 @@ def test_the_robustness_table_begins_with_clean_accuracy_and_ends_with_the_stron
            for steps, correct in ((40, 5), (10, 20))]
     unclipped = scored(Measurement(1.0, 100, "fgsm", 0.3, clip=False, label="u"), 0)
     worst = scored(Measurement(1.0, 10, "worst", 0.3), 1)
-    frame = pair.robustness_frame([run_of(tiny_run, "wide-standard",
-                                          metrics=[worst, *pgd, unclipped, *FGSM, *SWEPT])])
+    run = run_of(tiny_run, "wide-standard", metrics=[worst, *pgd, unclipped, *FGSM, *SWEPT])
+    frame = pair.robustness_frame([run])
     assert frame["attack"].tolist()[:4] == ["none", "FGSM", "PGD, 10 steps", "PGD, 40 steps"]
     # the worst case last, on whatever images
     assert frame["accuracy"].tolist() == pytest.approx([90, 40, 20, 5, 10])
@@ -135,15 +135,14 @@ def test_reach_and_nfe_are_none_until_enough_is_recorded(tiny_run):
     assert pair.reach(known(curve)) == max(t for t in times if t < 50)
     # of 200 images at t1 = 1 the first 100 are all right: 90 of 100 later are 10 points less, 89 too few
     larger = [scored(Measurement(1.0, 200, label="large"), 150)]
-    lower = [scored(Measurement(float(t), 100, label=f"s{t}"), 90 if t < 20 else 89) for t in times
-             if t != 1.0]
+    lower = [scored(Measurement(float(t), 100, label=f"s{t}"), 90 if t < 20 else 89)
+             for t in times if t != 1.0]
     assert pair.reach(known(larger + lower)) == max(t for t in times if t < 20)
 
 
 def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):
     measured = [{"name": "jacobian_norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median",
-                 "value": 2.0,
-                 "n": 4, "settings": {}}]
+                 "value": 2.0, "n": 4, "settings": {}}]
     runs = [run_of(tiny_run, "wide-standard", 0, SWEPT, measured),
             run_of(tiny_run, "wide-adversarial", 0, [], measured)]
     frame = pair.complexity_frame(runs)
@@ -159,18 +158,18 @@ def test_random_pooling_is_held_for_attack_and_answer_or_drawn_anew(tiny_run):
     model.pool._draw = lambda *shape: (seen.append(shape[0]), drawn(*shape))[1]
     found = pair.under_random_pooling(model, images, labels, attack)
     assert seen == [12, 12, 12, 12, 1] and model.pooling == "fixed" and model.pool.generator is None
-    assert {name: (correct.dtype, correct.shape) for name,
-            correct in found.items()} == dict.fromkeys(("anew", "once"), (bool, (12,)))
+    assert set(found) == {"anew", "once"}
+    assert all((correct.dtype, correct.shape) == (bool, (12,)) for correct in found.values())
     again = pair.under_random_pooling(model, images, labels, attack)
     assert all((again[name] == found[name]).all() for name in found)
 
 
 def measured(tiny_run, name, **correct):
     """A run of a name whose records at t = 1 left the first so many of 100 images."""
-    records = [scored(Measurement(1.0, 100,
-                                  "none" if label == "none" else "worst" if label == "worst" else "pgd",
-                                  0.0 if label == "none" else 0.3, label=label.replace("_", "-")), left)
-               for label, left in correct.items()]
+    records = []
+    for label, left in correct.items():
+        attack, epsilon = {"none": ("none", 0.0), "worst": ("worst", 0.3)}.get(label, ("pgd", 0.3))
+        records.append(scored(Measurement(1.0, 100, attack, epsilon, label=label.replace("_", "-")), left))
 
     class Known(type(tiny_run)):
         def outcomes(self, record_id):
@@ -180,8 +179,8 @@ def measured(tiny_run, name, **correct):
 
 
 def test_a_sweep_is_on_the_same_images_at_every_end_time(tiny_run):
-    records = [scored(Measurement(t1, n), n // 2) for t1,
-               n in zip((0.5, 1.0, *range(2, 12)), (10, 100, *[20] * 10))]
+    records = [scored(Measurement(t1, n), n // 2)
+               for t1, n in zip((0.5, 1.0, *range(2, 12)), (10, 100, *[20] * 10))]
 
     class Known(type(tiny_run)):
         def outcomes(self, record_id):
@@ -189,20 +188,20 @@ def test_a_sweep_is_on_the_same_images_at_every_end_time(tiny_run):
     bare = run_of(tiny_run, "small-10", metrics=records)
     run = Known(**{f.name: getattr(bare, f.name) for f in dataclasses.fields(bare)})
     frame = pair.sweep_frame([run])
-    assert (len(frame) == 12 and set(frame["n"]) == {10} and set(frame["accuracy"]) == {50.0}
-            and set(frame["test"]) == {"clean"})
+    assert len(frame) == 12 and set(frame["n"]) == {10}
+    assert set(frame["accuracy"]) == {50.0} and set(frame["test"]) == {"clean"}
     assert len(pair.sweep_frame([run], least=13)) == 0
 
 
 def test_attacks_are_compared_on_the_images_that_all_networks_of_a_row_were_tried_on(tiny_run):
-    first, second = (measured(tiny_run, name, none=98, mask_square=left) for name,
-                     left in (("wide-standard", 30), ("wide-adversarial", 84)))
+    first, second = (measured(tiny_run, name, none=98, mask_square=left)
+                     for name, left in (("wide-standard", 30), ("wide-adversarial", 84)))
     second.metric("mask-square-t1")["n"] = 50
     object.__setattr__(second, "outcomes", lambda record_id: np.arange(second.metric(record_id)["n"]) < 40)
     rows = adversarial_training.attack_rows([first, second],
                                             {"none": "clean", "mask-square": "Square", "worst": "all"})
     assert rows[1] == ["Square", "50", "60.0 [46.2, 72.4]", "80.0 [67.0, 88.8]"] and rows[0][1] == "100"
     assert rows[2] == ["all", "0", None, None]
-    assert adversarial_training.attack_rows([first, measured(tiny_run, "wide-adversarial", none=90)],
-                                            {"mask-square": "Square"}) == [
-        ["Square", "100", "30.0 [21.9, 39.6]", None]]
+    unattacked = measured(tiny_run, "wide-adversarial", none=90)
+    rows = adversarial_training.attack_rows([first, unattacked], {"mask-square": "Square"})
+    assert rows == [["Square", "100", "30.0 [21.9, 39.6]", None]]

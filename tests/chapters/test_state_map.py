@@ -19,8 +19,8 @@ def test_the_plane_is_the_one_of_most_variance():
     centred = data - data.mean(0)
     assert abs(np.corrcoef(points[:, 0], centred[:, 3])[0, 1]) > 0.999
     assert abs(np.corrcoef(points[:, 1], centred[:, 7])[0, 1]) > 0.99
-    assert explained == pytest.approx((centred[:, 3].var() + centred[:, 7].var()) / centred.var(0).sum(),
-                                      abs=0.01)
+    share = (centred[:, 3].var() + centred[:, 7].var()) / centred.var(0).sum()
+    assert explained == pytest.approx(share, abs=0.01)
 
 
 def test_a_component_has_one_sign_however_it_is_found():

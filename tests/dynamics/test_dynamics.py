@@ -58,9 +58,8 @@ def test_constant_velocity_has_the_closed_form_speed_and_turning():
     z0, u = random_states(3, 2, 2, seed=0), random_states(3, 2, 2, seed=1)
     for t in (0.5, 10.0, 1000.0):
         z = z0 + t * u
-        radial = (z * u).flatten(1).sum(1)
-        expected = t * ((u * u).flatten(1).sum(1) * (z * z).flatten(1).sum(1)
-                        - radial**2).sqrt() / (z * z).flatten(1).sum(1)
+        uu, zz, zu = ((a * b).flatten(1).sum(1) for a, b in ((u, u), (z, z), (z, u)))
+        expected = t * (uu * zz - zu**2).sqrt() / zz
         assert torch.allclose(dynamics.turning(z, u, t), expected, rtol=1e-6)
         assert torch.allclose(dynamics.relative_speed(z, u), dynamics.norm(u) / dynamics.norm(z))
     ray = 5.0 * u
@@ -226,8 +225,8 @@ def two_classes(spread, n=60, seed=0):
 def test_separated_classes_are_told_apart_and_mixed_ones_are_not():
     y, labels = two_classes(0.1)
     reference, judged = (y[:30], labels[:30]), (y[30:], labels[30:])
-    assert dynamics.nearest_class(reference,
-                                  *judged).all() and dynamics.linear_probe(reference, *judged).all()
+    assert dynamics.nearest_class(reference, *judged).all()
+    assert dynamics.linear_probe(reference, *judged).all()
     noise = torch.randn(400, 4, 3, 3, dtype=torch.float64)
     coin = torch.arange(400) % 2
     for judge in (dynamics.nearest_class, dynamics.linear_probe):
@@ -320,9 +319,8 @@ def test_the_silhouette_is_scikit_learns():
 def test_f_is_blind_to_its_groups_own_offset_and_scale(channels):
     func, y = random_func(channels), random_states(2, channels)
     groups = func.norm0.num_groups
-    offset = torch.randn(groups, dtype=torch.float64).repeat_interleave(channels // groups)[:, None, None]
-    scale = torch.rand(groups,
-                       dtype=torch.float64).add(0.5).repeat_interleave(channels // groups)[:, None, None]
+    offset, scale = torch.randn(groups, dtype=torch.float64), torch.rand(groups, dtype=torch.float64).add(0.5)
+    offset, scale = (x.repeat_interleave(channels // groups)[:, None, None] for x in (offset, scale))
     assert torch.allclose(func(0.0, y + 100 * offset), func(0.0, y), atol=1e-9)
     # with eps the scale is forgotten only approximately, the better the larger the state
     errors = [(func(0.0, size * scale * y) - func(0.0, size * y)).abs().max().item()

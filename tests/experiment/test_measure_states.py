@@ -42,8 +42,8 @@ def test_every_measurement_is_a_record_of_the_contract(records):
             for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
-    assert {measure_states.key(r)
-            for r in records} == set().union(*(part.keys for part in measure_states.PARTS.values()))
+    known = set().union(*(part.keys for part in measure_states.PARTS.values()))
+    assert {measure_states.key(r) for r in records} == known
 
 
 def test_one_solve_gives_what_separate_solves_give(records, tiny_run):
@@ -89,8 +89,8 @@ def test_two_digits_are_judged_on_images_that_give_no_reference(tiny_run):
     chosen = (labels == 6) | (labels == 4)
     found = measure_states.six_and_four(tiny_run.load_model(), images, labels)
     n = int(chosen.sum())
-    assert {r["n"] for r in found
-            if r["name"] == "nearest_class"} == {n - n // 2} and {r["label"] for r in found} == {"6-4"}
+    assert {r["n"] for r in found if r["name"] == "nearest_class"} == {n - n // 2}
+    assert {r["label"] for r in found} == {"6-4"}
     with pytest.raises(ValueError, match="images of the digits 6 and 4"):
         measure_states.six_and_four(tiny_run.load_model(), images[~chosen], labels[~chosen])
 
@@ -122,9 +122,8 @@ def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_
 def test_a_measurement_is_never_replaced_by_one_on_fewer_images(stored, monkeypatch):
     monkeypatch.setitem(measure_states.PARTS, "turning", measure_states.Part(lambda model, images, *a: [
         measure_states.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
-    monkeypatch.setitem(measure_states.PARTS, "norm",
-                        measure_states.Part(lambda model, images, labels, reach: [
-        measure_states.record("norm", reach.rays, n=reach.rays, t1=1.0)], ("norm",)))
+    monkeypatch.setitem(measure_states.PARTS, "norm", measure_states.Part(lambda *a: [
+        measure_states.record("norm", a[-1].rays, n=a[-1].rays, t1=1.0)], ("norm",)))
     measure_states.measure_run(stored, count=4, reach=measure_states.Reach(rays=3))
     before = artifacts.load_run(stored).measurements
     for part, count, rays in (("turning", 2, 3), ("turning", 3, 3), ("norm", 2, 3), ("norm", 4, 2)):
@@ -152,8 +151,8 @@ def test_an_interrupted_measurement_goes_on_where_it_stopped(stored, monkeypatch
 def test_no_part_is_begun_when_the_time_is_up(stored):
     lines = []
     assert measure_states.measure_run(stored, count=2, budget=0.0, report=lines.append) == []
-    assert ("goes on from here" in lines[0]
-            and measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning"))
+    assert "goes on from here" in lines[0]
+    assert measure_states.pending(artifacts.load_run(stored)) == ("norm", "turning")
 
 
 def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
@@ -182,8 +181,8 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
     later = [(r["name"], r["settings"]["log_time"], r["value"]) for r in far]
     assert later == [("on_a_ray_later", 1.0, 1.0), ("rays_later", 1.0, 1.0), ("on_a_ray_later", 2.0, 1.0),
                      ("rays_later", 2.0, 1.0)]
-    assert (reached["name"] == "rays_later_attracting" and reached["value"] == 1.0
-            and reached["settings"]["on_each"] == [4])
+    assert reached["name"] == "rays_later_attracting" and reached["value"] == 1.0
+    assert reached["settings"]["on_each"] == [4]
     assert reached["settings"]["residuals"][0] < 1e-6 and reached["settings"]["eigenvalues"][0] < 1e-3
     assert reached["settings"]["by_class"] == [torch.bincount(labels[:4], minlength=10).tolist()]
     solved = measure_states.class_rays(model, images, labels, log_time=1.0, krylov=10, max_steps=3)
@@ -192,8 +191,9 @@ def test_images_on_a_common_equilibrium_count_as_one_attractor_per_class():
 
 
 def test_the_times_at_which_a_longer_flow_is_looked_at_double():
-    assert (measure_states.doubling(80) == measure_states.FAR and measure_states.doubling(10) == (10.0,)
-            and measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0))
+    assert measure_states.doubling(80) == measure_states.FAR
+    assert measure_states.doubling(10) == (10.0,)
+    assert measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
     with pytest.raises(ValueError, match="log time is 5; images are followed further than 10"):
         measure_states.doubling(5)
 
@@ -205,8 +205,8 @@ def test_images_on_no_ray_are_counted_so_however_late():
     model = ODENet(16, 7).eval()
     images, labels = test_subset(40)
     later = measure_states.far(model, images[:3], labels[:3], (0.5,))
-    assert [(r["name"], r["value"]) for r in later] == [("on_a_ray_later", 0.0), ("rays_later", 0.0),
-                                                        ("rays_later_attracting", 0.0)]
+    assert [(r["name"], r["value"]) for r in later] == [
+        ("on_a_ray_later", 0.0), ("rays_later", 0.0), ("rays_later_attracting", 0.0)]
     assert later[-1]["settings"]["eigenvalues"] == []
     solved = measure_states.class_rays(model, images, labels, log_time=0.5, smoothing=0.0, krylov=2,
                                        max_steps=1)

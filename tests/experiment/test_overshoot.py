@@ -102,10 +102,8 @@ def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_r
     shutil.copytree(tiny_run.path, folder)
     other = record("logit_gap", 3.0, 1.0, 8)
     artifacts.write_atomic(folder / "measurements.csv", measurements_csv([other]))
-    assert (
-        main(["steps", tiny_run.name, "--images", "16", "--factors", "1", "500", "--root", str(tmp_path)])
-        == 0
-    )
+    asked = ["--images", "16", "--factors", "1", "500", "--root", str(tmp_path)]
+    assert main(["steps", tiny_run.name, *asked]) == 0
     stored = artifacts.load_run(folder).measurements
     assert other in stored and {r["name"] for r in stored if r != other} <= set(STEP_MEASUREMENTS)
     causes = {

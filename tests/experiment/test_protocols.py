@@ -191,8 +191,8 @@ def test_a_worst_case_is_computed_again_only_when_there_is_more_to_combine(folde
     (dict(attack="none", clip=None, epsilon=0.0), True),
 ])
 def test_only_images_of_the_same_ball_and_network_count_as_broken(change, wanted):
-    record = dict(t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True,
-                  epsilon=0.3) | change
+    record = dict(t1=1.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd", clip=True, epsilon=0.3)
+    record |= change
     assert inside(record, Measurement(1.0, 4, "worst", 0.3)) is wanted
 
 
@@ -210,8 +210,8 @@ def test_broken_images_are_dropped_count_as_broken_and_are_named(folder):
     record = run.metric("then-eps0.02-t1")
     broken = ~(run.outcomes("none-t1")[:16] & run.outcomes("small-step-eps0.02-t1"))
     assert 0 < broken.sum() < 16
-    assert record["settings"]["dropped"] == broken.sum() and set(record["combines"]) == {"none-t1",
-                                                                                         "small-step-eps0.02-t1"}
+    assert record["settings"]["dropped"] == broken.sum()
+    assert set(record["combines"]) == {"none-t1", "small-step-eps0.02-t1"}
     assert not (run.outcomes("then-eps0.02-t1") & broken).any() and len(run.outcomes("then-eps0.02-t1")) == 16
 
 
@@ -264,9 +264,8 @@ def test_a_transfer_attack_names_its_source_and_attacks_it_at_its_own_end_time(f
                          {**stored, "config": {**stored["config"], "name": "small-100"}})
     (m,) = few(protocols.transfer_protocol(configs.RunConfig.from_dict(artifacts.load_run(folder).config),
                                            ["small-10-seed0", "small-100-seed0"]))
-    records = evaluation.evaluate_run(folder,
-                                      [m, dataclasses.replace(m, attack="pgd", source=None, label="own")],
-                                      progress=False)
+    own = dataclasses.replace(m, attack="pgd", source=None, label="own")
+    records = evaluation.evaluate_run(folder, [m, own], progress=False)
     transfer, own = (r for name in (m.id, "own-t1") for r in records if r["id"] == name)
     assert transfer["source"] == "small-100-seed0" and transfer["settings"]["t1"] == 1.0
     assert transfer["correct"] == own["correct"]  # the source has the weights of this very network
@@ -292,8 +291,7 @@ def test_the_rules_find_the_records_of_every_protocol(folder):
         assert r["accuracy"] == r["correct"] / r["n"]
         if r["attack"] not in ("none", "worst"):
             assert {"loss", "steps", "step_size", "restarts", "random_start", "draws", "logit_scale", "rtol",
-                    "atol", "dtype",
-                    "batch", "pooling", "t1", "seed", "library"} <= set(r["settings"])
+                    "atol", "dtype", "batch", "pooling", "t1", "seed", "library"} <= set(r["settings"])
 
 
 def test_the_sweeps_records_carry_the_rule_on_the_range_of_end_times(folder):
@@ -311,8 +309,8 @@ def test_masking_and_epsilon_records_are_stored_and_do_not_pose_as_clean_accurac
     assert {m.id for m in wanted} <= set(records)
     assert records["sweep-fgsm-eps0-t1"]["correct"] == records["sweep-pgd40-eps0-t1"]["correct"]
     assert records["mask-expectation-t1"]["settings"]["draws"] == 2
-    assert (records["mask-rescored-t1"]["rtol"] == 1e-5
-            and records["mask-rescored-t1"]["settings"]["rtol"] == 1e-3)
+    rescored = records["mask-rescored-t1"]
+    assert rescored["rtol"] == 1e-5 and rescored["settings"]["rtol"] == 1e-3
     assert records["fgsm-by-reference-eps0.3-t1"]["gradient"] == "reference"
     assert records["fgsm-by-reference-eps0.3-t1"]["settings"]["dtype"] == "float64"
     assert not any(matches(r, t1=1.0, **CLEAN) for i, r in records.items() if i.startswith("mask-clean-1e-6"))

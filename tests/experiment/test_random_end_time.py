@@ -31,12 +31,12 @@ def test_attackers_who_do_not_know_the_end_time_are_scored_on_the_same_draws(mod
         labels = model(images, 1.5).argmax(1)
     frame = random_end_time_accuracy(model, images, labels, (1.0, 2.0), (0.0, 0.3), draws=2, uses=3)
     attackers = ["knows the end time", "one end time", "mean of 2"]
-    assert frame[["attacker", "epsilon"]].values.tolist() == [[a, epsilon] for epsilon in (0.0, 0.3)
-                                                              for a in attackers]
+    assert frame[["attacker", "epsilon"]].values.tolist() == [
+        [a, epsilon] for epsilon in (0.0, 0.3) for a in attackers]
     unattacked, attacked = frame["accuracy"][1:3], frame["accuracy"][4:]  # of the two that do not know it
     assert unattacked.nunique() == 1 and attacked.max() < unattacked.min()
-    assert ((frame["low"] <= frame["accuracy"])
-            & (frame["accuracy"] <= frame["high"])).all() and set(frame["n"]) == {4}
+    assert (frame["low"] <= frame["accuracy"]).all() and (frame["accuracy"] <= frame["high"]).all()
+    assert set(frame["n"]) == {4}
 
 
 def test_who_knows_the_end_time_attacks_and_is_scored_there(model):

@@ -21,8 +21,8 @@ def test_log_odds_ascend_where_the_cross_entropy_has_lost_its_gradient():
     labels = torch.tensor([0, 1])
     logits = torch.tensor([[3.0, 1.0, -2.0], [0.5, 0.2, 0.1]], requires_grad=True)
     p = logits.softmax(1).gather(1, labels[:, None])[:, 0]
-    assert LOSSES["log-odds"](logits,
-                              labels).item() == pytest.approx(torch.log((1 - p) / p).mean().item(), rel=1e-6)
+    expected = torch.log((1 - p) / p).mean().item()
+    assert LOSSES["log-odds"](logits, labels).item() == pytest.approx(expected, rel=1e-6)
     for scale in (1.0, 100.0):
         steep, = torch.autograd.grad(LOSSES["log-odds"](scale * logits, labels), logits)
         assert (steep[0] != 0).any() and torch.isfinite(steep).all()
@@ -70,19 +70,19 @@ def test_a_stored_run_is_measured_once_and_its_curve_is_found(tmp_path, tiny_run
     assert (folder / "metrics.csv").read_bytes() == before
     run = dataclasses.replace(run, name="small-10")
     for loss, gradient in (("cross-entropy", "adjoint"), ("margin", "exact"), ("log-odds", "adjoint")):
-        assert set(curve(Evidence([run], {}), "small-10", 1.0, loss=loss,
-                         gradient=gradient)) == {1.0, 10.0, 100.0}
+        found = curve(Evidence([run], {}), "small-10", 1.0, loss=loss, gradient=gradient)
+        assert set(found) == {1.0, 10.0, 100.0}
     clean, random = (next(r for r in run.metrics if r["id"] == f"rescaled-{name}-t1")
                      for name in ("clean", "random"))
-    assert (random["attack"] == "random-signs" and random["gradient"] == "none"
-            and clean["pooling"] == "random")
+    assert random["attack"] == "random-signs" and random["gradient"] == "none"
+    assert clean["pooling"] == "random"
 
 
 def test_random_signs_move_every_pixel_by_epsilon(small, test_images):
     images, labels = test_images
     moved = evaluation.attack(small, images, labels, Measurement(1.0, 64, "random-signs", 0.3, clip=False))
-    assert torch.allclose((moved - images).abs(),
-                          torch.tensor(0.3)) and 0.4 < (moved > images).float().mean() < 0.6
+    assert torch.allclose((moved - images).abs(), torch.tensor(0.3))
+    assert 0.4 < (moved > images).float().mean() < 0.6
 
 
 def test_unbalanced_cotangents_vanish_where_balanced_ones_do_not(small, test_images):

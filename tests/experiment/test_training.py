@@ -49,8 +49,7 @@ def test_history_has_a_row_per_step_and_counts_images(straight):
 def test_provenance_names_code_versions_device_threads_precision_and_hashes(straight):
     provenance = straight.provenance
     assert {"commit", "dirty", "versions", "device", "threads", "precision", "dataset_sha256",
-            "weights_sha256",
-            "parameters", "seconds", "started", "ended"} <= set(provenance)
+            "weights_sha256", "parameters", "seconds", "started", "ended"} <= set(provenance)
     assert provenance["weights_sha256"] == digest(straight)
     assert provenance["versions"]["torch"] == torch.__version__
     assert provenance["parameters"] == 17418
@@ -179,7 +178,8 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
 
 
 def test_two_processes_cannot_write_the_same_run(tmp_path):
-    with artifacts.locked(tmp_path / "small-10-seed0"), pytest.raises(artifacts.ArtifactError, match="another process"):
+    refused = pytest.raises(artifacts.ArtifactError, match="another process")
+    with artifacts.locked(tmp_path / "small-10-seed0"), refused:
         training.train(tiny_config(), tmp_path, progress=False)
 
 
@@ -204,7 +204,7 @@ def test_a_stored_run_of_another_config_is_not_overwritten(straight):
 
 LONGER = dict(epochs=3, cycles=(2, 1),
               adversarial=AttackConfig(epsilon=0.1, steps=2, step_size=0.05, curriculum=((1, 0.1),),
-                                                               shared_pooling=True))
+                                       shared_pooling=True))
 
 
 def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path):
@@ -262,15 +262,15 @@ def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alon
     continued = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
     assert digest(continued) == digest(at_once) != before == digest(artifacts.load_run(first.path))
     assert continued.history["loss"].tolist() == at_once.history["loss"].tolist()
-    assert (artifacts.load_run(first.path).name == "small-10"
-            and len(first.history["step"]) == longer.first_cycles(1).steps)
+    assert artifacts.load_run(first.path).name == "small-10"
+    assert len(first.history["step"]) == longer.first_cycles(1).steps
 
 
 def test_named_runs_that_continue_another_prolong_it():
     for name, origin in configs.CONTINUES.items():
         longer, shorter = configs.get(name), configs.get(origin)
-        assert longer.extends(dataclasses.replace(shorter,
-                                                  name=name)) and longer.to_dict() == configs.RunConfig.from_dict(longer.to_dict()).to_dict()
+        assert longer.extends(dataclasses.replace(shorter, name=name))
+        assert configs.RunConfig.from_dict(longer.to_dict()).to_dict() == longer.to_dict()
 
 
 def test_a_curriculum_decides_what_its_cycles_share_and_smooth():
@@ -294,8 +294,8 @@ def test_every_cycle_has_its_own_rate_and_attack():
     config = tiny_config(**{**LONGER, "epochs": 60, "cycles": (40, 20)})
     rates = np.array([training.learning_rate(config, step) for step in range(config.steps)])
     assert [config.cycle(step) for step in (0, 119, 120, 179)] == [(0, 0, 120)] * 2 + [(1, 120, 60)] * 2
-    assert (rates[:120].max() == pytest.approx(config.learning_rate)
-            and rates[120:].max() == pytest.approx(config.learning_rate / 2))
+    assert rates[:120].max() == pytest.approx(config.learning_rate)
+    assert rates[120:].max() == pytest.approx(config.learning_rate / 2)
     assert rates[119] < 0.01 * rates.max() and rates[179] < 0.01 * rates.max()
     assert [(a.steps, a.step_size) for a in map(config.adversarial.in_cycle, (0, 1))] == [(1, 0.1), (2, 0.05)]
     with pytest.raises(ValueError, match="step is 180; the allowed range is 0 to 179"):
@@ -317,8 +317,8 @@ def test_attack_and_loss_see_one_draw_of_the_regions_only_where_they_share_it(mo
     assert [len(draw) for draw in seen] == [8, 8, 8, 16]
     assert len({draw[:1].numpy().tobytes() for draw in seen}) == distinct
     if shared:
-        assert all((draw == seen[0][:1]).all()
-                   for draw in seen) and not (seen[0][:1] == model.pool.samples).all()
+        assert all((draw == seen[0][:1]).all() for draw in seen)
+        assert not (seen[0][:1] == model.pool.samples).all()
     seen.clear()  # the curriculum's cycles draw anew in any case, and so does whoever comes after
     training._step(model, optimiser, images[:8], labels[:8], config, 0)
     assert len({draw[:1].numpy().tobytes() for draw in seen}) == 2 == len(seen)
@@ -385,8 +385,8 @@ def test_a_config_refuses_values_out_of_range(change, message):
 
 def test_an_unknown_run_lists_the_known_ones():
     with pytest.raises(ValueError,
-                       match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean "
-                             "'small-10'"):
+                       match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*"
+                             "mean 'small-10'"):
         configs.get("small-11")
 
 
@@ -428,12 +428,10 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
     assert all(change == pytest.approx(1e-3, rel=0.02) for change in moved.values()), moved
 
 
-# -- a constant rate: prolonged bit for bit
-# ------------------------------------------------------------------------------
+# -- a constant rate: prolonged bit for bit --------------------------------------------------------
 
 CONSTANT = dict(schedule="constant", halve_after=(1,), subset="random", norm_init="uniform", epochs=4,
-                snapshots=0,
-                test_images=8)
+                snapshots=0, test_images=8)
 
 
 def folder_bits(folder):
@@ -452,14 +450,14 @@ def constant(tmp_path_factory):
     return training.train(tiny_config(**CONSTANT), tmp_path_factory.mktemp("constant"), progress=False)
 
 
-def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_that_was_as_long_from_the_start(constant, tmp_path):
+def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_as_long_from_the_start(constant, tmp_path):
     config = tiny_config(**CONSTANT)
     for epochs in (1, 2, 4):
         run = training.train(dataclasses.replace(config, epochs=epochs), tmp_path, progress=False)
         # one mean each
         assert run.config["epochs"] == epochs and run.history["epoch"].tolist() == list(range(epochs))
-        assert (run.history["images"][-1] == epochs * config.train_images
-                and run.history["step"][-1] == config.steps_per_epoch * epochs - 1)
+        assert run.history["images"][-1] == epochs * config.train_images
+        assert run.history["step"][-1] == config.steps_per_epoch * epochs - 1
     assert folder_bits(run.path) == folder_bits(constant.path)
     assert run.history["loss"].tolist() == constant.history["loss"].tolist()
 
@@ -520,10 +518,10 @@ def test_without_its_optimisers_state_a_run_at_a_constant_rate_is_not_prolonged(
 
 def test_a_checkpoint_outlives_a_field_added_to_the_config_and_not_one_changed():
     config = tiny_config(**CONSTANT)
-    assert set(config.identity()) >= {"schedule",
-                                      "learning_rate"} and not {"epochs", "leaky",
-                                                                "start"} & set(config.identity())
-    assert (training.fingerprint(config) == training.fingerprint(dataclasses.replace(config, epochs=9, snapshots=None)))
+    assert set(config.identity()) >= {"schedule", "learning_rate"}
+    assert not {"epochs", "leaky", "start"} & set(config.identity())
+    longer = dataclasses.replace(config, epochs=9, snapshots=None)
+    assert training.fingerprint(config) == training.fingerprint(longer)
     assert training.fingerprint(config) != training.fingerprint(dataclasses.replace(config, leaky=True))
     annealed = tiny_config()
     assert training.fingerprint(annealed) != training.fingerprint(dataclasses.replace(annealed, epochs=3))
@@ -539,16 +537,15 @@ def test_the_posts_recipe_halves_its_rate_and_draws_its_images_and_norm_weights(
     weight = configs.build(config).norm.weight.detach()
     plain = configs.build(dataclasses.replace(config, norm_init="ones"))
     assert 0 <= weight.min() and weight.max() <= 1 and weight.std() > 0.1
-    assert torch.equal(plain.norm.weight,
-                       torch.ones(16)) and torch.equal(plain.linear.weight,
-                                                       configs.build(config).linear.weight)
+    assert torch.equal(plain.norm.weight, torch.ones(16))
+    assert torch.equal(plain.linear.weight, configs.build(config).linear.weight)
 
 
 def test_a_cosine_falls_from_the_full_rate_to_nothing():
     config = tiny_config(schedule="cosine")
     rates = [training.learning_rate(config, step) for step in range(config.steps)]
-    assert rates[0] == config.learning_rate and rates == sorted(rates,
-                                                                reverse=True) and rates[-1] < 0.1 * rates[0]
+    assert rates[0] == config.learning_rate and rates[-1] < 0.1 * rates[0]
+    assert rates == sorted(rates, reverse=True)
 
 
 def test_a_run_starts_from_the_weights_of_another_where_its_config_says_so(straight, tmp_path):

@@ -11,8 +11,8 @@ from nodelib.experiment import artifacts, configs, tuning
 def test_a_trial_learns_something_and_says_what_it_did():
     record = tuning.trial(tiny_config(train_images=640, batch_size=16, epochs=1), held_out=200)
     assert record["accuracy"] > 0.2 and record["loss"] < 3
-    assert (record["run"], record["images"], record["batch_size"],
-            record["held_out"]) == ("small-10", 640, 16, 200)
+    settings = [record[key] for key in ("run", "images", "batch_size", "held_out")]
+    assert settings == ["small-10", 640, 16, 200]
 
 
 def test_no_trial_sees_the_images_that_judge_it():
@@ -38,8 +38,7 @@ def test_a_trial_that_is_stored_is_not_run_again(tmp_path, monkeypatch):
         calls.append(config)
         return {"run": config.name, "images": config.train_images, "batch_size": config.batch_size,
                 "learning_rate": config.learning_rate, "head_scale": config.head_scale, "held_out": 1,
-                "accuracy": 0.5,
-                "loss": 1.0, "seconds": 1.0}
+                "accuracy": 0.5, "loss": 1.0, "seconds": 1.0}
 
     monkeypatch.setattr(tuning, "trial", trial)
     first = tuning.measure(tmp_path / "tuning.json")

@@ -111,9 +111,8 @@ def test_a_title_stands_above_the_film_and_the_clock_below():
 def test_stacked_films_keep_every_pixel():
     a, b = np.full((2, 3, 4), 7, np.uint8), np.full((2, 5, 4), 9, np.uint8)
     both = animation.stacked(a, b, gap=2)
-    assert both.shape == (2, 10,
-                          4) and (both[:,
-                                       :3] == 7).all() and (both[:, 3:5] == 0).all() and (both[:, 5:] == 9).all()
+    assert both.shape == (2, 10, 4)
+    assert (both[:, :3] == 7).all() and (both[:, 3:5] == 0).all() and (both[:, 5:] == 9).all()
     with pytest.raises(ValueError, match="equal"):
         animation.stacked(a, np.zeros((2, 3, 5), np.uint8))
 

@@ -45,7 +45,7 @@ def test_writing_between_the_marks_keeps_line_ends_permissions_and_links(tmp_pat
     path.chmod(0o600)
     link.symlink_to(path.name)
     readme.write_between(link, "table", "one\ntwo")
-    assert (path.read_bytes() == b"above\r\n<!-- table: begin -->\r\none\r\ntwo\r\n<!-- table: end "
-                                 b"-->\r\nbelow\r\n")
+    assert path.read_bytes() == (b"above\r\n<!-- table: begin -->\r\none\r\ntwo\r\n"
+                                 b"<!-- table: end -->\r\nbelow\r\n")
     assert readme.between(path, "table") == "one\ntwo"
     assert path.stat().st_mode & 0o777 == 0o600 and link.is_symlink()

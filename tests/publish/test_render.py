@@ -60,8 +60,8 @@ def chapter(tmp_path):
                          (value.get("run", "") if isinstance(value, dict) else None))
 def test_the_pairs_are_equal(path, parameters):
     published = nbformat.read(render._target(path, None, parameters), as_version=4)
-    assert render.same_cells(published,
-                             render.prepare(path, parameters)), f"make book would execute {path.name} again"
+    prepared = render.prepare(path, parameters)
+    assert render.same_cells(published, prepared), f"make book would execute {path.name} again"
     if not parameters:
         assert jupytext.writes(published, fmt="md:myst") == path.read_text()
 
@@ -75,8 +75,8 @@ def test_text_halves_are_as_jupytext_writes_them(path):
                          (value.get("run", "") if isinstance(value, dict) else None))
 def test_published_notebooks_are_up_to_date_with_their_inputs(path, parameters):
     target = render._target(path, None, parameters)
-    assert not render._changed(render.prepare(path, parameters),
-                               target), f"make book would execute {path.name} again"
+    prepared = render.prepare(path, parameters)
+    assert not render._changed(prepared, target), f"make book would execute {path.name} again"
 
 
 @pytest.mark.parametrize("path, parameters", render.pages(), ids=lambda value: getattr(value, "stem", None) or
@@ -141,11 +141,10 @@ def test_a_changed_module_executes_the_chapters_that_import_it(chapter, tmp_path
     for text in ("x = 1", "x = 2"):
         module.write_text(text)
         for name in ("used", "other"):
-            digests[name, text] = render.prepare(chapter(f"from nodelib import {name}"),
-                                                 {}).metadata[render.RECORD]["digest"]
-    assert digests["used", "x = 1"] != digests["used", "x = 2"] and digests["other",
-                                                                            "x = 1"] == digests["other",
-                                                                                                "x = 2"]
+            prepared = render.prepare(chapter(f"from nodelib import {name}"), {})
+            digests[name, text] = prepared.metadata[render.RECORD]["digest"]
+    assert digests["used", "x = 1"] != digests["used", "x = 2"]
+    assert digests["other", "x = 1"] == digests["other", "x = 2"]
 
 
 def test_ipython_commands_are_no_imports_and_broken_code_is_an_error(chapter):
@@ -283,8 +282,8 @@ def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
             render.render(chapter(DRAW % b"new" + fault), out=out)
     assert (out / "figures" / "a-figure.gif").read_bytes() == b"old"
     render.render(chapter(DRAW % b"new"), out=out)
-    assert [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()] == [("a-figure.gif",
-                                                                                         b"new")]
+    figures = [(path.name, path.read_bytes()) for path in (out / "figures").iterdir()]
+    assert figures == [("a-figure.gif", b"new")]
 
 
 def test_papermill_alone_draws_figures_at_smoke_scale_into_a_scratch_folder(chapter, tmp_path, monkeypatch):
@@ -319,8 +318,8 @@ def test_the_page_of_another_seed_has_a_name_and_figures_of_its_own(tmp_path):
     text = "\n".join(cell.source for cell in page.cells)
     assert "# The run small-10-seed1" in text
     assert render.shown_figures(text) == ["../figures/run-small-10-seed1-training.svg"]
-    assert render._target(render.TEMPLATE, tmp_path,
-                          {"run": "small-10", "seed": 1}).name == "small-10-seed1.ipynb"
+    target = render._target(render.TEMPLATE, tmp_path, {"run": "small-10", "seed": 1})
+    assert target.name == "small-10-seed1.ipynb"
     with pytest.raises(ValueError, match="must not replace a published one"):
         render.render(render.TEMPLATE, parameters={"run": "small-10", "seed": 1})
 

@@ -26,9 +26,8 @@ def test_no_two_runs_look_the_same():
 def test_the_main_runs_have_colours_that_differ_in_grey_or_in_hue():
     names = configs.ROWS + configs.PAIR
     for a, b in itertools.combinations(names, 2):
-        distance = np.abs(np.subtract(*(matplotlib.colors.to_rgb(style.colour(name))
-                                        for name in (a, b)))).max()
-        assert distance > 0.15, (a, b)
+        first, second = (np.array(matplotlib.colors.to_rgb(style.colour(name))) for name in (a, b))
+        assert np.abs(first - second).max() > 0.15, (a, b)
 
 
 def test_an_unknown_run_is_refused_with_the_known_ones():
@@ -82,8 +81,8 @@ def test_sweeps_over_end_times_have_a_panel_for_every_test_and_size():
             for name, seed in (("small-10", 0), ("small-10", 1), ("large-100", 0))
             for test in ("clean", "FGSM") for t1 in (1.0, 10.0)]
     axes = end_time_sweeps(pd.DataFrame(rows)).axes
-    assert [axis.get_title() for axis in axes] == ["small, clean", "large, clean", "small, FGSM",
-                                                   "large, FGSM"]
+    assert [axis.get_title() for axis in axes] == [
+        "small, clean", "large, clean", "small, FGSM", "large, FGSM"]
     assert [len(axis.lines) for axis in axes] == [3, 2, 3, 2]  # a line per seed, and chance
     assert end_time_sweeps(pd.DataFrame(rows)[:0]).axes
 

@@ -89,6 +89,7 @@ def test_exact_is_autograd_through_the_same_steps_on_random_networks(name, t1):
     assert_equal_gradients(found, expected, 1e-10)
 
 
+@pytest.mark.slow
 def test_exact_is_autograd_through_the_same_steps_on_trained_networks(tiny_run, test_images):
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:2]):
         func, y0 = copy.deepcopy(func).double(), y0.double()
@@ -121,6 +122,7 @@ def test_single_precision_errs_at_most_twice_as_much_as_autograd(name, compiled)
     assert sorted(ratios)[2] < 2, ratios
 
 
+@pytest.mark.slow
 def test_single_precision_errs_no_more_than_autograd_on_long_trained_solves(tiny_run, test_images):
     ratios = []
     for name, func, y0 in trained_networks(tiny_run, test_images[0][:16])[:1]:

@@ -136,10 +136,9 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
     text, markdown = verdicts.as_text(rows), verdicts.as_markdown(rows)
     for row in rows:
         assert row.id in text and f"[{row.id}]" in markdown
-    assert ("UNDECIDED: ANOTHER RECIPE (first round: artefact)" in text
-            and "| **undecided: another recipe** | artefact |" in markdown)
-    assert "changes of rules" in text and all(line.count("|") - line.count("\\|") == 7
-                                              for line in markdown.splitlines())
+    assert "UNDECIDED: ANOTHER RECIPE (first round: artefact)" in text and "changes of rules" in text
+    assert "| **undecided: another recipe** | artefact |" in markdown
+    assert all(line.count("|") - line.count("\\|") == 7 for line in markdown.splitlines())
 
 
 def test_every_change_of_a_rule_names_its_claims_and_its_reason():
@@ -207,17 +206,16 @@ def test_claims_settled_by_chapters(claim, values, expected):
 def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_are():
     judged = verdict("C3", chapters={"C3": {**C3, "adjoint_error": [0.1, 0.9, 0.95, 1.0],
                                             "backprop_error": [0.1, 0.5, 2.0, 3.0]}})
-    assert judged.reason.endswith("from t1 = 100 on both are useless, their errors about as large as the "
-                                  "gradient or larger")
-    assert [str(figure) for figure in judged.ours[:3]] == ["adjoint error at t1 = 1: 0.1",
-                                                           "backprop error at t1 = 1: 0.1",
-                                                           "adjoint error at t1 = 10: 0.9"]
+    assert judged.reason.endswith("from t1 = 100 on both are useless, "
+                                  "their errors about as large as the gradient or larger")
+    assert [str(figure) for figure in judged.ours[:3]] == [
+        "adjoint error at t1 = 1: 0.1", "backprop error at t1 = 1: 0.1", "adjoint error at t1 = 10: 0.9"]
     assert "useless" not in verdict("C3", chapters={"C3": C3}).reason
 
 
 def test_a_count_is_shown_without_decimals():
-    assert str(verdicts.Figure("entries", 13,
-                               unit="of 24")) == "entries: 13 of 24" and str(verdicts.Figure("evaluations", 13.0)) == "evaluations: 13.0"
+    assert str(verdicts.Figure("entries", 13, unit="of 24")) == "entries: 13 of 24"
+    assert str(verdicts.Figure("evaluations", 13.0)) == "evaluations: 13.0"
 
 
 # -- claims settled by runs ------------------------------------------------------------------------
@@ -245,8 +243,8 @@ def test_tolerance_trades_accuracy_for_speed(tight, usual, expected):
     runs = []
     for name, (free, _) in (("small-10-tight", tight), ("small-10", usual)):
         run = StubRun(name)
-        for k, (accuracy,
-                nfe) in enumerate([(50, 20), (80, 30), (90, 40), (98, free), (98, 120), (98.5, 130)]):
+        measured = [(50, 20), (80, 30), (90, 40), (98, free), (98, 120), (98.5, 130)]
+        for k, (accuracy, nfe) in enumerate(measured):
             run.clean(accuracy, 10, rtol=10.0**-(k + 1), nfe=nfe)
         runs.append(run)
     assert verdict("C5", runs).verdict == expected
@@ -309,8 +307,8 @@ def test_capacity_is_an_artefact_when_the_order_is_gone_under_the_strongest_atta
 
 
 def test_longer_training_end_times_are_judged_by_both_attacks():
-    assert verdict("C10",
-                   strong(table_runs(), lambda n: 30 if n.endswith("-10") else 60)).verdict == "reproduced"
+    runs = strong(table_runs(), lambda n: 30 if n.endswith("-10") else 60)
+    assert verdict("C10", runs).verdict == "reproduced"
     assert verdict("C10", strong(table_runs(), lambda n: 0)).verdict == "artefact"
     assert verdict("C10", strong(table_runs(), lambda n: 60 if n == "large-100" else 0)).verdict == "in part"
     for left, expected in ((0, "not reproduced"), (60, "in part")):
@@ -339,8 +337,8 @@ def test_random_end_times(accuracies, turning, expected):
 
 
 def test_an_ordering_that_fails_says_in_how_many_pairs_it_held():
-    runs = [StubRun(n).fgsm_post(a, 100) for n,
-            a in (("small-random", 6.0), ("small-100", 5.5), ("large-random", 0.1), ("large-100", 9.0))]
+    runs = [StubRun(n).fgsm_post(a, 100) for n, a in (
+        ("small-random", 6.0), ("small-100", 5.5), ("large-random", 0.1), ("large-100", 9.0))]
     runs.append(StubRun("small-random", 1).fgsm_post(20.0, 100))
     for run in runs:
         run.measure("turning", 0.1, t1=100.0, part="centred")
@@ -365,8 +363,8 @@ def test_adversarial_training_raises_the_nfe(few, many, expected):
     assert verdict("C14", runs).verdict == expected
 
 
-@pytest.mark.parametrize("standard, adversarial, expected", [(3, 300, "reproduced"), (3, 10, "in part"),
-                                                             (300, 3, "not reproduced")])
+@pytest.mark.parametrize("standard, adversarial, expected", [
+    (3, 300, "reproduced"), (3, 10, "in part"), (300, 3, "not reproduced")])
 def test_range_of_end_times(standard, adversarial, expected):
     times = [*np.geomspace(0.1, 0.9, 10), *np.geomspace(1, 1000, 31)]
     runs = []
@@ -434,9 +432,8 @@ def test_six_and_four(told, angle, turning, expected):
 
 @pytest.mark.parametrize("adversarial, standard, eigenvalue, share, expected", [
     (0.97, 0.6, 0.5, 1.0, "reproduced"), (0.97, 0.95, 0.5, 1.0, "artefact"),
-    (0.97, 0.6, 0.945, 1.0, "in part"),
-    (0.97, 0.95, 1.5, 1.0, "not reproduced"), (0.97, 0.6, 0.5, 0.5, "not reproduced"),
-    (0.5, 0.4, 0.5, 1.0, "in part")])
+    (0.97, 0.6, 0.945, 1.0, "in part"), (0.97, 0.95, 1.5, 1.0, "not reproduced"),
+    (0.97, 0.6, 0.5, 0.5, "not reproduced"), (0.5, 0.4, 0.5, 1.0, "in part")])
 def test_one_steady_state_per_class(adversarial, standard, eigenvalue, share, expected):
     runs = [StubRun(n).measure("nearest_class", v, t1=1000.0, statistic="mean")
             for n, v in (("wide-adversarial", adversarial), ("wide-standard", standard))]
@@ -456,9 +453,9 @@ def test_one_ray_for_all_classes_is_not_one_per_class():
     runs = [StubRun(n).measure("nearest_class", v, t1=1000.0, statistic="mean")
             for n, v in (("wide-adversarial", 0.97), ("wide-standard", 0.6))]
     for digit in map(str, range(10)):
-        for what, value, statistic in (("attractors", 1, "count"), ("own_attractors", 0, "count"),
-                                       ("ray_share", 1.0, "mean"),
-                                       ("ray_residual", 1e-6, "max"), ("ray_eigenvalue", 0.5, "max")):
+        for what, value, statistic in (
+                ("attractors", 1, "count"), ("own_attractors", 0, "count"), ("ray_share", 1.0, "mean"),
+                ("ray_residual", 1e-6, "max"), ("ray_eigenvalue", 0.5, "max")):
             runs[0].measure(what, value, label=digit, statistic=statistic)
     found = verdict("C18", runs)
     assert found.verdict == "not reproduced" and "in 0 of 10 classes" in found.reason
@@ -466,9 +463,8 @@ def test_one_ray_for_all_classes_is_not_one_per_class():
 
 @pytest.mark.parametrize("turning, speed, expected", [
     ((5, 50), (90, 110), "reproduced"), ((40, 50), (90, 110), "in part"),
-    ((5, states.NEVER), (90, 110), "in part"),
-    ((5, 50), (110, 100), "reproduced"), ((5, 50), (200, 100), "in part"),
-    ((50, 5), (110, 90), "not reproduced"),
+    ((5, states.NEVER), (90, 110), "in part"), ((5, 50), (110, 100), "reproduced"),
+    ((5, 50), (200, 100), "in part"), ((50, 5), (110, 90), "not reproduced"),
     ((states.NEVER, states.NEVER), (110, 90), "not reproduced")])
 def test_settling_times(turning, speed, expected):
     runs = [StubRun(n).measure("settling_time", a, measure="turning", threshold=0.1)
@@ -485,19 +481,18 @@ def test_settling_times(turning, speed, expected):
 def test_attacked_images_are_pulled_to_their_class(early, late, after, expected):
     run = StubRun("wide-adversarial").measure("nearest_class", early, t1=1.0, statistic="mean", images="pgd")
     run.measure("nearest_class", late, t1=1000.0, statistic="mean", images="pgd")
-    run.measure("attacked_angle", 30, t1=1.0,
-                images="pgd").measure("attacked_angle", after, t1=1000.0, images="pgd")
+    run.measure("attacked_angle", 30, t1=1.0, images="pgd")
+    run.measure("attacked_angle", after, t1=1000.0, images="pgd")
     assert verdict("C21", [run]).verdict == expected
 
 
 @pytest.mark.parametrize("nfe, jacobian, turning, expected", [
     ((100, 26), (9, 3), (5, 2), "reproduced"), ((100, 26), (9, 3), (2, 5), "in part"),
     ((100, 26), (3, 9), (2, 5), "artefact"), ((20, 26), (9, 3), (5, 2), "artefact"),
-    ((20, 26), (3, 9), (2, 5), "reproduced"),
-    ((26, 26), (9, 3), (5, 2), "not reproduced")])
+    ((20, 26), (3, 9), (2, 5), "reproduced"), ((26, 26), (9, 3), (5, 2), "not reproduced")])
 def test_nfe_and_complexity(nfe, jacobian, turning, expected):
-    runs = [StubRun(n).clean(99, 1, nfe=a).measure("jacobian_norm", b,
-                                                   t1=1.0).measure("path_turning", c, t1=1.0)
+    runs = [StubRun(n).clean(99, 1, nfe=a)
+            .measure("jacobian_norm", b, t1=1.0).measure("path_turning", c, t1=1.0)
             for n, a, b, c in zip(("wide-adversarial", "wide-standard"), nfe, jacobian, turning)]
     found = verdict("C22", runs)
     assert found.verdict == expected
@@ -514,22 +509,21 @@ def test_a_share_of_images_comes_with_its_interval():
     assert str(share.figure("nearest")) == "nearest: 90.9 [89.0, 92.6] %"
     assert values == [0.909] and said == "90.9 % (95 % interval 89.0 to 92.6, 970 images)"
     runs.append(StubRun("wide-adversarial", 1).measure("nearest_class", 0.707, t1=1.0, statistic="mean"))
-    assert str(evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0,
-                                       statistic="mean")) == "80.8 %"
+    share = evidence.measured_share("wide-adversarial", "nearest_class", t1=1.0, statistic="mean")
+    assert str(share) == "80.8 %"
 
 
 def test_a_stored_interval_of_a_median_is_shown_with_one_seed_only():
     def run(seed, value):
         found = StubRun("wide-adversarial", seed=seed)
         found.measurements.append({"name": "turning", "t1": 1.0, "label": "all", "images": "clean",
-                                   "statistic": "median", "value": value,
-                                   "n": 500, "settings": {"low": value - 1, "high": value + 2}})
+                                   "statistic": "median", "value": value, "n": 500,
+                                   "settings": {"low": value - 1, "high": value + 2}})
         return found
 
     def shown(*runs):
-        return value_figure("turning",
-                            Evidence(list(runs), SEED).measured("wide-adversarial", "turning", t1=1.0))
-    assert str(shown(run(0,
-                         3.0))) == "turning: 3 [2, 5]" and shown(run(0, 3.0)).spread == "95 % over 500 images"
-    assert str(shown(run(0, 3.0),
-                     run(1, 4.0))) == "turning: 3.5 [3, 4]" and shown(run(0, 3.0), run(1, 4.0)).spread == "range over 2 seeds"
+        measured = Evidence(list(runs), SEED).measured("wide-adversarial", "turning", t1=1.0)
+        return value_figure("turning", measured)
+    one, two = shown(run(0, 3.0)), shown(run(0, 3.0), run(1, 4.0))
+    assert str(one) == "turning: 3 [2, 5]" and one.spread == "95 % over 500 images"
+    assert str(two) == "turning: 3.5 [3, 4]" and two.spread == "range over 2 seeds"

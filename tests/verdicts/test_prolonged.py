@@ -45,9 +45,9 @@ def test_what_is_not_measured_of_the_shorter_run_is_undecided_and_not_counted(ru
 
 
 def test_the_verdicts_that_hang_on_it_are_named():
-    rows = {claim: Verdict(verdict, "", evidence=("a-seed0: none-t1", "c-seed0: none-t1")) for claim,
-            verdict in (
-        ("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"), ("C6", "in part"))}
+    rows = {claim: Verdict(verdict, "", evidence=("a-seed0: none-t1", "c-seed0: none-t1"))
+            for claim, verdict in (
+                ("C2", "in part"), ("C10", "reproduced"), ("C12", "artefact"), ("C6", "in part"))}
     # none of the runs is its evidence
     rows["C6"] = dataclasses.replace(rows["C6"], evidence=("data/claims/C6.json",))
     stored = [{"runs": ["a", "b"], "epochs": [1, 1], "commit": "",
@@ -55,14 +55,13 @@ def test_the_verdicts_that_hang_on_it_are_named():
               {"runs": ["c"], "epochs": [3], "commit": "",
                "verdicts": {"C2": "reproduced", "C10": "undecided", "C12": "artefact"}}]
     said = prolonged.as_markdown(stored, rows).split("\n")
-    assert (said[0] == "- a, b after 1 epoch: C10 in part instead of reproduced, C12 reproduced instead of "
-                       "artefact")
+    assert said[0] == ("- a, b after 1 epoch: C10 in part instead of reproduced, "
+                       "C12 reproduced instead of artefact")
     assert said[1] == "- c after 3 epochs: C2 reproduced instead of in part"
     assert said[-1] == "So C2, C10, C12 hang on where training was stopped."
     assert "not stored" in prolonged.as_markdown([], rows)
-    same = prolonged.as_markdown([{"runs": ["c"], "epochs": [3], "commit": "",
-                                   "verdicts": {"C2": "in part"}}], rows)
-    assert same == "- c after 3 epochs: the same verdicts"
+    same = [{"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "in part"}}]
+    assert prolonged.as_markdown(same, rows) == "- c after 3 epochs: the same verdicts"
 
 
 def test_stored_stages_are_of_runs_that_are_stored(runs):

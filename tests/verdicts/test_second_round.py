@@ -83,8 +83,7 @@ def ladder(run, t1, smallest):
     return run
 
 
-# -- words and constants
-# -------------------------------------------------------------------------------------------------
+# -- words and constants ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", [*second_round.predictions(), *second_round.rules()])
@@ -102,9 +101,8 @@ def test_a_changed_constant_changes_the_words_of_its_rule(name, monkeypatch):
 
 def test_every_renewed_claim_prints_its_rule_and_keeps_the_first_rounds_beside_it():
     for claim in CLAIM.values():
-        assert (
-            claim.test == second_round.text(claim.id) and claim.first_test and claim.first_round is not None
-        )
+        assert claim.test == second_round.text(claim.id)
+        assert claim.first_test and claim.first_round is not None
 
 
 def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
@@ -112,8 +110,7 @@ def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
     assert day == "2026-11-28" and "another recipe" not in why and "21 %" in known
 
 
-# -- statistics
-# ----------------------------------------------------------------------------------------------------------
+# -- statistics ------------------------------------------------------------------------------------
 
 
 def test_holm_stops_at_the_first_p_value_that_is_too_large():
@@ -131,8 +128,7 @@ def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
         paired_bootstrap(values, values[:, :10])
 
 
-# -- predictions
-# ---------------------------------------------------------------------------------------------------------
+# -- predictions -----------------------------------------------------------------------------------
 
 FACTORS = (1, 2, 5, 10, 20, 50, 100)
 
@@ -288,14 +284,12 @@ def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand
         run = StubRun(POST[row])
         for loss, left in (("cross-entropy", 8), ("rounded", by_hand), ("log-odds", 0)):
             run.score(left, OWN_T1[row], attack="fgsm", epsilon=0.3, clip=False, pooling="random",
-                      gradient="adjoint",
-                      settings={"loss": loss, "logit_scale": 1.0})
+                      gradient="adjoint", settings={"loss": loss, "logit_scale": 1.0})
         runs.append(WithEpochs(run, epochs))
     assert outcome("P7", runs).outcome == expected
 
 
-# -- rules
-# ---------------------------------------------------------------------------------------------------------------
+# -- rules -----------------------------------------------------------------------------------------
 
 
 def verdict(claim, runs):
@@ -381,12 +375,8 @@ def test_c11_needs_both_orders_and_a_state_that_settles():
 
 def test_c12_reads_losses_from_the_bands():
     assert verdict("C12", post_family()).verdict == "reproduced"
-    assert (
-        verdict(
-            "C12", post_family(lambda row, t1, kind: -60.0 if t1 == 500 and row != "small-100" else 0.0)
-        ).verdict
-        == "not reproduced"
-    )
+    runs = post_family(lambda row, t1, kind: -60.0 if t1 == 500 and row != "small-100" else 0.0)
+    assert verdict("C12", runs).verdict == "not reproduced"
 
 
 @pytest.mark.parametrize(
@@ -455,8 +445,7 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
     assert post_recipe.sensitive(lambda factor: Verdict("reproduced", "r")).reason == "r"
 
 
-# -- snapshots
-# -----------------------------------------------------------------------------------------------------------
+# -- snapshots -------------------------------------------------------------------------------------
 
 
 def test_snapshots_survive_their_file_and_a_bad_line_is_named(tmp_path):

@@ -21,9 +21,9 @@ PAIR = ("wide-adversarial", "wide-standard")
 def verdict(name, runs=(), chapters=None):
     """What the second round's rule says, without falling back on the first's."""
     claim = CLAIM[name]
-    return judge(type(claim)(claim.id, claim.statement, claim.post, claim.test, claim.page, claim.rule,
-                             claim.possible),
-                 Evidence(list(runs), SEED, chapters or {}))
+    alone = type(claim)(claim.id, claim.statement, claim.post, claim.test, claim.page, claim.rule,
+                        claim.possible)
+    return judge(alone, Evidence(list(runs), SEED, chapters or {}))
 
 
 @pytest.mark.parametrize("name", sharper.RULES)
@@ -31,9 +31,8 @@ def test_without_evidence_the_first_rounds_verdict_stands_and_says_so(name):
     assert verdict(name).verdict == UNDECIDED
     first = next(claim for claim in FIRST_ROUND if claim.id == name)
     assert CLAIM[name].first_round is first.rule and CLAIM[name].keeps_first
-    runs = [StubRun(n).measure("norm", 1.0) for n in PAIR]
-    assert judge(CLAIM[name],
-                 Evidence(runs, SEED, {})).verdict == judge(first, Evidence(runs, SEED, {})).verdict
+    evidence = Evidence([StubRun(n).measure("norm", 1.0) for n in PAIR], SEED, {})
+    assert judge(CLAIM[name], evidence).verdict == judge(first, evidence).verdict
 
 
 @pytest.mark.parametrize("error, expected", [(0.1, "reproduced"), (0.3, "in part"), (1.5, "in part")])
@@ -51,8 +50,8 @@ def test_c3_asks_for_the_error_at_every_own_end_time(error, expected):
 
 def baselines(**percent):
     percent = {"wide-standard": 99.2, "resnet-6": 99.3, "resnet-1": 90.0, "resnet-0": 80.0, **percent}
-    return [StubRun(name, seed).clean(value, 1, n=10_000) for name,
-            value in percent.items() for seed in range(3)]
+    return [StubRun(name, seed).clean(value, 1, n=10_000)
+            for name, value in percent.items() for seed in range(3)]
 
 
 def test_c4_asks_every_baseline_that_is_no_larger():
@@ -80,22 +79,22 @@ def test_c6_asks_ten_pairs_and_their_interval():
     random = np.random.default_rng(0)
     sizes = {"parameters_ode": 100, "parameters_rnn": 100}
     rnn = list(1 + 0.1 * random.standard_normal(10))
-    better, equal = [r - 0.2 + 0.05 * x for r,
-                     x in zip(rnn,
-                              random.standard_normal(10))], [r + 0.1 * (-1) ** i for i, r in enumerate(rnn)]
-    assert verdict("C6",
-                   chapters={"C6": {"rmse_ode": better, "rmse_rnn": rnn, **sizes}}).verdict == "reproduced"
-    assert verdict("C6",
-                   chapters={"C6": {"rmse_ode": equal, "rmse_rnn": rnn, **sizes}}).verdict == "not reproduced"
-    few = verdict("C6", chapters={"C6": {"rmse_ode": better[:9], "rmse_rnn": rnn[:9], **sizes}})
+    better = [r - 0.2 + 0.05 * x for r, x in zip(rnn, random.standard_normal(10))]
+    equal = [r + 0.1 * (-1) ** i for i, r in enumerate(rnn)]
+
+    def judged(ode, rnn):
+        return verdict("C6", chapters={"C6": {"rmse_ode": ode, "rmse_rnn": rnn, **sizes}})
+    assert judged(better, rnn).verdict == "reproduced"
+    assert judged(equal, rnn).verdict == "not reproduced"
+    few = judged(better[:9], rnn[:9])
     assert few.verdict == UNDECIDED and few.missing == ("C6: 9 of 10 seeds a side",)
 
 
 @pytest.mark.parametrize("angles, expected",
                          [((3, 3, 3), "reproduced"), ((3, 3, 7), "in part"), ((3, 30, 30), "not reproduced")])
 def test_c13_counts_the_rows_whose_direction_settles(angles, expected):
-    runs = [StubRun(n).measure("state_angle", a, 1000.0, part="centred", since=100) for n,
-            a in zip(sharper.PERSISTENT, angles)]
+    runs = [StubRun(n).measure("state_angle", a, 1000.0, part="centred", since=100)
+            for n, a in zip(sharper.PERSISTENT, angles)]
     assert verdict("C13", runs).verdict == expected
 
 
@@ -139,8 +138,8 @@ def test_c18_holds_in_all_ranges_in_some_in_none_or_without_the_attack_too():
 def settling(turning=(0.1, 0.3), times=(100.0, 300.0), speeds=(50.0, 60.0), rays=(1.0, 0.5)):
     runs = []
     for name, turn, time, speed, ray in zip(PAIR, turning, times, speeds, rays):
-        run = StubRun(name).measure("turning", turn, 10.0,
-                                    part="centred").measure("on_a_ray", ray, 1000.0, statistic="mean")
+        run = StubRun(name).measure("turning", turn, 10.0, part="centred")
+        run.measure("on_a_ray", ray, 1000.0, statistic="mean")
         run.measure("settling_time", time, measure="turning", threshold=0.1)
         runs.append(run.measure("settling_time", speed, measure="relative_speed", threshold=0.01))
     return runs
@@ -149,8 +148,8 @@ def settling(turning=(0.1, 0.3), times=(100.0, 300.0), speeds=(50.0, 60.0), rays
 def test_c20_holds_in_all_ranges_in_some_or_in_none():
     assert verdict("C20", settling()).verdict == "reproduced"
     assert verdict("C20", settling(times=(NEVER, NEVER), rays=(0.0, 0.0))).verdict == "in part"
-    assert verdict("C20", settling(turning=(0.3, 0.3), times=(300.0, 300.0),
-                                   rays=(0.0, 0.0))).verdict == "not reproduced"
+    runs = settling(turning=(0.3, 0.3), times=(300.0, 300.0), rays=(0.0, 0.0))
+    assert verdict("C20", runs).verdict == "not reproduced"
 
 
 def fooled(early, late, n=250):
@@ -171,8 +170,8 @@ def test_c21_asks_for_two_hundred_fooled_images():
 def complexity(sign, n=24):
     run = StubRun("small-10-post")
     run.snapshots = [SnapshotRecord(k / 4, k, 10.0, name, value, 64) for k in range(n) for name, value in (
-        ("nfe", 30.0 + k), ("jacobian-norm", 1 + sign * k / 100), ("path-turning", 1 + sign * k / 100),
-        ("step-size", 1 / (1 + k)))]
+        ("nfe", 30.0 + k), ("jacobian-norm", 1 + sign * k / 100),
+        ("path-turning", 1 + sign * k / 100), ("step-size", 1 / (1 + k)))]
     return [run]
 
 
