@@ -26,7 +26,8 @@ def _public_modules() -> list[str]:
 
 def _section(name: str) -> str:
     module = importlib.import_module(f"nodelib.{name}")
-    option = "   :members:"
+    # what a module only passes on is documented where it is defined
+    option = "   :members:\n   :ignore-module-all:"
     if hasattr(module, "__path__"):  # what a package only passes on is documented where it is defined
         own = [key for key, value in vars(module).items()
                if not key.startswith("_") and callable(value)

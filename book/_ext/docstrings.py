@@ -39,23 +39,27 @@ def _process(app, what, name, thing, options, lines: list[str]) -> None:
     """
     out: list[str] = []
     section = literal = False
+    base = 8  # where what hangs below an item begins
     for i, line in enumerate(lines):
         indent = _indent(line)
-        hangs = i + 1 < len(lines) and _indent(lines[i + 1]) >= 12
+        hangs = i + 1 < len(lines) and _indent(lines[i + 1]) >= base + 4
         if not line.strip():
             out.append("")
         elif not indent:
             section = line.endswith(":") and " " not in line
+            base = 4 if line in ("Returns:", "Yields:") else 8  # these have no items of napoleon's
             out += ["", escape(line)] if literal else [escape(line)]
             literal = False
         elif not section:
             out += ["   " + line] if literal else ["", "::", "", "   " + line]
             literal = True
-        elif indent == 8 and (hangs or line.lstrip().startswith('"')):
-            out += ["", " " * 8 + "* " + escape(line.strip())]
+        elif indent == base and (hangs or line.lstrip().startswith('"')):
+            out += ["", " " * base + "* " + escape(line.strip())]
         else:
-            out += [""] if indent == 8 and _indent(lines[i - 1]) >= 12 else []
-            out.append(" " * min(indent, 10) + escape(line.strip()))
+            above = lines[i - 1].lstrip()
+            ended = _indent(lines[i - 1]) >= base + 4 or above.startswith('"')
+            out += [""] if indent == base and ended else []
+            out.append(" " * min(indent, base + 2) + escape(line.strip()))
     lines[:] = out
 
 
