@@ -162,36 +162,6 @@ def follow(
     )
 
 
-def by_gap(steps: Steps, edges: Sequence[float]) -> list[dict[str, float]]:
-    """What happens to correctly classified images between edges of the gap, a row per interval with any.
-
-    Columns: from, to, n; then, in per cent of these images: zero (gradient of the cross-entropy), hidden
-    (left by the cross-entropy, broken by the margin), rounding (left by it, broken by the log odds), overshot
-    (by the cross-entropy's direction), and margin overshot; and the mean share of signs in which the
-    cross-entropy agrees with the margin, signs.
-    """
-    clean = steps.right["cross-entropy"][0]
-    rows = []
-    for low, high in zip((-np.inf, *edges), (*edges, np.inf)):
-        inside = clean & (steps.gap > low) & (steps.gap <= high)
-        if not inside.any():
-            continue
-        rows.append(
-            {
-                "from": float(low),
-                "to": float(high),
-                "n": int(inside.sum()),
-                "zero": 100 * float(steps.zero[inside].mean()),
-                "hidden": 100 * float(steps.hidden()[inside].mean()),
-                "rounding": 100 * float(steps.hidden(shown="log-odds")[inside].mean()),
-                "overshot": 100 * float(steps.overshot("cross-entropy")[inside].mean()),
-                "margin overshot": 100 * float(steps.overshot("margin")[inside].mean()),
-                "signs": float(steps.signs["cross-entropy", "margin"][inside].mean()),
-            }
-        )
-    return rows
-
-
 def causes(steps: Steps) -> dict[str, float]:
     """Where the accuracy left by the full step on the cross-entropy comes from, in per cent of all images;
     the parts sum to "left".

@@ -98,24 +98,6 @@ def differences(stored: Sequence[dict], today: Mapping[str, Verdict]) -> list[di
                 for name in one["runs"])]} for one in stored]
 
 
-def as_markdown(stored: Sequence[dict], today: Mapping[str, Verdict]) -> str:
-    """Which verdicts would differ had training stopped earlier: a list of the stages, and the claims that
-    hang on it.
-    """
-    said, ever = [], set()
-    for one in differences(stored, today):
-        ever |= {claim for claim, *_ in one["changes"]}
-        trained = ", ".join(dict.fromkeys(one["runs"]))
-        epochs = " or ".join(str(count) for count in dict.fromkeys(one["epochs"]))
-        changes = ", ".join(f"{claim} {before} instead of {now}" for claim, before, now in one["changes"])
-        said.append(f"- {trained} after {epochs} epoch{'' if epochs == '1' else 's'}: "
-                    f"{changes or 'the same verdicts'}")
-    if not said:
-        return "What the rules would have given before is not stored."
-    hang = ", ".join(sorted(ever, key=lambda claim: int(claim[1:])))
-    return "\n".join(said) + (f"\n\nSo {hang} hang on where training was stopped." if ever else "")
-
-
 def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
     """Seed 0 of some runs as a commit of this repository holds them, unpacked into a folder.
 

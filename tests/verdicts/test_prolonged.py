@@ -54,14 +54,11 @@ def test_the_verdicts_that_hang_on_it_are_named():
                "verdicts": {"C2": "in part", "C10": "in part", "C12": "reproduced", "C6": "reproduced"}},
               {"runs": ["c"], "epochs": [3], "commit": "",
                "verdicts": {"C2": "reproduced", "C10": "undecided", "C12": "artefact"}}]
-    said = prolonged.as_markdown(stored, rows).split("\n")
-    assert said[0] == ("- a, b after 1 epoch: C10 in part instead of reproduced, "
-                       "C12 reproduced instead of artefact")
-    assert said[1] == "- c after 3 epochs: C2 reproduced instead of in part"
-    assert said[-1] == "So C2, C10, C12 hang on where training was stopped."
-    assert "not stored" in prolonged.as_markdown([], rows)
+    first, second = prolonged.differences(stored, rows)
+    assert first["changes"] == [("C10", "in part", "reproduced"), ("C12", "reproduced", "artefact")]
+    assert second["changes"] == [("C2", "reproduced", "in part")]
     same = [{"runs": ["c"], "epochs": [3], "commit": "", "verdicts": {"C2": "in part"}}]
-    assert prolonged.as_markdown(same, rows) == "- c after 3 epochs: the same verdicts"
+    assert prolonged.differences(same, rows)[0]["changes"] == []
 
 
 def test_stored_stages_are_of_runs_that_are_stored(runs):
