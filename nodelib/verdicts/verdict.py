@@ -136,9 +136,8 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     if verdict.verdict == UNDECIDED and claim.keeps_first and claim.first_round is not None:
         first = _apply(claim.first_round, evidence)
         return dataclasses.replace(first,
-                                   reason=f"{first.reason} (by the first round's rule: the second's evidence "
-                                          f"is not "
-                                                 f"there: {'; '.join(verdict.missing)})")
+                                   reason=f"{first.reason} (by the first round's rule, until the second's "
+                                          "evidence is there)")
     return verdict
 
 

@@ -431,7 +431,10 @@ def test_c19a_is_not_reproduced_only_after_twelve_epochs_far_below():
 
 def test_c19b_stands_on_the_strongest_attack_and_on_smaller_epsilon():
     weak = StubRun("large-100").worst(0, 100)
-    assert verdict("C19b", [weak]).verdict == "not reproduced"
+    with pytest.raises(Missing, match="run small-random-post"):  # the order at smaller epsilon is asked for
+        post_recipe.robust_when_long(evidence([weak]))
+    alike = robust_family(lambda row: at(0.1))
+    assert verdict("C19b", [weak, *alike]).verdict == "not reproduced"
     long_helps = robust_family(lambda row: at(0.05 if row.endswith("-10") else 0.15))
     assert verdict("C19b", [weak, *long_helps]).verdict == "in part"
     assert verdict("C19b", [StubRun("large-100").worst(90, 100)]).verdict == "reproduced"
