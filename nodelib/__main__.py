@@ -83,8 +83,11 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
         found = [run for run in runs if run.name in names
                  and (arguments.seed is None or run.seed in arguments.seed)]
         if not found:
-            raise InputError(f"no finished run of {', '.join(names)}; train it first with "
-                             f"`python -m nodelib train {','.join(arguments.run)}`")
+            seeds = sorted({run.seed for run in runs if run.name in names})
+            stored = f" with that seed; stored are seeds {', '.join(map(str, seeds))}" if seeds else ""
+            wanted = f" --seed {' '.join(map(str, arguments.seed))}" if arguments.seed else ""
+            raise InputError(f"no finished run of {', '.join(names)}{stored}; train it first with "
+                             f"`python -m nodelib train {','.join(arguments.run)}{wanted}`")
         for run in found:
             status = max(status, measure(run.path, arguments, budget.left) or 0)
         return status
@@ -280,7 +283,7 @@ def parser() -> argparse.ArgumentParser:
         printed.add_argument("--markdown", action="store_true", help="as a Markdown table")
         printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
-    verify = add("verify", _verify, "Re-check stored runs: hashes, schema, parameter counts, accuracies.")
+    verify = add("verify", _verify, "Re-check stored runs: weights, schema, accuracies (not measurements).")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))

@@ -264,3 +264,16 @@ def test_a_reader_that_stops_early_is_no_error():
     process.stdout.close()  # like `head` that has what it wants
     error = process.stderr.read()
     assert process.wait(timeout=60) == 0 and error == b""
+
+
+@pytest.mark.parametrize("command", ["measure", "health", "steps", "rescale"])
+def test_what_needs_an_ode_is_refused_of_a_residual_network(command, capsys):
+    assert main([command, "resnet-1"]) != 0
+    assert "resnet-1 is a resnet" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_not_stored_and_a_folders_name_are_told_what_to_ask_for(capsys):
+    assert main(["evaluate", "small-10", "--seed", "7"]) != 0
+    assert "seeds 0, 1, 2" in capsys.readouterr().err
+    assert main(["evaluate", "small-10-seed0"]) != 0
+    assert "the run is small-10 and its seed 0" in capsys.readouterr().err

@@ -118,6 +118,9 @@ class Attack:
         self._check_end_times()
 
     def _check_used(self) -> None:
+        for name in ("clip", "random_start"):
+            if not isinstance(getattr(self, name), bool):
+                raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         uses = METHODS[self.name].uses
         for field in fields(self):
             value = getattr(self, field.name)

@@ -39,6 +39,7 @@ from nodelib.experiment.files import ArtifactError, locked, read_json, write_ato
 from nodelib.experiment.paths import PUBLISHED, runs_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
+from nodelib.solver.errors import InputError
 
 __all__ = ["ArtifactError", "ForeignCheckpoint", "Run", "add_measurements", "add_metric", "check_not_fewer",
            "describe_device", "environment", "find_runs", "load_checkpoint", "load_run", "locked",
@@ -251,6 +252,15 @@ def _as_it_is_now(run: Run) -> Run:
         raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being "
                             f"measured ({measured[:12]}…); nothing was stored, measure it again")
     return now
+
+
+def load_ode_run(folder: str | Path) -> Run:
+    """As `load_run`; InputError for a network without a solver."""
+    run = load_run(folder)
+    if run.config["architecture"] != "odenet":
+        raise InputError(f"{run.name} is a {run.config['architecture']}; this is measured of networks with "
+                         "an ODE block, such as small-10")
+    return run
 
 
 def find_runs(root: str | Path | None = None) -> list[Run]:

@@ -416,8 +416,11 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
         ValueError: unknown name (the message lists the known ones), seed or scale.
     """
     if name not in _NAMED:
+        run, _, number = str(name).rpartition("-seed")
         close = difflib.get_close_matches(str(name), NAMES, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
+        if run in _NAMED and number.isdigit():
+            hint = f" {name} is a folder: the run is {run} and its seed {number} (--seed {number})."
         raise InputError(f"unknown run {name!r}; the known runs are {', '.join(NAMES)}.{hint}")
     values = dict(_NAMED[name])
     if seed and name in _LATER_EPOCHS:

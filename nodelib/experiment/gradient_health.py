@@ -28,7 +28,6 @@ from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.protocols import diagnostic_images
 from nodelib.networks import ODENet
-from nodelib.solver.errors import InputError
 
 METHODS: dict[str, tuple[str, float]] = {
     "adjoint": ("adjoint", 1e-3), "anchored": ("anchored", 1e-3), "exact-1e-3": ("exact", 1e-3),
@@ -155,12 +154,8 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
 
     `count`: number of images; default: 256 for the small networks, 32 for the others.
     """
-    run = artifacts.load_run(folder)
+    run = artifacts.load_ode_run(folder)
     config = RunConfig.from_dict(run.config)
-    if config.architecture != "odenet":
-        raise InputError(f"{run.name} is a {config.architecture}; gradient health is about the solver's "
-                         f"gradients and needs "
-                         f"an ODE-net")
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
     found = health(run.load_model(), *test_subset(count), times, progress)

@@ -538,7 +538,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     doubling(reach.last)  # raises before any work
     if unknown := sorted(set(parts) - set(PARTS)):
         raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    time_left, run, done = Budget(budget), artifacts.load_run(folder), []
+    time_left, run, done = Budget(budget), artifacts.load_ode_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
                          f"{', '.join(parts_of(run))}")

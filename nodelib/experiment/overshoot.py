@@ -234,7 +234,7 @@ def measure_run(
             `nodelib.experiment.artifacts.Run.load_model`.
         factors: on the logits, above 0; gradient: one of `nodelib.solver.integrate.GRADIENTS`.
     """
-    run = artifacts.load_run(folder)
+    run = artifacts.load_ode_run(folder)
     config, settings = RunConfig.from_dict(run.config), {"gradient": gradient, "kept": kept}
     model, (images, labels) = run.load_model(kept=kept), test_subset(n)
     found = [

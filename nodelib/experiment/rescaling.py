@@ -59,7 +59,7 @@ def measure_run(folder: Path, budget: float | None = None, progress: bool | None
     """Measure a stored run by the rescaling protocol, and its gaps where they are not stored yet; resumes
     record by record.
     """
-    run = artifacts.load_run(folder)
+    run = artifacts.load_ode_run(folder)
     config = RunConfig.from_dict(run.config)
     evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)
     if not any(r["name"] == "gap_past" for r in run.measurements):

@@ -20,6 +20,7 @@ from nodelib.attacks import (
 from nodelib.attacks.attack import method
 from nodelib.experiment.evaluation import Measurement, evaluate, record
 from nodelib.networks import ODEBlock, ODENet, ResNet
+from nodelib.solver.errors import InputError
 
 CALLS = {
     "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
@@ -446,3 +447,10 @@ def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, t
         assert stored["attack"] == "upwards" and stored["settings"]["step_size"] == 0.05
     finally:
         METHODS.pop("upwards")
+
+
+@pytest.mark.parametrize("name", ["clip", "random_start"])
+def test_what_is_yes_or_no_is_no_text(name, small, test_images):
+    images, labels = (x[:2] for x in test_images)
+    with pytest.raises(InputError, match="True or False"):
+        pgd(small, images, labels, 0.3, step_size=0.1, steps=1, **{name: "no"})
