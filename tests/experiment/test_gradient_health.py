@@ -84,7 +84,7 @@ def test_a_residual_network_has_no_solver_to_examine(tmp_path, monkeypatch, tiny
 
     resnet = dataclasses.replace(tiny_run, config={**tiny_run.config, "architecture": "resnet"})
     monkeypatch.setattr(artifacts, "load_run", lambda folder: resnet)
-    with pytest.raises(ValueError, match="needs an ODE-net"):
+    with pytest.raises(ValueError, match="an ODE block"):
         gradient_health.measure_run(tmp_path, 2)
 
 
