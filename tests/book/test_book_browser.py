@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from book_site import ARGUMENTS, ROOT, chromium, site
+from book_site import ROOT, site
 
 playwright = pytest.importorskip("playwright.sync_api",
                                  reason="the packages of the checks are missing: make .venv/.test")
@@ -55,14 +55,6 @@ PROBE = r"""
           wide: wide.slice(0, 5), faint: faint.slice(0, 5), theme: document.documentElement.dataset.theme};
 }
 """
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        instance = engine.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield instance
-        instance.close()
 
 
 def visit(browser, path: Path, **settings) -> tuple[dict, list[str]]:

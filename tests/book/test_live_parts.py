@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from book_site import ARGUMENTS, ROOT, chromium
+from book_site import ROOT
 
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.paths import runs_dir
@@ -52,14 +52,6 @@ def path(tmp_path_factory):
     live.export(folder / "live", figures=folder)
     (folder / "page.html").write_text(PAGE)
     return folder / "page.html"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as engine:
-        instance = engine.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
-        yield instance
-        instance.close()
 
 
 @pytest.fixture

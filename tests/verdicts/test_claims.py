@@ -284,6 +284,14 @@ def strong(runs, values):
     return runs
 
 
+def unharmed(runs, *names):
+    """Let these runs keep every image under FGSM."""
+    for run in runs:
+        for record in run.metrics:
+            if run.name in names and record["attack"] == "fgsm":
+                run.bits[record["id"]][:] = True
+
+
 def test_capacity_is_an_artefact_when_the_order_is_gone_under_the_strongest_attack():
     assert verdict("C9", strong(table_runs(), lambda n: 60 if "large" in n else 30)).verdict == "reproduced"
     assert verdict("C9", strong(table_runs(), lambda n: 0)).verdict == "artefact"
@@ -293,16 +301,10 @@ def test_capacity_is_an_artefact_when_the_order_is_gone_under_the_strongest_atta
     # half the orderings by the protocol are worth no more than all
     for left, expected in ((0, "not reproduced"), (60, "in part")):
         half = strong(table_runs(), lambda n: left if n == "large-100" else 0)
-        for run in half:
-            for record in run.metrics:
-                if run.name == "small-10" and record["attack"] == "fgsm":
-                    run.bits[record["id"]][:] = True
+        unharmed(half, "small-10")
         assert verdict("C9", half).verdict == expected
     flat = strong(table_runs(), lambda n: 0)
-    for run in flat:
-        for record in run.metrics:
-            if record["attack"] == "fgsm":
-                run.bits[record["id"]][:] = True
+    unharmed(flat, *(run.name for run in flat))
     assert verdict("C9", flat).verdict == "not reproduced"
 
 
@@ -313,10 +315,7 @@ def test_longer_training_end_times_are_judged_by_both_attacks():
     assert verdict("C10", strong(table_runs(), lambda n: 60 if n == "large-100" else 0)).verdict == "in part"
     for left, expected in ((0, "not reproduced"), (60, "in part")):
         half = strong(table_runs(), lambda n: left if n == "large-100" else 0)
-        for run in half:
-            for record in run.metrics:
-                if run.name == "small-10" and record["attack"] == "fgsm":
-                    run.bits[record["id"]][:] = True
+        unharmed(half, "small-10")
         assert verdict("C10", half).verdict == expected
     flat = [StubRun(name).fgsm_post(50, t1) for name in configs.ROWS for t1 in (10, 100)]
     merged = {}

@@ -1,0 +1,16 @@
+"""A browser for the tests of the pages."""
+
+from __future__ import annotations
+
+import pytest
+from book_site import ARGUMENTS, chromium
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api",
+                                     reason="the packages of the checks are missing: make .venv/.test")
+    with playwright.sync_playwright() as engine:
+        instance = engine.chromium.launch(executable_path=chromium(), args=ARGUMENTS)
+        yield instance
+        instance.close()
