@@ -43,7 +43,7 @@ NodeLive.components.dial = async function (
   body,
   { run = "small-10-seed0", epsilon = "0.3", stored = "large-100-seed0" },
 ) {
-  const { h, picture, panel, slider, choice, networks, digitSource, bars, signed, percent } =
+  const { h, picture, panel, slider, epsilonSlider, choice, networks, digitSource, bars, signed, percent } =
     NodeLive.widgets;
   const { argmax, combine, lossCotangent, project, signStep, softmax, PIXELS } = NodeLive.core();
   const DEPTH = 45; // decades from 1 down to the smallest single-precision number
@@ -226,14 +226,7 @@ NodeLive.components.dial = async function (
         {},
         row(
           networks(run, (value) => update({ run: value }, refresh)).element,
-          slider("Epsilon", {
-            min: 0,
-            max: 0.5,
-            step: 0.01,
-            value: now.epsilon,
-            text: (v) => v.toFixed(2),
-            oninput: (value) => update({ epsilon: value }),
-          }).element,
+          epsilonSlider(now.epsilon, (value) => update({ epsilon: value })).element,
         ),
         classes.element,
       ),

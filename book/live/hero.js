@@ -2,7 +2,7 @@
 "use strict";
 
 NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsilon = "0.3" }) {
-  const { h, picture, panel, slider, percent } = NodeLive.widgets;
+  const { h, picture, panel, epsilonSlider, percent } = NodeLive.widgets;
   const { argmax, softmax } = NodeLive.core(),
     digits = await NodeLive.digits(),
     network = await NodeLive.load(run);
@@ -66,14 +66,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
         },
         "Another digit",
       ),
-      slider("Change per pixel", {
-        min: 0,
-        max: 0.5,
-        step: 0.01,
-        value: now.epsilon,
-        text: (v) => v.toFixed(2),
-        oninput: (v) => update({ epsilon: v }),
-      }).element,
+      epsilonSlider(now.epsilon, (value) => update({ epsilon: value }), "Change per pixel").element,
     ),
   );
   await refresh();

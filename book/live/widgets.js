@@ -107,6 +107,11 @@ NodeLive.widgets = (function () {
     };
   }
 
+  // The size of an attack, as every part offers it.
+  function epsilonSlider(value, oninput, name = "Epsilon") {
+    return slider(name, { min: 0, max: 0.5, step: 0.01, value, text: (v) => v.toFixed(2), oninput });
+  }
+
   // A button that moves a slider to its end in so many seconds, and stops it; place(position) is called with
   // fractions of the slider's steps. Whoever moves the slider stops it too.
   function player(input, seconds, place, speed = () => 1) {
@@ -473,6 +478,7 @@ NodeLive.widgets = (function () {
     picture,
     panel,
     slider,
+    epsilonSlider,
     player,
     select,
     choice,
