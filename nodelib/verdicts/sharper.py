@@ -19,6 +19,7 @@ from nodelib.verdicts.evidence import (
     Evidence,
     Missing,
     accuracy_figure,
+    matches,
     percents,
     value_figure,
 )
@@ -293,11 +294,10 @@ def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
     for run in evidence.runs:
         measured = {m["name"]: m["value"] for m in run.measurements
                     if m["t1"] == 1.0 and m["name"] in ("jacobian_norm", "path_turning", "accepted_steps")}
-        clean = [r["nfe"] for r in run.metrics if r["attack"] == "none" and r["t1"] == 1.0
-                 and r["pooling"] == "fixed"
-                 and r["rtol"] == 1e-3]
+        clean = [r for r in run.metrics if matches(r, t1=1.0, **CLEAN)]
         if len(measured) == 3 and clean:
-            points.append((clean[0], measured["jacobian_norm"], measured["path_turning"],
+            nfe = max(clean, key=lambda r: r["n"])["nfe"]
+            points.append((nfe, measured["jacobian_norm"], measured["path_turning"],
                            -1 / measured["accepted_steps"]))
         by_step: dict[tuple[int, float], dict[str, float]] = {}
         for r in getattr(run, "snapshots", ()):
@@ -308,9 +308,9 @@ def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
     if len(points) < c.least:
         raise Missing([f"{len(points)} of {c.least} networks and snapshots with Jacobian norm, curvature and "
                        f"step sizes"])
-    nfe, *others = zip(*points)
+    evaluations, *others = zip(*points)
     names = ("Jacobian norm", "path curvature", "smaller steps")
-    found = [rank_correlation(nfe, values) for values in others]
+    found = [rank_correlation(evaluations, values) for values in others]
     figures = tuple(Figure(f"rank correlation of NFE with {n}", r) for n, r in zip(names, found))
     reason = (f"over {len(points)} networks and snapshots, end times from 1 to 100 together, NFE goes with " +
               ", ".join(f"{n} {r:.2f}" for n, r in zip(names, found)))

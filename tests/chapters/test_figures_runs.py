@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from builders import tiny_config
 from nodelib.chapters import the_runs
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.records import metrics_csv
+from nodelib.verdicts.evidence import CLEAN, matches
 
 
 @pytest.fixture
@@ -62,3 +64,14 @@ PAGES = Path(__file__).resolve().parents[2] / "book" / "runs"
 def test_no_published_run_waits_for_its_page_to_be_measured(run):
     wanted = protocols.page_protocol(configs.RunConfig.from_dict(run.config))
     assert {m.id for m in wanted} <= {r["id"] for r in run.metrics}
+
+
+@pytest.mark.parametrize("path", sorted(PAGES.glob("*.ipynb")), ids=lambda path: path.stem)
+def test_a_runs_page_opens_with_the_record_on_most_images(path):
+    outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])]
+    said = {output["metadata"]["scrapbook"]["name"]: "".join(*output["data"].values()).strip("'")
+            for output in outputs if "scrapbook" in output.get("metadata", {})}
+    run = artifacts.load_run(artifacts.runs_dir() / f"{path.stem}-seed0")
+    clean = [r for r in run.metrics if matches(r, t1=float(run.config["test_t1"]), **CLEAN)]
+    most = max(clean, key=lambda r: r["n"])
+    assert (said["run-images"], said["run-accuracy"]) == (f"{most['n']:,}", f"{100 * most['accuracy']:.2f} %")
