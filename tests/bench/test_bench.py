@@ -129,7 +129,7 @@ def test_the_gpus_ten_minutes_can_be_rehearsed_on_the_processor_and_go_on_where_
     done = rehearse("0.4")  # stopped somewhere, or at the end
     rehearse("10")
     run = artifacts.load_run(folder)
-    assert run.provenance["resumed"] is (0 < done < whole) and run.history["step"][-1] == whole - 1
+    assert (run.provenance["resumed"] or done in (0, whole)) and run.history["step"][-1] == whole - 1
     compared, timed = (json.loads((output / f"{file}.json").read_text())["rows"]
                        for file in ("parity", "training-step"))
     assert len(compared) == 2 and all(row["passed"] for row in compared)
