@@ -1,4 +1,5 @@
-"""Sphinx extension: a card at the foot of each executed page, and on the front page how to cite the book.
+"""Sphinx extension: a card at the foot of each executed page, on the front page how to cite the book, and
+what search engines and messengers show of a page.
 
 The card says at which scale the page was executed and what it read: files and runs with their seeds, and of
 the runs the hardware, the time that training took and the commits; and it offers the notebook. The notebook's
@@ -11,8 +12,12 @@ import json
 from collections import defaultdict
 from html import escape
 from pathlib import Path
+from urllib.parse import urlsplit
+
+from docutils import nodes
 
 COMMITS = 3  # named; of more, how many
+DESCRIPTION = 200  # characters of a page's own description
 
 
 def _notebook_record(path: Path) -> dict:
@@ -30,6 +35,7 @@ def _listed(values, most: int | None = None) -> str:
 def facts(record: dict) -> dict[str, str]:
     """What the card of a page says, from the record in its notebook; empty where it has no inputs."""
     from nodelib.experiment.artifacts import read_json
+    from nodelib.experiment.configs import CONTINUES
     from nodelib.publish.render import run_folders
 
     inputs = record.get("inputs", [])
@@ -39,7 +45,11 @@ def facts(record: dict) -> dict[str, str]:
     for run in stored:
         seeds[run["config"]["name"]].append(str(run["config"]["seed"]))
     provenance = [run["provenance"] for run in stored]
-    hours = sum(p.get("seconds", 0) for p in provenance) / 3600
+    seconds = {(run["config"]["name"], run["config"]["seed"]): run["provenance"].get("seconds", 0)
+               for run in stored}
+    # what a run took over from another is counted once
+    taken = sum(seconds.get((CONTINUES.get(name), seed), 0) for name, seed in seconds)
+    hours = (sum(seconds.values()) - taken) / 3600
     threads = [f"{p['device']}, {p['threads']} thread{'s' * (p['threads'] != 1)}" for p in provenance]
     named = [f"{name} (seed{'s' * (len(of) > 1)} {', '.join(of)})" for name, of in seeds.items()]
     found = {
@@ -81,14 +91,44 @@ def _add_card(app, pagename: str, templatename: str, context: dict, doctree) -> 
                             f"<pre>{escape(entry)}</pre></aside>")
 
 
+def _describe(app, pagename: str, templatename: str, context: dict, doctree) -> None:
+    """What search engines and messengers show of a page: its title and how its text begins."""
+    if doctree is None:
+        return
+    paragraphs = (node for node in doctree.findall(nodes.paragraph) if isinstance(node.parent, nodes.section))
+    text = " ".join(next((node.astext() for node in paragraphs), "").split())
+    if len(text) > DESCRIPTION:
+        text = text[:DESCRIPTION].rsplit(" ", 1)[0] + " …"
+    tags = {"description": text, "og:title": context.get("title", ""), "og:description": text,
+            "og:type": "article"}
+    if base := app.config.html_baseurl:
+        tags["og:image"] = f"{base.rstrip('/')}/_images/front-overview.svg"
+    context["metatags"] = context.get("metatags", "") + "".join(
+        f'\n<meta {"property" if name.startswith("og:") else "name"}="{name}" content="{escape(value)}">'
+        for name, value in tags.items() if value)
+
+
 def _without_address(app, config) -> None:
     """The theme asks for the repository's address wherever a page can be launched."""
     if not config.html_theme_options.get("repository_url"):
         config.html_theme_options.pop("launch_buttons", None)
 
 
+def _with_address(app) -> None:
+    """What a site can have once its address is known: a list of its pages, and an error page that finds
+    styles and links from any depth.
+    """
+    if base := app.config.html_baseurl:
+        app.setup_extension("sphinx_sitemap")
+        app.setup_extension("notfound.extension")
+        app.config.sitemap_url_scheme = "{link}"
+        app.config.notfound_urls_prefix = f"{urlsplit(base).path.rstrip('/')}/"
+
+
 def setup(app) -> dict:
     app.setup_extension("docstrings")  # it also puts the repository on the import path
+    _with_address(app)
     app.connect("config-inited", _without_address)
     app.connect("html-page-context", _add_card)
+    app.connect("html-page-context", _describe)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

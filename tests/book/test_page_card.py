@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 
 import pytest
@@ -29,6 +30,12 @@ def test_the_card_names_the_runs_that_a_page_reads_with_their_seeds_and_provenan
         assert run.provenance["device"] in found["Trained on"]
 
 
+def test_training_that_one_run_took_over_from_another_is_counted_once():
+    both = page_card.facts({"inputs": ["data/runs/{wide-adversarial,wide-adversarial-plain}-seed0/*"]})
+    longer = page_card.facts({"inputs": ["data/runs/wide-adversarial-seed0/*"]})
+    assert both["Training took"] == longer["Training took"]
+
+
 def test_a_page_without_a_record_has_no_facts():
     assert page_card.facts({}) == {}
 
@@ -43,3 +50,34 @@ def test_the_entry_to_cite_is_that_of_the_citation_file():
     title = re.search(r'^title: "(.*)"$', (ROOT / "CITATION.cff").read_text(), re.MULTILINE)[1]
     assert entry.startswith("@software{nodelib,") and entry.endswith("}") and title in entry
     assert entry.count("{") == entry.count("}")
+
+
+def _site(folder, base):
+    """A book of two pages, built with this extension for an address."""
+    from sphinx.application import Sphinx
+
+    shutil.copy(ROOT / "CITATION.cff", folder)
+    folder = folder / "book"
+    folder.mkdir()
+    (folder / "index.md").write_text("# A title\n\nHow the *text* begins.\n\n```{toctree}\nsecond\n```\n")
+    (folder / "second.md").write_text(f"# Second\n\n{'More words than fit. ' * 30}\n")
+    output = folder / "site"
+    app = Sphinx(folder, None, output, folder / "doctrees", "html", status=None, warning=sys.stderr,
+                 confoverrides={"extensions": ["myst_parser", "page_card"], "html_baseurl": base})
+    app.build()
+    return output
+
+
+def test_messengers_see_how_a_page_begins(tmp_path):
+    site = _site(tmp_path, "")
+    assert '<meta name="description" content="How the text begins.">' in (site / "index.html").read_text()
+    found = re.search('<meta name="description" content="(.*?)">', (site / "second.html").read_text())
+    assert len(found[1]) < page_card.DESCRIPTION + 3 and found[1].endswith("More words …")
+    assert not (site / "sitemap.xml").exists() and not (site / "404.html").exists()
+
+
+def test_a_site_with_an_address_lists_its_pages_and_has_an_error_page_for_any_depth(tmp_path):
+    site = _site(tmp_path, "https://example.org/some/book/")
+    listed = re.findall("<loc>(.*?)</loc>", (site / "sitemap.xml").read_text())
+    assert "https://example.org/some/book/second.html" in listed
+    assert 'href="/some/book/_static/' in (site / "404.html").read_text()
