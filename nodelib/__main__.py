@@ -49,14 +49,14 @@ def _stored(root: Path | None) -> tuple[list[Run], int]:
 def _train(arguments: argparse.Namespace) -> int:
     from nodelib.experiment import training
     from nodelib.experiment.device import resolve_device
-    from nodelib.experiment.paths import runs_dir
+    from nodelib.experiment.paths import runs_root
 
     resolve_device(arguments.device)
     budget = Budget(arguments.budget)
     for name in _names(arguments.run):
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
-            folder = (arguments.root or runs_dir()) / config.folder
+            folder = runs_root(arguments.root) / config.folder
             if training.unfinished(config, folder):
                 try:
                     run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)

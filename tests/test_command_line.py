@@ -172,6 +172,14 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
 
 
+@pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])
+def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    names = ["small-10"] if command in ("train", "evaluate") else []
+    assert main([command, *names, "--root", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
 def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
     names = ["small-10"] if command == "evaluate" else []
@@ -254,7 +262,8 @@ def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tm
     root = tmp_path / "a file" if fault == "a file" else tmp_path
     assert main(["train", "small-10", "--root", str(root), "--budget", "0"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "cannot be written" in error and "--root" in error
+    assert error.startswith("error: ") and "--root" in error
+    assert ("is a file" if fault == "a file" else "cannot be written") in error
     assert error.count("\n") == 1
 
 

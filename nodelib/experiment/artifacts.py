@@ -36,7 +36,7 @@ from torch import Tensor
 from nodelib.experiment import records
 from nodelib.experiment.configs import RunConfig, build
 from nodelib.experiment.files import ArtifactError, locked, read_json, write_atomic, write_json, writing
-from nodelib.experiment.paths import PUBLISHED, runs_dir
+from nodelib.experiment.paths import PUBLISHED, runs_root
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
 from nodelib.solver.errors import InputError
@@ -304,7 +304,7 @@ def run_folders(root: str | Path | None = None) -> list[Path]:
     Raises:
         ArtifactError: there is no such folder.
     """
-    root = Path(root) if root is not None else runs_dir()
+    root = runs_root(root)
     if not root.is_dir():
         raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
                             f"{PUBLISHED / 'runs'}")

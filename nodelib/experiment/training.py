@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nodelib.experiment import artifacts, mnist, snapshots
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
-from nodelib.experiment.paths import check_scratch, runs_dir
+from nodelib.experiment.paths import check_scratch, runs_root
 from nodelib.experiment.progress import Progress
 from nodelib.networks import ODENet, ResNet, count_parameters
 from nodelib.solver.errors import NodelibError
@@ -71,7 +71,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     """
     device = resolve_device(device)
     disable_tf32()
-    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    folder = runs_root(root) / config.folder
     check_scratch(config.scale, folder.parent)
     with artifacts.locked(folder):
         return _train(config, folder, device, budget, checkpoint_seconds, progress)
@@ -399,7 +399,7 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     """
     from nodelib.experiment import evaluation, protocols
 
-    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    folder = runs_root(root) / config.folder
     # at a constant rate it is complete after every epoch, and only the command `train` prolongs it
     if unfinished(config, folder) and not (config.endless and (folder / "config.json").exists()):
         train(config, root, device=device, progress=progress)
