@@ -180,6 +180,19 @@ def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsy
     assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["evaluate", "--protocol", "tolerance", "--images", "4"], ["measure"]])
+def test_damaged_weights_are_refused_where_all_is_measured_already(command, tiny_run, tmp_path, capsys,
+                                                                   monkeypatch):
+    from nodelib.experiment import measure_states
+
+    monkeypatch.setattr(measure_states, "pending", lambda run: [])
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    line = [command[0], "small-10", *command[1:], "--root", str(tmp_path)]
+    assert main(line) == 0
+    (tmp_path / tiny_run.path.name / "model.safetensors").write_bytes(b"nothing")
+    assert main(line) == 2 and "is altered" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
 def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
     names = ["small-10"] if command == "evaluate" else []

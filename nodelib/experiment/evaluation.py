@@ -215,8 +215,10 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     time_left = Budget(budget)
     commit = artifacts.source_state()["commit"] if pending or worst else None
     where = artifacts.describe_device(device)
+    model = run.load_model(device)  # damaged weights are refused, also where nothing is left to measure
+    directions: Directions = {}
+    sources: dict[str, ODENet | ResNet] = {}
     if pending:
-        model, directions, sources = run.load_model(device), {}, {}
         images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
     for m in pending:
         if _measured(run, m):

@@ -542,6 +542,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
                          f"{', '.join(parts_of(run))}")
+    run.load_model()  # damaged weights are refused, also where nothing is left to measure
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None
                                  else count)
     for part in parts or (parts_of(run) if again else pending(run)):
