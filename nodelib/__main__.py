@@ -190,14 +190,18 @@ def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, mar
 def _verify(arguments: argparse.Namespace) -> int:
     from nodelib.experiment.artifacts import ArtifactError, stored_runs
     from nodelib.experiment.measurement import TEST_IMAGES
-    from nodelib.experiment.verification import problems
+    from nodelib.experiment.paths import runs_root
+    from nodelib.experiment.verification import problems, strangers
 
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
-    runs, unread = stored_runs(arguments.root)
+    names, root = _names(arguments.run), runs_root(arguments.root)
+    runs, unread = stored_runs(root, names)
     if not runs and not unread:
-        print("no finished run found", file=sys.stderr)
-        return 1
+        raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
+                         f"another folder (--root), or train one with `python -m nodelib train`")
+    count = len(runs) + len(unread)
+    unread += [] if names else strangers(root)
     for fault in unread:
         say(fault)
     faults = len(unread)
@@ -208,7 +212,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             found = [str(error)]
         faults += len(found)
         say("\n  ".join([run.path.name, *found] if found else [f"{run.path.name}: ok"]))
-    say(f"{len(runs) + len(unread)} runs, {faults} faults")
+    say(f"{count} runs, {faults} faults")
     return 1 if faults else 0
 
 
@@ -232,10 +236,11 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
         return added
 
+    which = f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
+
     def of_runs(name: str, function: Callable, text: str, seeds: list[int] | None) -> argparse.ArgumentParser:
         added = add(name, function, text)
-        added.add_argument("run", nargs="+",
-                           help=f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}")
+        added.add_argument("run", nargs="+", help=which)
         added.add_argument("--seed", type=int, nargs="+", default=seeds,
                            help=f"seeds (default: {'0' if seeds else 'all'})")
         added.add_argument("--budget", type=seconds, metavar="SECONDS",
@@ -284,6 +289,7 @@ def parser() -> argparse.ArgumentParser:
         printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
     verify = add("verify", _verify, "Re-check stored runs: weights, schema, accuracies (not measurements).")
+    verify.add_argument("run", nargs="*", help=f"{which} (default: all that are stored)")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))

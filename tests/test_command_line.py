@@ -172,6 +172,31 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
 
 
+def test_verify_names_a_folder_without_runs_and_strangers_among_them(tiny_run, tmp_path, capsys):
+    assert main(["verify", "--root", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / "rubbish").mkdir()
+    training = tmp_path / "large-10-seed0"
+    training.mkdir()
+    (training / "history.csv").touch()
+    assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
+    out = capsys.readouterr().out
+    assert "rubbish holds no run" in out and "large-10" not in out and "1 runs, 1 faults" in out
+
+
+def test_verify_takes_names_of_runs(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    bad = tmp_path / "large-10-seed0"
+    bad.mkdir()
+    (bad / "config.json").write_text("{")
+    assert main(["verify", "small-10", "--root", str(tmp_path), "--sample", "64"]) == 0
+    assert "1 runs, 0 faults" in capsys.readouterr().out
+    assert main(["verify", "large-10", "--root", str(tmp_path)]) == 1
+    assert main(["verify", "large-100", "--root", str(tmp_path)]) == 2
+    assert "no finished run of large-100" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])
 def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsys):
     (tmp_path / "file").touch()

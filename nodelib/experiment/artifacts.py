@@ -21,7 +21,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -275,10 +275,11 @@ def find_runs(root: str | Path | None = None) -> list[Run]:
     return runs
 
 
-def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
+def stored_runs(root: str | Path | None = None,
+                names: Collection[str] = ()) -> tuple[list[Run], list[str]]:
     """The finished runs below `root` as `find_runs` has them, and of each that is damaged, and left out, why.
 
-    A run with the weights of another one is a copy of it, and no further seed.
+    A run with the weights of another one is a copy of it, and no further seed. `names`: of these runs only.
 
     Raises:
         ArtifactError: there is no such folder.
@@ -286,6 +287,8 @@ def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
     runs: dict[str, Run] = {}
     faults: list[str] = []
     for folder in run_folders(root):
+        if names and folder.name.rpartition("-seed")[0] not in names:
+            continue
         try:
             run = load_run(folder)
             run.outcome_ids()

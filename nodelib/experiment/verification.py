@@ -60,6 +60,9 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     if lost := sorted((kept | combined) - ids):
         yield (f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; "
                f"evaluate the run again")
+    if run.metrics and not kept:
+        yield "outcomes.safetensors is missing or empty. Restore it with git, or evaluate the run again"
+        return
     sound = []
     for r in run.metrics:
         try:
@@ -72,6 +75,15 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         else:
             sound.append(r)
     yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample, tolerance)
+
+
+def strangers(root: Path) -> list[str]:
+    """What is wrong with folders among the runs that hold neither a finished run nor one in training."""
+    files = ("config.json", "checkpoint.safetensors", "history.csv", "snapshots.csv")
+    return [f"{folder} holds no run: no {files[0]}, no {files[1]}. Delete it, or restore it with git"
+            for folder in sorted(root.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+            and not any((folder / name).exists() for name in files)]
 
 
 def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
