@@ -188,6 +188,7 @@ def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, mar
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from nodelib.experiment import checksums
     from nodelib.experiment.artifacts import ArtifactError, stored_runs
     from nodelib.experiment.measurement import TEST_IMAGES
     from nodelib.experiment.paths import runs_root
@@ -201,6 +202,8 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
                          f"another folder (--root), or train one with `python -m nodelib train`")
     count = len(runs) + len(unread)
+    for run in runs if arguments.seal else ():
+        checksums.seal(run.path)
     unread += [] if names else strangers(root)
     for fault in unread:
         say(fault)
@@ -288,8 +291,13 @@ def parser() -> argparse.ArgumentParser:
         printed.add_argument("--markdown", action="store_true", help="as a Markdown table")
         printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
-    verify = add("verify", _verify, "Re-check stored runs: weights, schema, accuracies (not measurements).")
+    verify = add("verify", _verify,
+                 "Check that the files of stored runs are what the library wrote (weights, histories, records, "
+                 "outcomes, measurements, snapshots), that they agree, and that clean accuracies and FGSM come "
+                 "out of the weights again; stronger attacks and measurements are not computed again.")
     verify.add_argument("run", nargs="*", help=f"{which} (default: all that are stored)")
+    verify.add_argument("--seal", action="store_true",
+                        help="first accept tables and outcomes as they are: write their checksums anew")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))

@@ -197,6 +197,16 @@ def test_verify_takes_names_of_runs(tiny_run, tmp_path, capsys):
     assert "no finished run of large-100" in capsys.readouterr().err
 
 
+def test_an_edit_is_accepted_when_it_is_sealed(tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    edited = [{**r, "seconds": r["seconds"] + 1} for r in tiny_run.metrics]
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(edited))
+    line = ["verify", "--root", str(tmp_path), "--sample", "64"]
+    assert main(line) == 1 and "metrics.csv was edited" in capsys.readouterr().out
+    assert main([*line, "--seal"]) == 0 == main(line)
+
+
 @pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])
 def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsys):
     (tmp_path / "file").touch()
