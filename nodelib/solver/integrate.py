@@ -10,7 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.solver.adjoints import adjoint_solution, exact_solution, torchdiffeq_solution
-from nodelib.solver.errors import StateTypeError, TimesError, ToleranceError
+from nodelib.solver.errors import (
+    InputError,
+    StateTypeError,
+    TimesError,
+    ToleranceError,
+    check_choice,
+    check_flag,
+    check_whole,
+    is_number,
+)
 from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
 from nodelib.solver.tuples import Flat
 
@@ -92,13 +101,18 @@ def odeint(
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
         UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
             create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
-        ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
+        InputError: unknown method or gradient, an argument of another type.
+        ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
     for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it;
     within torch.autocast a solve is in float32.
     """
+    for name, value in (("func", func), ("norm", norm)):
+        if not callable(value):
+            raise InputError(f"{name} is {value!r}; it must be a function")
+    check_flag("compiled", compiled)
     if isinstance(y0, tuple):
         flat = Flat(func, y0)
         over = flat.largest_rms if norm is rms_norm else lambda y: norm(flat.split(y))
@@ -146,9 +160,10 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
                          "and those after it, such as [0.0, 1.0]")
     times = t.tolist() if isinstance(t, Tensor) else list(t)
     for i, value in enumerate(times):
-        if isinstance(value, (str, bytes)):
-            raise TimesError(f"time {i} is {value!r}; all times must be numbers")
-    times = [float(value) for value in times]
+        try:
+            times[i] = float(value + 0)  # which texts refuse, and tensors without dimensions do not
+        except (TypeError, ValueError, RuntimeError):
+            raise TimesError(f"time {i} is {value!r}; all times must be numbers") from None
     if len(times) < 2:
         raise TimesError(f"{len(times)} time given; at least two are needed, the initial time first")
     for i, value in enumerate(times):
@@ -175,25 +190,26 @@ def _check_state(y0: Tensor) -> None:
 
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,
                     first_step: float | None, max_steps: int, memory_budget: int, anchors: int) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(map(repr, GRADIENTS))}")
+    check_choice("method", method, METHODS)
+    check_choice("gradient", gradient, GRADIENTS)
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (math.isfinite(value) and value > 0):
-            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0, such as 1e-3")
+        if not (is_number(value) and value > 0):
+            raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
     if method in FIXED and step_size is None:
         raise ToleranceError(f"method {method!r} needs a step_size above 0")
     for name, value in (("step_size", step_size), ("first_step", first_step)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0")
+        if value is not None and not (is_number(value) and value > 0):
+            raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0")
     for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
-        if value < least:
-            raise ToleranceError(f"{name} is {value}; it must be at least {least}")
+        check_whole(name, value, least, ToleranceError)
 
 
 def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
     if params is None:
         params = func.parameters() if isinstance(func, nn.Module) else ()
+    params = tuple(params) if isinstance(params, Iterable) and not isinstance(params, Tensor) else (params,)
+    if foreign := [p for p in params if not isinstance(p, Tensor)]:
+        raise InputError(f"params holds {foreign[0]!r}; it must be a sequence of tensors, or None for those "
+                         "of func")
     return tuple(p for p in params if p.requires_grad)
