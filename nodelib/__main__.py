@@ -293,8 +293,9 @@ def parser() -> argparse.ArgumentParser:
                              help="write it as Markdown between the marks in FILE instead")
     verify = add("verify", _verify,
                  "Check that the files of stored runs are what the library wrote (weights, histories, "
-                 "records, outcomes, measurements, snapshots), that they agree, and that clean accuracies and "
-                 "FGSM come out of the weights again; stronger attacks and measurements are not computed again.")
+                 "records, outcomes, measurements, snapshots), that they agree, and that clean accuracies "
+                 "and FGSM come out of the weights again; stronger attacks and measurements are not computed "
+                 "again.")
     verify.add_argument("run", nargs="*", help=f"{which} (default: all that are stored)")
     verify.add_argument("--seal", action="store_true",
                         help="first accept tables and outcomes as they are: write their checksums anew")
