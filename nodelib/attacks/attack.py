@@ -6,7 +6,7 @@ import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
@@ -18,23 +18,30 @@ from nodelib.solver.integrate import GRADIENTS
 
 
 class Method(NamedTuple):
-    """What attacks of a name run, and which fields of `Attack` it uses beside those that every attack has."""
+    """What attacks of a name run, which fields of `Attack` it uses beside those that every attack has, and
+    what else a record says of it: `loss`, where its own and no field, `library`, where it is not from here,
+    and whether it starts at random.
+    """
 
     run: Callable[[Attack, nn.Module, Tensor, Tensor], Tensor]
     uses: frozenset[str]
+    loss: str | None = None
+    library: str | None = None
+    random_start: bool = True
 
 
 METHODS: dict[str, Method] = {}
 OF_ALL = {"name", "epsilon", "t1", "clip", "gradient", "allow_random_forward", "allow_training_mode"}
 
 
-def method(*names: str, uses: str) -> Callable:
+def method(*names: str, uses: str, **recorded: Any) -> Callable:
     """Decorator: enter a function (attack, model, images, labels) -> adversarial images under these names.
 
     uses: names of the fields of `Attack` that it reads, separated by spaces; others are refused.
+    recorded: the other fields of `Method`, where they are not as usual.
     """
     def enter(run: Callable) -> Callable:
-        METHODS.update(dict.fromkeys(names, Method(run, frozenset(uses.split()))))
+        METHODS.update(dict.fromkeys(names, Method(run, frozenset(uses.split()), **recorded)))
         return run
     return enter
 

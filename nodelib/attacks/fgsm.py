@@ -32,7 +32,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **opt
     return Attack("fgsm", epsilon, **options)(model, images, labels)
 
 
-@method("fgsm", uses="loss logit_scale draws")
+@method("fgsm", uses="loss logit_scale draws", random_start=False)
 def _step(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     slope, _ = input_gradient(model, images, labels, attack.end_times, attack.loss, attack.logit_scale,
                               attack.draws)

@@ -428,7 +428,7 @@ def test_an_attack_is_one_value(small, test_images):
 
 
 def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, test_images):
-    @method("upwards", uses="step_size seed")
+    @method("upwards", uses="step_size seed", loss="none", library="mine", random_start=False)
     def _upwards(attack, model, images, labels):
         return common.project(images + attack.step_size, images, attack.epsilon, attack.clip)
 
@@ -445,6 +445,8 @@ def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, t
         assert found.tolist() == expected.tolist()
         stored = record(measured, found, 26.0, 0.0, "cpu", None)
         assert stored["attack"] == "upwards" and stored["settings"]["step_size"] == 0.05
+        said = {name: stored["settings"][name] for name in ("loss", "library", "random_start")}
+        assert said == dict(loss="none", library="mine", random_start=False)
     finally:
         METHODS.pop("upwards")
 
