@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from builders import tiny_config
 
-from nodelib.experiment import artifacts, configs, device, mnist, training
+from nodelib.experiment import artifacts, checksums, configs, device, mnist, training
 from nodelib.experiment.configs import AttackConfig
 
 
@@ -241,10 +241,12 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
-    for moment in ("history.csv", "checkpoint.safetensors", "model.safetensors", "config.json"):
+    for moment in ("checksums.json", "history.csv", "checkpoint.safetensors", "model.safetensors",
+                   "config.json"):
         with pytest.raises(KeyboardInterrupt):
             training.train(longer, tmp_path / "parts", progress=False)
         assert moment in seen
+        assert list(checksums.faults(first.path)) == []
     prolonged = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
     assert digest(prolonged) == digest(at_once) and prolonged.metrics == []
     stored = {path.name for path in first.path.iterdir()}
