@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -93,6 +93,8 @@ class ODEFunc(nn.Module):
     `nfe` counts calls (number of function evaluations); set it to 0 before counting.
     """
 
+    norm4: nn.GroupNorm
+
     def __init__(self, channels: int, leaky: bool = False, last_norm: bool = True) -> None:
         super().__init__()
         self.channels = check_channels(channels)
@@ -135,7 +137,7 @@ class ODEBlock(nn.Module):
                  gradient: str = "exact") -> None:
         super().__init__()
         check_choice("gradient", gradient, GRADIENTS)
-        self.func = func
+        self.func: Any = func
         self.t1 = check_end_time(t1)
         self.rtol = rtol
         self.atol = atol
@@ -179,6 +181,7 @@ class FractionalPool(nn.Module):
         self.generator: torch.Generator | None = None
         self._held: Tensor | None = None
         # one draw for all images; stored with the weights
+        self.samples: Tensor
         self.register_buffer("samples", torch.rand(1, channels, 2))
 
     def forward(self, x: Tensor) -> Tensor:

@@ -117,6 +117,12 @@ class Run:
         model.pooling = "fixed"
         return model.to(device).eval()
 
+    def load_ode_net(self, kept: str | None = None) -> ODENet:
+        """As `load_model`, of a run from `load_ode_run`."""
+        model = self.load_model(kept=kept)
+        assert isinstance(model, ODENet)
+        return model
+
 
 def _read_weights(path: Path, expected: str) -> bytes:
     try:

@@ -20,7 +20,7 @@ REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
     """Distribution-free 95 % interval of a median, from the order statistics (Conover, Practical
     Nonparametric Statistics, 3.2).
 

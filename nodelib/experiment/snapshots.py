@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -66,7 +67,7 @@ class Watch:
         )
         self.figure = _posts_figure(config)
 
-    def take(self, model: ODENet, step: int) -> None:
+    def take(self, model: Any, step: int) -> None:
         """Measure the network if a snapshot is due after this step and not there already; keep its weights
         where they are wanted.
         """

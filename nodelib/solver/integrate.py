@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Callable, Sequence, Union
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -26,13 +26,12 @@ from nodelib.solver.tuples import Flat
 METHODS = ("dopri5", *FIXED)
 GRADIENTS = ("exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint")
 MEMORY_BUDGET = 2 * 2**30  # bytes of kept activations
-State = Union[Tensor, tuple[Tensor, ...]]
 
 
 @uncompiled
 def odeint(
-    func: Callable[[Tensor, State], State],
-    y0: State,
+    func: Callable[[Tensor, Any], Any],
+    y0: Tensor | tuple[Tensor, ...],
     t: Tensor | Sequence[float],
     *,
     rtol: float = 1e-3,
@@ -44,7 +43,7 @@ def odeint(
     first_step: float | None = None,
     max_steps: int = 10_000,
     memory_budget: int = MEMORY_BUDGET,
-    norm: Callable[[State], Tensor] = rms_norm,
+    norm: Callable[[Any], Tensor] = rms_norm,
     anchors: int = 20,
     compiled: bool = True,
 ) -> Solution:
@@ -152,11 +151,12 @@ def odeint(
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
         raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
-                         f"[0.0, {t}]")
+                         f"[0.0, {t!r}]")
     if isinstance(t, Tensor) and t.requires_grad:
         raise TimesError("the times require gradients, which are not computed; pass t.detach()")
-    if getattr(t, "ndim", 1) != 1:
-        raise TimesError(f"the times have shape {tuple(t.shape)}; needed is one dimension: the initial time "
+    shape = tuple(getattr(t, "shape", (0,)))
+    if len(shape) != 1:
+        raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time "
                          "and those after it, such as [0.0, 1.0]")
     times = t.tolist() if isinstance(t, Tensor) else list(t)
     for i, value in enumerate(times):
@@ -197,19 +197,20 @@ def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_s
             raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
     if method in FIXED and step_size is None:
         raise ToleranceError(f"method {method!r} needs a step_size above 0")
-    for name, value in (("step_size", step_size), ("first_step", first_step)):
-        if value is not None and not (is_number(value) and value > 0):
-            raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0")
-    for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
+    for name, step in (("step_size", step_size), ("first_step", first_step)):
+        if step is not None and not (is_number(step) and step > 0):
+            raise ToleranceError(f"{name} is {step!r}; it must be a finite number above 0")
+    for name, count, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
-        check_whole(name, value, least, ToleranceError)
+        check_whole(name, count, least, ToleranceError)
 
 
 def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    given: Any = params
     if params is None:
-        params = func.parameters() if isinstance(func, nn.Module) else ()
-    params = tuple(params) if isinstance(params, Iterable) and not isinstance(params, Tensor) else (params,)
-    if foreign := [p for p in params if not isinstance(p, Tensor)]:
+        given = func.parameters() if isinstance(func, nn.Module) else ()
+    given = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else (given,)
+    if foreign := [p for p in given if not isinstance(p, Tensor)]:
         raise InputError(f"params holds {foreign[0]!r}; it must be a sequence of tensors, or None for those "
                          "of func")
-    return tuple(p for p in params if p.requires_grad)
+    return tuple(p for p in given if p.requires_grad)
