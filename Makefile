@@ -35,6 +35,7 @@ book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and buil
 
 test: $(VENV)/.test ## run the checks (FAST=1: in a minute; TESTS="tests/publish/test_render.py -k pairs": these)
 	$(PY) -m ruff check nodelib tests book/_ext
+	$(PY) -m mypy
 	$(PY) -m pytest $(if $(TESTS),$(TESTS),-m "not more$(if $(FAST), and not slow and not browser)")
 
 test-more: $(VENV)/.test ## run the longer checks too: every notebook at smoke scale, every page in a browser
@@ -47,7 +48,7 @@ bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="
 	$(PY) -m nodelib bench $(BENCH)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
-	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache
+	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with the first Python here that is new enough.

@@ -49,14 +49,14 @@ def _stored(root: Path | None) -> tuple[list[Run], int]:
 def _train(arguments: argparse.Namespace) -> int:
     from nodelib.experiment import training
     from nodelib.experiment.device import resolve_device
-    from nodelib.experiment.paths import runs_dir
+    from nodelib.experiment.paths import runs_root
 
     resolve_device(arguments.device)
     budget = Budget(arguments.budget)
     for name in _names(arguments.run):
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
-            folder = (arguments.root or runs_dir()) / config.folder
+            folder = runs_root(arguments.root) / config.folder
             if training.unfinished(config, folder):
                 try:
                     run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
@@ -188,16 +188,23 @@ def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, mar
 
 
 def _verify(arguments: argparse.Namespace) -> int:
+    from nodelib.experiment import checksums
     from nodelib.experiment.artifacts import ArtifactError, stored_runs
     from nodelib.experiment.measurement import TEST_IMAGES
-    from nodelib.experiment.verification import problems
+    from nodelib.experiment.paths import runs_root
+    from nodelib.experiment.verification import problems, strangers
 
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
-    runs, unread = stored_runs(arguments.root)
+    names, root = _names(arguments.run), runs_root(arguments.root)
+    runs, unread = stored_runs(root, names)
     if not runs and not unread:
-        print("no finished run found", file=sys.stderr)
-        return 1
+        raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
+                         f"another folder (--root), or train one with `python -m nodelib train`")
+    count = len(runs) + len(unread)
+    for run in runs if arguments.seal else ():
+        checksums.seal(run.path)
+    unread += [] if names else strangers(root)
     for fault in unread:
         say(fault)
     faults = len(unread)
@@ -208,7 +215,7 @@ def _verify(arguments: argparse.Namespace) -> int:
             found = [str(error)]
         faults += len(found)
         say("\n  ".join([run.path.name, *found] if found else [f"{run.path.name}: ok"]))
-    say(f"{len(runs) + len(unread)} runs, {faults} faults")
+    say(f"{count} runs, {faults} faults")
     return 1 if faults else 0
 
 
@@ -232,10 +239,11 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
         return added
 
+    which = f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
+
     def of_runs(name: str, function: Callable, text: str, seeds: list[int] | None) -> argparse.ArgumentParser:
         added = add(name, function, text)
-        added.add_argument("run", nargs="+",
-                           help=f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}")
+        added.add_argument("run", nargs="+", help=which)
         added.add_argument("--seed", type=int, nargs="+", default=seeds,
                            help=f"seeds (default: {'0' if seeds else 'all'})")
         added.add_argument("--budget", type=seconds, metavar="SECONDS",
@@ -283,7 +291,14 @@ def parser() -> argparse.ArgumentParser:
         printed.add_argument("--markdown", action="store_true", help="as a Markdown table")
         printed.add_argument("--write", type=Path, metavar="FILE",
                              help="write it as Markdown between the marks in FILE instead")
-    verify = add("verify", _verify, "Re-check stored runs: weights, schema, accuracies (not measurements).")
+    verify = add("verify", _verify,
+                 "Check that the files of stored runs are what the library wrote (weights, histories, "
+                 "records, outcomes, measurements, snapshots), that they agree, and that clean accuracies "
+                 "and FGSM come out of the weights again; stronger attacks and measurements are not computed "
+                 "again.")
+    verify.add_argument("run", nargs="*", help=f"{which} (default: all that are stored)")
+    verify.add_argument("--seal", action="store_true",
+                        help="first accept tables and outcomes as they are: write their checksums anew")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))

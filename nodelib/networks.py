@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator
-from typing import Sequence
+from typing import Any, Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_choice, check_flag, check_whole, is_number, is_whole
 from nodelib.solver.integrate import GRADIENTS, odeint
 from nodelib.solver.kernel import register
 
@@ -23,16 +22,17 @@ POOLINGS = ("random", "fixed")
 
 def check_end_time(t1: float) -> float:
     """Return t1 as a float, or raise an InputError unless it is a finite number above 0."""
-    if isinstance(t1, (str, bytes)) or not (math.isfinite(t1) and t1 > 0):
+    value = t1.item() if isinstance(t1, Tensor) and t1.ndim == 0 else t1
+    if not (is_number(value) and value > 0):
         raise InputError(f"the end time t1 is {t1!r}; it must be a finite number above 0 (the post used 1 to "
                          "500)")
-    return float(t1)
+    return float(value)
 
 
 def check_channels(channels: int) -> int:
-    """Return channels, or raise a ValueError unless min(32, channels) groups divide them."""
-    if channels < 1 or channels % min(32, channels):
-        raise ValueError(f"channels is {channels}; it must be from 1 to 32, or a multiple of 32, for the "
+    """Return channels, or raise an InputError unless min(32, channels) groups divide them."""
+    if not is_whole(channels, 1) or channels % min(32, channels):
+        raise InputError(f"channels is {channels!r}; it must be from 1 to 32, or a multiple of 32, for the "
                          f"groups of the normalisation (the post used 16, 64 and 128)")
     return channels
 
@@ -93,9 +93,13 @@ class ODEFunc(nn.Module):
     `nfe` counts calls (number of function evaluations); set it to 0 before counting.
     """
 
+    norm4: nn.GroupNorm
+
     def __init__(self, channels: int, leaky: bool = False, last_norm: bool = True) -> None:
         super().__init__()
         self.channels = check_channels(channels)
+        check_flag("leaky", leaky)
+        check_flag("last_norm", last_norm)
         self.leaky = leaky
         self.last_norm = last_norm
         self.norm0 = group_norm(channels)
@@ -132,9 +136,8 @@ class ODEBlock(nn.Module):
     def __init__(self, func: nn.Module, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
                  gradient: str = "exact") -> None:
         super().__init__()
-        if gradient not in GRADIENTS:
-            raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        self.func = func
+        check_choice("gradient", gradient, GRADIENTS)
+        self.func: Any = func
         self.t1 = check_end_time(t1)
         self.rtol = rtol
         self.atol = atol
@@ -178,6 +181,7 @@ class FractionalPool(nn.Module):
         self.generator: torch.Generator | None = None
         self._held: Tensor | None = None
         # one draw for all images; stored with the weights
+        self.samples: Tensor
         self.register_buffer("samples", torch.rand(1, channels, 2))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -211,8 +215,8 @@ class _Classifier(nn.Module):
     def __init__(self, channels: int, size: int, pooling: str) -> None:
         super().__init__()
         self.channels = check_channels(channels)
-        if not 1 <= size <= IMAGE_SIZE - POOLING_KERNEL + 1:
-            raise ValueError(f"size is {size}; pooling images of {IMAGE_SIZE} pixels gives 1 to "
+        if not is_whole(size, 1) or size > IMAGE_SIZE - POOLING_KERNEL + 1:
+            raise InputError(f"size is {size!r}; pooling images of {IMAGE_SIZE} pixels gives 1 to "
                              f"{IMAGE_SIZE - POOLING_KERNEL + 1} (the post used 7 and 10)")
         self.size = size
         self.conv = nn.Conv2d(1, channels, kernel_size=3, padding=1)
@@ -228,8 +232,7 @@ class _Classifier(nn.Module):
 
     @pooling.setter
     def pooling(self, mode: str) -> None:
-        if mode not in POOLINGS:
-            raise ValueError(f"pooling is {mode!r}; it must be one of {', '.join(map(repr, POOLINGS))}")
+        check_choice("pooling", mode, POOLINGS)
         self.pool.mode = mode
 
     def stem(self, images: Tensor) -> Tensor:
@@ -311,8 +314,7 @@ class ResNet(_Classifier):
 
     def __init__(self, channels: int, size: int, blocks: int, pooling: str = "fixed") -> None:
         super().__init__(channels, size, pooling)
-        if blocks < 0:
-            raise ValueError(f"blocks is {blocks}; it must be at least 0")
+        check_whole("blocks", blocks, 0)
         self.blocks = nn.Sequential(
             *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
         )

@@ -172,6 +172,62 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
 
 
+def test_verify_names_a_folder_without_runs_and_strangers_among_them(tiny_run, tmp_path, capsys):
+    assert main(["verify", "--root", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    (tmp_path / "rubbish").mkdir()
+    training = tmp_path / "large-10-seed0"
+    training.mkdir()
+    (training / "history.csv").touch()
+    assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
+    out = capsys.readouterr().out
+    assert "rubbish holds no run" in out and "large-10" not in out and "1 runs, 1 faults" in out
+
+
+def test_verify_takes_names_of_runs(tiny_run, tmp_path, capsys):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    bad = tmp_path / "large-10-seed0"
+    bad.mkdir()
+    (bad / "config.json").write_text("{")
+    assert main(["verify", "small-10", "--root", str(tmp_path), "--sample", "64"]) == 0
+    assert "1 runs, 0 faults" in capsys.readouterr().out
+    assert main(["verify", "large-10", "--root", str(tmp_path)]) == 1
+    assert main(["verify", "large-100", "--root", str(tmp_path)]) == 2
+    assert "no finished run of large-100" in capsys.readouterr().err
+
+
+def test_an_edit_is_accepted_when_it_is_sealed(tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    edited = [{**r, "seconds": r["seconds"] + 1} for r in tiny_run.metrics]
+    artifacts.write_atomic(folder / "metrics.csv", metrics_csv(edited))
+    line = ["verify", "--root", str(tmp_path), "--sample", "64"]
+    assert main(line) == 1 and "metrics.csv was edited" in capsys.readouterr().out
+    assert main([*line, "--seal"]) == 0 == main(line)
+
+
+@pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])
+def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    names = ["small-10"] if command in ("train", "evaluate") else []
+    assert main([command, *names, "--root", str(tmp_path / "file")]) == 2
+    assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["evaluate", "--protocol", "tolerance", "--images", "4"], ["measure"]])
+def test_damaged_weights_are_refused_where_all_is_measured_already(command, tiny_run, tmp_path, capsys,
+                                                                   monkeypatch):
+    from nodelib.experiment import measure_states
+
+    monkeypatch.setattr(measure_states, "pending", lambda run: [])
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    line = [command[0], "small-10", *command[1:], "--root", str(tmp_path)]
+    assert main(line) == 0
+    (tmp_path / tiny_run.path.name / "model.safetensors").write_bytes(b"nothing")
+    assert main(line) == 2 and "is altered" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["table", "claims", "verify", "evaluate"])
 def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
     names = ["small-10"] if command == "evaluate" else []
@@ -254,7 +310,8 @@ def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tm
     root = tmp_path / "a file" if fault == "a file" else tmp_path
     assert main(["train", "small-10", "--root", str(root), "--budget", "0"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("error: ") and "cannot be written" in error and "--root" in error
+    assert error.startswith("error: ") and "--root" in error
+    assert ("is a file" if fault == "a file" else "cannot be written") in error
     assert error.count("\n") == 1
 
 

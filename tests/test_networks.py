@@ -5,6 +5,7 @@ import torch
 
 from nodelib import networks
 from nodelib.experiment import configs
+from nodelib.solver.errors import InputError
 
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 
@@ -88,7 +89,7 @@ def test_the_same_seed_builds_the_same_network_and_leaves_the_global_generator_a
     assert not torch.equal(first.conv.weight, other.conv.weight)
 
 
-@pytest.mark.parametrize("t1", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("t1", [0, -1, float("nan"), float("inf"), "1", [1.0], True, torch.ones(2)])
 def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_images):
     with pytest.raises(ValueError, match="end time t1 is"):
         networks.ODENet(16, 7, t1=t1)
@@ -96,10 +97,10 @@ def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_im
         networks.ODENet(16, 7)(test_images[0][:1], t1)
 
 
-@pytest.mark.parametrize("channels", [-1, 0, 33, 40])
+@pytest.mark.parametrize("channels", [-1, 0, 33, 40, 16.5, "16", None])
 def test_channels_that_groups_do_not_divide_are_refused_with_the_allowed_ones(channels):
     for make in (networks.ODEFunc, lambda c: networks.ODENet(c, 7), lambda c: networks.ResNet(c, 7, 6)):
-        with pytest.raises(ValueError, match=f"channels is {channels}.*1 to 32"):
+        with pytest.raises(ValueError, match=f"channels is {channels!r}.*1 to 32"):
             make(channels)
 
 
@@ -108,9 +109,9 @@ def test_channels_in_the_allowed_range_are_solved(channels):
     assert networks.ODENet(channels, 7).eval()(torch.zeros(1, 1, 28, 28)).shape == (1, 10)
 
 
-@pytest.mark.parametrize("size", [0, 28])
+@pytest.mark.parametrize("size", [0, 28, 7.5, "7"])
 def test_a_size_that_pooling_cannot_give_is_refused(size):
-    with pytest.raises(ValueError, match=f"size is {size}.*1 to 27"):
+    with pytest.raises(ValueError, match=f"size is {size!r}.*1 to 27"):
         networks.ODENet(16, size)
 
 
@@ -134,6 +135,17 @@ def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
     logits.sum().backward()
     assert images.grad.shape == images.shape and not any(p.grad.any() for p in model.parameters())
     assert model.block.nfe_backward == 0
+
+
+@pytest.mark.parametrize("make", [
+    lambda: networks.ODENet(16, 7, leaky="no"), lambda: networks.ODENet(16, 7, last_norm=0),
+    lambda: networks.ResNet(16, 7, 1.5), lambda: networks.ResNet(16, 7, "1"),
+    lambda: networks.ResNet(16, 7, -1),
+    lambda: networks.ODENet(16, 7, gradient=None), lambda: networks.ODENet(16, 7, pooling=["fixed"]),
+])
+def test_an_option_of_a_wrong_type_is_refused_when_the_network_is_made(make):
+    with pytest.raises(InputError):
+        make()
 
 
 def test_unknown_gradients_and_poolings_name_the_known_ones():

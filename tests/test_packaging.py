@@ -125,12 +125,12 @@ def called(checkout: Path, *command: str, **options) -> list[str]:
 def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "book", "FORCE=1") == [
         "python -m nodelib render --force", "jupyter-book build book/ -W -n --keep-going --quiet"]
-    linted = "python -m ruff check nodelib tests book/_ext"
+    linted = ["python -m ruff check nodelib tests book/_ext", "python -m mypy"]
     assert called(checkout, "make", "test", "TESTS=tests/publish/test_render.py -k pairs") == [
-        linted, "python -m pytest tests/publish/test_render.py -k pairs"]
-    assert called(checkout, "make", "test") == [linted, "python -m pytest -m not more"]
+        *linted, "python -m pytest tests/publish/test_render.py -k pairs"]
+    assert called(checkout, "make", "test") == [*linted, "python -m pytest -m not more"]
     assert called(checkout, "make", "test", "FAST=1") == [
-        linted, "python -m pytest -m not more and not slow and not browser"]
+        *linted, "python -m pytest -m not more and not slow and not browser"]
     assert called(checkout, "make", "test-more") == ["python -m pytest -m more"]
     assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == [
         "python -m nodelib render --run small-10 --run resnet-1"]

@@ -2,39 +2,45 @@
 
 from __future__ import annotations
 
-import math
 import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from nodelib.attacks.common import attacking, check_images, check_model, check_result
 from nodelib.attacks.losses import Loss, resolve_loss
 from nodelib.networks import check_labels
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_choice, check_flag, check_whole, is_number
 from nodelib.solver.integrate import GRADIENTS
 
 
 class Method(NamedTuple):
-    """What attacks of a name run, and which fields of `Attack` it uses beside those that every attack has."""
+    """What attacks of a name run, which fields of `Attack` it uses beside those that every attack has, and
+    what else a record says of it: `loss`, where its own and no field, `library`, where it is not from here,
+    and whether it starts at random.
+    """
 
     run: Callable[[Attack, nn.Module, Tensor, Tensor], Tensor]
     uses: frozenset[str]
+    loss: str | None = None
+    library: str | None = None
+    random_start: bool = True
 
 
 METHODS: dict[str, Method] = {}
 OF_ALL = {"name", "epsilon", "t1", "clip", "gradient", "allow_random_forward", "allow_training_mode"}
 
 
-def method(*names: str, uses: str) -> Callable:
+def method(*names: str, uses: str, **recorded: Any) -> Callable:
     """Decorator: enter a function (attack, model, images, labels) -> adversarial images under these names.
 
     uses: names of the fields of `Attack` that it reads, separated by spaces; others are refused.
+    recorded: the other fields of `Method`, where they are not as usual.
     """
     def enter(run: Callable) -> Callable:
-        METHODS.update(dict.fromkeys(names, Method(run, frozenset(uses.split()))))
+        METHODS.update(dict.fromkeys(names, Method(run, frozenset(uses.split()), **recorded)))
         return run
     return enter
 
@@ -45,7 +51,7 @@ class Attack:
 
     Fields:
         name: one of `METHODS`, such as "pgd".
-        epsilon: radius of the ball in pixel units, at least 0 (the post: 0.3).
+        epsilon: radius of the ball in pixel units, 0 to 1 (the post: 0.3).
         step_size: length of a step in pixel units, above 0; needed by "pgd".
         steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image.
         random_start: start uniformly inside the ball instead of at the image.
@@ -90,37 +96,38 @@ class Attack:
     allow_training_mode: bool = False
 
     def __post_init__(self) -> None:
-        if self.name not in METHODS:
+        if not (isinstance(self.name, str) and self.name in METHODS):
             raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
-        self._check_used()
-        resolve_loss(self.loss)
-        if self.gradient is not None and self.gradient not in GRADIENTS:
-            raise InputError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+        for name in ("clip", "random_start", "allow_random_forward", "allow_training_mode"):
+            check_flag(name, getattr(self, name))
         for name in ("steps", "restarts", "draws", "targets"):
-            value = getattr(self, name)
-            if not (_number(value) and value >= 1 and int(value) == value):
-                raise InputError(f"{name} is {value!r}; it must be a whole number of at least 1")
-        if not (_number(self.epsilon) and self.epsilon >= 0):
-            raise InputError(f"epsilon is {self.epsilon!r}; it must be at least 0, where pixels run from 0 "
-                             "to 1 (the post used 0.3)")
+            check_whole(name, getattr(self, name), 1)
+        if not (isinstance(self.seed, numbers.Integral) and not isinstance(self.seed, bool)
+                and -2**63 <= self.seed < 2**64):
+            raise InputError(f"seed is {self.seed!r}; it must be a whole number from -2^63 to 2^64 - 1")
+        resolve_loss(self.loss)
+        if self.gradient is not None:
+            check_choice("gradient", self.gradient, GRADIENTS)
+        if not (is_number(self.epsilon) and 0 <= self.epsilon <= 1):
+            raise InputError(f"epsilon is {self.epsilon!r}; it must be from 0 to 1, as pixels are (the post "
+                             "used 0.3): divide a number of grey levels by 255")
         for name, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
             value = getattr(self, name)
-            if not (_number(value) and 0 <= value <= 1):
+            if not (is_number(value) and 0 <= value <= 1):
                 raise InputError(f"{name} is {value!r}; it must be from 0 to 1, {meaning}")
-        if self.step_size is not None and not (_number(self.step_size) and self.step_size > 0):
+        if self.step_size is not None and not (is_number(self.step_size) and self.step_size > 0):
             raise InputError(f"step_size is {self.step_size!r}; it must be a number above 0 (epsilon is "
                              f"{self.epsilon:g})")
-        if self.logit_scale != "gap" and not (_number(self.logit_scale) and float(self.logit_scale) > 0):
+        if not (self.logit_scale == "gap" if isinstance(self.logit_scale, str)
+                else is_number(self.logit_scale) and self.logit_scale > 0):
             raise InputError(f"logit_scale is {self.logit_scale!r}; it must be a number above 0, or 'gap'")
         if self.restarts > 1 and not self.random_start:
             raise InputError(f"restarts is {self.restarts} without random_start: every restart would be the "
                              "same; pass random_start=True or restarts=1")
         self._check_end_times()
+        self._check_used()
 
     def _check_used(self) -> None:
-        for name in ("clip", "random_start"):
-            if not isinstance(getattr(self, name), bool):
-                raise InputError(f"{name} is {getattr(self, name)!r}; it must be True or False")
         uses = METHODS[self.name].uses
         for field in fields(self):
             value = getattr(self, field.name)
@@ -130,11 +137,11 @@ class Attack:
                                  f"{', '.join(sorted(uses))})")
 
     def _check_end_times(self) -> None:
-        if isinstance(self.t1, Sequence) and not isinstance(self.t1, str):
+        if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):
             object.__setattr__(self, "t1", tuple(self.t1))  # a value compares and hashes
             if not self.end_times:
                 raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
-        if self.t1 is not None and not all(map(_number, self.end_times)):
+        if self.t1 is not None and not all(map(is_number, self.end_times)):
             raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
                              "model's own")
         if len(self.end_times) > 1 and self.name not in ("fgsm", "pgd"):
@@ -147,7 +154,7 @@ class Attack:
     @property
     def end_times(self) -> tuple[float | None, ...]:
         """The end times attacked, (None,) for the model's own."""
-        return tuple(self.t1) if isinstance(self.t1, Sequence) else (self.t1,)
+        return self.t1 if isinstance(self.t1, tuple) else (self.t1,)
 
     def __call__(self, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
         """Adversarial images, same shape, within epsilon of `images` in every pixel.
@@ -170,8 +177,3 @@ class Attack:
         with attacking(model, self.gradient):
             adversarial = METHODS[self.name].run(self, model, images.detach(), labels)
         return check_result(adversarial.detach().to(images.dtype), images, self.epsilon, self.clip, self.name)
-
-
-def _number(value: object) -> bool:
-    """Whether a value is a finite number; a tensor or string that could be read as one is not."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

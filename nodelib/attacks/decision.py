@@ -73,7 +73,7 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
     return Attack("hop-skip-jump", epsilon, steps=queries, **options)(model, images, labels)
 
 
-@method("hop-skip-jump", uses="steps seed")
+@method("hop-skip-jump", uses="steps seed", loss="label", library="foolbox")
 @torch.no_grad()
 def _walk(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("foolbox")

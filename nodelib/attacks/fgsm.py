@@ -20,7 +20,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **opt
     Args:
         model: any classifier, in eval mode: images (N, C, H, W) in [0, 1] to logits (N, K).
         images, labels: shapes (N, C, H, W), floating, and (N,), integers from 0 to K - 1.
-        epsilon: radius of the l-infinity ball in pixel units, at least 0 (the post: 0.3).
+        epsilon: radius of the l-infinity ball in pixel units, 0 to 1 (the post: 0.3).
         options: fields of `Attack`: t1, clip, gradient, loss, logit_scale, draws, allow_random_forward.
 
     Returns:
@@ -32,7 +32,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **opt
     return Attack("fgsm", epsilon, **options)(model, images, labels)
 
 
-@method("fgsm", uses="loss logit_scale draws")
+@method("fgsm", uses="loss logit_scale draws", random_start=False)
 def _step(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     slope, _ = input_gradient(model, images, labels, attack.end_times, attack.loss, attack.logit_scale,
                               attack.draws)

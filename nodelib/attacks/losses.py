@@ -93,7 +93,7 @@ def resolve_loss(loss: Loss | str) -> Loss:
     """The loss of this name, or the callable itself; ValueError listing the known names otherwise."""
     if callable(loss):
         return loss
-    if loss not in LOSSES:
+    if not (isinstance(loss, str) and loss in LOSSES):
         raise InputError(f"unknown loss {loss!r}; the known losses are {', '.join(LOSSES)}")
     return LOSSES[loss]
 

@@ -89,10 +89,11 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
 
 
-@method("apgd-ce", "apgd-dlr", uses="steps restarts seed draws")
-@method("apgd-t", uses="steps restarts seed draws targets")
-@method("fab-t", uses="steps restarts seed targets")
-@method("square", uses="steps restarts seed")
+@method("apgd-ce", uses="steps restarts seed draws", loss="cross-entropy", library="pyautoattack")
+@method("apgd-dlr", uses="steps restarts seed draws", loss="dlr", library="pyautoattack")
+@method("apgd-t", uses="steps restarts seed draws targets", loss="dlr-targeted", library="pyautoattack")
+@method("fab-t", uses="steps restarts seed targets", loss="boundary", library="pyautoattack")
+@method("square", uses="steps restarts seed", loss="margin", library="pyautoattack")
 def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("pyautoattack")
     in_box(attack)

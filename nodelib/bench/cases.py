@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import os
 import tempfile
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib.experiment import artifacts, mnist
-from nodelib.networks import ODENet
+from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.integrate import odeint
 from nodelib.solver.seeding import seeded
 
@@ -52,7 +53,7 @@ class Problem:
         self.images, self.labels = images[: case.batch].to(device), labels[: case.batch].to(device)
 
     @property
-    def func(self) -> torch.nn.Module:
+    def func(self) -> ODEFunc:
         return self.model.block.func
 
     def parameters(self) -> list[Tensor]:
@@ -78,7 +79,7 @@ def weights(network: str) -> tuple[ODENet, str]:
     if network not in _weights:
         stored = [run for run in artifacts.find_runs() if run.name == RUNS[network]]
         if stored:
-            _weights[network] = (stored[0].load_model(), f"run {stored[0].path.name}")
+            _weights[network] = (stored[0].load_ode_net(), f"run {stored[0].path.name}")
         else:
             # processes started from here read the trained weights instead of training again
             file = Path(os.environ.setdefault("NODELIB_BENCH_WEIGHTS",
@@ -123,8 +124,8 @@ def reference_gradient(problem: Problem, tolerance: float = 1e-9) -> list[Tensor
 
 def gradient_error(found: list[Tensor], reference: list[Tensor]) -> float:
     """Relative error of the whole gradient in the Euclidean norm."""
-    difference = sum((a.double() - b).square().sum() for a, b in zip(found, reference))
-    return (difference / sum(b.square().sum() for b in reference)).sqrt().item()
+    difference = sum(float((a.double() - b).square().sum()) for a, b in zip(found, reference))
+    return math.sqrt(difference / sum(float(b.square().sum()) for b in reference))
 
 
 TIMED = tuple(Case(*values) for values in (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 
@@ -26,8 +27,9 @@ def convolution(settings: Settings) -> dict:
         with torch.no_grad():
             y = problem.model.stem(problem.images)
             expected = copy.deepcopy(func).double()(0.0, y.double())
-        steppers = {way: kernel.native_stepper(func, y, kernel.DOPRI5, params, tolerance, tolerance)
-                    for way, tolerance in WAYS.items()}
+        steppers: dict[str, Any] = {
+            way: kernel.native_stepper(func, y, kernel.DOPRI5, params, tolerance, tolerance)
+            for way, tolerance in WAYS.items()}
         if None in steppers.values():
             return {"rows": [], "omitted": "no compiled kernels here"}
         steps = {way: _step(stepper, y, 1 if settings.quick else REPEATS[network]) for way,

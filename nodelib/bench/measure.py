@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ def seconds(step: Callable[[], object], device: str = "cpu") -> float:
     return time.perf_counter() - start
 
 
-def interleave(steps: dict[str, Callable[[], object]], rounds: int, device: str = "cpu",
+def interleave(steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu",
                limit: float = float("inf")) -> tuple[dict[str, float], dict[str, list[float]]]:
     """First-call seconds, and the seconds of every method in every round.
 

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -63,7 +64,7 @@ class _Held:
         self.tensor = tensor
 
 
-def kept_bytes(method: str, func: Callable, y0: Tensor, steps: int) -> int:
+def kept_bytes(method: str, func: Any, y0: Tensor, steps: int) -> int:
     """Bytes kept after the forward pass for the backward pass, weights not counted.
 
     Counts every storage that autograd has saved and the states on the solver's own tape, once each.

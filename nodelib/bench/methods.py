@@ -36,7 +36,7 @@ def ours(gradient: str = "exact", tolerance: float = TOLERANCE, budget: int = ME
                               rtol=tolerance,
                               atol=tolerance, gradient=gradient, memory_budget=budget, compiled=compiled)
             found = list(torch.autograd.grad(problem.loss(solution.y[-1]), problem.parameters()))
-            step.counts = (solution.nfe, solution.nfe_backward)
+            setattr(step, "counts", (solution.nfe, solution.nfe_backward))
             return found
         return step
     return prepare

@@ -48,12 +48,7 @@ def _gradient(func: torch.nn.Module, y: Tensor, cotangent: Tensor, way: str):
     end = odeint(func, leaf, [0.0, T1], params=()).y[-1]
 
     def step() -> None:
-        kept = kernel.NativeStepper.powers
-        if way == WAYS[0]:
-            kernel.NativeStepper.powers = lambda self, y_bar: None
-        try:
+        with kernel.unbalanced(way == WAYS[0]):
             torch.autograd.grad(end, leaf, cotangent, retain_graph=True)
-        finally:
-            kernel.NativeStepper.powers = kept
 
     return step

@@ -45,7 +45,9 @@ def training_step(settings: Settings) -> dict:
     """Time, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
     throughput = measure.convolution_throughput(3 if settings.quick
                                                 else 15) if settings.device == "cpu" else {}
-    rows, omitted, hopeless = [], {}, {}
+    rows: list[dict] = []
+    omitted: dict[str, Any] = {}
+    hopeless: dict[str, set[str]] = {}
     for case in cases.QUICK if settings.quick else cases.TIMED:
         if case.network not in settings.networks:
             continue

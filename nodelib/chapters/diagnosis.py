@@ -10,11 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED, STRONG, library_afterthoughts, library_warnings, require
 from nodelib.experiment.artifacts import Run
-from nodelib.experiment.evaluation import evaluate, record, test_subset
+from nodelib.experiment.evaluation import Directions, evaluate, record, test_subset
 from nodelib.experiment.gradient_health import METHODS
 from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
@@ -50,7 +52,7 @@ CHANGES_OF_THE_ATTACK = ("margin", "rescaled", "adjoint", "anchored", "exact-1e-
                          "square")
 
 
-def find(run: Run, record_id: str) -> dict | None:
+def find(run: Run, record_id: str) -> Any:
     """The run's record of this id, or None."""
     return next((r for r in run.metrics if r["id"] == record_id), None)
 
@@ -97,7 +99,7 @@ def attack_table(runs: Sequence[Run]) -> str:
             worst = find(run, f"worst-t{t1:g}")
             if worst is None:
                 continue
-            row, left = [run.path.name, f"{t1:g}", str(worst["n"])], True
+            row, left = [run.path.name, f"{t1:g}", str(worst["n"])], np.ones(worst["n"], dtype=bool)
             for label in COLUMNS.values():
                 record = find(run, f"{label}-t{t1:g}")
                 if record is None or record["n"] < worst["n"]:
@@ -253,7 +255,8 @@ def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
     """The run with these measurements' records added, measured now and not stored: for a page without stored
     ones.
     """
-    model, directions, added = run.load_model(), {}, []
+    model, added = run.load_model(), []
+    directions: Directions = {}
     for m in measurements:
         correct, nfe = evaluate(model, *test_subset(m.n), m, directions=directions)
         added.append(record(m, correct, nfe, 0.0, "", None))

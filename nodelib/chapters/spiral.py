@@ -65,7 +65,7 @@ def make_data(seeds: int, trajectories: int = 48) -> Data:
 
 
 def _weights(seeds: int, shapes: dict[str, tuple[int, ...]], base: int) -> nn.ParameterDict:
-    result = {}
+    result: dict[str, nn.Parameter] = {}
     for name, shape in shapes.items():
         parts = []
         for seed in range(seeds):
@@ -151,6 +151,8 @@ def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> Non
         each.sum().backward()  # the sum keeps the seeds apart
         # every seed's gradient is clipped by itself
         for p in model.parameters():
+            if p.grad is None:
+                continue
             flat = p.grad.flatten(1)
             p.grad *= (1 / flat.norm(dim=1).clamp(min=1.0)).view(-1, *[1] * (p.ndim - 1))
         optimiser.step()

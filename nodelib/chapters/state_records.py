@@ -21,7 +21,7 @@ SEPARATION = {"nearest_class": "nearest class", "linear_probe": "linear probe", 
 
 
 def look_up(run: Run, name: str, *, label: str = "all", images: str = "clean",
-            **conditions: Any) -> dict | None:
+            **conditions: Any) -> Any:
     """The latest record of a measurement, or None."""
     found = [r for r in run.measurements
              if r["name"] == name and matches(r, label=label, images=images, **conditions)]

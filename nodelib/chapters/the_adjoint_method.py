@@ -35,7 +35,7 @@ def memory(kept: pd.DataFrame, peak: pd.DataFrame) -> Figure:
             style.lines(data, "steps", "megabytes", "method", colours=COLOURS, log="xy", axis=axis,
                         xlabel="solver steps", ylabel="memory ($2^{20}$ bytes)")
             axis.set_title(title)
-            axis.get_legend().remove()
+            axis.legend().remove()
         handles, found = axes[0].get_legend_handles_labels()
         figure.legend(handles, found, loc="outside upper center", ncols=len(found))
     return figure
@@ -86,7 +86,7 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
                           log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$",
                         ylabel=label)
             axis.set_title(f"{name}: {title}" if column == "input_error" else title)
-            axis.get_legend().remove()
+            axis.legend().remove()
             if column == "signs":
                 axis.set_ylim(0, 0.52)
         handles, found = axes[0].get_legend_handles_labels()
@@ -109,5 +109,5 @@ def errors_over_tolerance(data: pd.DataFrame) -> Figure:
                           xlabel="rtol = atol", ylabel="image gradient, relative error")
             axis.set_title(f"$t_1 = {t1:g}$")
             if axis is not axes[0]:
-                axis.get_legend().remove()
+                axis.legend().remove()
     return figure

@@ -33,7 +33,7 @@ _STEPS = dict(
 )
 
 
-def entries(gaps: Sequence[float], batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the mean cross-entropy by torch in float32: sizes of the true and the nearest wrong logit's
     entry, and the exact size.
 

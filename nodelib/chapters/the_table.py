@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import matplotlib
 import numpy as np
@@ -70,8 +70,9 @@ def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
             axis.set_xlabel("test end time $t_1$")
         for axis in axes[::3]:
             axis.set_ylabel("accuracy (%)")
+        fills: tuple[tuple[str, Literal["none", "full"]], ...] = (("post", "none"), ("ours", "full"))
         handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
                                            fillstyle=fill, label=f"{test}, {source}")
-                   for source, fill in (("post", "none"), ("ours", "full")) for test in shapes]
+                   for source, fill in fills for test in shapes]
         figure.legend(handles=handles, loc="outside upper center", ncols=4)
     return figure

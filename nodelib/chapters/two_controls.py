@@ -58,9 +58,9 @@ def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """
     named, rows = {run.name: run for run in reversed(runs)}, []
     for name, plain in PLAIN.items():
-        pair = [named.get(name), named.get(plain)]
-        records = [ten_steps(run, run.config["test_t1"]) if run else {} for run in pair]
-        if not all(records):
+        pair = [named[each] for each in (name, plain) if each in named]
+        records = [record for run in pair if (record := ten_steps(run, run.config["test_t1"]))]
+        if len(records) < 2:
             continue
         bits = on_common(*(run.outcomes(record["id"]) for run, record in zip(pair, records)))
         run, end = pair[0], state_records.look_up(pair[0], "on_a_ray")

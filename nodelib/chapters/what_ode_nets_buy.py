@@ -56,7 +56,7 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
                         xlabel="rtol = atol at test time", ylabel=label)
         for row in data.itertuples():
             axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
-        axes[1].get_legend().remove()
+        axes[1].legend().remove()
     return figure
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -59,7 +60,8 @@ def ray_distance(y: Tensor, f: Tensor, t1: Tensor | float, leaky: bool = False) 
     return norm(times * f - y) / norm(y)
 
 
-def settling_time(times: Sequence[float], values: Tensor, threshold: float, never: float = 1e9) -> Tensor:
+def settling_time(times: Sequence[float] | np.ndarray, values: Tensor, threshold: float,
+                  never: float = 1e9) -> Tensor:
     """First of the times from which on the values stay below a threshold.
 
     Args:
@@ -71,19 +73,19 @@ def settling_time(times: Sequence[float], values: Tensor, threshold: float, neve
     Returns:
         shape (N,), float64.
     """
-    times = torch.as_tensor(times, dtype=torch.float64)
-    if values.shape[0] != len(times):
-        raise InputError(f"values have {values.shape[0]} rows for {len(times)} times; there must be one per "
-                         "time")
-    if not bool((times.diff() > 0).all()):
-        raise InputError(f"times are {times.tolist()}; they must increase")
+    instants = torch.as_tensor(times, dtype=torch.float64)
+    if values.shape[0] != len(instants):
+        raise InputError(f"values have {values.shape[0]} rows for {len(instants)} times; there must be one "
+                         "per time")
+    if not bool((instants.diff() > 0).all()):
+        raise InputError(f"times are {instants.tolist()}; they must increase")
     if bool(values.isnan().any()):
         raise InputError(f"{int(values.isnan().sum())} of {values.numel()} values are NaN, neither above a "
                          "threshold nor below it")
     above = values >= threshold
     # index after the last time that is above
-    index = torch.where(above.any(0), len(times) - above.flip(0).int().argmax(0), 0)
-    padded = torch.cat([times, torch.tensor([never], dtype=torch.float64)])
+    index = torch.where(above.any(0), len(instants) - above.flip(0).int().argmax(0), 0)
+    padded = torch.cat([instants, torch.tensor([never], dtype=torch.float64)])
     return padded[index]
 
 

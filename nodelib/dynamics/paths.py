@@ -98,7 +98,8 @@ def follow(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float]
     func = model.block.func
     t = torch.tensor(list(times), dtype=images.dtype)[:, None]
     values: dict[str, list[np.ndarray]] = {}
-    predicted, kept = [], {time: [] for time in keep}
+    predicted: list[np.ndarray] = []
+    kept: dict[float, list[Tensor]] = {time: [] for time in keep}
     for part in images.split(batch):
         y = states_at(model, part, times, rtol, atol)
         f = torch.stack([func(0.0, state) for state in y])

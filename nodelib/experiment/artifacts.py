@@ -2,15 +2,17 @@
 
     config.json             the RunConfig and its provenance, with the SHA-256 of the weights
     history.csv             one row per optimiser step; of a run at a constant rate, means over fifty of them
-    in finished epochs metrics.csv             tidy records, one line per measured accuracy, see
-    `nodelib.experiment.records`
+                            in finished epochs
+    metrics.csv             tidy records, one line per measured accuracy, see `nodelib.experiment.records`
     outcomes.safetensors    per record id, one packed bit per image: was it classified correctly?
     measurements.csv        dynamics and gradient health, where measured
     snapshots.csv           what was measured while it trained, see `nodelib.experiment.snapshot_records`,
-    where it was model.safetensors       weights and the stored pooling draw weights-*.safetensors   the same
-    after some of the epochs, where they are kept checkpoint.safetensors  while the run is unfinished, or
-    where it can be prolonged (a constant rate);
+                            where it was
+    model.safetensors       weights and the stored pooling draw
+    weights-*.safetensors   the same after some of the epochs, where they are kept
+    checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate);
                             with its own checksum
+    checksums.json          SHA-256 of the tables and the outcomes, see `nodelib.experiment.checksums`
 
 No pickle is ever loaded.
 """
@@ -21,7 +23,7 @@ import hashlib
 import os
 import platform
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -33,10 +35,10 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from nodelib.experiment import records
+from nodelib.experiment import checksums, records
 from nodelib.experiment.configs import RunConfig, build
 from nodelib.experiment.files import ArtifactError, locked, read_json, write_atomic, write_json, writing
-from nodelib.experiment.paths import PUBLISHED, runs_dir
+from nodelib.experiment.paths import PUBLISHED, runs_root
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
 from nodelib.solver.errors import InputError
@@ -114,6 +116,12 @@ class Run:
         model.load_state_dict(safetensors.torch.load(content))
         model.pooling = "fixed"
         return model.to(device).eval()
+
+    def load_ode_net(self, kept: str | None = None) -> ODENet:
+        """As `load_model`, of a run from `load_ode_run`."""
+        model = self.load_model(kept=kept)
+        assert isinstance(model, ODENet)
+        return model
 
 
 def _read_weights(path: Path, expected: str) -> bytes:
@@ -201,7 +209,7 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         # outcomes first: a record is never without them
         save_outcomes(run.path / "outcomes.safetensors", record["id"], correct)
         kept = [r for r in run.metrics if r["id"] != record["id"]]
-        write_atomic(run.path / "metrics.csv", records.metrics_csv([*kept, record]))
+        checksums.store(run.path / "metrics.csv", records.metrics_csv([*kept, record]))
         return load_run(run.path)
 
 
@@ -226,7 +234,7 @@ def add_measurements(run: Run, found: list[dict], replaces: Callable[[dict], boo
         together = [*(r for r in run.measurements if not replaces(r)), *found]
         if twice := records.doubled(together):
             raise ArtifactError(f"{run.path}: {twice[0]['name']} would be stored twice; nothing was stored")
-        write_atomic(run.path / "measurements.csv", records.measurements_csv(together))
+        checksums.store(run.path / "measurements.csv", records.measurements_csv(together))
         return load_run(run.path)
 
 
@@ -275,10 +283,11 @@ def find_runs(root: str | Path | None = None) -> list[Run]:
     return runs
 
 
-def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
+def stored_runs(root: str | Path | None = None,
+                names: Collection[str] = ()) -> tuple[list[Run], list[str]]:
     """The finished runs below `root` as `find_runs` has them, and of each that is damaged, and left out, why.
 
-    A run with the weights of another one is a copy of it, and no further seed.
+    A run with the weights of another one is a copy of it, and no further seed. `names`: of these runs only.
 
     Raises:
         ArtifactError: there is no such folder.
@@ -286,6 +295,8 @@ def stored_runs(root: str | Path | None = None) -> tuple[list[Run], list[str]]:
     runs: dict[str, Run] = {}
     faults: list[str] = []
     for folder in run_folders(root):
+        if names and folder.name.rpartition("-seed")[0] not in names:
+            continue
         try:
             run = load_run(folder)
             run.outcome_ids()
@@ -304,7 +315,7 @@ def run_folders(root: str | Path | None = None) -> list[Path]:
     Raises:
         ArtifactError: there is no such folder.
     """
-    root = Path(root) if root is not None else runs_dir()
+    root = runs_root(root)
     if not root.is_dir():
         raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
                             f"{PUBLISHED / 'runs'}")
@@ -329,10 +340,10 @@ def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
 
 
 def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
-    """Add one record's outcomes to the file, replacing an older record of the same id."""
+    """Add one record's outcomes to the file, within `writing`, replacing an older record of the same id."""
     stored = _read_outcomes(path)
     stored[record_id] = np.packbits(np.asarray(correct, dtype=bool))
-    write_atomic(path, safetensors.numpy.save(dict(sorted(stored.items()))))
+    checksums.store(path, safetensors.numpy.save(dict(sorted(stored.items()))))
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], step: int, fingerprint: str) -> None:
@@ -372,10 +383,10 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
 
 
 def write_history(path: Path, rows: list[dict]) -> None:
-    """Write the training history as CSV; ArtifactError unless its steps rise."""
+    """Write the training history as CSV, within `writing`; ArtifactError unless its steps rise."""
     if any(later["step"] <= earlier["step"] for earlier, later in zip(rows, rows[1:])):
         raise ArtifactError(f"the steps of the history for {path} do not rise; it was not written")
-    write_atomic(path, records.to_csv(rows, records.HISTORY, digits=6))
+    checksums.store(path, records.to_csv(rows, records.HISTORY, digits=6))
 
 
 def rounded(row: dict) -> dict:

@@ -440,6 +440,7 @@ def build(config: RunConfig) -> ODENet | ResNet:
     `head_scale`.
     """
     with seeded(config.seed), torch.no_grad():
+        model: ODENet | ResNet
         if config.architecture == "resnet":
             model = ResNet(config.channels, config.size, config.blocks)
         else:

@@ -50,7 +50,7 @@ def test_order() -> np.ndarray:
     return np.random.default_rng(0).permutation(TEST_IMAGES)
 
 
-test_order.__test__ = False  # not a test, whatever pytest thinks of the name
+setattr(test_order, "__test__", False)  # not a test, whatever pytest thinks of the name
 
 
 def test_subset(n: int) -> tuple[Tensor, Tensor]:
@@ -63,20 +63,21 @@ def test_subset(n: int) -> tuple[Tensor, Tensor]:
     return images[index], labels[index]
 
 
-test_subset.__test__ = False
+setattr(test_subset, "__test__", False)
 
 
 @contextlib.contextmanager
 def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[None]:
     """Other tolerances of the ODE block, if there is one, for the time being."""
-    before = block and (block.rtol, block.atol)
-    if block is not None:
-        block.rtol, block.atol = rtol, atol
+    if block is None:
+        yield
+        return
+    before = block.rtol, block.atol
+    block.rtol, block.atol = rtol, atol
     try:
         yield
     finally:
-        if block is not None:
-            block.rtol, block.atol = before
+        block.rtol, block.atol = before
 
 
 @contextlib.contextmanager
@@ -175,7 +176,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             bar.advance()
         for start in batches:
             x, y = attacked[start:start + m.batch], labels[start:start + m.batch]
-            if again:
+            if again and directions is not None:
                 x = _fgsm_again(model, x, y, m, start, directions)
             elif not apart:
                 x = attack(model, x, y, m, source=source)
@@ -215,8 +216,10 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     time_left = Budget(budget)
     commit = artifacts.source_state()["commit"] if pending or worst else None
     where = artifacts.describe_device(device)
+    model = run.load_model(device)  # damaged weights are refused, also where nothing is left to measure
+    directions: Directions = {}
+    sources: dict[str, ODENet | ResNet] = {}
     if pending:
-        model, directions, sources = run.load_model(device), {}, {}
         images, labels = (x.to(device) for x in test_subset(max(m.n for m in pending)))
     for m in pending:
         if _measured(run, m):
@@ -227,7 +230,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
             sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)
         started = time.monotonic()
         alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
-        source = sources.get(m.source)
+        source = None if m.source is None else sources[m.source]
         try:
             correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive,
                                     source=source,

@@ -13,6 +13,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +42,8 @@ DIFFERENCED = 8  # images checked against finite differences
 OFF_TIES = 1e-3
 
 
-def record(name: str, value: float, t1: float, n: int, statistic: str = "median", **settings: object) -> dict:
+def record(name: str, value: float | Tensor, t1: float, n: int, statistic: str = "median",
+           **settings: Any) -> dict:
     """One record of `measurements.csv`."""
     return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic,
             "value": float(value), "n": n,
@@ -49,7 +51,7 @@ def record(name: str, value: float, t1: float, n: int, statistic: str = "median"
 
 
 def gradients(model: ODENet, images: Tensor, labels: Tensor, t1: float, gradient: str, tolerance: float,
-              batch: int = SEED_BATCH, **options: object) -> Tensor:
+              batch: int = SEED_BATCH, **options: Any) -> Tensor:
     """Input gradients of the mean loss of each batch, shape of images; options go to `input_gradient`."""
     with attacking(model, gradient), at_tolerance(model.block, tolerance, tolerance):
         return torch.cat([input_gradient(model, x, y, t1, **options)[0] for x,
@@ -120,7 +122,7 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
             for gradient, tolerance in METHODS.values():
                 found = gradients(model, images, labels, t1, gradient, tolerance)
                 signs, cosine = agreement(found, reference)
-                how = dict(gradient=gradient, rtol=tolerance)
+                how: dict[str, Any] = dict(gradient=gradient, rtol=tolerance)
                 records += [record("sign_agreement", signs, t1, n, "mean", **how),
                             record("gradient_cosine", cosine, t1, n, **how),
                             record("gradient_error", relative_error(found, reference), t1, n, **how),
@@ -158,7 +160,7 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
     config = RunConfig.from_dict(run.config)
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
-    found = health(run.load_model(), *test_subset(count), times, progress)
+    found = health(run.load_ode_net(), *test_subset(count), times, progress)
     measured = {(m["name"], m["t1"]) for m in found}
     artifacts.add_measurements(run, found, lambda r: (r["name"], r["t1"]) in measured)
     return found

@@ -100,9 +100,10 @@ def cosines(found: Tensor, expected: Tensor) -> Tensor:
     Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to
     which torch.nn.functional.cosine_similarity pads lengths.
     """
-    scaled = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float64).tiny)
-              for x in (found, expected))
-    return F.cosine_similarity(*scaled)
+    tiny = torch.finfo(torch.float64).tiny
+    one, other = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=tiny)
+                  for x in (found, expected))
+    return F.cosine_similarity(one, other)
 
 
 def cosine(found: Tensor, expected: Tensor) -> float:

@@ -63,7 +63,7 @@ ATTACKED = 200  # of them attacked, by default
 BATCH = 100  # images per solve
 
 
-def record(name: str, value: float, *, n: int, t1: float | None = None, label: str = "all",
+def record(name: str, value: float | Tensor, *, n: int, t1: float | None = None, label: str = "all",
            images: str = "clean",
            statistic: str = "median", **settings: Any) -> dict:
     """One record of `measurements.csv`."""
@@ -78,7 +78,7 @@ def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
     """
     values = np.asarray(values, dtype=float)
     interval = median_interval(values)
-    known = {} if interval is None else {"low": interval[0], "high": interval[1]}
+    known: dict[str, Any] = {} if interval is None else {"low": interval[0], "high": interval[1]}
     return record(name, np.median(values), n=len(values), **where, **known)
 
 
@@ -384,7 +384,7 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     for digit in range(CLASSES):
         mine = w[labels == digit]
         ray = solve_ray(func, mine.mean(0), **effort)
-        common = dict(label=str(digit), n=len(mine), t1=end, statistic="max")
+        common: dict[str, Any] = dict(label=str(digit), n=len(mine), t1=end, statistic="max")
         records += [record("class_ray_residual", ray.residual, **common),
                     record("class_ray_eigenvalue", leading_eigenvalue(func, ray.w)[0].real, **common)]
         if ray.residual <= SOLVED:
@@ -424,7 +424,7 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         others = set().union(*ends[:digit], *ends[digit + 1:])
         found = [solve(g) for g in sorted(kept)] or [solve(-1)]
         share = max(((groups[labels == digit] == g).double().mean().item() for g in kept), default=0.0)
-        common = dict(label=str(digit), n=int((labels == digit).sum()), t1=end)
+        common: dict[str, Any] = dict(label=str(digit), n=int((labels == digit).sum()), t1=end)
         records += [record("attractors", len(kept), statistic="count", **common),
                     record("own_attractors", len(kept - others), statistic="count", **common),
                     record("ray_share", share, statistic="mean", **common),
@@ -542,6 +542,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
                          f"{', '.join(parts_of(run))}")
+    run.load_model()  # damaged weights are refused, also where nothing is left to measure
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None
                                  else count)
     for part in parts or (parts_of(run) if again else pending(run)):
@@ -555,7 +556,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         if part == "two digits" and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
         artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
-        records = PARTS[part].measure(run.load_model(), *measured, reach)
+        records = PARTS[part].measure(run.load_ode_net(), *measured, reach)
         artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")

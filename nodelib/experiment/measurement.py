@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
-from nodelib.attacks import LIBRARY_ATTACKS, LOSSES, METHODS, Attack
+from nodelib.attacks import LOSSES, METHODS, Attack
 from nodelib.experiment.records import EPSILON
 from nodelib.networks import POOLINGS, check_end_time
 from nodelib.statistics import wilson
@@ -20,7 +20,7 @@ REFERENCE = "reference"  # the exact gradient in float64 at a tolerance of 1e-7
 REFERENCE_TOLERANCE = 1e-7
 
 
-def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float] | None:
     """Distribution-free 95 % interval of a median, from the order statistics (Conover, Practical
     Nonparametric Statistics, 3.2).
 
@@ -161,20 +161,15 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     if m.attack in ("none", "worst"):
         return {}
     tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
-    library = ("pyautoattack" if m.attack in LIBRARY_ATTACKS else "foolbox" if m.attack == "hop-skip-jump"
-               else None)
-    loss = {"apgd-ce": "cross-entropy", "apgd-dlr": "dlr", "apgd-t": "dlr-targeted", "fab-t": "boundary",
-            "square": "margin",
-            "hop-skip-jump": "label"}.get(m.attack, m.loss)
-    settings = {"loss": loss, "steps": 1 if m.attack == "fgsm" else m.steps,
-                "step_size": m.step_size or (m.epsilon if m.attack in ("fgsm", "random-signs") else None),
-                "restarts": m.restarts, "random_start": m.attack not in ("fgsm", "random-signs"),
-                "draws": m.draws,
+    attack = METHODS["pgd" if m.attack == "transfer" else m.attack]
+    settings = {"loss": attack.loss or m.loss, "steps": m.steps,
+                "step_size": m.step_size or (None if "steps" in attack.uses else m.epsilon),
+                "restarts": m.restarts, "random_start": attack.random_start, "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
                 "dtype": "float64" if m.gradient == REFERENCE else "float32",
                 "batch": m.attack_batch or m.batch,
                 "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
-                "library": library or describe_gradient(m.gradient)[1]}
+                "library": attack.library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
         settings["balanced"] = False
     if m.targets != Attack.targets:

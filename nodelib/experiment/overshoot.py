@@ -82,11 +82,11 @@ class Steps:
     def overshot(self, direction: str) -> np.ndarray:
         """Whether a smaller step along the direction breaks an image that the full one leaves, shape (N,)."""
         right = self.right[direction]
-        return right[0] & right[-1] & ~right.all(0)
+        return right[0] & right[-1] & ~np.all(right, axis=0)
 
     def never(self, direction: str) -> np.ndarray:
         """Whether an image is classified correctly and no step of these lengths breaks it, shape (N,)."""
-        return self.right[direction].all(0)
+        return np.all(self.right[direction], axis=0)
 
     def hidden(self, by: str = "cross-entropy", shown: str = "margin") -> np.ndarray:
         """Whether the full step along one direction leaves an image that the other's breaks, shape (N,)."""
@@ -236,7 +236,7 @@ def measure_run(
     """
     run = artifacts.load_ode_run(folder)
     config, settings = RunConfig.from_dict(run.config), {"gradient": gradient, "kept": kept}
-    model, (images, labels) = run.load_model(kept=kept), test_subset(n)
+    model, (images, labels) = run.load_ode_net(kept), test_subset(n)
     found = [
         entry
         for factor in factors

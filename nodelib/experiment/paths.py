@@ -21,6 +21,15 @@ def runs_dir() -> Path:
     return data_dir() / "runs"
 
 
+def runs_root(root: str | Path | None = None) -> Path:
+    """The folder that holds the runs, `runs_dir` by default; InputError if it is a file."""
+    found = runs_dir() if root is None else Path(root)
+    if found.is_file():
+        raise InputError(f"{found} is a file; name the folder that holds the runs (--root), such as "
+                         f"{PUBLISHED / 'runs'}")
+    return found
+
+
 def check_scratch(scale: str, root: Path) -> None:
     """InputError if a run at smoke scale would enter the published `data/runs` of the repository."""
     if scale != "full" and root.resolve() == PUBLISHED / "runs":

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -30,13 +31,13 @@ GRADIENT_METHODS: dict[str, dict] = {
     "exact-1e-5": dict(gradient="exact", attack_tolerance=1e-5),
     "reference": dict(gradient="reference"),
 }
-PGD10 = dict(attack="pgd", epsilon=EPSILON, steps=10, step_size=0.075)
-PGD40 = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.02)
-PGD100 = dict(attack="pgd", epsilon=EPSILON, steps=100, step_size=0.01, restarts=5)
+PGD10: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=10, step_size=0.075)
+PGD40: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.02)
+PGD100: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=100, step_size=0.01, restarts=5)
 # for a loss full of kinks; the settings were chosen on training images, where 20 such steps of one restart
 # took the most
-AVERAGED = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.1, restarts=5, loss="margin",
-                noise=EPSILON / 2, momentum=0.9)
+AVERAGED: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=40, step_size=0.1, restarts=5,
+                                loss="margin", noise=EPSILON / 2, momentum=0.9)
 
 
 def end_times(config: RunConfig) -> tuple[float, ...]:
@@ -127,7 +128,7 @@ def strong_protocol(config: RunConfig) -> list[Measurement]:
                                   label="pgd40-exact"))
         if not strong:
             continue
-        ball = dict(epsilon=EPSILON, drop=True)
+        ball: dict[str, Any] = dict(epsilon=EPSILON, drop=True)
         result += [
             Measurement(t1, n, **PGD100, drop=True, label="pgd100-restarts"),
             Measurement(t1, n, "apgd-ce", steps=100, **ball),
@@ -214,7 +215,7 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
     """
     n, result = diagnostic_images(config), []
     for t1 in attacked_times(config):
-        changes = {
+        changes: dict[str, dict[str, Any]] = {
             "plain": {}, "margin": dict(loss="margin"), "rescaled": dict(logit_scale="gap"),
             "random-pooling": dict(pooling="random"), "expectation": dict(pooling="random", draws=10),
             "one-by-one": dict(batch=1),
@@ -298,12 +299,13 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     """
     if config.architecture != "odenet":
         return []
-    protocol = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random", batch=SEED_BATCH)
-    n, result = rescaling_images(config), []
+    protocol: dict[str, Any] = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random",
+                                    batch=SEED_BATCH)
+    n, result = rescaling_images(config), list[Measurement]()
     factors, few = (FACTORS, FEW_FACTORS) if config.scale == "full" else (FEW_FACTORS, FEW_FACTORS)
     own = config.test_t1
 
-    def add(t1: float, values: Sequence[float], label: str, **change: object) -> None:
+    def add(t1: float, values: Sequence[float], label: str, **change: Any) -> None:
         result.extend(Measurement(t1, n, **{**protocol, **change}, logit_scale=s,
                                   label=f"rescaled-{label}-s{s:g}") for s in values)
 
@@ -363,7 +365,7 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     return tolerance_measurements(config.test_t1, n)
 
 
-PROTOCOLS = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol,
+PROTOCOLS: dict[str, Any] = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol,
              "epsilon": epsilon_protocol,
              "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
              "transfer": transfer_protocol, "tolerance": tolerance_protocol,
@@ -383,7 +385,7 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (),
         raise InputError(f"unknown protocol {name!r}; the known protocols are {', '.join(PROTOCOLS)}, all")
     if images is not None and not 1 <= images <= TEST_IMAGES:
         raise InputError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
-    result = []
+    result: list[Measurement] = []
     for each in PROTOCOLS if name == "all" else (name,):
         result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)
     largest: dict[str, Measurement] = {}

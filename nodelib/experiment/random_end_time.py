@@ -83,7 +83,7 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
                   "one end time": share_correct(model, attacked((low + high) / 2), labels, used),
                   f"mean of {draws}": share_correct(model, attacked(spread), labels, used)}
         for attacker, right in shares.items():
-            lowest, highest = wilson(float(right.sum()), len(right))
+            lowest, highest = wilson(right.sum(), len(right))
             rows.append({"attacker": attacker, "epsilon": plan.epsilon, "accuracy": 100 * float(right.mean()),
                          "low": 100 * lowest, "high": 100 * highest, "n": len(right)})
     return pd.DataFrame(rows)

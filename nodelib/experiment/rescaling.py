@@ -63,5 +63,5 @@ def measure_run(folder: Path, budget: float | None = None, progress: bool | None
     config = RunConfig.from_dict(run.config)
     evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)
     if not any(r["name"] == "gap_past" for r in run.measurements):
-        found = gap_records(run.load_model(), protocols.rescaling_images(config))
+        found = gap_records(run.load_ode_net(), protocols.rescaling_images(config))
         artifacts.add_measurements(run, found, lambda r: r["name"] == "gap_past")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
-from nodelib.experiment import artifacts, snapshot_records
+from nodelib.experiment import artifacts, checksums, snapshot_records
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.experiment.paths import data_dir
@@ -66,7 +67,7 @@ class Watch:
         )
         self.figure = _posts_figure(config)
 
-    def take(self, model: ODENet, step: int) -> None:
+    def take(self, model: Any, step: int) -> None:
         """Measure the network if a snapshot is due after this step and not there already; keep its weights
         where they are wanted.
         """
@@ -79,7 +80,8 @@ class Watch:
         taken += complexity(model, config.test_t1, min(COMPLEXITY_IMAGES, images_of(config)), epoch, step)
         nearest = self._distance(self.records) > self._distance(taken)
         self.records += taken
-        artifacts.write_atomic(self.path, snapshot_records.to_csv(self.records))
+        with artifacts.writing(self.folder):
+            checksums.store(self.path, snapshot_records.to_csv(self.records))
         if epoch in KEPT_EPOCHS:
             artifacts.save_model(self.folder / f"weights-epoch{epoch:.0f}.safetensors", model)
         if nearest:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from typing import Any
 
 import pandas as pd
 from torch import Tensor
@@ -14,7 +15,7 @@ from nodelib.statistics import wilson
 
 
 def sweep(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, field: str,
-          values: Iterable[float], **columns: object) -> pd.DataFrame:
+          values: Iterable[Any], **columns: object) -> pd.DataFrame:
     """Measure once per value of one field of a measurement.
 
     Args:

@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.experiment import artifacts, mnist, snapshots
+from nodelib.experiment import artifacts, checksums, mnist, snapshots
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
-from nodelib.experiment.paths import check_scratch, runs_dir
+from nodelib.experiment.paths import check_scratch, runs_root
 from nodelib.experiment.progress import Progress
 from nodelib.networks import ODENet, ResNet, count_parameters
 from nodelib.solver.errors import NodelibError
@@ -71,7 +71,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     """
     device = resolve_device(device)
     disable_tf32()
-    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    folder = runs_root(root) / config.folder
     check_scratch(config.scale, folder.parent)
     with artifacts.locked(folder):
         return _train(config, folder, device, budget, checkpoint_seconds, progress)
@@ -141,10 +141,14 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
         return finished
     seconds_before = rows[-1]["seconds"] if rows else 0.0
 
-    def save(step: int) -> None:
+    def write(step: int) -> None:
         # the history first: a checkpoint never knows of steps that the history lacks
         artifacts.write_history(folder / "history.csv", rows)
         artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
+
+    def save(step: int) -> None:
+        with artifacts.writing(folder):
+            write(step)
 
     def publish(step: int) -> None:
         """Store the run as it is after so many steps; killed at any point, its older state or this one is
@@ -152,10 +156,10 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
         """
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
             if config.endless or (folder / "config.json").exists():
-                save(step)
+                write(step)
             # true of older weights only
             for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
-                (folder / name).unlink(missing_ok=True)
+                checksums.store(folder / name, None)
             mode = model.training
             model.eval()
             weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
@@ -399,7 +403,7 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     """
     from nodelib.experiment import evaluation, protocols
 
-    folder = (Path(root) if root is not None else runs_dir()) / config.folder
+    folder = runs_root(root) / config.folder
     # at a constant rate it is complete after every epoch, and only the command `train` prolongs it
     if unfinished(config, folder) and not (config.endless and (folder / "config.json").exists()):
         train(config, root, device=device, progress=progress)

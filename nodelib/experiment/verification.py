@@ -1,4 +1,4 @@
-"""Check stored runs against themselves: hashes, parameter counts, outcomes, accuracies."""
+"""Check stored runs against themselves: checksums, parameter counts, outcomes, accuracies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nodelib.experiment import artifacts, evaluation, mnist
+from nodelib.experiment import artifacts, checksums, evaluation, mnist
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.contract import MEASUREMENTS
 from nodelib.experiment.protocols import end_times
@@ -24,15 +24,17 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     """What is wrong with a run, one sentence per fault; nothing if all is well.
 
     What a record states by itself was checked when it was read (`nodelib.experiment.records`). This checks
-    the hashes of weights and dataset, the parameter count, that the history rises and is complete, that
-    records and outcomes are of each other, that measurements are known ones, and that the accuracies of
-    `recomputable` come out of the committed weights again: on the first `sample` test images (in whole
+    that tables and outcomes are what the library wrote (`nodelib.experiment.checksums`), the hashes of
+    weights and dataset, the parameter count, that the history rises and is complete, that records and
+    outcomes are of each other, that measurements are known ones, and that the accuracies of `recomputable`
+    come out of the committed weights again: on the first `sample` test images (in whole
     batches, one at least and of an attack one at most, for its images share draws and step sizes) the stated
     accuracy must lie within the sampling error of the recomputed one, and the clean one at the run's own end
     time must agree with the stored outcomes image by image, up to `tolerance` of them (another processor
     rounds differently). Other records, iterative attacks above all, are not computed again.
     """
     config = RunConfig.from_dict(run.config)
+    yield from checksums.faults(run.path)
     try:
         model = run.load_model()
     except (artifacts.ArtifactError, ValueError, RuntimeError) as error:
@@ -60,6 +62,9 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     if lost := sorted((kept | combined) - ids):
         yield (f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; "
                f"evaluate the run again")
+    if run.metrics and not kept:
+        yield "outcomes.safetensors is missing or empty. Restore it with git, or evaluate the run again"
+        return
     sound = []
     for r in run.metrics:
         try:
@@ -72,6 +77,15 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
         else:
             sound.append(r)
     yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample, tolerance)
+
+
+def strangers(root: Path) -> list[str]:
+    """What is wrong with folders among the runs that hold neither a finished run nor one in training."""
+    files = ("config.json", "checkpoint.safetensors", "history.csv", "snapshots.csv")
+    return [f"{folder} holds no run: no {files[0]}, no {files[1]}. Delete it, or restore it with git"
+            for folder in sorted(root.iterdir())
+            if folder.is_dir() and not folder.name.startswith(".")
+            and not any((folder / name).exists() for name in files)]
 
 
 def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:

@@ -184,7 +184,7 @@ def film(path: Path) -> tuple[dict, bytes]:
     from PIL import Image
 
     with Image.open(path) as image:
-        return json.loads(image.text["film"]), path.read_bytes()
+        return json.loads(image.info["film"]), path.read_bytes()
 
 
 def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:

@@ -53,6 +53,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from nodelib.experiment import checksums
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
 from nodelib.experiment.paths import PUBLISHED, data_dir
@@ -265,7 +266,7 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
                 unfinished = path.name == "checkpoint.safetensors" or (
                     (path.parent / "checkpoint.safetensors").exists()
                     and not (path.parent / "snapshots.csv").exists())
-                if not hidden and not unfinished:
+                if not hidden and not unfinished and path.name != checksums.NAME:  # which no page reads
                     found["data/" + name.as_posix() if in_data else name.as_posix()] = path
     yield from sorted(found.items())
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from cycler import cycler
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import NAMES, PAIR, ROWS
@@ -70,7 +71,7 @@ METHODS: dict[str, str] = {
 }
 ATTACKS: dict[str, str] = {"clean": BLUE, "FGSM": ORANGE, "PGD": VERMILLION}
 
-_PARAMETERS: dict[str, Any] = {
+_PARAMETERS: Any = {
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 10, "axes.labelsize": 9.5,
     "legend.fontsize": 8.5, "legend.frameon": False, "legend.title_fontsize": 8.5,
@@ -80,7 +81,7 @@ _PARAMETERS: dict[str, Any] = {
     "lines.linewidth": 1.6, "lines.markersize": 5,
     "figure.facecolor": "white", "axes.facecolor": "white",  # opaque: readable on a dark page too
     "image.cmap": "cividis",
-    "axes.prop_cycle": matplotlib.cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY]),
+    "axes.prop_cycle": cycler(color=[BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, GREY]),
 }
 
 
@@ -153,10 +154,9 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
     known = {**METHODS, **RUNS, **(colours or {})}
     cycle = iter(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] * 3)
     palette = {value: known.get(value) or next(cycle) for value in values}
+    figure: Any = None if axis is None else axis.figure
     if axis is None:
         figure, (axis,) = panels(1, height=height, width=width)
-    else:
-        figure = axis.figure
     seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=style or hue,
                      markers=markers, ax=axis, errorbar=errorbar, err_kws={"alpha": 0.2, "linewidth": 0})
     if "x" in log:
@@ -166,7 +166,7 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
     axis.set(xlabel=xlabel if xlabel is not None else x, ylabel=ylabel if ylabel is not None else y)
     legend = axis.get_legend()
     if legend is not None and style is None:
-        legend.set_title(None)
+        legend.set_title("")
     return figure
 
 

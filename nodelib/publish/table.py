@@ -174,8 +174,8 @@ def differs_in(control: str) -> str:
              "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
     if config.adversarial is not None and base.adversarial is not None:
-        mine, theirs = ([config_.adversarial.in_cycle(k) for k in range(max(1, len(config_.cycles)))]
-                        for config_ in (config, base))
+        mine, theirs = ([attack.in_cycle(k) for k in range(max(1, cycles))] for attack, cycles in
+                        ((config.adversarial, len(config.cycles)), (base.adversarial, len(base.cycles))))
         weaker = max(a.steps for a in mine) < max(a.steps for a in theirs)
         words["adversarial"] = ("trained against plain PGD alone" if theirs[-1].momentum
                                 and not mine[-1].momentum else

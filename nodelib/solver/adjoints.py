@@ -44,7 +44,7 @@ def within(func: Callable, tensors: dict[str, Tensor], body: Callable[[], Any]) 
 
 
 class _Body(nn.Module):
-    def __init__(self, func: nn.Module, body: Callable[[], Any]) -> None:
+    def __init__(self, func: Callable, body: Callable[[], Any]) -> None:
         super().__init__()
         self.func, self.body = func, body
 
@@ -56,7 +56,8 @@ def as_solved(backward: Callable) -> Callable:
     """Run a backward pass `within` ctx.held, (func, its tensors in the solve)."""
     @functools.wraps(backward)
     def call(ctx, *bars):
-        return within(*ctx.held, lambda: backward(ctx, *bars))
+        func, tensors = ctx.held
+        return within(func, tensors, lambda: backward(ctx, *bars))
 
     return call
 
@@ -286,7 +287,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     """
     norm, compiled, nfe = settings.pop("norm"), settings.pop("compiled", False), 0
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
-    stepper = None
+    stepper: Any = None
     # the norm does not depend on the kernels' order of pixels and channels
     if compiled and not params and norm is rms_norm:
         stepper = native_stepper(func, y[0], DOPRI5, (), settings["rtol"], settings["atol"])
@@ -304,9 +305,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
             if not f.requires_grad:  # depends on neither the state nor params
                 return torch.cat([f.reshape(-1), z.new_zeros(sum(sizes[1:]))])
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
-            grads = torch.autograd.grad(f, (state, *params), -a.view(f.shape), retain_graph=True,
+            found = torch.autograd.grad(f, (state, *params), -a.view(f.shape), retain_graph=True,
                                         allow_unused=True)
-        grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(grads, sizes[1:])]
+        grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(found, sizes[1:])]
         return torch.cat([f.detach().reshape(-1), *grads])
 
     def by_kernel(t, z):
@@ -392,10 +393,11 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     options = {"rtol": solver.rtol, "atol": solver.atol, "method": "dopri5",
                "options": {"norm": solver.norm, "first_step": solver.first_step}}
     if gradient == "torchdiffeq-adjoint":
-        solution.y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={},
-                                                **options)
-        if solution.y.requires_grad:
-            solution.y.register_hook(func.begin_backward)
+        y = torchdiffeq.odeint_adjoint(func, y0, t, adjoint_params=tuple(params), adjoint_options={},
+                                       **options)
+        if y.requires_grad:
+            y.register_hook(func.begin_backward)
+        solution.y = y
     else:
         solution.y = torchdiffeq.odeint(func, y0, t, **options)
     if gradient == "torchdiffeq-adjoint":

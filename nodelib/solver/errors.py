@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import math
+import numbers
+from collections.abc import Collection
+from typing import TypeGuard
+
 
 class NodelibError(Exception):
     """Base of all errors with a known reason: commands report them in one line, and let any other show as
@@ -11,6 +16,34 @@ class NodelibError(Exception):
 
 class InputError(NodelibError, ValueError):
     """A value that was asked for is not among those allowed."""
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number; a tensor or text that could be read as one is not."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object, least: int) -> TypeGuard[int]:
+    """Whether a value is a whole number of at least `least`."""
+    return is_number(value) and value >= least and int(value) == value
+
+
+def check_whole(name: str, value: object, least: int, error: type[InputError] = InputError) -> None:
+    """An error unless a value is a whole number of at least `least`."""
+    if not is_whole(value, least):
+        raise error(f"{name} is {value!r}; it must be a whole number of at least {least}")
+
+
+def check_flag(name: str, value: object) -> None:
+    """InputError unless a value is True or False."""
+    if not isinstance(value, bool):
+        raise InputError(f"{name} is {value!r}; it must be True or False")
+
+
+def check_choice(name: str, value: object, choices: Collection[str]) -> None:
+    """InputError unless a value is one of the texts."""
+    if not (isinstance(value, str) and value in choices):
+        raise InputError(f"{name} is {value!r}; it must be one of {', '.join(map(repr, choices))}")
 
 
 class TimesError(InputError):

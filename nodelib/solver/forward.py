@@ -157,8 +157,8 @@ class Solver:
         solution.nfe = stepper.nfe
         return solution, tape
 
-    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Tensor | None:
-        """The derivative at the start, for methods in which a step's last stage opens the next."""
+    def _begin(self, stepper: TorchStepper, y: Tensor, tape: "Tape | None") -> Any:
+        """The derivative at the start, for methods in which a step's last stage opens the next, or None."""
         if not stepper.tableau.first_same_as_last:
             return None
         k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
@@ -210,16 +210,16 @@ class Solver:
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
                tape: "Tape | None") -> None:
-        total = 0
+        total, longest = 0, math.inf if self.step_size is None else self.step_size
         k = self._begin(stepper, y, tape)
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]
             # an integer quotient must not gain a step by rounding
-            count = max(1, math.ceil(abs(stop - start) / self.step_size * (1 - 1e-12)))
+            count = max(1, math.ceil(abs(stop - start) / longest * (1 - 1e-12)))
             total += count
             if total > self.max_steps:
-                raise StepLimitError(f"{total} steps of at most {self.step_size:.3g} exceed max_steps = "
-                                     f"{self.max_steps}; raise either", start, self.step_size,
+                raise StepLimitError(f"{total} steps of at most {longest:.3g} exceed max_steps = "
+                                     f"{self.max_steps}; raise either", start, longest,
                                      self._norm(stepper, y))
             h = (stop - start) / count
             for j in range(count):

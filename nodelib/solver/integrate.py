@@ -4,26 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Callable, Sequence, Union
+from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from nodelib.solver.adjoints import adjoint_solution, exact_solution, torchdiffeq_solution
-from nodelib.solver.errors import StateTypeError, TimesError, ToleranceError
+from nodelib.solver.errors import (
+    InputError,
+    StateTypeError,
+    TimesError,
+    ToleranceError,
+    check_choice,
+    check_flag,
+    check_whole,
+    is_number,
+)
 from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
 from nodelib.solver.tuples import Flat
 
 METHODS = ("dopri5", *FIXED)
 GRADIENTS = ("exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint")
 MEMORY_BUDGET = 2 * 2**30  # bytes of kept activations
-State = Union[Tensor, tuple[Tensor, ...]]
 
 
 @uncompiled
 def odeint(
-    func: Callable[[Tensor, State], State],
-    y0: State,
+    func: Callable[[Tensor, Any], Any],
+    y0: Tensor | tuple[Tensor, ...],
     t: Tensor | Sequence[float],
     *,
     rtol: float = 1e-3,
@@ -35,7 +43,7 @@ def odeint(
     first_step: float | None = None,
     max_steps: int = 10_000,
     memory_budget: int = MEMORY_BUDGET,
-    norm: Callable[[State], Tensor] = rms_norm,
+    norm: Callable[[Any], Tensor] = rms_norm,
     anchors: int = 20,
     compiled: bool = True,
 ) -> Solution:
@@ -92,13 +100,18 @@ def odeint(
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
         UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
             create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
-        ValueError: unknown method or gradient, or func uses tensors that require gradients and are not in
+        InputError: unknown method or gradient, an argument of another type.
+        ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
     for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it;
     within torch.autocast a solve is in float32.
     """
+    for name, value in (("func", func), ("norm", norm)):
+        if not callable(value):
+            raise InputError(f"{name} is {value!r}; it must be a function")
+    check_flag("compiled", compiled)
     if isinstance(y0, tuple):
         flat = Flat(func, y0)
         over = flat.largest_rms if norm is rms_norm else lambda y: norm(flat.split(y))
@@ -138,17 +151,19 @@ def odeint(
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
         raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
-                         f"[0.0, {t}]")
+                         f"[0.0, {t!r}]")
     if isinstance(t, Tensor) and t.requires_grad:
         raise TimesError("the times require gradients, which are not computed; pass t.detach()")
-    if getattr(t, "ndim", 1) != 1:
-        raise TimesError(f"the times have shape {tuple(t.shape)}; needed is one dimension: the initial time "
+    shape = tuple(getattr(t, "shape", (0,)))
+    if len(shape) != 1:
+        raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time "
                          "and those after it, such as [0.0, 1.0]")
     times = t.tolist() if isinstance(t, Tensor) else list(t)
     for i, value in enumerate(times):
-        if isinstance(value, (str, bytes)):
-            raise TimesError(f"time {i} is {value!r}; all times must be numbers")
-    times = [float(value) for value in times]
+        try:
+            times[i] = float(value + 0)  # which texts refuse, and tensors without dimensions do not
+        except (TypeError, ValueError, RuntimeError):
+            raise TimesError(f"time {i} is {value!r}; all times must be numbers") from None
     if len(times) < 2:
         raise TimesError(f"{len(times)} time given; at least two are needed, the initial time first")
     for i, value in enumerate(times):
@@ -175,25 +190,27 @@ def _check_state(y0: Tensor) -> None:
 
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,
                     first_step: float | None, max_steps: int, memory_budget: int, anchors: int) -> None:
-    if method not in METHODS:
-        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
-    if gradient not in GRADIENTS:
-        raise ValueError(f"gradient is {gradient!r}; it must be one of {', '.join(map(repr, GRADIENTS))}")
+    check_choice("method", method, METHODS)
+    check_choice("gradient", gradient, GRADIENTS)
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if not (math.isfinite(value) and value > 0):
-            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0, such as 1e-3")
+        if not (is_number(value) and value > 0):
+            raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
     if method in FIXED and step_size is None:
         raise ToleranceError(f"method {method!r} needs a step_size above 0")
-    for name, value in (("step_size", step_size), ("first_step", first_step)):
-        if value is not None and not (math.isfinite(value) and value > 0):
-            raise ToleranceError(f"{name} is {value}; it must be a finite number above 0")
-    for name, value, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
+    for name, step in (("step_size", step_size), ("first_step", first_step)):
+        if step is not None and not (is_number(step) and step > 0):
+            raise ToleranceError(f"{name} is {step!r}; it must be a finite number above 0")
+    for name, count, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
-        if value < least:
-            raise ToleranceError(f"{name} is {value}; it must be at least {least}")
+        check_whole(name, count, least, ToleranceError)
 
 
 def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:
+    given: Any = params
     if params is None:
-        params = func.parameters() if isinstance(func, nn.Module) else ()
-    return tuple(p for p in params if p.requires_grad)
+        given = func.parameters() if isinstance(func, nn.Module) else ()
+    given = tuple(given) if isinstance(given, Iterable) and not isinstance(given, Tensor) else (given,)
+    if foreign := [p for p in given if not isinstance(p, Tensor)]:
+        raise InputError(f"params holds {foreign[0]!r}; it must be a sequence of tensors, or None for those "
+                         "of func")
+    return tuple(p for p in given if p.requires_grad)

@@ -71,7 +71,7 @@ def unbalanced(active: bool = True) -> Iterator[None]:
         _balanced = before
 
 
-def native_stepper(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
+def native_stepper(func: Any, y0: Tensor, tableau: Tableau, params: Sequence[Tensor], rtol: float,
                    atol: float) -> "NativeStepper | None":
     """A compiled stepper for this problem, or None where the kernels do not apply or cannot be built."""
     if os.environ.get("NODELIB_COMPILED", "1") == "0":
@@ -266,7 +266,7 @@ class _Params(ctypes.Structure):
 def _declare(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     pointer, integer, number = ctypes.c_void_p, ctypes.c_int, ctypes.c_float
-    head = [integer, integer, ctypes.POINTER(_Params)]
+    head: list[Any] = [integer, integer, ctypes.POINTER(_Params)]
     library.nodelib_evaluate.argtypes = head + [pointer] * 4
     library.nodelib_vjp.argtypes = head + [pointer] * 5
     library.nodelib_step.argtypes = head + [pointer] * 8 + [number, number, pointer]
@@ -280,7 +280,7 @@ def _declare(path: Path) -> ctypes.CDLL:
 _packed: "weakref.WeakKeyDictionary[nn.Module, tuple]" = weakref.WeakKeyDictionary()
 
 
-def _pack(func: nn.Module, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _pack(func: Any, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weights in the kernels' order (forward; transposed and flipped for the reverse), scales, offsets."""
     # bit for bit: an edit through .data changes neither a pointer nor a version, and -0.0 equals 0.0
     own = torch.cat([p.detach().reshape(-1) for p in func.parameters()]).view(torch.int32)
@@ -314,9 +314,8 @@ def _pack(func: nn.Module, library: ctypes.CDLL, minimal: bool) -> tuple[Tensor,
 class NativeStepper(TorchStepper):
     """`TorchStepper` for dopri5 and `ODEFunc`, by the compiled kernels. States are (N, H, W, C)."""
 
-    def __init__(self, library: ctypes.CDLL, func: nn.Module, y0: Tensor, params: Sequence[Tensor],
-                 rtol: float,
-                 atol: float) -> None:
+    def __init__(self, library: ctypes.CDLL, func: Any, y0: Tensor, params: Sequence[Tensor],
+                 rtol: float, atol: float) -> None:
         super().__init__(func, DOPRI5, params, rtol, atol, None)
         self.library, self.n, self.threads = library, y0.shape[0], torch.get_num_threads()
         self.minimal = min(rtol, atol) >= MINIMAL_TOLERANCE
@@ -329,7 +328,7 @@ class NativeStepper(TorchStepper):
         self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
         self.bars: Tensor | None = None
 
-    def _call(self, name: str, *arguments: Any) -> float | None:
+    def _call(self, name: str, *arguments: Any) -> Any:
         pointers = [x.data_ptr() if isinstance(x, Tensor) else x for x in arguments]
         return getattr(self.library, name)(self.n, self.threads, ctypes.byref(self.structure), *pointers)
 

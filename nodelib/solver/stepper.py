@@ -25,6 +25,7 @@ class Step:
     """An attempted step from (t, y) of size h, with what its reverse needs.
 
     error_ratio: norm of the error estimate over the tolerance, at most 1 for an accepted step.
+    k1: derivative at (t, y), shape of y, where the method reuses that of the step before; else None.
     k: derivatives of the stages, shape (s, *y.shape); None once the step no longer needs them.
     k_next: derivative of the last stage, which opens the next step where the method reuses it.
     kept: saved activations per stage (None where a stage has none), or None to recompute them.
@@ -34,10 +35,10 @@ class Step:
     t: float
     h: float
     y: Tensor
-    k1: Tensor | None
+    k1: Any
     y_next: Tensor
     k: Any
-    k_next: Tensor | None
+    k_next: Any
     error_ratio: float
     kept: Any = None
     outputs: list[tuple[int, float]] = field(default_factory=list)
@@ -51,7 +52,7 @@ class TorchStepper:
         tableau: coefficients.
         params: tensors that func uses and whose gradient is wanted; empty in an attack.
         rtol, atol: tolerances of the error ratio.
-        norm: tensor -> 0-dimensional tensor.
+        norm: tensor -> 0-dimensional tensor; None where a stepper has its own.
         seek_hidden: refuse a func that uses tensors which require gradients and are not in params, whose
             gradient would silently be missing.
 
@@ -60,10 +61,12 @@ class TorchStepper:
     """
 
     def __init__(self, func: Callable, tableau: Tableau, params: Sequence[Tensor], rtol: float, atol: float,
-                 norm: Callable[[Tensor], Tensor], seek_hidden: bool = False) -> None:
-        self.func, self.tableau, self.params = func, tableau, tuple(params)
+                 norm: Callable[[Tensor], Tensor] | None, seek_hidden: bool = False) -> None:
+        self.func: Any = func
+        self.tableau, self.params = tableau, tuple(params)
         self.seek_hidden, self.checked = seek_hidden, False
-        self.rtol, self.atol, self.norm = rtol, atol, norm
+        self.rtol, self.atol = rtol, atol
+        self.norm: Any = norm
         self.nfe = 0
         self.bytes_per_evaluation: int | None = None
         self._coefficients: dict[Any, Tensor] = {}
@@ -108,7 +111,7 @@ class TorchStepper:
         found = torch.autograd.grad(k, (leaf, *self.params), k_bar, retain_graph=True, allow_unused=True)
         for i, gradient in enumerate(found[1:]):
             if gradient is not None:
-                gradients[i] = gradient if gradients[i] is None else gradients[i] + gradient
+                gradients[i] = _add(gradients[i], gradient)
         return found[0]
 
     def powers(self, y_bar: Tensor) -> Tensor | None:
@@ -146,7 +149,7 @@ class TorchStepper:
         k = y.new_empty((table.stages, *y.shape))
         kept: list[Any] = [None] * table.stages
         first = 0
-        if table.first_same_as_last:
+        if table.first_same_as_last and k1 is not None:
             k[0] = k1
             first = 1
         y_next = y
@@ -198,16 +201,16 @@ class TorchStepper:
             y_start = _add(y_start, cotangent)
             for i, weight in enumerate(table.dense(x)):
                 k_bar[i] = _add(k_bar[i], cotangent, h * weight)
-        if table.first_same_as_last and k_bar[last] is not None:
-            y_bar = _add(y_bar, self.vjp(kept[last], k_bar[last], gradients))
+        if table.first_same_as_last and (bar := k_bar[last]) is not None:
+            y_bar = _add(y_bar, self.vjp(kept[last], bar, gradients))
         for i in range(table.stages):
             k_bar[i] = _add(k_bar[i], y_bar, h * table.b[i])
         y_start = _add(y_start, y_bar)
         first = 1 if table.first_same_as_last else 0
         for i in range(last - 1 if table.first_same_as_last else last, first - 1, -1):
-            if k_bar[i] is None:
+            if (bar := k_bar[i]) is None:
                 continue
-            stage_bar = self.vjp(kept[i], k_bar[i], gradients)
+            stage_bar = self.vjp(kept[i], bar, gradients)
             y_start = _add(y_start, stage_bar)
             for j, weight in enumerate(table.a[i]):
                 k_bar[j] = _add(k_bar[j], stage_bar, h * weight)
@@ -279,7 +282,7 @@ def _hidden(result: Tensor, known: Sequence[Tensor]) -> Tensor | None:
     seen = {x.grad_fn for x in known}
     nodes = [result.grad_fn]
     while nodes:
-        node = nodes.pop()
+        node: Any = nodes.pop()
         if node in seen:
             continue
         seen.add(node)

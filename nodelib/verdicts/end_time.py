@@ -160,6 +160,7 @@ def random_end_times(evidence: Evidence) -> Verdict:
           for n in ("small-random", "small-100")))
     helps_small, hurts_large = ordered(small_random, small_100), ordered(large_100, large_random)
     settles = max(turning_random) < min(turning_100)
+    figures: tuple[Figure, ...]
     figures = (accuracy_figure("small-random", small_random), accuracy_figure("small-100", small_100),
                accuracy_figure("large-random", large_random), accuracy_figure("large-100", large_100),
                value_figure("turning, small-random", turning_random),

@@ -267,8 +267,8 @@ def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
     """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it.
     """
     if len(values) == 1:
-        interval = getattr(values, "interval", None)
-        return (Figure(label, values[0], unit=unit) if interval is None else
-                Figure(label, values[0], *interval, unit, f"95 % over {values.n} images"))
+        if not isinstance(values, Values) or values.interval is None:
+            return Figure(label, values[0], unit=unit)
+        return Figure(label, values[0], *values.interval, unit, f"95 % over {values.n} images")
     return Figure(label, sum(values) / len(values), min(values), max(values), unit,
                   f"range over {len(values)} seeds")

@@ -71,7 +71,8 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
         verdict, first = judge(claim, evidence), judge_first(claim, evidence)
         rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict,
                         verdict.reason,
-                        verdict.evidence, verdict.missing, claim.page, verdict.note, first and first.verdict))
+                        verdict.evidence, verdict.missing, claim.page, verdict.note,
+                        first.verdict if first else None))
     return rows
 
 

@@ -106,7 +106,7 @@ def table(evidence: Evidence) -> Verdict:
     bands = evidence.all(*(lambda k=k: band(evidence, POST[k[0]], k[1], k[3], c.epochs) for k in keys))
 
     def rule(factor: float) -> Verdict:
-        inside = {kind: [] for kind in ("standard", "adversarial")}
+        inside: dict[str, list[bool]] = {kind: [] for kind in ("standard", "adversarial")}
         for (row, t1, kind, _), b in zip(keys, bands):
             inside[kind].append(
                 b.low - factor * c.points <= evidence.post(row, t1, kind) <= b.high + factor * c.points
@@ -148,9 +148,10 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
             )
             for e in LADDER
         ]
-        if all(records):
-            smallest = np.full(min(r["n"] for r in records), UNBROKEN)
-            for epsilon, record in reversed(list(zip(LADDER, records))):
+        whole = [r for r in records if r]
+        if len(whole) == len(LADDER):
+            smallest = np.full(min(r["n"] for r in whole), UNBROKEN)
+            for epsilon, record in reversed(list(zip(LADDER, whole))):
                 smallest[~run.outcomes(record["id"])[: len(smallest)]] = epsilon
             found.append(smallest)
     if not found:

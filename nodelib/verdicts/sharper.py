@@ -210,7 +210,8 @@ def steady_in_three_ranges(evidence: Evidence) -> Verdict:
     figures = (*(value_figure(f"turn of f without the drift, t = {a:g} to {b:g}", v, "degrees")
                  for (a, b), v in zip(ends.values(), angles[2:])), value_figure("share on a ray", on_ray))
     said = f"{100 * min(on_ray):.0f} % of the images are on a ray{seeds_said(on_ray)}"
-    return in_ranges(*holds, min(on_ray) >= SAME_CLASS, said, figures,
+    films, long = holds
+    return in_ranges(films, long, min(on_ray) >= SAME_CLASS, said, figures,
                      ARTEFACT if drifting else NOT_REPRODUCED)
 
 

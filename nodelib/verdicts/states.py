@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Sequence
 from itertools import product
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, value_figure
@@ -115,8 +116,8 @@ def six_and_four(evidence: Evidence) -> Verdict:
         *(lambda n=n: evidence.measured(n, "class_mean_angle", t1=1000.0, label="6-4") for n in names),
         lambda: _measure(evidence, ADVERSARIAL, "turning", t1=1000.0, part="centred"))
     shares = dict(zip(names, found[:2]))
-    told, said = ({name: show(share) for name, share in shares.items()}
-                  for show in (lambda share: share.values, str))
+    told = {name: share.values for name, share in shares.items()}
+    said = {name: str(share) for name, share in shares.items()}
     angle, turning = dict(zip(names, found[2:4])), found[4]
     steady = max(turning) <= TURNING_SETTLED
     figures = (*(share.figure(f"{n}: share of 6 and 4 told apart") for n, share in shares.items()),
@@ -249,7 +250,7 @@ def nfe_means_complexity(evidence: Evidence) -> Verdict:
     if higher is None:
         return Verdict(NOT_REPRODUCED, "neither network has the higher NFE in every pair of seeds", figures)
     complex_ = [min(both[higher]) > max(both[1 - higher]) for both in (jacobian, turning)]
-    def told(both: tuple[list[float], list[float]], more: str, less: str) -> str:
+    def told(both: Sequence[Sequence[float]], more: str, less: str) -> str:
         here, there = both[higher], both[1 - higher]
         return (more if min(here) > max(there) else less if max(here) < min(there)
                 else f"{more} in some pairs of seeds only")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -132,7 +134,7 @@ def test_parameters_keep_their_gradient_flags_and_the_block_its_gradient(attack,
     (dict(labels=torch.tensor([1.0, 2.0])), "expected integers"),
     (dict(labels=torch.tensor([True, False])), "dtype torch.bool; expected integers"),
     (dict(epsilon="0.3"), "epsilon is '0.3'"),
-    (dict(epsilon=-0.1), "epsilon is -0.1; it must be at least 0"),
+    (dict(epsilon=-0.1), "epsilon is -0.1; it must be from 0 to 1"),
     (dict(epsilon=float("nan")), "epsilon is nan"),
 ])
 def test_bad_input_is_refused_before_any_work(attack, change, message, small):
@@ -217,11 +219,10 @@ def test_the_gradient_over_draws_and_end_times_is_the_mean(small, test_images):
     assert not torch.allclose(single[0], single[1])
 
 
-def test_a_loss_a_scale_or_draws_out_of_range_are_refused(attack, small, test_images):
+def test_an_unknown_loss_or_gradient_names_the_known_ones(attack, small, test_images):
     images, labels = test_images[0][:1], test_images[1][:1]
     for change, message in (
             (dict(loss="hinge"), "unknown loss 'hinge'; the known losses are cross-entropy, margin, dlr"),
-            (dict(logit_scale=0.0), "logit_scale is 0.0"), (dict(draws=0), "draws is 0"),
             (dict(gradient="symbolic"), "gradient is 'symbolic'; it must be one of ")):
         with pytest.raises(ValueError, match=message):
             attack(small, images, labels, **change)
@@ -428,7 +429,7 @@ def test_an_attack_is_one_value(small, test_images):
 
 
 def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, test_images):
-    @method("upwards", uses="step_size seed")
+    @method("upwards", uses="step_size seed", loss="none", library="mine", random_start=False)
     def _upwards(attack, model, images, labels):
         return common.project(images + attack.step_size, images, attack.epsilon, attack.clip)
 
@@ -445,12 +446,30 @@ def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, t
         assert found.tolist() == expected.tolist()
         stored = record(measured, found, 26.0, 0.0, "cpu", None)
         assert stored["attack"] == "upwards" and stored["settings"]["step_size"] == 0.05
+        said = {name: stored["settings"][name] for name in ("loss", "library", "random_start")}
+        assert said == dict(loss="none", library="mine", random_start=False)
     finally:
         METHODS.pop("upwards")
 
 
-@pytest.mark.parametrize("name", ["clip", "random_start"])
-def test_what_is_yes_or_no_is_no_text(name, small, test_images):
-    images, labels = (x[:2] for x in test_images)
-    with pytest.raises(InputError, match="True or False"):
-        pgd(small, images, labels, 0.3, step_size=0.1, steps=1, **{name: "no"})
+REFUSED = {
+    **dict.fromkeys(("clip", "random_start", "allow_random_forward", "allow_training_mode"), ("no", None, 1)),
+    **dict.fromkeys(("steps", "restarts", "draws", "targets"), (0, 1.5, "1", None, [1], float("nan"))),
+    "epsilon": (-0.1, 1.01, 8, "0.3", None, True, [0.3], torch.ones(2), float("nan"), float("inf")),
+    "step_size": (0.0, -0.1, "0.1", [0.1], True), "seed": (0.0, "0", None, True, [0], 2**64, float("nan")),
+    "t1": ("1", b"1", [], [None], {}, float("inf")), "gradient": ("symbolic", 4, ["exact"]),
+    "loss": ("hinge", None, ["margin"]), "logit_scale": (0.0, -1.0, "gaps", None, [1.0], torch.ones(2)),
+    **dict.fromkeys(("noise", "momentum"), (-0.1, 1.1, "0", None, [0.1], float("nan"))),
+}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_by_every_attack(name):
+    assert {"name", *REFUSED} == {field.name for field in dataclasses.fields(Attack)}
+    for option, values in REFUSED.items():
+        for value in values:
+            with pytest.raises(InputError, match=option):
+                Attack(**{"name": name, "epsilon": 0.1, option: value})
+    for value in ("cw", None, 4, ["pgd"]):
+        with pytest.raises(InputError, match="unknown attack"):
+            Attack(value, 0.1)

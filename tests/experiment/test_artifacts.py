@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from nodelib.experiment import artifacts, records, training, verification
+from nodelib.experiment import artifacts, checksums, records, training, verification
 from nodelib.experiment.configs import RunConfig
 
 
@@ -306,6 +306,78 @@ def test_a_step_of_fgsm_and_clean_accuracies_elsewhere_are_recomputed(copy):
         change(copy / "metrics.csv", lambda m: next(x for x in m if x["id"] == name).update(
             correct=wrong, accuracy=wrong / r["n"]))
         assert f"record {name}: states" in faults(copy)
+
+
+def edit(path, column, value):
+    columns = {"metrics.csv": records.METRICS, "measurements.csv": records.MEASUREMENTS,
+               "history.csv": records.HISTORY}[path.name]
+    rows = records.from_csv(path, columns)
+    assert rows[0][column] != value
+    rows[0][column] = value
+    path.write_bytes(records.to_csv(rows, columns))
+
+
+@pytest.mark.parametrize("file, column, value", [
+    ("metrics.csv", "clip", False), ("metrics.csv", "gradient", "adjoint"), ("metrics.csv", "nfe", 1.0),
+    ("metrics.csv", "batch", 7), ("measurements.csv", "value", 9.0), ("history.csv", "loss", 0.5),
+])
+def test_an_edited_value_is_found_and_no_later_write_hides_it(copy, file, column, value):
+    run = artifacts.add_measurements(artifacts.load_run(copy), [measurement()], lambda r: False)
+    assert faults(copy) == ""
+    path = copy / file
+    edit(path, column, value)
+    assert f"{file} was edited by hand or damaged" in faults(copy)
+    record = run.metric("none-t1")
+    artifacts.add_metric(run, record, run.outcomes("none-t1"))
+    artifacts.add_measurements(run, [measurement(t1=2.0)], lambda r: False)
+    assert f"{file} was edited by hand or damaged" in faults(copy)
+    checksums.seal(copy)
+    assert "edited by hand" not in faults(copy)
+
+
+def test_files_and_checksums_that_are_missing_are_named_once_each(copy):
+    (copy / "outcomes.safetensors").unlink()
+    assert faults(copy).count("\n") == 0 and "outcomes.safetensors is missing" in faults(copy)
+    (copy / "checksums.json").unlink()
+    assert "checksums.json is missing" in faults(copy) and faults(copy).count("\n") == 1
+    checksums.seal(copy)
+    (copy / "history.csv").unlink()
+    assert "history.csv is missing" in faults(copy)
+    (copy / "checksums.json").write_text("[]")
+    assert "checksums.json does not list" in faults(copy)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+@pytest.mark.parametrize("content", [b"new", None])
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_writer_killed_between_its_writes_leaves_a_folder_in_order(tmp_path, writes, content):
+    path = tmp_path / "metrics.csv"
+    checksums.store(path, b"old")
+    program = """
+import os, signal, sys
+from pathlib import Path
+from nodelib.experiment import checksums
+left = int(sys.argv[2])
+def killed(function):
+    def call(*arguments, **options):
+        global left
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left -= 1
+        function(*arguments, **options)
+    return call
+checksums.write_json, checksums.write_atomic = killed(checksums.write_json), killed(checksums.write_atomic)
+Path.unlink = killed(Path.unlink)
+checksums.store(Path(sys.argv[1]), eval(sys.argv[3]))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(path), str(writes), repr(content)],
+                          cwd=Path(artifacts.__file__).parents[2])
+    assert done.returncode == -9
+    assert (path.read_bytes() if path.exists() else None) == (content if writes == 2 else b"old")
+    assert list(checksums.faults(tmp_path)) == []
+    checksums.store(path, b"later")
+    assert list(checksums.faults(tmp_path)) == []
+    assert [len(stated) for stated in artifacts.read_json(tmp_path / "checksums.json").values()] == [1]
 
 
 def test_a_measurement_outside_the_contract_is_found(copy):

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from builders import tiny_config
 
-from nodelib.experiment import artifacts, configs, device, mnist, training
+from nodelib.experiment import artifacts, checksums, configs, device, mnist, training
 from nodelib.experiment.configs import AttackConfig
 
 
@@ -223,7 +223,8 @@ def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path
     assert digest(prolonged) == digest(at_once) != before
     assert prolonged.metrics == [] and not (first.path / "outcomes.safetensors").exists()
     assert prolonged.history["loss"].tolist() == at_once.history["loss"].tolist()
-    assert {path.name for path in first.path.iterdir()} == {"config.json", "history.csv", "model.safetensors"}
+    stored = {path.name for path in first.path.iterdir()}
+    assert stored == {"checksums.json", "config.json", "history.csv", "model.safetensors"}
 
 
 def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch):
@@ -240,13 +241,16 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "replace", killed)
-    for moment in ("history.csv", "checkpoint.safetensors", "model.safetensors", "config.json"):
+    for moment in ("checksums.json", "history.csv", "checkpoint.safetensors", "model.safetensors",
+                   "config.json"):
         with pytest.raises(KeyboardInterrupt):
             training.train(longer, tmp_path / "parts", progress=False)
         assert moment in seen
+        assert list(checksums.faults(first.path)) == []
     prolonged = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
     assert digest(prolonged) == digest(at_once) and prolonged.metrics == []
-    assert {path.name for path in first.path.iterdir()} == {"config.json", "history.csv", "model.safetensors"}
+    stored = {path.name for path in first.path.iterdir()}
+    assert stored == {"checksums.json", "config.json", "history.csv", "model.safetensors"}
 
 
 def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alone(tmp_path, monkeypatch):

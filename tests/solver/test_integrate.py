@@ -14,6 +14,7 @@ from nodelib.networks import ODEFunc
 from nodelib.solver.errors import (
     ChangedStateError,
     DerivativeError,
+    InputError,
     IntegrationError,
     NonFiniteError,
     StateTypeError,
@@ -225,9 +226,28 @@ FAULTS = {
     "a derivative of another shape": (DerivativeError, lambda: odeint(lambda t, y: y[:2], Y0, [0.0, 1.0])),
     "a derivative of another type": (DerivativeError,
                                      lambda: odeint(lambda t, y: y.double(), Y0, [0.0, 1.0])),
-    "an unknown method": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="dopri8")),
-    "an unknown gradient": (ValueError, lambda: odeint(smooth, Y0, [0.0, 1.0], gradient="backprop")),
+    "an unknown method": (InputError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="dopri8")),
+    "an unknown gradient": (InputError, lambda: odeint(smooth, Y0, [0.0, 1.0], gradient="backprop")),
+    "a function that is none": (InputError, lambda: odeint(None, Y0, [0.0, 1.0])),
+    "a time that is None": (TimesError, lambda: odeint(smooth, Y0, [0.0, None])),
+    "times in lists": (TimesError, lambda: odeint(smooth, Y0, [[0.0], [1.0]])),
+    "complex times": (TimesError, lambda: odeint(smooth, Y0, torch.tensor([0j, 1j]))),
 }
+WRONG_TYPES = {
+    **dict.fromkeys(("rtol", "atol"), ("1e-3", None, True, 1j, [1e-3], torch.ones(2))),
+    **dict.fromkeys(("step_size", "first_step"), ("0.1", True, [0.1], math.nan)),
+    **dict.fromkeys(("max_steps", "memory_budget", "anchors"), ("20", None, 2.5, math.nan, math.inf, [20])),
+    **dict.fromkeys(("method", "gradient"), (None, 4, ["dopri5"])),
+    "params": (4, "weights", [1.0], [None]), "norm": (None, "max"), "compiled": ("no", None, 1),
+}
+
+
+def solve_with(name, value):
+    return lambda: odeint(smooth, Y0, [0.0, 1.0], **{name: value})
+
+
+FAULTS |= {f"{name} of {type(value).__name__} {i}": (InputError, solve_with(name, value))
+           for name, values in WRONG_TYPES.items() for i, value in enumerate(values)}
 
 
 def by_data(t, y):

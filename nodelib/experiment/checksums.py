@@ -1,0 +1,90 @@
+"""`checksums.json` of a run's folder: SHA-256 of what the library wrote there, so that an edit by hand shows.
+
+A file's entry lists what its content may be: one digest, and while the file is being replaced two, the old
+and the new one (null: no file), so that a process killed between the writes leaves a folder in order. A file
+that is none of these was changed by other means. It is still written, but its entry stays as it is: what was
+edited once keeps its fault until it is restored, deleted and made anew, or accepted (`seal`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from nodelib.experiment.files import ArtifactError, read_json, write_atomic, write_json, writing
+
+NAME = "checksums.json"
+CHECKED = ("history.csv", "measurements.csv", "metrics.csv", "outcomes.safetensors", "snapshots.csv")
+Digests = dict[str, list[str | None]]
+
+
+def store(path: Path, content: bytes | None) -> None:
+    """Write one of the `CHECKED` files, or delete it (None), and say so in `checksums.json`.
+
+    Call it within `nodelib.experiment.files.writing`.
+
+    Raises:
+        ArtifactError: `checksums.json` is damaged, or the disk does not take it.
+    """
+    stated = path.with_name(NAME)
+    digests = _read(stated) if stated.exists() else {}
+    before, after = _digest(path), None if content is None else hashlib.sha256(content).hexdigest()
+    sound = before is None or before in digests.get(path.name, [before])
+    if sound and before != after:
+        write_json(stated, _sorted({**digests, path.name: [before, after]}))
+    if content is None:
+        path.unlink(missing_ok=True)
+    else:
+        write_atomic(path, content)
+    if sound or after is None:
+        write_json(stated, _sorted({**digests, path.name: [after]}))
+
+
+def seal(folder: Path) -> None:
+    """Accept the files of a run's folder as they are: write their `checksums.json` anew."""
+    with writing(folder):
+        write_json(folder / NAME, _sorted({name: [_digest(folder / name)] for name in CHECKED}))
+
+
+def faults(folder: Path) -> Iterator[str]:
+    """What is wrong with the `CHECKED` files of a run's folder, one sentence per file.
+
+    Raises:
+        ArtifactError: `checksums.json` is damaged.
+    """
+    accept = "`python -m nodelib verify --seal` accepts what is there"
+    if not (folder / NAME).exists():
+        yield f"{NAME} is missing. Restore it with git; {accept}"
+        return
+    digests = _read(folder / NAME)
+    for name in CHECKED:
+        found, stated = _digest(folder / name), digests.get(name, [None])
+        if found in stated:
+            continue
+        if found is None and name != "outcomes.safetensors":  # whose absence `verification` names
+            yield f"{name} is missing. Restore it with git, or measure the run again"
+        elif found is not None and stated == [None]:
+            yield f"{name} has no checksum in {NAME}. Restore both with git; {accept}"
+        elif found is not None:
+            yield (f"{name} was edited by hand or damaged: it is not what {NAME} states. Restore it with "
+                   f"git, or delete it and measure the run again; {accept}")
+
+
+def _digest(path: Path) -> str | None:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except FileNotFoundError:
+        return None
+
+
+def _sorted(digests: Digests) -> Digests:
+    """Without the files that are not there, in the order of their names."""
+    return {name: stated for name, stated in sorted(digests.items()) if stated != [None]}
+
+
+def _read(path: Path) -> Digests:
+    digests = read_json(path)
+    if not isinstance(digests, dict) or not all(isinstance(stated, list) for stated in digests.values()):
+        raise ArtifactError(f"{path} does not list digests by file. Restore it with git.")
+    return digests
