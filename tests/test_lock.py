@@ -32,7 +32,8 @@ def locked() -> dict[str, list[tuple[str, str, int]]]:
 
 def here(name: str) -> list[str]:
     """The locked versions of a package that are for this machine: one at most."""
-    return [version for version, marker, _ in locked().get(name, []) if not marker or Marker(marker).evaluate()]
+    return [version for version, marker, _ in locked().get(name, [])
+            if not marker or Marker(marker).evaluate()]
 
 
 def constraints() -> list[Requirement]:

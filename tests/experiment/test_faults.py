@@ -1,5 +1,5 @@
-"""Kills, full disks and damaged files at random moments and places: a run is as it was, or goes on to the same
-bits.
+"""Kills, full disks and damaged files at random moments and places: a run is as it was, or goes on to the
+same bits.
 """
 
 from __future__ import annotations
