@@ -1,8 +1,9 @@
 """What was broken on purpose: tests marked `fault` are counted by kind for a page of the book.
 
-`@pytest.mark.fault("a killed training", "the same bits")` says what a test breaks and what must hold. A test
-counts as one fault, or as `times=` so many, or as it counts itself through the fixture `fault`; the message
-is that of the first error it caught by `pytest.raises`. `pytest --faults FILE` writes the table.
+`@pytest.mark.fault("killed", "training killed", "the same bits")` says what a test breaks, in which part of
+the page, and what must hold. A test counts as one fault, or as `times=` so many, or as it counts itself
+through the fixture `fault`; the message is that of the first error it caught by `pytest.raises`.
+`pytest --faults FILE` writes the table.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ MESSAGE = 150  # characters of a message that are kept
 class Fault:
     """A row of the table: what was broken, what must hold, how often it was tried and did not."""
 
+    part: str = ""
     fault: str = ""
     promise: str = ""
     injected: int = 0
@@ -33,7 +35,7 @@ class Fault:
 
     def tell(self, message: str) -> None:
         """Keep the first message, without the folders of this machine."""
-        plain = re.sub(r"(?:/[^\s/:'\"]+)+/", "", " ".join(message.split()))
+        plain = re.sub(r"(?:/[^\s/:'\"]+)+/", "", (message.splitlines() or [""])[0])
         cut = plain if len(plain) <= MESSAGE else plain[:MESSAGE].rsplit(" ", 1)[0] + " …"
         self.message = self.message or cut
 
@@ -94,7 +96,7 @@ def pytest_runtest_makereport(item, call):
         own = item.stash[KEY]
         own.injected = own.injected or item.get_closest_marker("fault").kwargs.get("times", 1)
         own.wrong += report.failed and not own.lost + own.wrong
-        row = item.config.stash[ROWS].setdefault((own.fault, own.promise), Fault(own.fault, own.promise))
+        row = item.config.stash[ROWS].setdefault(own.fault, Fault(own.part, own.fault, own.promise))
         for count in ("injected", "lost", "wrong"):
             setattr(row, count, getattr(row, count) + getattr(own, count))
         row.tell(own.message)

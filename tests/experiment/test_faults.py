@@ -62,7 +62,8 @@ def kill_at_random(number, work, check, fault, seed) -> None:
 
 @needs_fork
 @pytest.mark.more
-@pytest.mark.fault("training killed at a random moment", "goes on to the bits of a run that nobody stopped")
+@pytest.mark.fault("killed", "training killed at a random moment",
+                   "goes on to the bits of a run that nobody stopped")
 @signals
 def test_training_killed_at_random_moments_ends_in_the_same_bits(number, tmp_path, fault, monkeypatch):
     torch.set_num_threads(1)  # as a forked process has
@@ -91,7 +92,8 @@ def test_training_killed_at_random_moments_ends_in_the_same_bits(number, tmp_pat
 
 @needs_fork
 @pytest.mark.more
-@pytest.mark.fault("an evaluation killed at a random moment", "every finished record stays, none is repeated")
+@pytest.mark.fault("killed", "an evaluation killed at a random moment",
+                   "every finished record stays, none is repeated")
 @signals
 def test_an_evaluation_killed_at_random_moments_keeps_every_record(number, tiny_run, tmp_path, fault):
     protocol = protocols.table_protocol(tiny_config())
@@ -167,7 +169,7 @@ def refusing(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.fault("the disk refuses to write, sync or replace a file of a run that trains",
+@pytest.mark.fault("refused", "the disk refuses to write, sync or replace a file of a run that trains",
                    "the old file stays; training goes on to the same bits")
 @pytest.mark.parametrize("place", ["write", "fsync", "replace"])
 def test_training_goes_on_after_every_writing_that_failed(place, refusing, monkeypatch, tmp_path, fault):
@@ -193,7 +195,7 @@ def test_training_goes_on_after_every_writing_that_failed(place, refusing, monke
     assert fault.lost == fault.wrong == 0
 
 
-@pytest.mark.fault("the disk refuses to write, sync or replace the files of a new record",
+@pytest.mark.fault("refused", "the disk refuses to write, sync or replace the files of a new record",
                    "the records that were there stay, the new one can be stored again")
 @pytest.mark.parametrize("after", [0, 1], ids=["outcomes", "record"])
 @pytest.mark.parametrize("place", ["write", "fsync", "replace"])
@@ -248,14 +250,15 @@ def damage_at_random(path: Path, damage, monkeypatch, fault, seed: int) -> None:
     assert fault.wrong == 0 and state(path.parent) == before
 
 
-@pytest.mark.fault("a stored file cut short anywhere", "refused by name, or read as it was")
+@pytest.mark.fault("damaged", "a stored file cut short anywhere", "refused by name, or read as it was")
 @pytest.mark.parametrize("name", ["config.json", "metrics.csv", "history.csv", "outcomes.safetensors",
                                   "model.safetensors"])
 def test_a_file_cut_short_is_refused(name, copy, monkeypatch, fault):
     damage_at_random(copy / name, lambda whole, at: whole[:at], monkeypatch, fault, seed=1)
 
 
-@pytest.mark.fault("one bit of stored weights or outcomes turned over", "refused by name, or read as it was")
+@pytest.mark.fault("damaged", "one bit of stored weights or outcomes turned over",
+                   "refused by name, or read as it was")
 @pytest.mark.parametrize("name", ["outcomes.safetensors", "model.safetensors"])
 def test_a_bit_turned_over_is_refused(name, copy, monkeypatch, fault):
     damage_at_random(copy / name, lambda whole, at: whole[:at] + bytes([whole[at] ^ 1 << at % 8])
@@ -272,7 +275,7 @@ class Trap:
         return os.mkdir, (self.path,)
 
 
-@pytest.mark.fault("a pickle under the name of a stored file", "refused, and never executed")
+@pytest.mark.fault("damaged", "a pickle under the name of a stored file", "refused, and never executed")
 @pytest.mark.parametrize("name", ["config.json", "metrics.csv", "measurements.csv", "history.csv",
                                   "snapshots.csv", "outcomes.safetensors", "model.safetensors",
                                   "checkpoint.safetensors"])
@@ -291,7 +294,7 @@ def test_a_pickle_is_refused_and_never_executed(name, form, copy, tmp_path):
     assert not trap.exists()
 
 
-@pytest.mark.fault("a pickle under the name of a stored file", "refused, and never executed")
+@pytest.mark.fault("damaged", "a pickle under the name of a stored file", "refused, and never executed")
 def test_a_pickle_with_the_right_checksum_or_as_an_image_file_is_not_executed(copy, tmp_path):
     trap, content = tmp_path / "sprung", pickle.dumps(Trap(tmp_path / "sprung"))
     (copy / "model.safetensors").write_bytes(content)

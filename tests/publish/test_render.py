@@ -212,7 +212,7 @@ def test_a_missing_input_is_an_error(chapter):
     (f"print({str(render.ROOT)!r})", "a path of this machine"),
 ], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text",
         "machine's path"])
-@pytest.mark.fault("a chapter whose cell fails or whose kernel dies", "the old notebook stays")
+@pytest.mark.fault("killed", "a chapter whose cell fails or whose kernel dies", "the old notebook stays")
 def test_what_is_not_fit_to_publish_leaves_the_old_notebook(chapter, code, message):
     target = render.render(chapter("print('good')")).path
     content = target.read_bytes()
@@ -276,7 +276,8 @@ def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
 DRAW = "from nodelib.publish.page import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
 
 
-@pytest.mark.fault("a chapter whose cell fails or whose kernel dies", "the old notebook stays", times=2)
+@pytest.mark.fault("killed", "a chapter whose cell fails or whose kernel dies",
+                   "the old notebook stays", times=2)
 def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
     out = tmp_path / "out"
     render.render(chapter(DRAW % b"old"), out=out)
@@ -362,7 +363,7 @@ def test_the_page_of_a_run_has_its_own_title_and_labels():
 
 @pytest.mark.more
 @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
-@pytest.mark.fault("the execution of a chapter interrupted or killed", "the old notebook stays")
+@pytest.mark.fault("killed", "the execution of a chapter interrupted or killed", "the old notebook stays")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_an_execution_that_is_stopped_leaves_the_old_notebook(number, chapter, tmp_path):
     target = render.render(chapter("print('good')")).path
@@ -379,7 +380,8 @@ def test_an_execution_that_is_stopped_leaves_the_old_notebook(number, chapter, t
 
 
 @pytest.mark.more
-@pytest.mark.fault("two executions of one chapter at once", "both end, and a whole notebook is left")
+@pytest.mark.fault("together", "two executions of one chapter at once",
+                   "both end, and a whole notebook is left")
 def test_two_that_execute_one_chapter_leave_one_whole_notebook(chapter):
     path = chapter("import time\ntime.sleep(2)\nprint('one')")
     processes = [subprocess.Popen([sys.executable, "-m", "nodelib", "render", str(path)], cwd=render.ROOT)
