@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test test-more runs bench clean
+.PHONY: help book test test-more runs bench faults lock coverage clean
 
 VENV ?= .venv
 # make splits the names of targets at spaces; those of the folder above do no harm, for all that is run is in quotes
@@ -47,6 +47,16 @@ runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute t
 bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="--help": its options)
 	$(PY) -m nodelib bench $(BENCH)
 
+faults: $(VENV)/.test ## break on purpose what the tests know to break, and count it in data/faults.csv
+	$(PY) -m pytest -m fault --faults data/faults.csv
+
+lock: $(VENV)/.upkeep ## write requirements.lock anew: every package with its hashes
+	$(PY) -m uv pip compile --universal --python-version 3.10 --all-extras --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" --quiet -c constraints.txt pyproject.toml -o requirements.lock
+
+coverage: $(VENV)/.upkeep ## run the checks and list the lines of nodelib that none of them reaches
+	$(PY) -m pytest -m "not more" --cov=nodelib --cov-report=term-missing:skip-covered
+
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
 	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -81,4 +91,8 @@ $(VENV)/.test: $(VENV)/.book
 
 $(VENV)/.bench: $(VENV)/.book
 	$(PIP) -e '.[book,bench]'
+	@touch "$@"
+
+$(VENV)/.upkeep: $(VENV)/.test
+	$(PIP) -e '.[book,test,attacks,upkeep]'
 	@touch "$@"

@@ -7,6 +7,15 @@ import dataclasses
 import pytest
 import torch
 from builders import tiny_config
+from faults import (  # noqa: F401 - pytest finds them here
+    fault,
+    pytest_addoption,
+    pytest_configure,
+    pytest_runtest_call,
+    pytest_runtest_makereport,
+    pytest_runtest_protocol,
+    pytest_sessionfinish,
+)
 
 from nodelib import networks
 from nodelib.experiment import configs, mnist, training

@@ -161,6 +161,7 @@ def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys)
     assert "is altered" in capsys.readouterr().out
 
 
+@pytest.mark.fault("damaged", "one damaged run among sound ones", "named and left out; the others are read")
 def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, capsys):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     bad = tmp_path / "large-10-seed0"
@@ -236,6 +237,8 @@ def test_a_root_that_does_not_exist_is_an_error(command, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["table", "claims"])
+@pytest.mark.fault("damaged", "one damaged run among sound ones",
+                   "named and left out; the others are read", times=2)
 def test_a_run_that_cannot_be_read_is_named_and_left_out(command, tmp_path, capsys, tiny_run):
     main([command, "--root", str(tiny_run.path.parent)])
     whole = capsys.readouterr().out
@@ -299,6 +302,7 @@ def test_a_closed_output_and_one_of_few_letters_are_no_errors(tmp_path):
 
 
 @pytest.mark.parametrize("fault", ["a file", "a full disk", "a read-only disk"])
+@pytest.mark.fault("refused", "a folder of runs that is a file, full or read-only", "an error of one line")
 def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tmp_path, capsys, monkeypatch):
     def refuse(*arguments, **options):
         raise OSError(errno.ENOSPC if fault == "a full disk" else errno.EROFS, "No")

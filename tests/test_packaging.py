@@ -80,7 +80,7 @@ def test_the_make_commands_of_the_text_exist(page):
 
 def test_make_help_lists_every_target():
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("book", "test", "runs", "bench", "clean"):
+    for target in ("book", "test", "runs", "bench", "faults", "lock", "coverage", "clean"):
         assert f"make {target}" in done.stdout
 
 
@@ -109,7 +109,7 @@ def checkout(tmp_path):
     for name in ("python", "jupyter-book", "python3", "cc", "chromium"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{folder}/calls"\n')
         (programs / name).chmod(0o755)
-    for name in (".python", ".book", ".test", ".bench"):
+    for name in (".python", ".book", ".test", ".bench", ".upkeep"):
         (folder / ".venv" / name).touch()
     return folder
 
@@ -135,6 +135,11 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == [
         "python -m nodelib render --run small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
+    assert called(checkout, "make", "faults") == ["python -m pytest -m fault --faults data/faults.csv"]
+    (locking,) = called(checkout, "make", "lock")
+    assert "uv pip compile" in locking and "--generate-hashes" in locking
+    (measuring,) = called(checkout, "make", "coverage")
+    assert "--cov=nodelib" in measuring
     (checkout / ".venv" / ".test").unlink()
     (checkout / ".venv" / ".book").unlink()
     installed = called(checkout, "make", ".venv/.test")

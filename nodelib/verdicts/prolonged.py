@@ -107,10 +107,13 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
         InputError: no such commit, or a run that it does not hold.
     """
     paths = [f"data/runs/{name}-seed0" for name in names]
-    found = subprocess.run(["git", "archive", commit, *paths], capture_output=True,
-                           cwd=Path(__file__).parents[2])
-    if found.returncode:
-        raise InputError(f"{', '.join(names)} at {commit}: {found.stderr.decode().strip()}")
+    try:
+        found = subprocess.run(["git", "archive", commit, *paths], capture_output=True, check=True,
+                               cwd=Path(__file__).parents[2])
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", b"").decode().strip() or error
+        raise InputError(f"{', '.join(names)} at {commit}: {why}; this needs git and a clone of the whole "
+                         f"history") from None
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
     old: dict[str, dict] = {}

@@ -48,6 +48,8 @@ def test_a_sound_run_has_no_faults(copy):
     assert faults(copy) == ""
 
 
+@pytest.mark.fault("damaged", "one bit of stored weights or outcomes turned over",
+                   "refused by name, or read as it was")
 def test_one_flipped_byte_in_the_weights_is_found(copy):
     path = copy / "model.safetensors"
     content = bytearray(path.read_bytes())
@@ -82,17 +84,20 @@ def first(rows, attack="none"):
     (lambda m: m.remove(next(r for r in m if r["id"] == "none-t1")), "no record none-t1, the clean accuracy"),
     (lambda m: m.remove(first(m, "fgsm")), "no record fgsm-exact-t1, of which there are outcomes"),
 ])
+@pytest.mark.fault("damaged", "a record that contradicts itself or its outcomes", "found by `verify`")
 def test_a_record_that_does_not_add_up_is_found(copy, function, message):
     change(copy / "metrics.csv", function)
     assert re.search(message, faults(copy))
 
 
+@pytest.mark.fault("damaged", "a file of another kind, layout or schema", "refused by name")
 def test_a_column_that_is_missing_is_found(copy):
     path = copy / "metrics.csv"
     path.write_text(path.read_text().replace(",pooling,", ",", 1))
     assert "metrics.csv is damaged in line 1" in faults(copy)
 
 
+@pytest.mark.fault("damaged", "a file of another kind, layout or schema", "refused by name")
 def test_records_of_the_older_layout_are_refused_with_a_way_out(copy):
     (copy / "metrics.csv").rename(copy / "metrics.json")
     with pytest.raises(artifacts.ArtifactError, match="metrics.json is of an older.*evaluate small-10"):
@@ -142,6 +147,7 @@ def test_a_wrong_parameter_count_and_dataset_are_found(copy):
     assert "other dataset hashes" in faults(copy)
 
 
+@pytest.mark.fault("damaged", "a file of another kind, layout or schema", "refused by name")
 def test_an_unknown_config_field_is_found(copy):
     change(copy / "config.json", lambda c: c["config"].update(magic=1))
     assert "unknown config field ['magic']" in faults(copy)
@@ -156,6 +162,7 @@ def test_an_unknown_config_field_is_found(copy):
     ("history.csv", b"step,loss\n0,1\n"), ("history.csv", b"\xff\xfe"),
     ("history.csv", ",".join(records.HISTORY).encode() + b"\n0,0,0,much"), ("snapshots.csv", b"epoch\n"),
 ])
+@pytest.mark.fault("damaged", "a file of another kind, layout or schema", "refused by name")
 def test_a_damaged_file_is_named(copy, file, content):
     (copy / file).write_bytes(content)
     with pytest.raises(artifacts.ArtifactError, match=file):
@@ -210,6 +217,7 @@ def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
     assert "loss is 'nan'" in faults(copy)
 
 
+@pytest.mark.fault("damaged", "a stored file cut short anywhere", "refused by name, or read as it was")
 def test_damaged_outcomes_are_named(copy):
     path = copy / "outcomes.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
@@ -221,6 +229,8 @@ def test_damaged_outcomes_are_named(copy):
 
 
 @pytest.mark.parametrize("rename", ["small-10-seed1", "small-100-seed0", "copy"])
+@pytest.mark.fault("damaged", "a copy of a run under another name or seed",
+                   "refused, counted as no further seed")
 def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monkeypatch):
     monkeypatch.chdir(copy)
     assert artifacts.load_run(".").name == "small-10"
@@ -229,6 +239,8 @@ def test_a_run_in_a_folder_of_another_name_or_seed_is_refused(copy, rename, monk
         artifacts.find_runs(copy.parent)
 
 
+@pytest.mark.fault("damaged", "a copy of a run under another name or seed",
+                   "refused, counted as no further seed")
 def test_a_copy_of_a_run_is_no_further_seed(copy):
     other = copy.with_name("small-10-seed1")
     shutil.copytree(copy, other)
@@ -259,6 +271,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
+@pytest.mark.fault("killed", "a process killed while it writes a file", "the next one sweeps up what it left")
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_one_at_work_writes_is_not(tmp_path):
     program = ("import os, signal, sys; from nodelib.experiment import files; "
                "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL); "
@@ -386,6 +399,7 @@ def test_a_measurement_outside_the_contract_is_found(copy):
     assert "speediness, none of" in faults(copy)
 
 
+@pytest.mark.fault("together", "two processes measure one run", "no record of either is lost")
 def test_two_processes_that_measure_one_run_lose_none_of_each_others_records(copy):
     before = artifacts.load_run(copy)
     program = """
@@ -415,6 +429,7 @@ for k in range(20):
     assert measured == [(f"p{me}", k) for me in range(2) for k in range(20)]
 
 
+@pytest.mark.fault("together", "two processes train one run", "the second is refused")
 def test_a_run_is_never_held_by_two_processes(tmp_path):
     fcntl = pytest.importorskip("fcntl")
     with artifacts.locked(tmp_path / "run"):
@@ -434,6 +449,8 @@ def test_a_run_that_trains_can_be_measured_meanwhile(copy):
     assert artifacts.load_run(copy).measurements == [measurement()]
 
 
+@pytest.mark.fault("together", "a run trained further while it is measured",
+                   "what was measured of older weights is not stored")
 def test_what_was_measured_on_other_weights_is_not_stored(copy):
     run = artifacts.load_run(copy)
     change(copy / "config.json", lambda c: c["provenance"].update(weights_sha256="0" * 64))

@@ -43,12 +43,14 @@ def test_an_unknown_split_names_the_known_ones():
         mnist.load("validation")
 
 
+@pytest.mark.fault("damaged", "a file of MNIST missing, cut short or altered", "refused by name")
 def test_a_missing_file_is_named_with_the_way_to_restore_it(copy):
     (copy / "t10k-labels-idx1-ubyte.gz").unlink()
     with pytest.raises(mnist.DataError, match="t10k-labels-idx1-ubyte.gz is missing.*10008.*git checkout"):
         mnist.load("test", copy)
 
 
+@pytest.mark.fault("damaged", "a file of MNIST missing, cut short or altered", "refused by name")
 def test_a_truncated_file_is_named(copy):
     path = copy / "t10k-images-idx3-ubyte.gz"
     path.write_bytes(path.read_bytes()[:1000])
@@ -57,12 +59,14 @@ def test_a_truncated_file_is_named(copy):
         mnist.load("test", copy)
 
 
+@pytest.mark.fault("damaged", "a file of MNIST missing, cut short or altered", "refused by name")
 def test_a_file_that_is_no_gzip_is_named(copy):
     (copy / "t10k-images-idx3-ubyte.gz").write_bytes(b"not gzip at all")
     with pytest.raises(mnist.DataError, match="cannot be read as gzip"):
         mnist.load("test", copy)
 
 
+@pytest.mark.fault("damaged", "a file of MNIST missing, cut short or altered", "refused by name")
 def test_one_flipped_pixel_is_found(copy):
     path = copy / "t10k-images-idx3-ubyte.gz"
     content = bytearray(gzip.decompress(path.read_bytes()))
@@ -73,6 +77,7 @@ def test_one_flipped_pixel_is_found(copy):
         mnist.load("test", copy)
 
 
+@pytest.mark.fault("damaged", "a file of MNIST missing, cut short or altered", "refused by name")
 def test_a_label_of_77_is_found(copy):
     path = copy / "t10k-labels-idx1-ubyte.gz"
     content = bytearray(gzip.decompress(path.read_bytes()))

@@ -82,6 +82,8 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
     assert not (resumed.path / "checkpoint.safetensors").exists()
 
 
+@pytest.mark.fault("killed", "training killed at a random moment",
+                   "goes on to the bits of a run that nobody stopped")
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
     program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
                "from nodelib.experiment import training; "
@@ -97,6 +99,7 @@ def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
     assert digest(training.train(tiny_config(), tmp_path, progress=False)) == digest(straight)
 
 
+@pytest.mark.fault("killed", "training interrupted within a step", "the step is finished and stored")
 def test_an_interrupt_finishes_the_step_in_hand_and_stores_it(straight, tmp_path, monkeypatch):
     original, calls = training._step, []
 
@@ -120,6 +123,7 @@ def test_progress_is_plain_lines_when_piped(capsys, tmp_path):
     assert "small-10-seed0: step 6 of 6, loss " in error and "\r" not in error
 
 
+@pytest.mark.fault("damaged", "a checkpoint or its history damaged", "refused by name")
 def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(training.OutOfTime):
         training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
@@ -133,6 +137,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     lambda t, m: t["model.linear.weight"].view(torch.int32)[0, 0].bitwise_xor_(1),
     lambda t, m: m.update(step="999"), lambda t, m: m.update(config="0"), lambda t, m: m.clear(),
 ], ids=["a bit", "step", "config", "nothing stated"])
+@pytest.mark.fault("damaged", "a checkpoint or its history damaged", "refused by name")
 def test_a_checkpoint_is_what_its_checksum_says(change, tmp_path):
     with pytest.raises(training.OutOfTime):
         training.train(tiny_config(), tmp_path, budget=0.0, progress=False)
@@ -146,6 +151,7 @@ def test_a_checkpoint_is_what_its_checksum_says(change, tmp_path):
 
 
 @pytest.mark.parametrize("lines", [0, 1, 2], ids=["no file", "no row", "a row too few"])
+@pytest.mark.fault("damaged", "a checkpoint or its history damaged", "refused by name")
 def test_a_history_that_does_not_reach_the_checkpoint_is_refused(lines, tmp_path):
     for _ in range(2):
         with pytest.raises(training.OutOfTime):
@@ -159,6 +165,8 @@ def test_a_history_that_does_not_reach_the_checkpoint_is_refused(lines, tmp_path
         training.train(tiny_config(), tmp_path, progress=False)
 
 
+@pytest.mark.fault("killed", "a run killed while its files are replaced by newer ones",
+                   "the older run or the newer one, never both")
 def test_a_run_killed_before_its_checkpoint_went_is_mended_by_the_next(straight, tmp_path, monkeypatch):
     folder = tmp_path / straight.path.name
     shutil.copytree(straight.path, folder)
@@ -177,6 +185,7 @@ def test_a_checkpoint_of_another_config_is_refused(tmp_path):
         training.train(tiny_config(epochs=3), tmp_path, progress=False)
 
 
+@pytest.mark.fault("together", "two processes train one run", "the second is refused")
 def test_two_processes_cannot_write_the_same_run(tmp_path):
     refused = pytest.raises(artifacts.ArtifactError, match="another process")
     with artifacts.locked(tmp_path / "small-10-seed0"), refused:
@@ -227,6 +236,8 @@ def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path
     assert stored == {"checksums.json", "config.json", "history.csv", "model.safetensors"}
 
 
+@pytest.mark.fault("killed", "a run killed while its files are replaced by newer ones",
+                   "the older run or the newer one, never both", times=4)
 def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch):
     longer = tiny_config(**LONGER)
     at_once = training.train(longer, tmp_path / "once", progress=False)
@@ -467,6 +478,8 @@ def test_a_run_at_a_constant_rate_is_prolonged_to_the_bits_of_one_as_long_from_t
 
 
 @pytest.mark.parametrize("place", ["thinned", "save_checkpoint"])
+@pytest.mark.fault("killed", "a run killed while its files are replaced by newer ones",
+                   "the older run or the newer one, never both")
 def test_a_run_killed_at_an_epochs_end_keeps_its_history(place, constant, tmp_path, monkeypatch):
     config = tiny_config(**CONSTANT)
     with pytest.raises(training.OutOfTime):
@@ -495,6 +508,8 @@ def test_a_run_at_a_constant_rate_is_stored_whole_after_each_epoch_however_it_wa
     assert sorted(set(epochs)) == [1, 2, 3] and folder_bits(run.path) == folder_bits(constant.path)
 
 
+@pytest.mark.fault("killed", "a run killed while its files are replaced by newer ones",
+                   "the older run or the newer one, never both")
 def test_a_store_that_was_interrupted_is_mended_when_training_goes_on(constant, tmp_path):
     config = tiny_config(**CONSTANT)
     folder = tmp_path / config.folder

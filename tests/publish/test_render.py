@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -210,6 +212,7 @@ def test_a_missing_input_is_an_error(chapter):
     (f"print({str(render.ROOT)!r})", "a path of this machine"),
 ], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text",
         "machine's path"])
+@pytest.mark.fault("killed", "a chapter whose cell fails or whose kernel dies", "the old notebook stays")
 def test_what_is_not_fit_to_publish_leaves_the_old_notebook(chapter, code, message):
     target = render.render(chapter("print('good')")).path
     content = target.read_bytes()
@@ -273,6 +276,8 @@ def test_the_scale_can_be_given_as_a_parameter(chapter, tmp_path, monkeypatch):
 DRAW = "from nodelib.publish.page import figure_path, save_bytes\nsave_bytes(%r, 'a-figure.gif')\n"
 
 
+@pytest.mark.fault("killed", "a chapter whose cell fails or whose kernel dies",
+                   "the old notebook stays", times=2)
 def test_figures_are_replaced_only_when_the_notebook_passed(chapter, tmp_path):
     out = tmp_path / "out"
     render.render(chapter(DRAW % b"old"), out=out)
@@ -354,3 +359,33 @@ def test_the_page_of_a_run_has_its_own_title_and_labels():
     assert "@" not in "".join(cell.source for cell in page.cells if cell.cell_type == "markdown")
     other = render.prepare(render.TEMPLATE, {"run": "large-10"})
     assert page.cells[0].id != other.cells[0].id
+
+
+@pytest.mark.more
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+@pytest.mark.fault("killed", "the execution of a chapter interrupted or killed", "the old notebook stays")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_execution_that_is_stopped_leaves_the_old_notebook(number, chapter, tmp_path):
+    target = render.render(chapter("print('good')")).path
+    content, begun = target.read_bytes(), tmp_path / "begun"
+    path = chapter(f"import time\nopen({str(begun)!r}, 'w').close()\ntime.sleep(20)")
+    process = subprocess.Popen([sys.executable, "-m", "nodelib", "render", str(path)], cwd=render.ROOT)
+    while not begun.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    assert process.wait() != 0
+    assert target.read_bytes() == content
+    assert {p.name for p in target.parent.iterdir()} == {path.name, target.name}
+    assert render.render(chapter("print('better')")).executed
+
+
+@pytest.mark.more
+@pytest.mark.fault("together", "two executions of one chapter at once",
+                   "both end, and a whole notebook is left")
+def test_two_that_execute_one_chapter_leave_one_whole_notebook(chapter):
+    path = chapter("import time\ntime.sleep(2)\nprint('one')")
+    processes = [subprocess.Popen([sys.executable, "-m", "nodelib", "render", str(path)], cwd=render.ROOT)
+                 for _ in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
+    assert not render.render(path).executed
+    assert {p.suffix for p in path.parent.iterdir()} == {".md", ".ipynb"}

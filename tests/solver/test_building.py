@@ -127,6 +127,7 @@ def test_kernels_of_other_instructions_solve_as_torch_does(name, shape, toleranc
 @pytest.mark.parametrize("damage", [
     lambda data: data[:len(data) // 2], lambda data: b"", lambda data: data[:-1] + b"?",
 ], ids=["half", "nothing", "another last byte"])
+@pytest.mark.fault("damaged", "a compiled kernel damaged in its cache", "built anew")
 def test_a_damaged_library_is_built_anew(empty_cache, damage):
     path = kernel._build(KEY)
     whole = path.read_bytes()
@@ -145,6 +146,7 @@ def processes():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("pool", [threads, processes])
+@pytest.mark.fault("together", "several processes or threads compile one kernel", "one whole kernel is left")
 def test_several_compile_beside_one_another_and_sweep_after_the_killed(empty_cache, pool):
     if pool is processes and not hasattr(os, "fork"):
         pytest.skip("no fork here")
@@ -158,6 +160,8 @@ def test_several_compile_beside_one_another_and_sweep_after_the_killed(empty_cac
     assert all(kernel._checksum(path) in path.name for path in paths)
 
 
+@pytest.mark.fault("refused", "a cache folder or a compiler that fails",
+                   "PyTorch takes over, nothing is left")
 def test_a_failed_compilation_leaves_nothing(empty_cache, monkeypatch):
     monkeypatch.setattr(kernel, "FLAGS", ("--no-such-option",))
     assert kernel.load(*KEY) is None
@@ -196,6 +200,8 @@ REFUSALS = {
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="no owners of folders here")
 @pytest.mark.parametrize("name", REFUSALS)
+@pytest.mark.fault("refused", "a cache folder or a compiler that fails",
+                   "PyTorch takes over, nothing is left")
 def test_a_cache_that_refuses_is_told_once_and_torch_takes_over(name, empty_cache, monkeypatch, caplog):
     REFUSALS[name](monkeypatch, empty_cache)
     with caplog.at_level(logging.WARNING, logger="nodelib"):
