@@ -88,7 +88,7 @@ def attack_table(runs: Sequence[Run]) -> str:
     Markdown.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
-    only what the others have left; "none left" where that was no image. HopSkipJump stands alone, on its own
+    only what the others have left; "nothing to do" where that was no image. HopSkipJump stands alone, on its own
     images.
     """
     rows = []
@@ -103,7 +103,7 @@ def attack_table(runs: Sequence[Run]) -> str:
                 if record is None or record["n"] < worst["n"]:
                     row.append(DASH)
                 elif ((record["settings"] or {}).get("dropped") or 0) >= record["n"]:
-                    row.append("none left")
+                    row.append("nothing to do")
                 else:
                     outcomes = run.outcomes(record["id"])[:worst["n"]]
                     # whatever the order in which they were run

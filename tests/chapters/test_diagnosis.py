@@ -74,7 +74,7 @@ def test_what_is_left_falls_from_column_to_column_whatever_the_order_of_the_atta
 def test_an_attack_that_found_no_image_left_says_so(run):
     square = next(r for r in run.metrics if r["id"] == "square-t1")
     square["settings"]["dropped"] = 4
-    assert "| none left | 25.0 (" in diagnosis.attack_table([run])
+    assert "| nothing to do | 25.0 (" in diagnosis.attack_table([run])
 
 
 def test_a_worst_case_counts_as_the_whole_set_only_with_all_strong_attacks_in_it(run):
