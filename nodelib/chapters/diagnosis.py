@@ -314,9 +314,12 @@ def library_says(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[st
 
 
 def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The sweep over epsilon as tidy data: title, attack, epsilon, accuracy, low, high (per cent), n."""
+    """The sweep over epsilon as tidy data: title, own (whether at the run's own end time), attack, epsilon,
+    accuracy, low, high (per cent), n.
+    """
     kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-eps": "worst case"}
-    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "epsilon": r["epsilon"], "n": r["n"],
+    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "own": r["t1"] == run.config["test_t1"],
+             "epsilon": r["epsilon"], "n": r["n"],
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for prefix,
@@ -325,7 +328,7 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
     seen = Counter((row["title"], row["attack"]) for row in rows)
     return _frame([row for row in rows if row["attack"] != "worst case"
                    or seen[row["title"], "worst case"] > 1],
-                  ["title", "attack", "epsilon", "accuracy", "low", "high", "n"],
+                  ["title", "own", "attack", "epsilon", "accuracy", "low", "high", "n"],
                   ["title", "attack", "epsilon"])
 
 
