@@ -12,7 +12,8 @@ playwright = pytest.importorskip("playwright.sync_api",
                                  reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = [pytest.mark.browser, pytest.mark.more]
 
-# Formulas set and not set, formulas with errors, the page's width, and text of too little contrast
+# Formulas set and not set, with errors and wider than their box, drawings whose words are too small, the
+# page's width, and text of too little contrast
 PROBE = r"""
 () => {
   const set = document.querySelectorAll('mjx-container').length;
@@ -51,7 +52,11 @@ PROBE = r"""
   const unset = formulas.filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60));
   const errors = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')]
     .map(e => e.getAttribute('data-mjx-error') || e.textContent);
-  return {unset, set, errors,
+  const cut = [...document.querySelectorAll('mjx-container[display="true"]')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => named(e.parentElement) + e.parentElement.id);
+  const small = [...document.querySelectorAll('img.whole')]  // 9 points are 12 pixels of such a drawing
+    .filter(e => e.getBoundingClientRect().width < 0.75 * e.naturalWidth).map(e => e.getAttribute('src'));
+  return {unset, set, errors, cut, small,
           wide: wide.slice(0, 5), faint: faint.slice(0, 5), theme: document.documentElement.dataset.theme};
 }
 """
@@ -89,11 +94,11 @@ def test_every_page_opens_wide_without_a_complaint_and_sets_its_formulas(browser
     assert not faults, faults
 
 
-def test_no_page_scrolls_sideways_on_a_phone(browser):
+def test_a_phone_shows_pages_formulas_and_narrow_drawings_whole(browser):
     settings = dict(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True,
                     has_touch=True)
-    faults = {name: found["wide"] for name, (found, _) in every_page(browser, **settings).items()
-              if found["wide"]}
+    faults = {name: wrong for name, (found, _) in every_page(browser, **settings).items()
+              if any(wrong := [found[kind] for kind in ("wide", "cut", "small")])}
     assert not faults, faults
 
 
