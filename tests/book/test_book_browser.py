@@ -12,8 +12,8 @@ playwright = pytest.importorskip("playwright.sync_api",
                                  reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = [pytest.mark.browser, pytest.mark.more]
 
-# Formulas set and not set, with errors and wider than their box, drawings whose words are too small, the
-# page's width, and text of too little contrast
+# Formulas set and not set, with errors and wider than their box, tables wider than theirs, drawings whose words
+# are too small, the page's width, and text of too little contrast
 PROBE = r"""
 () => {
   const set = document.querySelectorAll('mjx-container').length;
@@ -56,7 +56,9 @@ PROBE = r"""
     .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => named(e.parentElement) + e.parentElement.id);
   const small = [...document.querySelectorAll('img.whole')]  // 9 points are 12 pixels of such a drawing
     .filter(e => e.getBoundingClientRect().width < 0.75 * e.naturalWidth).map(e => e.getAttribute('src'));
-  return {unset, set, errors, cut, small,
+  const tables = [...document.querySelectorAll('.pst-scrollable-table-container')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(named);
+  return {unset, set, errors, cut, small, tables,
           wide: wide.slice(0, 5), faint: faint.slice(0, 5), theme: document.documentElement.dataset.theme};
 }
 """
@@ -89,7 +91,7 @@ def every_page(browser, **settings) -> dict[str, tuple[dict, list[str]]]:
 def test_every_page_opens_wide_without_a_complaint_and_sets_its_formulas(browser):
     faults = {}
     for name, (found, complaints) in every_page(browser, viewport={"width": 1280, "height": 900}).items():
-        if complaints or found["errors"] or found["unset"] or found["wide"]:
+        if complaints or any(found[kind] for kind in ("errors", "unset", "wide", "tables")):
             faults[name] = (complaints, found)
     assert not faults, faults
 
