@@ -1,8 +1,8 @@
 """What a run's stored records say about its robustness, as tidy data and tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m
-nodelib health RUN` store the records, these functions read them. Whatever is not stored yet is left out, or
-shown as a dash.
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and
+`python -m nodelib health RUN` store the records, these functions read them. What is not stored is left out,
+or shown as a dash.
 """
 
 from __future__ import annotations

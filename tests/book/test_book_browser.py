@@ -12,7 +12,7 @@ playwright = pytest.importorskip("playwright.sync_api",
                                  reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = [pytest.mark.browser, pytest.mark.more]
 
-# Formulas set and not set, with errors and wider than their box, tables wider than theirs, drawings whose words
+# Formulas set and not set, with errors, wider than their box; tables wider than theirs, drawings whose words
 # are too small, the page's width, and text of too little contrast
 PROBE = r"""
 () => {
