@@ -23,7 +23,13 @@ async function records({ h, picture, percent }, run) {
   const strip = h("div", { class: "node-live-strip", role: "img" }, ...views),
     words = h("figcaption", { class: "node-live-cost" });
   return {
-    element: h("figure", { class: "node-live-panel" }, strip, words),
+    element: h(
+      "figure",
+      { class: "node-live-panel" },
+      h("p", { class: "node-live-half" }, `Many digits, ${run.replace("-seed0", "")}, from stored records`),
+      strip,
+      words,
+    ),
     show({ factor, loss }) {
       const away = ([at]) => Math.abs(Math.log(at / factor));
       const nearest = outcomes[loss].reduce((best, one) => (away(one) < away(best) ? one : best));
@@ -31,7 +37,7 @@ async function records({ h, picture, percent }, run) {
       views.forEach((view, i) => view.classList.toggle("node-live-broken", bits[i] === "0"));
       const left = [...bits].filter((bit) => bit === "1").length;
       words.textContent =
-        `${run.replace("-seed0", "")}, from stored records, logits times ${at}, epsilon ${epsilon}. ` +
+        `Logits times ${at}, epsilon ${epsilon}. ` +
         `Left of these ${bits.length} test digits: ${left} (blue frames); of all ${n} measured: ` +
         `${percent(share)}.`;
       strip.setAttribute("aria-label", `${left} of ${bits.length} test digits withstand the attack`);
@@ -66,6 +72,7 @@ NodeLive.components.dial = async function (
   ].map(([title, { element }]) => panel(title, element));
   const classes = bars(["before", "after"]);
   const status = h("p", { class: "node-live-status", role: "status" }),
+    half = h("p", { class: "node-live-half" }),
     cost = h("p", { class: "node-live-cost" });
 
   const digits = await NodeLive.digits();
@@ -165,6 +172,7 @@ NodeLive.components.dial = async function (
   const say = (factor) => (factor < 10 ? factor.toFixed(2) : factor.toFixed(0));
   const update = (values, again = turn) => {
     Object.assign(now, values);
+    half.textContent = `One digit, ${now.run.replace("-seed0", "")}, run in this page`;
     if (recorded) recorded.show(now);
     again();
   };
@@ -195,6 +203,7 @@ NodeLive.components.dial = async function (
       oninput: (factor) => update({ factor }),
     }).element,
     row(
+      networks(run, (value) => update({ run: value }, refresh)).element,
       choice(
         "Loss of the attack",
         [
@@ -212,6 +221,7 @@ NodeLive.components.dial = async function (
       h(
         "div",
         {},
+        half,
         h("div", { class: "node-live-panels" }, ...panels.map(({ element }) => element)),
         cost,
       ),
@@ -224,10 +234,7 @@ NodeLive.components.dial = async function (
       h(
         "div",
         {},
-        row(
-          networks(run, (value) => update({ run: value }, refresh)).element,
-          epsilonSlider(now.epsilon, (value) => update({ epsilon: value })).element,
-        ),
+        row(epsilonSlider(now.epsilon, (value) => update({ epsilon: value })).element),
         classes.element,
       ),
     ),

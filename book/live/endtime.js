@@ -20,7 +20,7 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     const view = picture("The state"),
       classes = bars(["score"]),
       note = h("p", { class: "node-live-cost", role: "status" });
-    const cells = ["Norm |z|", "Speed |f|", "Angle of f and z"].map((name) => [name, h("td", {})]);
+    const cells = ["Norm |y|", "Speed |f|", "Angle of f and y"].map((name) => [name, h("td", {})]);
     const side = { run, film: null, stop: new AbortController(), note };
     side.element = h(
       "div",
@@ -45,20 +45,20 @@ NodeLive.components.endtime = async function (body, { runs = "wide-standard-seed
     side.show = (i) => {
       const { film } = side;
       if (!film) return;
-      const z = film.states[i],
+      const y = film.states[i],
         f = film.slopes[i];
-      let zz = 0,
+      let yy = 0,
         ff = 0,
-        zf = 0;
-      for (let j = 0; j < z.length; j++) {
-        zz += z[j] * z[j];
+        yf = 0;
+      for (let j = 0; j < y.length; j++) {
+        yy += y[j] * y[j];
         ff += f[j] * f[j];
-        zf += z[j] * f[j];
+        yf += y[j] * f[j];
       }
-      view.show(...mosaic(z, film.channels, film.side, normalised ? range(z) : film.range));
+      view.show(...mosaic(y, film.channels, film.side, normalised ? range(y) : film.range));
       view.label(`The state at ${say(times[i])}`);
-      const angle = (Math.acos(Math.min(1, Math.max(-1, zf / Math.sqrt(zz * ff)))) * 180) / Math.PI;
-      [round(Math.sqrt(zz)), round(Math.sqrt(ff)), `${angle.toFixed(1)}°`].forEach((text, k) => {
+      const angle = (Math.acos(Math.min(1, Math.max(-1, yf / Math.sqrt(yy * ff)))) * 180) / Math.PI;
+      [round(Math.sqrt(yy)), round(Math.sqrt(ff)), `${angle.toFixed(1)}°`].forEach((text, k) => {
         cells[k][1].textContent = text;
       });
       classes.show(softmax(film.logits[i]));

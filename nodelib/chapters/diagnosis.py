@@ -1,8 +1,8 @@
 """What a run's stored records say about its robustness, as tidy data and tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and `python -m
-nodelib health RUN` store the records, these functions read them. Whatever is not stored yet is left out, or
-shown as a dash.
+Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and
+`python -m nodelib health RUN` store the records, these functions read them. What is not stored is left out,
+or shown as a dash.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def attack_table(runs: Sequence[Run]) -> str:
     Markdown.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
-    only what the others have left; "none left" where that was no image. HopSkipJump stands alone, on its own
+    only what the others have left; "nothing to do" where that was no image. HopSkipJump stands alone, on its own
     images.
     """
     rows = []
@@ -105,7 +105,7 @@ def attack_table(runs: Sequence[Run]) -> str:
                 if record is None or record["n"] < worst["n"]:
                     row.append(DASH)
                 elif ((record["settings"] or {}).get("dropped") or 0) >= record["n"]:
-                    row.append("none left")
+                    row.append("nothing to do")
                 else:
                     outcomes = run.outcomes(record["id"])[:worst["n"]]
                     # whatever the order in which they were run
@@ -317,9 +317,12 @@ def library_says(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[st
 
 
 def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The sweep over epsilon as tidy data: title, attack, epsilon, accuracy, low, high (per cent), n."""
+    """The sweep over epsilon as tidy data: title, own (whether at the run's own end time), attack, epsilon,
+    accuracy, low, high (per cent), n.
+    """
     kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-eps": "worst case"}
-    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "epsilon": r["epsilon"], "n": r["n"],
+    rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "own": r["t1"] == run.config["test_t1"],
+             "epsilon": r["epsilon"], "n": r["n"],
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for prefix,
@@ -328,7 +331,7 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
     seen = Counter((row["title"], row["attack"]) for row in rows)
     return _frame([row for row in rows if row["attack"] != "worst case"
                    or seen[row["title"], "worst case"] > 1],
-                  ["title", "attack", "epsilon", "accuracy", "low", "high", "n"],
+                  ["title", "own", "attack", "epsilon", "accuracy", "low", "high", "n"],
                   ["title", "attack", "epsilon"])
 
 

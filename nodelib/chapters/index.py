@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, get
 from nodelib.publish import table
+from nodelib.publish.style import ATTACKS, GREY, NARROW, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# label, column of ours, the post's column, marker, colour (of Okabe and Ito's colour-blind-safe set)
+# label, column of ours, the post's column, marker, colour
 _SERIES = (
-    ("clean", "clean_random", "seed_standard", "o", "#0072B2"),
-    ("FGSM by the post's protocol", "fgsm_seed", "seed_adversarial", "s", "#E69F00"),
-    ("PGD, ten steps, exact gradient", "pgd10_exact", None, "v", "#D55E00"),
+    ("clean", "clean_random", "seed_standard", "o", ATTACKS["clean"]),
+    ("the post's one step", "fgsm_seed", "seed_adversarial", "s", ATTACKS["FGSM"]),
+    ("ten exact steps", "pgd10_exact", None, "v", ATTACKS["PGD"]),
 )
 
 
@@ -41,27 +42,25 @@ def overview(runs: Sequence[Run]) -> Figure:
     import matplotlib.pyplot as plt
 
     own = {cell.run: cell for cell in table.cells(list(runs)) if cell.t1 == get(cell.run).test_t1}
-    figure, axes = plt.subplots(figsize=(7.2, 3.4), layout="constrained")
-    for y, name in enumerate(ROWS):
-        for offset, (_, column, post, marker, colour) in zip((-0.22, 0, 0.22), _SERIES):
-            if post is not None:
-                axes.plot(getattr(own[name], post), y + offset, marker, color=colour, fillstyle="none",
-                          markersize=8)
-            values = [100 * record["accuracy"] for record in own[name].records[column]]
-            axes.plot(values, [y + offset] * len(values), marker, color=colour, markersize=5)
-            if column == "pgd10_exact" and not values and any(own[name].records.values()):
-                axes.text(50, y + offset, "PGD: not measured yet", ha="center", va="center", fontsize=8,
-                          color="#555555")
-        if not any(own[name].records.values()):
-            axes.text(50, y + 0.22, "not measured yet", ha="center", va="center", fontsize=8, color="#555555")
-    axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
-             xlabel="test accuracy at the training end time (%)")
-    axes.set_ylim(len(ROWS) - 0.5, -0.5)
-    axes.grid(axis="x", alpha=0.3)
-    axes.spines[["top", "right"]].set_visible(False)
-    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m,
-               c in _SERIES]
-    handles.append(plt.Line2D([], [], marker="o", color="#555555", fillstyle="none", linestyle="",
-                              label="hollow: the post"))
-    figure.legend(handles=handles, loc="outside upper center", ncols=2, frameon=False, fontsize=8)
+    with style():
+        figure, axes = plt.subplots(figsize=(NARROW, 4.4))
+        for y, name in enumerate(ROWS):
+            for offset, (_, column, post, marker, colour) in zip((-0.25, 0, 0.25), _SERIES):
+                values = [100 * record["accuracy"] for record in own[name].records[column]]
+                axes.plot(values, [y + offset] * len(values), marker, color=colour)
+                if post is not None:
+                    theirs = getattr(own[name], post)
+                    axes.plot(theirs, y + offset, marker, color=colour, fillstyle="none", markersize=8)
+                    if values:  # what is between the post's figure and ours
+                        axes.plot([statistics.fmean(values), theirs], [y + offset] * 2, color=colour,
+                                  linewidth=1, alpha=0.5)
+        axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
+                 xlabel="test accuracy at the training end time (%)")
+        axes.set_ylim(len(ROWS) - 0.5, -0.5)
+        axes.grid(False, axis="y")
+        handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label)
+                   for label, _, _, m, c in _SERIES]
+        handles.append(plt.Line2D([], [], marker="s", color=GREY, fillstyle="none", linestyle="",
+                                  markersize=8, label="hollow: the post"))
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure

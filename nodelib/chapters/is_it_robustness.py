@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
@@ -14,10 +14,10 @@ from torch import Tensor
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS
 from nodelib.publish.style import (
-    ATTACKS,
     BLACK,
     BLUE,
     GREEN,
+    NARROW,
     SKY,
     VERMILLION,
     colour,
@@ -73,8 +73,8 @@ def end_time_sweeps(data: pd.DataFrame) -> Figure:
     sizes, tests = list(dict.fromkeys(name.split("-")[0]
                                       for name in data["network"])), list(dict.fromkeys(data["test"]))
     with style():
-        figure, axes = panels(max(1, len(sizes) * len(tests)), columns=max(1, len(sizes)), height=2.6,
-                              sharex=True, sharey=True)
+        figure, axes = panels(max(1, len(sizes) * len(tests)), columns=max(1, len(sizes)), height=2.2,
+                              width=NARROW, sharex=True, sharey=True)
         for axis, (test, size) in zip(axes, product(tests, sizes)):
             here = data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")]
             for (name, seed), part in here.groupby(["network", "seed"], sort=False):
@@ -90,7 +90,7 @@ def end_time_sweeps(data: pd.DataFrame) -> Figure:
             axis.set_xlabel("end time $t_1$")
         handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
         if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=2)
     return figure
 
 
@@ -107,23 +107,21 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str],
 
     rows, columns = len(images), len(images[0])
     with style():
-        figure, axes = plt.subplots(rows, columns, figsize=(7.2, 1.05 * rows + 0.2), squeeze=False,
-                                    layout="constrained")
+        figure, axes = plt.subplots(rows, columns, squeeze=False, layout="constrained",
+                                    figsize=(NARROW, (NARROW / columns + 0.2) * rows))
         for i, (row, title, texts) in enumerate(zip(images, titles, labels)):
             for j in range(columns):
                 axis = axes[i, j]
-                axis.imshow(row[j, 0].detach().numpy(), cmap="gray_r", vmin=-0.3, vmax=1.3)
+                axis.imshow(row[j, 0].detach().numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="none")
                 axis.set_xticks([])
                 axis.set_yticks([])
-                axis.set_xlabel(texts[j], fontsize=8, labelpad=2)
+                axis.set_xlabel(texts[j], fontsize=9, labelpad=2)
                 for side in axis.spines.values():
                     side.set_visible(True)
-            axes[i, 0].set_ylabel(title, fontsize=8.5)
+            axes[i, 0].set_ylabel(title)
     return figure
 
 
-_SWEPT = {"FGSM": (ATTACKS["FGSM"], "-", "o"), "PGD": (ATTACKS["PGD"], "--", "s"),
-          "worst case": (BLACK, ":", "")}
 _GRADIENTS = {
     "adjoint": ("continuous adjoint", VERMILLION, "--", "s"),
     "anchored": ("anchored adjoint", GREEN, "-.", "D"),
@@ -133,52 +131,52 @@ _GRADIENTS = {
 
 
 def epsilon_sweep(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against epsilon, one line per attack, one panel per value of the column "title" if
-    there is one.
+    """Accuracy in per cent against epsilon: a panel per value of the column "attack", a line per "title".
 
-    Columns attack, epsilon, accuracy, low, high. An attack's name begins with "FGSM", "PGD" or "worst case".
+    Columns title (a run and its end time), attack, epsilon, accuracy, low, high.
     """
-    groups = list(data.groupby("title", sort=False)) if "title" in data else [("", data)]
+    attacks = list(dict.fromkeys(data["attack"]))
     with style():
-        figure, axes = panels(len(groups), height=3.0, width=5.4 if len(groups) == 1 else 7.2, sharey=True)
-        for axis, (title, group) in zip(axes, groups):
-            for name, part in group.groupby("attack", sort=False):
-                shade, dash, marker = next(look for kind, look in _SWEPT.items() if name.startswith(kind))
-                axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.15,
+        figure, axes = panels(len(attacks) + 1, columns=2, height=2.5, width=NARROW)
+        for axis, attack in zip(axes, attacks):
+            for title, part in data[data["attack"] == attack].groupby("title", sort=False):
+                name = title.split("-seed")[0]
+                axis.fill_between(part["epsilon"], part["low"], part["high"], color=colour(name), alpha=0.15,
                                   linewidth=0)
-                axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
-                          label=name)
+                axis.plot(part["epsilon"], part["accuracy"], color=colour(name), label=name)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
-            axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
-        axes[0].set_ylabel("accuracy (%)")
-        # from all panels: the first may lack an attack that another has
+            axis.set(xlabel="epsilon", ylabel="accuracy (%)", ylim=(-3, 103), title=attack)
+        # from all panels: the first may lack a network that another has
         handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
+        axes[-1].legend(handles.values(), handles.keys(), loc="center")
+        axes[-1].set_axis_off()
     return figure
 
 
 def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
     """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
 
-    Columns title, method (of `nodelib.experiment.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high,
-    n. Drawn to the post's 0.3 and a little beyond, where the order of the methods can turn round.
+    Columns title, method (of `nodelib.experiment.protocols.GRADIENT_METHODS`), epsilon, accuracy, low, high.
+    Drawn to the post's 0.3 and a little beyond, where the order of the methods can turn round.
     """
     groups = list(data.groupby("title", sort=False))
     with style():
-        figure, axes = panels(len(groups), columns=2, height=3.0, sharey=True)
+        figure, axes = panels(len(groups), columns=2, height=2.2, width=NARROW, sharex=True, sharey=True)
         for axis, (title, group) in zip(axes, groups):
-            for method, (label, shade, dash, marker) in _GRADIENTS.items():
+            for method, (_, shade, dash, marker) in _GRADIENTS.items():
                 part = group[(group["method"] == method) & (group["epsilon"] <= 0.5)]
                 if len(part):
                     axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.08,
                                       linewidth=0)
                     axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4,
-                              color=shade,
-                              label=f"{label} (n = {part['n'].min()})")
+                              color=shade)
             axis.axvline(0.3, color="#888888", linewidth=0.8, linestyle=":")
-            axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
-            axis.legend()
-        axes[0].set_ylabel("accuracy under FGSM (%)")
+            axis.set(ylim=(-3, 103), title=title.replace("-seed0", ""))
+        for axis in axes[::2]:
+            axis.set_ylabel("accuracy (%)")
+        for axis in axes[-2:]:
+            axis.set_xlabel("epsilon")
+        _name_gradients(figure, data["method"])
     return figure
 
 
@@ -187,28 +185,28 @@ def gradient_health(data: pd.DataFrame) -> Figure:
 
     Columns run, t1, name, method, value: the records of `nodelib.experiment.gradient_health` as
     `nodelib.chapters.diagnosis.health_frame` returns them. The panels are the table's rows, seed 0, in its
-    order; each line of a row's last panel bears its name.
+    order.
     """
     share = data[data["name"] == "sign_agreement"]
     names = [name for name in ROWS if f"{name}-seed0" in set(share["run"])]
     with style():
-        figure, axes = panels(len(names), height=2.4, sharey=True)
-        for number, (axis, name) in enumerate(zip(axes, names)):
-            ends = {}
-            for method, (label, shade, dash, marker) in _GRADIENTS.items():
+        figure, axes = panels(len(names), columns=2, height=1.9, width=NARROW, sharex=True, sharey=True)
+        for axis, name in zip(axes, names):
+            for method, (_, shade, dash, marker) in _GRADIENTS.items():
                 part = share[(share["run"] == f"{name}-seed0") & (share["method"] == method)]
-                if len(part):
-                    axis.plot(part["t1"], 100 * part["value"], dash, marker=marker, markersize=4, color=shade)
-                    ends[label] = (100 * part["value"].iloc[-1], shade)
-            if number % 3 == 2 or name == names[-1]:
-                height = np.inf
-                for label, (end, shade) in sorted(ends.items(), key=lambda each: -each[1][0]):
-                    height = min(end, height - 5)  # names of lines that end close together stand apart
-                    axis.annotate(label, (share["t1"].max(), height), (6, 0), textcoords="offset points",
-                                  color=shade, fontsize=8, va="center", annotation_clip=False)
+                axis.plot(part["t1"], 100 * part["value"], dash, marker=marker, markersize=4, color=shade)
             axis.set(xscale="log", title=name)
-        for axis in axes[::3]:
-            axis.set_ylabel("pixels with the right sign (%)", fontsize=8.5)
-        for axis in axes[-3:]:
+        for axis in axes[::2]:
+            axis.set_ylabel("right sign (%)")
+        for axis in axes[-2:]:
             axis.set_xlabel("end time $t_1$")
+        _name_gradients(figure, share["method"])
     return figure
+
+
+def _name_gradients(figure: Figure, methods: Iterable[str]) -> None:
+    """A legend over a figure of the gradients that it shows."""
+    handles = [matplotlib.lines.Line2D([], [], linestyle=dash, marker=marker, markersize=4, color=shade,
+                                       label=label)
+               for method, (label, shade, dash, marker) in _GRADIENTS.items() if method in set(methods)]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)

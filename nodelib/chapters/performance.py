@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,10 +23,9 @@ MARKERS = {"exact": "o", "exact, torch alone": "v", "torchdiffeq-adjoint": "s", 
            "torchode": "P", "diffrax": "X", "adjoint": "s", "anchored": "^"}
 
 
-def load(suite: str, folder: Path | None = None) -> dict | None:
-    """The stored measurement of a suite, such as "training-step"; None where it has not been made."""
-    path = (folder or data_dir() / "benchmarks") / f"{suite}.json"
-    return read_json(path) if path.exists() else None
+def load(suite: str) -> dict:
+    """The stored measurement of a suite, such as "training-step"."""
+    return read_json(data_dir() / "benchmarks" / f"{suite}.json")
 
 
 def steps_frame(result: dict) -> pd.DataFrame:
@@ -154,12 +152,3 @@ def best_peer(data: pd.DataFrame, case: str) -> pd.Series:
     """The fastest peer of a case; our own variants do not count."""
     part = data[(data["case"] == case) & ~data["method"].str.startswith("exact")]
     return part.loc[part["ratio"].idxmin()]
-
-
-def absent(text: str = "not measured yet: make bench") -> Figure:
-    """An empty panel in place of a figure whose measurement is missing."""
-    with style():
-        figure, (axis,) = panels(1, height=1.2)
-        axis.set_axis_off()
-        axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
-    return figure

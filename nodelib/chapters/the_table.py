@@ -11,7 +11,7 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS
-from nodelib.publish.style import ATTACKS, panels, style
+from nodelib.publish.style import ATTACKS, NARROW, panels, style
 from nodelib.publish.table import COLUMNS
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
     data = accuracy_frame(runs, seed)
     shapes = {"clean": "o", "FGSM": "s"}
     with style():
-        figure, axes = panels(len(ROWS), sharex=True, sharey=True, height=2.3)
+        figure, axes = panels(len(ROWS), columns=2, sharex=True, sharey=True, height=1.9, width=NARROW)
         for axis, name in zip(axes, ROWS):
             for test, marker in shapes.items():
                 part = data[(data["run"] == name) & (data["test"] == test)]
@@ -66,13 +66,13 @@ def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
                               markersize=4, capsize=2, linewidth=1)
             axis.set_title(name)
             axis.set(xscale="log", ylim=(-4, 104))
-        for axis in axes[-3:]:
+        for axis in axes[-2:]:
             axis.set_xlabel("test end time $t_1$")
-        for axis in axes[::3]:
+        for axis in axes[::2]:
             axis.set_ylabel("accuracy (%)")
         fills: tuple[tuple[str, Literal["none", "full"]], ...] = (("post", "none"), ("ours", "full"))
         handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
                                            fillstyle=fill, label=f"{test}, {source}")
                    for source, fill in fills for test in shapes]
-        figure.legend(handles=handles, loc="outside upper center", ncols=4)
+        figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure

@@ -9,7 +9,7 @@ import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
-from nodelib.publish.style import GREY, colour
+from nodelib.publish.style import GREY, NARROW, colour
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, TABLE_T1, at_factor, curve, dial
 
@@ -57,7 +57,7 @@ def dials(evidence: Evidence) -> Figure:
     """
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(7.2, 4.0), layout="constrained")
+    figure, axes = plt.subplots(figsize=(NARROW, 3.8), layout="constrained")
     seen, exact = curves(evidence), curves(evidence, loss="log-odds")
     for row, by_factor in seen.items():
         axes.plot(list(by_factor), list(by_factor.values()), color=colour(row), label=row)
@@ -98,7 +98,7 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
 
     figures = {e["run"]: e["adversarial"] for e in post["table"] if e["t1"] == OWN_T1[e["run"]]}
     shown = [run for run in runs if run.name in POST.values() and run.seed == 0 and run.snapshots]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(7.2, 5.2), layout="constrained", sharex=True)
+    figure, (above, below) = plt.subplots(2, 1, figsize=(NARROW, 5.2), layout="constrained", sharex=True)
     for run in shown:
         row = run.name.removesuffix("-post")
         t1, paint = OWN_T1[row], colour(run.name)

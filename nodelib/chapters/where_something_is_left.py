@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nodelib.experiment.artifacts import Run
-from nodelib.publish.style import DASHES, colour, panels, style
+from nodelib.publish.style import DASHES, NARROW, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,7 +39,7 @@ def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:
     data: of `worst_cases`. A control has the colour of the run it varies, and a dash.
     """
     with style():
-        figure, (axis,) = panels(1, width=6.0, height=3.6)
+        figure, (axis,) = panels(1, width=NARROW, height=3.6)
         for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
             axis.fill_between(part["epsilon"], part["low"], part["high"], color=colour(name), alpha=0.12,
                               linewidth=0)

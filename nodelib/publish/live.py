@@ -207,8 +207,7 @@ def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent
         if any(record["id"].startswith(RESCALED["margin"]) for record in run.metrics):
             name = f"rescaled/{run.path.name}"
             write_atomic(folder / f"{name}.js", script(name, *rescaled(run)))
-    rows = [run for run in runs if run.name in ROWS]
-    write_atomic(folder / "swept.js", script("swept", swept(rows), b""))
+    write_atomic(folder / "swept.js", script("swept", swept(runs), b""))
     for gif, path in films(figures).items():
         name = f"films/{gif.removesuffix('.gif')}"
         write_atomic(folder / f"{name}.js", script(name, *film(path)))

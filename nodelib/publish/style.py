@@ -33,6 +33,7 @@ BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, YELLOW, BLACK = (
     "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000")
 GREY = "#666666"
 WIDTH = 7.2  # inches: the width of the text
+NARROW = 4.6  # of a figure that a phone shows whole, class "whole": words of 9 points are 9 pixels there
 
 # Hue: the training end time (blue 10, orange 10 to 100, green 100) or kind of training; dark: the large
 # network.
@@ -74,8 +75,8 @@ ATTACKS: dict[str, str] = {"clean": BLUE, "FGSM": ORANGE, "PGD": VERMILLION}
 _PARAMETERS: Any = {
     "figure.constrained_layout.use": True,
     "font.family": "DejaVu Sans", "font.size": 9.5, "axes.titlesize": 10, "axes.labelsize": 9.5,
-    "legend.fontsize": 8.5, "legend.frameon": False, "legend.title_fontsize": 8.5,
-    "xtick.labelsize": 8.5, "ytick.labelsize": 8.5,
+    "legend.fontsize": 9, "legend.frameon": False, "legend.title_fontsize": 9,
+    "xtick.labelsize": 9, "ytick.labelsize": 9,
     "axes.spines.top": False, "axes.spines.right": False, "axes.edgecolor": "#444444", "axes.linewidth": 0.8,
     "axes.grid": True, "grid.color": "#dddddd", "grid.linewidth": 0.6, "axes.axisbelow": True,
     "lines.linewidth": 1.6, "lines.markersize": 5,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 EPSILON = 0.3
 # what a verdict waits for whose networks were trained otherwise than the post's
-ANOTHER_RECIPE = "another recipe"
+ANOTHER_RECIPE = "needs networks by the post's recipe"
 
 CLEAN = dict(attack="none", pooling="fixed", rtol=1e-3)
 CLEAN_POST = dict(attack="none", pooling="random", rtol=1e-3)

@@ -50,7 +50,7 @@ class Row:
 
     @property
     def shown(self) -> str:
-        """The verdict, and of an undecided one what it waits for: "undecided: another recipe"."""
+        """The verdict, and of an undecided one what it lacks: "undecided: 4 epochs"."""
         return f"{self.verdict}: {self.note}" if self.note else self.verdict
 
 
@@ -103,7 +103,7 @@ BAR = "\\|"  # a bar inside a cell of a Markdown table
 
 def _ours(row: Row, limit: int) -> str:
     if row.verdict == UNDECIDED:
-        return f"missing: {_shorten(row.missing, limit)}"
+        return "-"
     shown = "; ".join(map(str, row.ours[:limit]))
     return shown + ("; ..." if len(row.ours) > limit else "")
 
@@ -114,7 +114,7 @@ def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3)
     Args:
         rows: of `ledger`.
         link: target of the link to the page that shows the claim; "{page}" is replaced.
-        limit: how many of our figures (or missing items) to show per claim.
+        limit: how many of our figures to show per claim.
     """
     lines = ["| id | claim | the post | ours | verdict | first round |",
              "| --- | --- | --- | --- | --- | --- |"]
@@ -173,8 +173,8 @@ def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
         head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round
                                                     else "")
         body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, limit)}"]
-        if row.verdict != UNDECIDED:
-            body.append(f"why:  {row.reason}")
+        body.append(f"missing: {_shorten(row.missing, limit)}" if row.verdict == UNDECIDED else
+                    f"why:  {row.reason}")
         body.append(f"page: book/{row.page}.md")
         blocks.append("\n".join([head,
                                  *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")

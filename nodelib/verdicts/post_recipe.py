@@ -1,7 +1,7 @@
 """The second round's rules for what the table says (C8 to C12, C14, C19), judged on networks trained by
 the post's recipe.
 
-A rule is undecided, "another recipe", until its networks have snapshots, and names the epochs reached
+A rule is undecided until its networks have snapshots, and names the epochs reached
 where they have too few. A
 threshold on an effect is judged at half, once and twice its value (`sensitive`). Constants:
 `second_round.toml`.

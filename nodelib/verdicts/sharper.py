@@ -171,8 +171,10 @@ def direction_settles(evidence: Evidence) -> Verdict:
                                                        part="centred")
                            for n in PERSISTENT))
     turned = {name: max(values) for name, values in zip(PERSISTENT, found)}
+    single = " and ".join(name for name, values in zip(PERSISTENT, found) if len(values) == 1)
+    single = single and f"; one seed of {single}"
     reason = (f"from t = 100 to 1000 the direction turns by {', '.join(f'{v:.0f}' for v in turned.values())} "
-              f"degrees in {', '.join(turned)} (median image, worst seed){seeds_said(*found)}")
+              f"degrees in {', '.join(turned)} (median image, worst seed{single})")
     figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees")
                     for n, v in zip(PERSISTENT, found))
     return sensitive(lambda factor: Verdict(by_share([v < factor * c.degrees for v in turned.values()]),

@@ -75,7 +75,7 @@ class Verdict:
         ours: our figures.
         evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record.
         missing: runs, records and measurements that were wanted and not there; complete for "undecided".
-        note: of an undecided verdict, what it waits for in two or three words, such as "another recipe".
+        note: of an undecided verdict, what it lacks in a few words, such as "4 epochs".
     """
 
     verdict: str
@@ -151,7 +151,7 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     try:
         verdict = rule(asked)
     except Missing as missing:
-        return Verdict(UNDECIDED, "not everything this rule needs has been measured yet",
+        return Verdict(UNDECIDED, "not everything that this rule needs is stored",
                        evidence=tuple(asked.used),
                        missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
     return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))

@@ -12,7 +12,8 @@ playwright = pytest.importorskip("playwright.sync_api",
                                  reason="the packages of the checks are missing: make .venv/.test")
 pytestmark = [pytest.mark.browser, pytest.mark.more]
 
-# Formulas set and not set, formulas with errors, the page's width, and text of too little contrast
+# Formulas set and not set, with errors, wider than their box; tables wider than theirs, drawings whose words
+# are too small, the page's width, and text of too little contrast
 PROBE = r"""
 () => {
   const set = document.querySelectorAll('mjx-container').length;
@@ -51,7 +52,13 @@ PROBE = r"""
   const unset = formulas.filter(e => !e.querySelector('mjx-container')).map(e => e.textContent.slice(0, 60));
   const errors = [...document.querySelectorAll('mjx-merror, [data-mjx-error]')]
     .map(e => e.getAttribute('data-mjx-error') || e.textContent);
-  return {unset, set, errors,
+  const cut = [...document.querySelectorAll('mjx-container[display="true"]')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(e => named(e.parentElement) + e.parentElement.id);
+  const small = [...document.querySelectorAll('img.whole')]  // 9 points are 12 pixels of such a drawing
+    .filter(e => e.getBoundingClientRect().width < 0.75 * e.naturalWidth).map(e => e.getAttribute('src'));
+  const tables = [...document.querySelectorAll('.pst-scrollable-table-container')]
+    .filter(e => e.scrollWidth > e.clientWidth + 1).map(named);
+  return {unset, set, errors, cut, small, tables,
           wide: wide.slice(0, 5), faint: faint.slice(0, 5), theme: document.documentElement.dataset.theme};
 }
 """
@@ -84,16 +91,16 @@ def every_page(browser, **settings) -> dict[str, tuple[dict, list[str]]]:
 def test_every_page_opens_wide_without_a_complaint_and_sets_its_formulas(browser):
     faults = {}
     for name, (found, complaints) in every_page(browser, viewport={"width": 1280, "height": 900}).items():
-        if complaints or found["errors"] or found["unset"] or found["wide"]:
+        if complaints or any(found[kind] for kind in ("errors", "unset", "wide", "tables")):
             faults[name] = (complaints, found)
     assert not faults, faults
 
 
-def test_no_page_scrolls_sideways_on_a_phone(browser):
+def test_a_phone_shows_pages_formulas_and_narrow_drawings_whole(browser):
     settings = dict(viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True,
                     has_touch=True)
-    faults = {name: found["wide"] for name, (found, _) in every_page(browser, **settings).items()
-              if found["wide"]}
+    faults = {name: wrong for name, (found, _) in every_page(browser, **settings).items()
+              if any(wrong := [found[kind] for kind in ("wide", "cut", "small")])}
     assert not faults, faults
 
 

@@ -196,16 +196,17 @@ def test_the_dial_shows_what_is_stored_of_sixty_digits(visit):
     assert dial.bounding_box()["width"] > 0.6 * place.bounding_box()["width"]
 
 
-def test_the_epsilon_slider_reads_the_records(visit):
+@pytest.mark.parametrize("name, t1", [("small-100", 100), ("wide-adversarial", 1)])
+def test_the_epsilon_slider_reads_the_records(visit, name, t1):
     page = visit()
     place = part(page, "epsilon")
     slider = place.get_by_role("slider", name="Epsilon")
-    run = artifacts.load_run(runs_dir() / "small-100-seed0")
-    row = place.locator("tbody tr").filter(has=page.get_by_role("rowheader", name="small-100"))
+    run = artifacts.load_run(runs_dir() / f"{name}-seed0")
+    row = place.locator("tbody tr").filter(has=page.get_by_role("rowheader", name=name))
     for key, epsilon in (("Home", "0"), ("ArrowRight", "0.01"), ("ArrowRight", "0.02")):
         after(page, place, lambda: slider.press(key))
         found = [float(text.split()[0]) for text in row.locator("td").all_inner_texts()]
-        wanted = [100 * run.metric(f"{label}-eps{epsilon}-t100")["accuracy"]
+        wanted = [100 * run.metric(f"{label}-eps{epsilon}-t{t1}")["accuracy"]
                   for label in ("sweep-fgsm", "sweep-pgd40", "worst")]
         assert found == pytest.approx(wanted, abs=0.06)
 

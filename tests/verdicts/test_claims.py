@@ -15,7 +15,15 @@ from builders import SEED, StubRun
 from nodelib import verdicts
 from nodelib.experiment import configs
 from nodelib.verdicts import end_time, robustness, states
-from nodelib.verdicts.evidence import Accuracy, Evidence, Missing, ordered, same_images, value_figure
+from nodelib.verdicts.evidence import (
+    ANOTHER_RECIPE,
+    Accuracy,
+    Evidence,
+    Missing,
+    ordered,
+    same_images,
+    value_figure,
+)
 from nodelib.verdicts.ledger import CLAIMS, FIRST_ROUND
 from nodelib.verdicts.verdict import UNDECIDED, judge
 
@@ -136,8 +144,8 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
     text, markdown = verdicts.as_text(rows), verdicts.as_markdown(rows)
     for row in rows:
         assert row.id in text and f"[{row.id}]" in markdown
-    assert "UNDECIDED: ANOTHER RECIPE (first round: artefact)" in text and "changes of rules" in text
-    assert "| **undecided: another recipe** | artefact |" in markdown
+    assert f"UNDECIDED: {ANOTHER_RECIPE.upper()} (first round: artefact)" in text and "changes of rules" in text
+    assert f"| - | **undecided: {ANOTHER_RECIPE}** | artefact |" in markdown
     assert all(line.count("|") - line.count("\\|") == 7 for line in markdown.splitlines())
 
 

@@ -16,7 +16,7 @@ from nodelib.experiment.artifacts import ArtifactError
 from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import post_recipe, predictions, second_round
-from nodelib.verdicts.evidence import Evidence, Missing
+from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing
 from nodelib.verdicts.ledger import FIRST_ROUND, ledger
 from nodelib.verdicts.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
 from nodelib.verdicts.verdict import UNDECIDED, Verdict, judge
@@ -299,7 +299,7 @@ def verdict(claim, runs):
 @pytest.mark.parametrize("claim", ["C8", "C9", "C10", "C11", "C14", "C19a"])
 def test_without_networks_of_the_posts_recipe_a_renewed_claim_waits_for_another_recipe(claim):
     found = verdict(claim, [StubRun(row) for row in ROWS])
-    assert (found.verdict, found.note) == (UNDECIDED, "another recipe") and found.missing
+    assert (found.verdict, found.note) == (UNDECIDED, ANOTHER_RECIPE) and found.missing
 
 
 def test_c12_keeps_its_first_verdict_until_the_bands_are_there():
