@@ -38,7 +38,7 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Medians that runs hold of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, in their order.
+    """Medians that runs have of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, as they come.
 
     Returns:
         columns run, network, seed, n, clean (per cent), those names, low and high of the local robustness,
