@@ -14,15 +14,19 @@ from nodelib.solver.errors import InputError
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """The true logit minus the largest wrong one, shape (N,): negative where the image is misclassified."""
+    true = logits.gather(1, labels[:, None])[:, 0]
+    return true - logits.scatter(1, labels[:, None], float("-inf")).amax(1)
+
+
 def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean of the largest wrong logit minus the true one: positive where the image is misclassified.
 
     Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017, section V, f_6 without its
     bound. It has no softmax, so its gradient does not vanish when the logits are large.
     """
-    true = logits.gather(1, labels[:, None])[:, 0]
-    wrong = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
-    return (wrong - true).mean()
+    return (-margins(logits, labels)).mean()
 
 
 def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from nodelib.experiment.artifacts import Run
+from nodelib.experiment.contract import LOCAL_MEASUREMENTS
 from nodelib.publish.style import DASHES, NARROW, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+RUNGS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)  # at the last one nothing is left without adversarial training
 
 
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
@@ -31,6 +35,32 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
                   **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
                  for epsilon, r in sorted(found.items())]
     return pd.DataFrame(rows, columns=["run", "network", "epsilon", "accuracy", "low", "high", "n", "id"])
+
+
+def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
+    """Medians that runs have of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, as they come.
+
+    Returns:
+        columns run, network, seed, n, clean (per cent), those names, low and high of the local robustness,
+        and smallest: the mean over images of the smallest of `RUNGS` at which a stored attack succeeds, by
+        `worst_cases`, NaN where one is not stored.
+    """
+    rows, left = [], worst_cases(runs)
+    for run in runs:
+        found = {r["name"]: r for r in run.measurements
+                 if r["name"] in LOCAL_MEASUREMENTS and r["statistic"] == "median"}
+        if found:
+            robust = found["local_robustness"]
+            clean = run.metric(f"none-t{run.config['test_t1']:g}")["accuracy"]
+            kept = {0.0: 100 * clean,
+                    **left[left["run"] == run.path.name].set_index("epsilon")["accuracy"].to_dict()}
+            rows.append({"run": run.path.name, "network": run.name, "seed": run.seed, "n": robust["n"],
+                         "clean": 100 * clean, **{name: r["value"] for name, r in found.items()},
+                         **{end: robust["settings"][end] for end in ("low", "high")},
+                         "smallest": sum((above - below) * kept.get(below, math.nan) / 100
+                                         for below, above in zip(RUNGS, RUNGS[1:]))})
+    return pd.DataFrame(rows, columns=["run", "network", "seed", "n", "clean", *LOCAL_MEASUREMENTS, "low",
+                                       "high", "smallest"])
 
 
 def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:

@@ -125,7 +125,38 @@ STEP_MEASUREMENTS: dict[str, str] = {
                     "horizons (see `nodelib.experiment.horizon`); statistic 'mean'; settings as before",
 }
 
-MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS}
+# shown, not judged; statistics "median", "q10" and "q90" over images, at the network's own end time
+LOCAL_MEASUREMENTS: dict[str, str] = {
+    "margin": "true logit minus the largest wrong one",
+    "margin_slope": "l1 norm of the gradient of that margin in the image, exact, fixed pooling",
+    "local_robustness": "margin over its slope: to first order the change of every pixel that the image "
+                        "withstands, whatever the scale of the logits; negative where it is misclassified",
+    "expansion": "|J^T u| for a random unit u, J the derivative of y(t1) in y(0), of a residual "
+                 "network of all blocks' output in their input",
+    "relative_expansion": "the same times |y(0)| / |y(t1)|: of changes relative to the state",
+}
+
+# of images attacked by PGD-40 on the margin at settings.epsilon (0: clean), at the own end time; those that
+# the program, 64 images a solve at tolerance 1e-3, gets wrong unattacked are left out of the shares; shown,
+# not judged
+SOLVER_MEASUREMENTS: dict[str, str] = {
+    "fools_program_only": "share of images that fool the program which settings.solver classifies right "
+                          "('flow': float64 at 1e-7; 'rk4'; '1e-5'; 'one by one': at 1e-3); statistic 'mean'",
+    "fools_solver_only": "share of images that the program classifies right which settings.solver gets "
+                         "wrong; statistic 'mean'",
+    "solver_error": "|difference of the margins by settings.solver and by the program| over the median "
+                    "margin of clean images",
+    "step_changes": "changes of the pattern of accepted and rejected steps between settings.points points of "
+                    "the straight way from image to attacked image, each solved alone; statistic 'mean'",
+    "step_jump": "|jump of the margin at the first such change| over the clean margin",
+    "reverse_error": "error of the exact gradient against central differences of the program itself over "
+                     "settings.difference, along signs of the gradient (over its l1 norm) or random ones "
+                     "(over its Euclidean norm); settings.steps: sizes 'of the image', or 'held'; float64, "
+                     "pixels with noise",
+}
+
+MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS,
+                                **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {

@@ -37,9 +37,13 @@ from nodelib.dynamics.rays import (
 )
 from nodelib.experiment import artifacts
 from nodelib.experiment.budget import Budget
+from nodelib.experiment.configs import ROWS
+from nodelib.experiment.contract import LOCAL_MEASUREMENTS, SOLVER_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
-from nodelib.networks import ODEFunc, ODENet
+from nodelib.experiment.solver_examples import examples
+from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
 
@@ -59,6 +63,7 @@ FAR = (10.0, 20.0, 40.0, 80.0)
 FAR_IMAGES = 50
 CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
+LOCAL_IMAGES, SOLVER_IMAGES = 256, 128  # of them for the local robustness, and for examples of the solver
 ATTACKED = 200  # of them attacked, by default
 BATCH = 100  # images per solve
 
@@ -433,6 +438,23 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     return records
 
 
+def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
+    """Median, lower and upper decile of what `local_robustness` finds, at the network's own end time."""
+    t1 = model.block.t1 if isinstance(model, ODENet) else None
+    return [entry for name, values in local_robustness(model, images, labels).items()
+            for entry in (median(name, values, t1=t1),
+                          *(record(name, values.double().quantile(q / 100), n=len(values), t1=t1,
+                                   statistic=f"q{q}") for q in (10, 90)))]
+
+
+def solver_examples(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
+    """What `examples` finds: a mean of shares and counts, a median of the rest; nothing of no image."""
+    t1 = model.block.t1
+    return [median(name, values, t1=t1, **settings) if name in ("solver_error", "step_jump", "reverse_error")
+            else record(name, values.double().mean(), n=len(values), t1=t1, statistic="mean", **settings)
+            for name, values, settings in examples(model, images, labels) if len(values)]
+
+
 @dataclass(frozen=True)
 class Reach:
     """How far states are followed.
@@ -495,6 +517,12 @@ PARTS: dict[str, Part] = {
     "class rays": Part(lambda model, images, labels,
                        reach: class_rays(model, images[:reach.rays], labels[:reach.rays]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
+    "local": Part(lambda model, images, labels,
+                  reach: local(model, images[:LOCAL_IMAGES], labels[:LOCAL_IMAGES]),
+                  tuple(LOCAL_MEASUREMENTS)),
+    "solver": Part(lambda model, images, labels,
+                   reach: solver_examples(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES]),
+                   tuple(SOLVER_MEASUREMENTS)),
 }
 
 
@@ -502,12 +530,15 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
     """The parts that make sense for a run.
 
     Attacked and fooled images are followed for the networks trained to t = 1. Rays and exponents are of the
-    flow of directions in
-    log time, which states follow that grow for ever, or leaky ones: those without the last normalisation do
-        not.
+    flow of directions in log time, which states follow that grow for ever, or leaky ones: those without the
+    last normalisation do not. The solver's own adversarial examples are looked for in the small rows. Of a
+    residual network only what needs no solver.
     """
+    if run.config["architecture"] == "resnet":
+        return ("local",)
     return tuple(part for part in PARTS if (part not in ("attacked", "fooled") or run.name.startswith("wide"))
-                 and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"]))
+                 and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"])
+                 and (part != "solver" or run.name in ROWS[:3]))
 
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:
@@ -538,7 +569,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     doubling(reach.last)  # raises before any work
     if unknown := sorted(set(parts) - set(PARTS)):
         raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
-    time_left, run, done = Budget(budget), artifacts.load_ode_run(folder), []
+    time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
                          f"{', '.join(parts_of(run))}")

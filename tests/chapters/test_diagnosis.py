@@ -251,3 +251,23 @@ def test_the_library_is_asked_before_and_after_its_attacks(tiny_run, monkeypatch
     bare = dataclasses.replace(tiny_run, metrics=[])
     heard = diagnosis.library_says([attacked], None, None), diagnosis.library_says([bare], None, None)
     assert [list(each.values()) for each in heard] == [[["at 100", "4 attacks"]], [["at 1"]]]
+
+
+def test_examples_of_the_solver_are_drawn_with_a_line_a_network_and_a_dotted_one_for_held_steps(tiny_run):
+    from nodelib.experiment.measure_states import record as entry
+
+    found = [entry("norm", 1.0, n=4, t1=1.0),
+             *(entry("fools_program_only", share, n=10, t1=1.0, statistic="mean", epsilon=epsilon,
+                     solver=solver)
+               for solver, share in (("flow", 0.1), ("rk4", 0.9)) for epsilon in (0.1, 0.3)),
+             *(entry("reverse_error", h, n=4, t1=1.0, steps=steps, direction=direction, difference=h)
+               for steps in ("held", "of the image") for direction in ("gradient", "random")
+               for h in (1e-4, 1e-6))]
+    data = is_it_robustness.solver_frame([dataclasses.replace(tiny_run, measurements=found)])
+    assert len(data) == 12 and set(data["network"]) == {"small-10"}
+    left, right = is_it_robustness.solver_examples(data).axes
+    assert left.lines[0].get_xydata().tolist() == [[0.1, 10.0], [0.3, 10.0]]
+    drawn = [line for line in right.lines if len(line.get_xdata())]
+    assert [line.get_xdata().tolist() for line in drawn] == [[1e-6, 1e-4]] * 2
+    assert sorted(line.get_linestyle() for line in drawn) == ["-", ":"]
+    assert len(is_it_robustness.solver_examples(data[:0]).axes) == 2

@@ -9,7 +9,7 @@ import torch
 
 from nodelib import verdicts
 from nodelib.experiment import artifacts, measure_states
-from nodelib.experiment.contract import STATE_MEASUREMENTS
+from nodelib.experiment.contract import LOCAL_MEASUREMENTS, SOLVER_MEASUREMENTS, STATE_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.records import measurements_csv
 from nodelib.verdicts.evidence import Evidence
@@ -30,7 +30,10 @@ def records(tiny_run):
             *measure_states.exponents(model, images, count=2, log_time=1.0),
             *measure_states.attractors(model, images[:30], labels[:30], krylov=10, max_steps=2, log_time=1.0),
             *measure_states.far(model, images[:2], labels[:2], (0.5,)),
-            *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5)]
+            *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5),
+            # what is above made the other model one of double precision
+            *measure_states.local(tiny_run.load_model(), images, labels),
+            *measure_states.solver_examples(tiny_run.load_model(), images[:4], labels[:4])]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -41,7 +44,7 @@ def test_every_measurement_is_a_record_of_the_contract(records):
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"]))
             for r in records]
     assert len(keys) == len(set(keys))
-    assert {r["name"] for r in records} == set(STATE_MEASUREMENTS)
+    assert {r["name"] for r in records} == {*STATE_MEASUREMENTS, *LOCAL_MEASUREMENTS, *SOLVER_MEASUREMENTS}
     known = set().union(*(part.keys for part in measure_states.PARTS.values()))
     assert {measure_states.key(r) for r in records} == known
 

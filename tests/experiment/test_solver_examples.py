@@ -1,0 +1,96 @@
+"""Examples of the solver: none where solvers agree, all where one errs; jumps where steps change."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+import torch
+
+from nodelib.experiment import solver_examples
+from nodelib.experiment.solver_examples import SOLVERS, by_solver, exactness, jumps, pattern, slopes, solve
+
+
+@pytest.fixture
+def known(small, test_images):
+    """The network, eight images, and its own answers as their labels."""
+    images = test_images[0][:8]
+    with torch.no_grad():
+        return small, images, small(images).argmax(1)
+
+
+def found(records, name):
+    return {tuple(settings.values()): values for each, values, settings in records if each == name}
+
+
+def test_the_program_is_the_network(known):
+    model, images, _ = known
+    assert torch.equal(solve(model, images)[0], model(images))
+
+
+def test_solvers_agree_on_the_flow_and_the_attacked_images_are_told_apart(known):
+    model, images, labels = known
+    attacked = images.clone()
+    attacked[:4] = 1 - attacked[:4]
+    wrong = model(attacked).argmax(1) != labels
+    records = list(by_solver(model, images, labels, attacked, 1.0))
+    for name, chosen in (("fools_program_only", wrong), ("fools_solver_only", ~wrong)):
+        shares = found(records, name)
+        assert set(shares) == {(1.0, solver) for solver in SOLVERS}
+        assert {len(values) for values in shares.values()} == {int(chosen.sum())}
+    errors = found(records, "solver_error")
+    assert errors[1.0, "flow"].median() < 0.5
+    apart = (errors[1.0, "rk4"] - errors[1.0, "flow"]).abs().max()
+    assert apart < 0.05 * errors[1.0, "flow"].max()  # RK4 is the flow, as far as the program's error goes
+
+
+def test_a_program_that_errs_has_examples_of_its_own(known, monkeypatch):
+    model, images, labels = known
+    true = solver_examples.answers
+
+    def err(model, images, batch=64, dtype=torch.float32, settings=None):
+        logits = true(model, images, batch, dtype, settings)
+        return logits if settings is not None or torch.equal(images, clean) else -logits
+
+    clean = images.clone()
+    monkeypatch.setattr(solver_examples, "answers", err)
+    shares = found(by_solver(model, images, labels, images + 1e-6, 0.1), "fools_program_only")
+    assert {float(v.double().mean()) for v in shares.values()} == {1.0} and len(shares) == len(SOLVERS)
+
+
+def test_a_pattern_says_before_which_step_others_were_rejected():
+    solution = types.SimpleNamespace(step_times=[0.0, 0.5, 2.0],
+                                     rejected_steps=[(0.5, 3.0, 2.0), (0.5, 2.0, 1.1), (2.0, 9.0, 5.0)])
+    assert pattern(solution) == (0, 2, 1)
+
+
+def test_jumps_are_counted_and_measured_where_the_steps_change(known, monkeypatch):
+    model, images, labels = known
+    flip = 0.3
+
+    def steps(model, x, **settings):
+        late = float(x.mean()) > flip
+        logits = torch.zeros(1, 10)
+        logits[0, labels[0]] = 2.0 + late  # a jump by half of the margin at the change
+        return logits, types.SimpleNamespace(step_times=[0.0], rejected_steps=[(0.0, 1.0, 2.0)] * late)
+
+    monkeypatch.setattr(solver_examples, "solve", steps)
+    start, end = torch.zeros(2, 1, 28, 28), torch.ones(2, 1, 28, 28)
+    end[1] = 0.2  # never gets there
+    counts, sizes = (values for _, values, _ in jumps(model, start, labels[:1].repeat(2), end, 0.1))
+    assert counts.tolist() == [1.0, 0.0] and sizes.tolist() == pytest.approx([0.5])
+
+
+def test_the_reverse_is_exact_once_the_steps_are_held_and_a_smooth_program_shows_no_error(known):
+    model, images, labels = known
+    errors = found(exactness(model, images[:3], labels[:3], (1e-8,)), "reverse_error")
+    assert set(errors) == {(steps, direction, 1e-8) for steps in ("of the image", "held")
+                           for direction in ("gradient", "random")}
+    for direction in ("gradient", "random"):
+        held, own = (errors[steps, direction, 1e-8].median() for steps in ("held", "of the image"))
+        assert held < 1e-6 < 1e-4 < own
+
+    weight = torch.randn(784, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    image = images[:1].double()
+    linear = slopes(lambda x: x.flatten(1) @ weight, image, labels[:1], torch.ones_like(image), (1e-3,))
+    assert max(linear.values()) < 1e-9
