@@ -90,8 +90,8 @@ def attack_table(runs: Sequence[Run]) -> str:
     Markdown.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
-    only what the others have left; "nothing to do" where that was no image. HopSkipJump stands alone, on its own
-    images.
+    only what the others have left; "nothing to do" where that was no image. HopSkipJump stands alone, on its
+    own images.
     """
     rows = []
     for run in runs:
