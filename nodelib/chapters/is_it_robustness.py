@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -124,7 +124,7 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str],
     return figure
 
 
-_GRADIENTS = {
+_GRADIENTS: dict[str, tuple[str, str, Any, str]] = {  # label, colour, dash, marker
     "adjoint": ("continuous adjoint", VERMILLION, "--", "s"),
     "anchored": ("anchored adjoint", GREEN, "-.", "D"),
     "exact-1e-3": ("exact, 1e-3", BLUE, "-", "o"), "exact-1e-5": ("exact, 1e-5", SKY, "-", "^"),

@@ -40,7 +40,8 @@ def local_robustness(model: ODENet | ResNet, images: Tensor, labels: Tensor,
         model: in eval mode with fixed pooling; an ODE-net at its own end time.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9; seed: of the directions u.
     """
-    found, generator = {}, torch.Generator().manual_seed(seed)
+    found: dict[str, list[Tensor]] = {}
+    generator = torch.Generator().manual_seed(seed)
     middle = model.block if isinstance(model, ODENet) else model.blocks
     with attacking(model, "exact"):
         for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
