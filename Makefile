@@ -48,7 +48,7 @@ bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="
 	$(PY) -m nodelib bench $(BENCH)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
-	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with the first Python here that is new enough.
