@@ -58,7 +58,7 @@ coverage: $(VENV)/.upkeep ## run the checks and list the lines of nodelib that n
 	$(PY) -m pytest -m "not more" --cov=nodelib --cov-report=term-missing:skip-covered
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
-	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find nodelib tests book -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The virtual environment, with the first Python here that is new enough.

@@ -46,7 +46,7 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
         model: in eval mode, with fixed pooling.
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         between: lowest and highest end time, as in the training of the random-time rows.
-        epsilons: radii of the l-infinity ball, at least 0; pixels are clipped.
+        epsilons: radii of the l-infinity ball, 0 to 1; pixels are clipped.
         draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over,
             and at each of which the one who knows the end time in use attacks and is scored.
         uses: end times drawn to score with, the same for the two attackers who do not know them.

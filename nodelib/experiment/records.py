@@ -8,14 +8,13 @@ lists and dictionaries as JSON, and None as nothing at all, for which reason no 
 from __future__ import annotations
 
 import csv
-import io
 import json
 import math
 import re
 import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from types import NoneType
+from types import NoneType, SimpleNamespace
 from typing import Any
 
 from nodelib.experiment.files import ArtifactError, not_finite, parse_json
@@ -43,11 +42,12 @@ TRUTH = {"true": True, "false": False}
 
 def to_csv(rows: Iterable[dict], columns: dict[str, Any], digits: int | None = None) -> bytes:
     """Rows as CSV in their order, floats to so many digits, by default exactly."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    lines: list[str] = []
+    # it quotes what ends its lines, and a carriage return within a text must be quoted too
+    writer = csv.writer(SimpleNamespace(write=lines.append), lineterminator="\r\n")
     writer.writerow(columns)
     writer.writerows([_cell(row[name], kind, digits) for name, kind in columns.items()] for row in rows)
-    return text.getvalue().encode()
+    return "".join(line.removesuffix("\r\n") + "\n" for line in lines).encode()
 
 
 def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dict) -> list[Any]:

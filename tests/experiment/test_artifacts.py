@@ -107,7 +107,7 @@ def test_records_of_the_older_layout_are_refused_with_a_way_out(copy):
 def test_records_survive_their_file_to_the_bit_whatever_their_order(copy):
     run = artifacts.load_run(copy)
     settings = {"since": 100, "part": 'a "b",\nc', "list": [0.1, None, True]}
-    odd = measurement(t1=None, value=0.1 + 0.2, label="6-4", settings=settings)
+    odd = measurement(t1=None, value=0.1 + 0.2, label="6\r4", settings=settings)
     found = [odd, measurement(value=1e-320), measurement(t1=10.0, value=2.0)]
     assert records.measurements_csv(found) == records.measurements_csv(found[::-1])
     for rows in (run.metrics, run.metrics[::-1]):
