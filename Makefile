@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test test-more runs bench faults lock coverage clean
+.PHONY: help book test test-more runs pdf bench faults lock coverage clean
 
 VENV ?= .venv
 # make splits the names of targets at spaces; those of the folder above do no harm, for all that is run is in quotes
@@ -43,6 +43,9 @@ test-more: $(VENV)/.test ## run the longer checks too: every notebook at smoke s
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
 	$(PY) -m nodelib render $(addprefix --run ,$(RUNS)) $(if $(FORCE),--force)
+
+pdf: $(VENV)/.test ## print the built book into _build/html/book.pdf, by Chromium
+	$(PY) -m nodelib pdf
 
 bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="--help": its options)
 	$(PY) -m nodelib bench $(BENCH)
