@@ -219,29 +219,32 @@ def solver_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """
     rows = [{"network": run.name, **{key: r[key] for key in ("name", "value", "n")}, **r["settings"]}
             for run in runs for r in run.measurements if r["name"] in SOLVER_MEASUREMENTS]
-    return pd.DataFrame(rows, columns=["network", "name", "value", "n", "epsilon", "solver", "steps",
-                                       "direction", "difference", "low", "high"])
+    return pd.DataFrame(rows, columns=["network", "name", "value", "n", "epsilon", "solver", "attack",
+                                       "steps", "direction", "difference", "low", "high"])
 
 
 def solver_examples(data: pd.DataFrame) -> Figure:
     """Images that fool the program and not the flow, against epsilon, and the error of its reverse against
     the difference that it is compared with; a line a network.
 
-    data: of `solver_frame`. Bars are 95 % intervals.
+    data: of `solver_frame`. Bars are 95 % intervals; networks stand a little apart.
     """
     with style():
         figure, (left, right) = panels(2, height=3.0)
-        for name, part in data.groupby("network", sort=False):
+        for k, (name, part) in enumerate(data.groupby("network", sort=False)):
             shares = part[(part["name"] == "fools_program_only") & (part["solver"] == "flow")]
             ends = np.array([wilson(round(r.value * r.n), r.n) for r in shares.itertuples()]).reshape(-1, 2)
-            left.errorbar(shares["epsilon"], 100 * shares["value"], fmt="-o", markersize=4, capsize=2,
+            left.errorbar(1.05**k * shares["epsilon"], 100 * shares["value"], fmt="-o", markersize=4, capsize=2,
                           yerr=100 * np.abs(ends.T - shares["value"].to_numpy()), color=colour(name),
                           label=name)
             errors = part[(part["name"] == "reverse_error") & (part["direction"] == "gradient")]
             for steps, line in errors.sort_values("difference").groupby("steps"):
                 right.plot(line["difference"], line["value"], ":" if steps == "held" else "-",
                            color=colour(name))
-        left.set(xlabel="epsilon", ylabel="of fooling images, right by the flow (%)", ylim=(-3, 103))
+        left.set(xlabel="epsilon", ylabel="right by the flow (%)", xscale="log")
+        ticks = sorted(set(data["epsilon"].dropna()) - {0.0})
+        left.set_xticks(ticks, [f"{epsilon:g}" for epsilon in ticks])
+        left.minorticks_off()
         right.set(xlabel="difference (pixel units)", ylabel="error along the gradient's signs", xscale="log",
                   yscale="log")
         right.plot([], [], "k-", label="steps of the image")

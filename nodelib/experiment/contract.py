@@ -146,6 +146,9 @@ SOLVER_MEASUREMENTS: dict[str, str] = {
                          "wrong; statistic 'mean'",
     "solver_error": "|difference of the margins by settings.solver and by the program| over the median "
                     "margin of clean images",
+    "solver_bias": "program's margin minus the flow's, over the median margin of clean images, on images "
+                   "attacked or moved by random signs: settings.attack",
+    "solver_distance": "the absolute value of that",
     "step_changes": "changes of the pattern of accepted and rejected steps between settings.points points of "
                     "the straight way from image to attacked image, each solved alone; statistic 'mean'",
     "step_jump": "|jump of the margin at the first such change| over the clean margin",

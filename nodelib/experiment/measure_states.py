@@ -38,11 +38,11 @@ from nodelib.dynamics.rays import (
 from nodelib.experiment import artifacts
 from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import ROWS
-from nodelib.experiment.contract import LOCAL_MEASUREMENTS, SOLVER_MEASUREMENTS
+from nodelib.experiment.contract import LOCAL_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
-from nodelib.experiment.solver_examples import examples
+from nodelib.experiment.solver_examples import Found, biases, examples
 from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
@@ -447,12 +447,13 @@ def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
                                    statistic=f"q{q}") for q in (10, 90)))]
 
 
-def solver_examples(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
-    """What `examples` finds: a mean of shares and counts, a median of the rest; nothing of no image."""
+def solver_examples(model: ODENet, found: Found) -> list[dict]:
+    """Records of `examples` or `biases`: a mean of shares and counts, a median of the rest; none of no image.
+    """
     t1 = model.block.t1
-    return [median(name, values, t1=t1, **settings) if name in ("solver_error", "step_jump", "reverse_error")
-            else record(name, values.double().mean(), n=len(values), t1=t1, statistic="mean", **settings)
-            for name, values, settings in examples(model, images, labels) if len(values)]
+    return [record(name, values.double().mean(), n=len(values), t1=t1, statistic="mean", **settings)
+            if name.startswith("fools") or name == "step_changes" else median(name, values, t1=t1, **settings)
+            for name, values, settings in found if len(values)]
 
 
 @dataclass(frozen=True)
@@ -520,9 +521,13 @@ PARTS: dict[str, Part] = {
     "local": Part(lambda model, images, labels,
                   reach: local(model, images[:LOCAL_IMAGES], labels[:LOCAL_IMAGES]),
                   tuple(LOCAL_MEASUREMENTS)),
-    "solver": Part(lambda model, images, labels,
-                   reach: solver_examples(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES]),
-                   tuple(SOLVER_MEASUREMENTS)),
+    "solver": Part(lambda model, images, labels, reach: solver_examples(
+                       model, examples(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
+                   ("fools_program_only", "fools_solver_only", "solver_error", "step_changes", "step_jump",
+                    "reverse_error")),
+    "bias": Part(lambda model, images, labels, reach: solver_examples(
+                     model, biases(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
+                 ("solver_bias", "solver_distance")),
 }
 
 
@@ -538,7 +543,7 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
         return ("local",)
     return tuple(part for part in PARTS if (part not in ("attacked", "fooled") or run.name.startswith("wide"))
                  and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"])
-                 and (part != "solver" or run.name in ROWS[:3]))
+                 and (part not in ("solver", "bias") or run.name in ROWS[:3]))
 
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:

@@ -33,7 +33,9 @@ def records(tiny_run):
             *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5),
             # what is above made the other model one of double precision
             *measure_states.local(tiny_run.load_model(), images, labels),
-            *measure_states.solver_examples(tiny_run.load_model(), images[:4], labels[:4])]
+            *(r for find in (measure_states.examples, measure_states.biases)
+              for r in measure_states.solver_examples(tiny_run.load_model(),
+                                                      find(tiny_run.load_model(), images[:4], labels[:4])))]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):

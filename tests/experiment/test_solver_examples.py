@@ -7,8 +7,18 @@ import types
 import pytest
 import torch
 
+from nodelib.attacks.losses import margins
 from nodelib.experiment import solver_examples
-from nodelib.experiment.solver_examples import SOLVERS, by_solver, exactness, jumps, pattern, slopes, solve
+from nodelib.experiment.solver_examples import (
+    SOLVERS,
+    biases,
+    by_solver,
+    exactness,
+    jumps,
+    pattern,
+    slopes,
+    solve,
+)
 
 
 @pytest.fixture
@@ -56,6 +66,26 @@ def test_a_program_that_errs_has_examples_of_its_own(known, monkeypatch):
     monkeypatch.setattr(solver_examples, "answers", err)
     shares = found(by_solver(model, images, labels, images + 1e-6, 0.1), "fools_program_only")
     assert {float(v.double().mean()) for v in shares.values()} == {1.0} and len(shares) == len(SOLVERS)
+
+
+def test_a_bias_is_that_of_the_program_and_noise_moves_as_far_as_the_attack(known, monkeypatch):
+    model, images, labels = known
+    true, seen = solver_examples.answers, []
+
+    def raise_the_true_class(model, x, batch=64, dtype=torch.float32, settings=None):
+        seen.append(x)
+        logits = true(model, x, batch, dtype, dict(rtol=1e-5, atol=1e-5))
+        moved = settings is None and not torch.equal(x, images)  # the program, away from the images
+        return logits + moved * torch.nn.functional.one_hot(labels, 10)
+
+    monkeypatch.setattr(solver_examples, "answers", raise_the_true_class)
+    records = list(biases(model, images, labels, (0.1,)))
+    size = margins(true(model, images, 64, torch.float32, dict(rtol=1e-5, atol=1e-5)), labels).median()
+    for name in ("solver_bias", "solver_distance"):
+        values = found(records, name)
+        assert set(values) == {(0.1, "pgd"), (0.1, "random-signs")}
+        assert all(torch.allclose(each, 1 / size.expand(8)) for each in values.values())
+    assert {round(float((x - images).abs().max()), 6) for x in seen} == {0.0, 0.1}
 
 
 def test_a_pattern_says_before_which_step_others_were_rejected():
