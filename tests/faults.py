@@ -3,7 +3,7 @@
 `@pytest.mark.fault("killed", "training killed", "the same bits")` says what a test breaks, in which part of
 the page, and what must hold. A test counts as one fault, or as `times=` so many, or as it counts itself
 through the fixture `fault`; the message is that of the first error it caught by `pytest.raises`.
-`pytest --faults FILE` writes the table.
+`pytest --faults=FILE` writes the table.
 """
 
 from __future__ import annotations
