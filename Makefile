@@ -51,7 +51,7 @@ bench: $(VENV)/.bench ## measure speed and memory against other solvers (BENCH="
 	$(PY) -m nodelib bench $(BENCH)
 
 faults: $(VENV)/.test ## break on purpose what the tests know to break, and count it in data/faults.csv
-	$(PY) -m pytest -m fault --faults data/faults.csv
+	$(PY) -m pytest -m fault --faults=data/faults.csv
 
 lock: $(VENV)/.upkeep ## write requirements.lock anew: every package with its hashes
 	$(PY) -m uv pip compile --universal --python-version 3.10 --all-extras --generate-hashes --no-annotate \

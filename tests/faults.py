@@ -2,12 +2,14 @@
 
 `@pytest.mark.fault("killed", "training killed", "the same bits")` says what a test breaks, in which part of
 the page, and what must hold. A test counts as one fault, or as `times=` so many, or as it counts itself
-through the fixture `fault`; the message is that of the first error it caught by `pytest.raises`.
-`pytest --faults FILE` writes the table.
+through the fixture `fault`; the message is that of the first error it expects by its words, with
+`pytest.raises(..., match=...)`.
+`pytest --faults=FILE` writes the table.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import re
@@ -34,8 +36,9 @@ class Fault:
     message: str = ""
 
     def tell(self, message: str) -> None:
-        """Keep the first message, without the folders of this machine."""
+        """Keep the first message, without the folders of this machine and with short hashes."""
         plain = re.sub(r"(?:/[^\s/:'\"]+)+/", "", (message.splitlines() or [""])[0])
+        plain = re.sub(r"\b([0-9a-f]{8})[0-9a-f]{24,}\b", r"\1…", plain)
         cut = plain if len(plain) <= MESSAGE else plain[:MESSAGE].rsplit(" ", 1)[0] + " …"
         self.message = self.message or cut
 
@@ -70,22 +73,17 @@ def pytest_runtest_call(item):
     """Note the first error that a marked test expects and gets."""
     if KEY not in item.stash:
         return (yield)
-    expect = pytest.raises
+    raises = pytest.raises
 
-    class Noting:
-        def __init__(self, *arguments, **options):
-            self.inner = expect(*arguments, **options)
-
-        def __enter__(self):
-            return self.inner.__enter__()
-
-        def __exit__(self, kind, error, trace):
-            if error is not None:
-                item.stash[KEY].tell(str(error))
-            return self.inner.__exit__(kind, error, trace)
+    @contextlib.contextmanager
+    def noting(*expected, **options):
+        with raises(*expected, **options) as caught:
+            yield caught
+        if "match" in options:
+            item.stash[KEY].tell(str(caught.value))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pytest, "raises", Noting)
+        patch.setattr(pytest, "raises", noting)
         return (yield)
 
 

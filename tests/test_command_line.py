@@ -162,7 +162,7 @@ def test_verify_tells_a_sound_run_from_a_damaged_one(tiny_run, tmp_path, capsys)
 
 
 @pytest.mark.fault("damaged", "one damaged run among sound ones", "named and left out; the others are read")
-def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, capsys):
+def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, capsys, fault):
     shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     bad = tmp_path / "large-10-seed0"
     bad.mkdir()
@@ -170,6 +170,7 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
     out = capsys.readouterr().out
     assert "config.json is not valid JSON" in out
+    fault.tell(next(line for line in out.splitlines() if "config.json" in line))
     assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
 
 
@@ -301,21 +302,25 @@ def test_a_closed_output_and_one_of_few_letters_are_no_errors(tmp_path):
     assert ascii_only.returncode == 0 and b"49.45" in ascii_only.stdout and ascii_only.stderr == b""
 
 
-@pytest.mark.parametrize("fault", ["a file", "a full disk", "a read-only disk"])
+@pytest.mark.parametrize("place", ["a full disk", "a read-only disk", "a file"])
 @pytest.mark.fault("refused", "a folder of runs that is a file, full or read-only", "an error of one line")
-def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(fault, tiny, tmp_path, capsys, monkeypatch):
+def test_a_folder_that_takes_no_files_is_one_line_with_a_way_out(place, tiny, tmp_path, capsys, monkeypatch,
+                                                                 fault):
+    code = errno.ENOSPC if place == "a full disk" else errno.EROFS
+
     def refuse(*arguments, **options):
-        raise OSError(errno.ENOSPC if fault == "a full disk" else errno.EROFS, "No")
+        raise OSError(code, os.strerror(code))
 
     (tmp_path / "a file").write_text("")
-    if fault != "a file":
-        place = (os, "fsync") if fault == "a full disk" else (filelock.FileLock, "acquire")
-        monkeypatch.setattr(*place, refuse)
-    root = tmp_path / "a file" if fault == "a file" else tmp_path
+    if place != "a file":
+        call = (os, "fsync") if place == "a full disk" else (filelock.FileLock, "acquire")
+        monkeypatch.setattr(*call, refuse)
+    root = tmp_path / "a file" if place == "a file" else tmp_path
     assert main(["train", "small-10", "--root", str(root), "--budget", "0"]) == 2
     error = capsys.readouterr().err
+    fault.tell(error)
     assert error.startswith("error: ") and "--root" in error
-    assert ("is a file" if fault == "a file" else "cannot be written") in error
+    assert ("is a file" if place == "a file" else "cannot be written") in error
     assert error.count("\n") == 1
 
 

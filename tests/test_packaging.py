@@ -135,7 +135,7 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert called(checkout, "make", "runs", "RUNS=small-10 resnet-1") == [
         "python -m nodelib render --run small-10 --run resnet-1"]
     assert called(checkout, "make", "bench", "BENCH=--help") == ["python -m nodelib bench --help"]
-    assert called(checkout, "make", "faults") == ["python -m pytest -m fault --faults data/faults.csv"]
+    assert called(checkout, "make", "faults") == ["python -m pytest -m fault --faults=data/faults.csv"]
     (locking,) = called(checkout, "make", "lock")
     assert "uv pip compile" in locking and "--generate-hashes" in locking
     (measuring,) = called(checkout, "make", "coverage")

@@ -44,7 +44,9 @@ def test_faults_are_counted_with_their_first_message_and_without_a_path(pytester
         @pytest.mark.fault("part", "held", "nothing is lost")
         @pytest.mark.parametrize("value", [1, 2])
         def test_held(value):
-            with pytest.raises(ValueError):
+            with pytest.raises(KeyError):
+                raise KeyError("of no interest")
+            with pytest.raises(ValueError, match="is"):
                 raise ValueError(f"/some/folder/file is {value}\\nmore")
 
         @pytest.mark.fault("part", "counted", "all is left", times=5)

@@ -85,9 +85,10 @@ def first(rows, attack="none"):
     (lambda m: m.remove(first(m, "fgsm")), "no record fgsm-exact-t1, of which there are outcomes"),
 ])
 @pytest.mark.fault("damaged", "a record that contradicts itself or its outcomes", "found by `verify`")
-def test_a_record_that_does_not_add_up_is_found(copy, function, message):
+def test_a_record_that_does_not_add_up_is_found(copy, function, message, fault):
     change(copy / "metrics.csv", function)
-    assert re.search(message, faults(copy))
+    fault.tell(found := faults(copy))
+    assert re.search(message, found)
 
 
 @pytest.mark.fault("damaged", "a file of another kind, layout or schema", "refused by name")

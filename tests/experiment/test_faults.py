@@ -30,7 +30,11 @@ signals = pytest.mark.parametrize("number", [
 
 def forked(function, *arguments) -> multiprocessing.Process:
     """A process that computes beside this one, with MNIST loaded already."""
-    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    def begin():
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+        function(*arguments)
+
+    process = multiprocessing.get_context("fork").Process(target=begin)
     process.start()
     return process
 

@@ -369,7 +369,9 @@ def test_an_execution_that_is_stopped_leaves_the_old_notebook(number, chapter, t
     target = render.render(chapter("print('good')")).path
     content, begun = target.read_bytes(), tmp_path / "begun"
     path = chapter(f"import time\nopen({str(begun)!r}, 'w').close()\ntime.sleep(20)")
-    process = subprocess.Popen([sys.executable, "-m", "nodelib", "render", str(path)], cwd=render.ROOT)
+    process = subprocess.Popen(  # a shell's background jobs ignore SIGINT, and so would what they start
+        [sys.executable, "-m", "nodelib", "render", str(path)], cwd=render.ROOT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     while not begun.exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
