@@ -26,10 +26,11 @@ from nodelib.verdicts.verdict import (
     IN_PART,
     NOT_REPRODUCED,
     REPRODUCED,
-    Claim,
+    WITH_ARTEFACT,
     Figure,
     Verdict,
     by_share,
+    first_round_claim,
 )
 
 if TYPE_CHECKING:
@@ -286,50 +287,12 @@ def range_records(run: Run) -> dict[float, dict]:
     return found
 
 
-WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
-
 CLAIMS = (
-    Claim("C8", "The table: six networks, four end times, standard and adversarial accuracy.", "48 figures",
-          "An entry reproduces within max(3 points, range over our seeds); the table does if 90 % of its "
-          "entries do "
-          "(half: in part).", "05-the-table", table),
-    Claim("C9", "The larger network is more robust than the smaller at every matching entry.",
-          "ahead in 12 of 12",
-          "By the post's protocol, ahead at every entry where the post's gap exceeds 3 points (every pair of "
-          "seeds, "
-          "McNemar p < 0.01; if only at half of them or more, and in a scheme under the strongest attack: in "
-          "part); artefact if "
-          "under the strongest attack no scheme keeps that order with 20 % or more left, in part if some do.",
-          "05-the-table", capacity, WITH_ARTEFACT),
-    Claim("C10", "A longer training end time makes the network more robust.",
-          "small 9.3 to 23.6, large 30.8 to 92.6 %",
-          "Within each size, rows `random` and `100` beat row `10`, each at its own end time: by the post's "
-          "protocol "
-          "and under the strongest attack with 20 % or more left; artefact if only by the protocol, in part "
-          "if two or three "
-          "of the four orderings hold by it and one or more under the strongest attack.",
-          "05-the-table", longer_training_time, WITH_ARTEFACT),
-    Claim("C11", "Random end times help the small network only, by forcing its state to settle.",
-          "23.64 > 13.25, 85.98 < 92.62 %",
-          "Both orderings at t1 = 100 by the post's protocol; artefact if they hold but the small network's "
-          "state does "
-          "not turn more slowly (per unit log time, at t1 = 100) than with t1 = 100 throughout.",
-          "05-the-table",
-          random_end_times, WITH_ARTEFACT),
-    Claim("C12", "small-random keeps its accuracy at t1 = 500, small-100 does not, both large long-trained "
-                 "ones do.",
-          "94.35, 72.16, 94.66, 96.68 %",
-          "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: "
-          "in part).",
-          "05-the-table", keeps_accuracy),
-    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.",
-          "20 to 30, 100s",
-          "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training "
-          "(in part: "
-          "at least twice as many).", "10-adversarial-training", adversarial_nfe),
-    Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.",
-          "graphs",
-          "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the "
-          "worst pair "
-          "of seeds (in part: longer).", "10-adversarial-training", adversarial_range),
+    first_round_claim("C8", table),
+    first_round_claim("C9", capacity, WITH_ARTEFACT),
+    first_round_claim("C10", longer_training_time, WITH_ARTEFACT),
+    first_round_claim("C11", random_end_times, WITH_ARTEFACT),
+    first_round_claim("C12", keeps_accuracy),
+    first_round_claim("C14", adversarial_nfe),
+    first_round_claim("C15", adversarial_range),
 )

@@ -6,14 +6,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodelib.verdicts import end_time, part_one, post_recipe, robustness, states
 from nodelib.verdicts.chapters import load_chapters
 from nodelib.verdicts.evidence import Evidence
-from nodelib.verdicts.second_round import tomllib
-from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
+from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first, tables
 
 if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run
@@ -24,8 +22,7 @@ CLAIMS: tuple[Claim, ...] = tuple(sorted(
     (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})),
     key=lambda claim: claim.order))
 
-RULE_CHANGES: list[dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("changes.toml").read_text(encoding="utf-8"))["changes"]
+RULE_CHANGES: list[dict[str, str]] = tables("changes.toml")["changes"]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
 

@@ -9,10 +9,12 @@ threshold on an effect is judged at half, once and twice its value (`sensitive`)
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,17 @@ from nodelib.verdicts.predictions import (
 )
 from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
 from nodelib.verdicts.second_round import constants, sensitive, text
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    WITHOUT_ARTEFACT,
+    Claim,
+    Figure,
+    Verdict,
+)
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
 LADDER = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -374,64 +386,26 @@ def robust_when_long(evidence: Evidence) -> Verdict:
     return Verdict(REPRODUCED if lower >= c.robust else IN_PART, said, figures)
 
 
-WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
-
-
 def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims that the second round judges anew, each with the first round's rule beside the new one."""
     of = {claim.id: claim for claim in first_round}
 
-    def renewed(
-        name: str,
-        rule: Callable[[Evidence], Verdict],
-        possible: tuple[str, ...] = WITH_ARTEFACT,
-        **more: bool,
-    ) -> Claim:
-        old = of[name]
-        return Claim(
-            name,
-            old.statement,
-            old.post,
-            text(name),
-            old.page,
-            rule,
-            possible,
-            first_round=old.rule,
-            first_test=old.test,
-            **more,
-        )
+    def renewed(name: str, rule: Callable[[Evidence], Verdict], possible: tuple[str, ...] = WITH_ARTEFACT,
+                **changes: Any) -> Claim:
+        old = of[name.rstrip("ab")]
+        return dataclasses.replace(old, id=name, rule=rule, test=text(name), possible=possible,
+                                   first_round=old.rule, first_test=old.test, **changes)
 
-    old = of["C19"]
     return (
-        renewed("C8", table, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+        renewed("C8", table, WITHOUT_ARTEFACT),
         renewed("C9", capacity),
         renewed("C10", longer_training_time),
         renewed("C11", random_end_times),
-        renewed("C12", keeps_accuracy, (REPRODUCED, IN_PART, NOT_REPRODUCED), keeps_first=True),
-        *(renewed(name, rule, possible, keeps_first=True) for name,
-          (rule, possible) in sharper.RULES.items()),
-        renewed("C14", adversarial_nfe, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-        Claim(
-            "C19a",
-            "One step of FGSM leaves 92.62 % of the images of large-100.",
-            old.post,
-            text("C19a"),
-            "06-what-made-it",
-            headline_figure,
-            WITH_ARTEFACT,
-            first_round=old.rule,
-            first_test=old.test,
-        ),
-        Claim(
-            "C19b",
-            old.statement,
-            "conclusion from 92.62 %",
-            text("C19b"),
-            old.page,
-            robust_when_long,
-            (REPRODUCED, IN_PART, NOT_REPRODUCED),
-            first_round=old.rule,
-            first_test=old.test,
-            keeps_first=True,
-        ),
+        renewed("C12", keeps_accuracy, WITHOUT_ARTEFACT, keeps_first=True),
+        *(renewed(name, *rule, keeps_first=True) for name, rule in sharper.RULES.items()),
+        renewed("C14", adversarial_nfe, WITHOUT_ARTEFACT),
+        renewed("C19a", headline_figure, page="06-what-made-it",
+                statement="One step of FGSM leaves 92.62 % of the images of large-100."),
+        renewed("C19b", robust_when_long, WITHOUT_ARTEFACT, post="conclusion from 92.62 %",
+                keeps_first=True),
     )

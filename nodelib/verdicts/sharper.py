@@ -42,7 +42,17 @@ from nodelib.verdicts.states import (
     TURNING_SETTLED,
     own_steady_state,
 )
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Figure, Verdict, by_share
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    WITHOUT_ARTEFACT,
+    Figure,
+    Verdict,
+    by_share,
+)
 
 BASELINES = ("resnet-6", "resnet-1", "resnet-0")
 SEEDS = 3  # from which on intervals over seeds mean something
@@ -320,15 +330,15 @@ def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
 
 
 RULES: dict[str, tuple[Callable[[Evidence], Verdict], tuple[str, ...]]] = {
-    "C3": (adjoint_at_own_end_times, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C4": (fewer_parameters_than_any_baseline, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
+    "C3": (adjoint_at_own_end_times, WITHOUT_ARTEFACT),
+    "C4": (fewer_parameters_than_any_baseline, WITH_ARTEFACT),
     "C5": (tight_training_pays, (REPRODUCED, IN_PART)),
     "C6": (ten_seeds_of_series, (REPRODUCED, NOT_REPRODUCED)),
-    "C13": (direction_settles, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C16": (steady_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
-    "C18": (one_state_per_class_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
-    "C20": (settles_faster_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C21": (fooled_are_pulled, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+    "C13": (direction_settles, WITHOUT_ARTEFACT),
+    "C16": (steady_in_three_ranges, WITH_ARTEFACT),
+    "C18": (one_state_per_class_in_three_ranges, WITH_ARTEFACT),
+    "C20": (settles_faster_in_three_ranges, WITHOUT_ARTEFACT),
+    "C21": (fooled_are_pulled, WITHOUT_ARTEFACT),
     "C22": (evaluations_mean_complexity, (REPRODUCED, IN_PART, ARTEFACT)),
 }
 """Claim -> rule and the verdicts it can give besides "undecided"; the first round's verdict stands until its
