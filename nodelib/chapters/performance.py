@@ -10,6 +10,7 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.paths import data_dir
+from nodelib.publish.page import markdown
 from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
 
 if TYPE_CHECKING:
@@ -136,18 +137,16 @@ def work_precision(rows: pd.DataFrame) -> Figure:
 
 def table(data: pd.DataFrame) -> str:
     """Markdown: seconds with quartiles, ratio, gradient error and peak memory of every measured step."""
-    lines = ["| step | method | seconds [quartiles] | ratio to exact [quartiles] | gradient error | peak "
-             "memory (MB) |",
-             "| --- | --- | ---: | ---: | ---: | ---: |"]
-    previous = None
-    for row in data.itertuples():
-        case, previous = ("" if row.case == previous else row.case), row.case
-        memory = "n/a" if row.megabytes is None or np.isnan(row.megabytes) else f"{row.megabytes:.0f}"
-        lines.append(f"| {case} | {row.method} | {row.seconds:.3g} [{row.seconds_low:.3g}, "
-                     f"{row.seconds_high:.3g}] | "
-                     f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.gradient_error:.2g} | {memory} "
-                     f"|")
-    return "\n".join(lines)
+    def spread(median: float, low: float, high: float, digits: str) -> str:
+        return f"{median:{digits}} [{low:{digits}}, {high:{digits}}]"
+
+    rows = [("" if again else row.case, row.method,
+             spread(row.seconds, row.seconds_low, row.seconds_high, ".3g"),
+             spread(row.ratio, row.low, row.high, ".2f"), f"{row.gradient_error:.2g}",
+             "n/a" if pd.isna(row.megabytes) else f"{row.megabytes:.0f}")
+            for row, again in zip(data.itertuples(), data["case"].eq(data["case"].shift()))]
+    return markdown(["step:", "method:", "seconds [quartiles]", "ratio to exact [quartiles]",
+                     "gradient error", "peak memory (MB)"], rows)
 
 
 def best_peer(data: pd.DataFrame, case: str) -> pd.Series:

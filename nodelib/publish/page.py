@@ -153,18 +153,23 @@ def sentence(words: str, scale: str = "full") -> Callable[[Callable[[], None]], 
     return guard
 
 
-def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
-    """Rows as a Markdown table for display; numbers are right-aligned, a missing one is a dash.
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as a Markdown table; numbers are right-aligned, a missing one is a dash.
 
     Args:
         headers: of the columns; one that ends in ":" is of words and left-aligned.
         rows: of ready text, one entry per column; a NaN or None is shown as a dash.
     """
-    from IPython.display import Markdown
-
     def cell(entry: Any) -> str:
         return "–" if entry is None or entry != entry else str(entry).replace("|", "\\|")
 
     lines = ["| " + " | ".join(header.removesuffix(":") for header in headers) + " |",
              "| " + " | ".join("---" if header.endswith(":") else "---:" for header in headers) + " |"]
-    return Markdown("\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)]))
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
+    """The table of `markdown` for display."""
+    from IPython.display import Markdown
+
+    return Markdown(markdown(headers, rows))
