@@ -20,8 +20,10 @@ from nodelib.publish.style import (
     GREEN,
     SKY,
     VERMILLION,
+    banded,
     colour,
     history_frame,
+    legend_above,
     lines,
     panels,
     style,
@@ -42,17 +44,12 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                     continue
                 images = np.interp(data["step"], run.history["step"], run.history["images"]) / 1000
                 factor = 100 if column == "accuracy" else 1
-                axis.plot(images, factor * data["value"], color=colour(run.name), label=run.name)
-                axis.fill_between(images, factor * data["low"], factor * data["high"], color=colour(run.name),
-                                  alpha=0.2, linewidth=0)
+                data = factor * data[["value", "low", "high"]].assign(images=images / factor)
+                banded(axis, data, "images", "value", colour(run.name), label=run.name)
         for axis, label in ((left, "training accuracy (%)"), (right, "NFE of a forward solve")):
             axis.set(xlabel="training images seen (thousands)", ylabel=label)
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        # one entry per network, however many seeds
-        handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels())}
-        if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside upper center",
-                          ncols=min(6, len(handles)))
+        legend_above(figure, (right,), 6)
     return figure
 
 
@@ -78,19 +75,15 @@ def end_time_sweeps(data: pd.DataFrame) -> Figure:
         for axis, (test, size) in zip(axes, product(tests, sizes)):
             here = data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")]
             for (name, seed), part in here.groupby(["network", "seed"], sort=False):
-                axis.fill_between(part["t1"], part["low"], part["high"], color=colour(name), alpha=0.12,
-                                  linewidth=0)
-                axis.plot(part["t1"], part["accuracy"], color=colour(name), linewidth=1.2,
-                          label=name if seed == 0 else None)
+                banded(axis, part, "t1", "accuracy", colour(name), alpha=0.12, linewidth=1.2,
+                       label=name if seed == 0 else None)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", ylim=(-3, 103), title=f"{size}, {test}")
         for axis in axes[::max(1, len(sizes))]:
             axis.set_ylabel("accuracy (%)")
         for axis in axes[-max(1, len(sizes)):]:
             axis.set_xlabel("end time $t_1$")
-        handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-        if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=3)
+        legend_above(figure, axes, 3)
     return figure
 
 
@@ -113,11 +106,9 @@ def attacked_pictures(images: Sequence[Tensor], titles: Sequence[str],
             for j in range(columns):
                 axis = axes[i, j]
                 axis.imshow(row[j, 0].detach().numpy(), cmap="gray_r", vmin=-0.3, vmax=1.3)
-                axis.set_xticks([])
-                axis.set_yticks([])
+                axis.set(xticks=[], yticks=[])
                 axis.set_xlabel(texts[j], fontsize=8, labelpad=2)
-                for side in axis.spines.values():
-                    side.set_visible(True)
+                axis.spines[:].set_visible(True)
             axes[i, 0].set_ylabel(title, fontsize=8.5)
     return figure
 
@@ -144,16 +135,12 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
         for axis, (title, group) in zip(axes, groups):
             for name, part in group.groupby("attack", sort=False):
                 shade, dash, marker = next(look for kind, look in _SWEPT.items() if name.startswith(kind))
-                axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.15,
-                                  linewidth=0)
-                axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4, color=shade,
-                          label=name)
+                banded(axis, part, "epsilon", "accuracy", shade, dash, 0.15, marker=marker, markersize=4,
+                       label=name)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
         axes[0].set_ylabel("accuracy (%)")
-        # from all panels: the first may lack an attack that another has
-        handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4, frameon=False)
+        legend_above(figure, axes)
     return figure
 
 
@@ -170,11 +157,8 @@ def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
             for method, (label, shade, dash, marker) in _GRADIENTS.items():
                 part = group[(group["method"] == method) & (group["epsilon"] <= 0.5)]
                 if len(part):
-                    axis.fill_between(part["epsilon"], part["low"], part["high"], color=shade, alpha=0.08,
-                                      linewidth=0)
-                    axis.plot(part["epsilon"], part["accuracy"], dash, marker=marker, markersize=4,
-                              color=shade,
-                              label=f"{label} (n = {part['n'].min()})")
+                    banded(axis, part, "epsilon", "accuracy", shade, dash, 0.08, marker=marker,
+                           markersize=4, label=f"{label} (n = {part['n'].min()})")
             axis.axvline(0.3, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xlabel="epsilon", ylim=(-3, 103), title=title)
             axis.legend()

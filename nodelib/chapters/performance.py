@@ -11,7 +11,19 @@ import pandas as pd
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.paths import data_dir
 from nodelib.publish.page import markdown
-from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
+from nodelib.publish.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    banded,
+    legend_above,
+    panels,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,9 +98,7 @@ def cost_over_end_time(rows: pd.DataFrame) -> Figure:
     with style():
         figure, (left, right) = panels(2, columns=2, height=3.0)
         for method, part in rows.groupby("method", sort=False):
-            left.plot(part["t1"], part["median"], color=COLOURS[method], marker=MARKERS[method], label=method)
-            left.fill_between(part["t1"], part["low"], part["high"], color=COLOURS[method], alpha=0.2,
-                              linewidth=0)
+            banded(left, part, "t1", "median", COLOURS[method], marker=MARKERS[method], label=method)
         own = rows[rows["method"] == "exact"]
         right.plot(own["t1"], own["nfe"], color=BLUE, marker="o", linestyle="", label="measured")
         a, b, _ = log_fit(own)
@@ -108,12 +118,9 @@ def cost_over_batch(rows: pd.DataFrame) -> Figure:
         figure, axes = panels(len(networks), columns=2, height=3.0)
         for axis, network in zip(axes, networks):
             for method, part in rows[rows["network"] == network].groupby("method", sort=False):
-                scale = 1000 / part["batch"]
-                axis.plot(part["batch"], part["median"] * scale, color=COLOURS[method],
-                          marker=MARKERS[method], label=method)
-                axis.fill_between(part["batch"], part["low"] * scale, part["high"] * scale,
-                                  color=COLOURS[method],
-                                  alpha=0.2, linewidth=0)
+                each = part[["median", "low", "high"]].mul(1000 / part["batch"], axis=0)
+                banded(axis, each.assign(batch=part["batch"]), "batch", "median", COLOURS[method],
+                       marker=MARKERS[method], label=method)
             axis.set(title=network, xscale="log", yscale="log", xlabel="batch",
                      ylabel="milliseconds per image")
         axes[0].legend()
@@ -131,7 +138,7 @@ def work_precision(rows: pd.DataFrame) -> Figure:
                           marker=MARKERS[method], label=method)
             axis.set(title=f"$t_1$ = {t1:g}", xscale="log", yscale="log", xlabel="seconds")
         axes[0].set_ylabel("relative error of the gradient")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        legend_above(figure, axes[:1])
     return figure
 
 
@@ -155,10 +162,10 @@ def best_peer(data: pd.DataFrame, case: str) -> pd.Series:
     return part.loc[part["ratio"].idxmin()]
 
 
-def absent(text: str = "not measured yet: make bench") -> Figure:
+def absent() -> Figure:
     """An empty panel in place of a figure whose measurement is missing."""
     with style():
         figure, (axis,) = panels(1, height=1.2)
         axis.set_axis_off()
-        axis.text(0.5, 0.5, text, ha="center", va="center", color=GREY)
+        axis.text(0.5, 0.5, "not measured yet: make bench", ha="center", va="center", color=GREY)
     return figure

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -131,6 +131,21 @@ def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = 
     for axis in flat[count:]:
         axis.set_axis_off()
     return figure, flat[:count]
+
+
+def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4, title: str | None = None) -> None:
+    """One legend above all panels, with one entry a label, however many lines and panels have it."""
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns,
+                      title=title)
+
+
+def banded(axis: Axes, data: pd.DataFrame, x: str, y: str, shade: str, dash: str = "-", alpha: float = 0.2,
+           **options: Any) -> None:
+    """A line of the column y over x, with the columns low and high as a band; `options` are the line's."""
+    axis.fill_between(data[x], data["low"], data["high"], color=shade, alpha=alpha, linewidth=0)
+    axis.plot(data[x], data[y], dash, color=shade, **options)
 
 
 def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str, str] | None = None,
