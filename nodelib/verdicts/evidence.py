@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +162,17 @@ class Evidence:
         if missing:  # a network that is not there says more than one that is too young
             raise Missing(missing, ANOTHER_RECIPE if ANOTHER_RECIPE in notes else max(notes))
         return answers
+
+
+    def every(self, look_up: Callable[..., Any], keys: Iterable[Any], **conditions: Any) -> dict[Any, Any]:
+        """Key -> answer of a look-up under the same conditions, all asked as by `all`.
+
+        Args:
+            look_up: called with the key, or with its entries where it is a tuple.
+        """
+        keys = list(keys)
+        arguments = [key if isinstance(key, tuple) else (key,) for key in keys]
+        return dict(zip(keys, self.all(*(partial(look_up, *each, **conditions) for each in arguments))))
 
 
 class Values(list):
