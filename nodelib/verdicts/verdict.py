@@ -179,9 +179,8 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))
 
 
-def by_share(holds: Sequence[bool], *, all_hold: str = REPRODUCED, half: str = IN_PART,
-             fewer: str = NOT_REPRODUCED) -> str:
-    """"reproduced" if all hold, "in part" if at least half do, else "not reproduced"."""
+def by_share(holds: Sequence[bool], fewer: str = NOT_REPRODUCED) -> str:
+    """"reproduced" if all hold, "in part" if at least half do, else `fewer`."""
     if all(holds):
-        return all_hold
-    return half if 2 * sum(holds) >= len(holds) else fewer
+        return REPRODUCED
+    return IN_PART if 2 * sum(holds) >= len(holds) else fewer
