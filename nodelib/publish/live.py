@@ -187,11 +187,11 @@ def film(path: Path) -> tuple[dict, bytes]:
         return json.loads(image.text["film"]), path.read_bytes()
 
 
-def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:
+def export(folder: Path, figures: Path = FOLDER.parent / "figures") -> None:
     """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records,
     films.
 
-    root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
+    A run of `RUNS` that is not stored is left out.
     """
     for source in (*FOLDER.glob("*.js"), *FOLDER.glob("*.css")):
         write_atomic(folder / source.name, source.read_bytes())
@@ -199,7 +199,7 @@ def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent
         name = f"kernels/{source.stem}"
         write_atomic(folder / f"{name}.js", script(name, {}, source.read_bytes()))
     write_atomic(folder / "digits.js", script("digits", *digits()))
-    paths = [(root or runs_dir()) / name for name in RUNS]
+    paths = [runs_dir() / name for name in RUNS]
     runs = [load_run(path) for path in paths if (path / "config.json").exists()]
     for run in runs:
         name = f"weights/{run.path.name}"

@@ -56,14 +56,13 @@ def _scratch() -> Path:
     return folder
 
 
-def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
+def save_figure(figure: Any, name: str) -> None:
     """Write a matplotlib figure, the same bytes for the same drawing, and close it.
 
     Args:
         figure: a matplotlib Figure.
         name: file name, lower-case words joined by hyphens. `.svg` for lines and few points, `.png` for
             images and for more than a few thousand points.
-        dpi: pixels per inch of a `.png`.
 
     Raises:
         ValueError: an unfit name, see `figure_path`.
@@ -80,7 +79,7 @@ def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
         ground = "none"
         _for_any_ground(figure)
     with matplotlib.rc_context({"svg.hashsalt": "nodelib", "svg.fonttype": "path"}):
-        figure.savefig(content, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight",
+        figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata, bbox_inches="tight",
                        facecolor=ground)
     write_atomic(path, content.getvalue())
     matplotlib.pyplot.close(figure)

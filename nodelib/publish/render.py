@@ -474,16 +474,12 @@ def tidy_text(chapter: Path) -> str:
     return jupytext.writes(jupytext.read(chapter), fmt="md:myst")
 
 
-def pages(toc: Path = BOOK / "_toc.yml") -> list[tuple[Path, dict[str, Any]]]:
+def pages() -> list[tuple[Path, dict[str, Any]]]:
     """Every executable page of the table of contents: its text half and its parameters, in order."""
-    found = []
-    for name in re.findall(r"(?:file|root):\s*(\S+\.ipynb)\s*$", toc.read_text(), re.MULTILINE):
-        page = Path(name)
-        if page.parent.name == "runs":
-            found.append((toc.parent / "templates" / "run.md", {"run": page.stem}))
-        else:
-            found.append((toc.parent / page.with_suffix(".md"), {}))
-    return found
+    toc = (BOOK / "_toc.yml").read_text()
+    names = map(Path, re.findall(r"(?:file|root):\s*(\S+\.ipynb)\s*$", toc, re.MULTILINE))
+    return [(TEMPLATE, {"run": name.stem}) if name.parent.name == "runs" else
+            (BOOK / name.with_suffix(".md"), {}) for name in names]
 
 
 def parser() -> argparse.ArgumentParser:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, YELLOW, BLACK = (
-    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000")
+BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, BLACK = (
+    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000")
 GREY = "#666666"
 WIDTH = 7.2  # inches: the width of the text
 
@@ -107,9 +107,9 @@ def colour(run: str) -> str:
     return RUNS[run]
 
 
-def scientific(value: float, digits: int = 0) -> str:
+def scientific(value: float) -> str:
     """A small or large number for the prose, such as "2 × 10⁻⁹"."""
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    mantissa, exponent = f"{value:.0e}".split("e")
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     return f"{mantissa} × 10" + str(int(exponent)).translate(raised)
 
@@ -149,18 +149,16 @@ def banded(axis: Axes, data: pd.DataFrame, x: str, y: str, shade: str, dash: str
 
 
 def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str, str] | None = None,
-          style: str | None = None, log: str = "", xlabel: str | None = None, ylabel: str | None = None,
-          height: float = 3.2, width: float = WIDTH, axis: Axes | None = None, markers: bool = True,
-          errorbar: Any = ("pi", 100)) -> Figure:
+          log: str = "", xlabel: str | None = None, ylabel: str | None = None, height: float = 3.2,
+          axis: Axes | None = None) -> Figure:
     """One line per value of `hue`: the mean over equal x, with the range of the observations as a band.
 
     Args:
         data: tidy, one row per observation.
-        x, y, hue: column names; style: column that decides dash and marker (default: hue).
+        x, y, hue: column names.
         colours: value of hue -> colour; default: of the runs or methods of that name, else the cycle.
         log: "", "x", "y" or "xy": which axes are logarithmic.
         axis: draw here instead of in a new figure.
-        errorbar: of seaborn's lineplot; the default is the whole range, shown for several seeds.
     """
     import seaborn
 
@@ -169,19 +167,17 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
     cycle = iter(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] * 3)
     palette = {value: known.get(value) or next(cycle) for value in values}
     if axis is None:
-        figure, (axis,) = panels(1, height=height, width=width)
+        figure, (axis,) = panels(1, height=height)
     else:
         figure = axis.figure
-    seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=style or hue,
-                     markers=markers, ax=axis, errorbar=errorbar, err_kws={"alpha": 0.2, "linewidth": 0})
+    seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=hue,
+                     markers=True, ax=axis, errorbar=("pi", 100), err_kws={"alpha": 0.2, "linewidth": 0})
     if "x" in log:
         axis.set_xscale("log")
     if "y" in log:
         axis.set_yscale("log")
     axis.set(xlabel=xlabel if xlabel is not None else x, ylabel=ylabel if ylabel is not None else y)
-    legend = axis.get_legend()
-    if legend is not None and style is None:
-        legend.set_title(None)
+    axis.get_legend().set_title(None)
     return figure
 
 
