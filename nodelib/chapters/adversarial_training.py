@@ -15,7 +15,6 @@ from nodelib.publish.style import GREY, MARKERS, banded, colour, legend_above, p
 from nodelib.statistics import wilson
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
@@ -59,7 +58,7 @@ def end_time_curves(data: pd.DataFrame) -> Figure:
 
     Args:
         data: columns network, test, t1, accuracy, low, high, and seed where there are several; see
-            `nodelib.chapters.pair.end_time_frame`. Empty data gives an empty figure that says so.
+            `nodelib.chapters.pair.end_time_frame`.
     """
     with style():
         tests = list(dict.fromkeys(data["test"])) or [""]
@@ -78,8 +77,6 @@ def end_time_curves(data: pd.DataFrame) -> Figure:
             axis.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
-            if not len(data):
-                _blank(axis)
         axes[0].set_ylabel("accuracy (%)")
         legend_above(figure, axes[:1], title="trained")
     return figure
@@ -106,8 +103,6 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
         for axis, data in ((left, training), (right, clean)):
             axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
             axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
-            if not len(data):
-                _blank(axis)
         legend_above(figure, (left if len(training) else right,), title="trained")
     return figure
 
@@ -129,12 +124,5 @@ def complexity(data: pd.DataFrame) -> Figure:
             axis.set(xlabel="NFE to $t_1 = 1$", title=label)
             if len(part):
                 axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
-            else:
-                _blank(axis)
         legend_above(figure, axes[:1])
     return figure
-
-
-def _blank(axis: Axes) -> None:
-    axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", va="center", fontsize=8,
-              color=GREY)

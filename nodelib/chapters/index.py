@@ -49,11 +49,6 @@ def overview(runs: Sequence[Run]) -> Figure:
                           markersize=8)
             values = [100 * record["accuracy"] for record in own[name].records[column]]
             axes.plot(values, [y + offset] * len(values), marker, color=colour, markersize=5)
-            if column == "pgd10_exact" and not values and any(own[name].records.values()):
-                axes.text(50, y + offset, "PGD: not measured yet", ha="center", va="center", fontsize=8,
-                          color="#555555")
-        if not any(own[name].records.values()):
-            axes.text(50, y + 0.22, "not measured yet", ha="center", va="center", fontsize=8, color="#555555")
     axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
              xlabel="test accuracy at the training end time (%)")
     axes.set_ylim(len(ROWS) - 0.5, -0.5)

@@ -65,13 +65,12 @@ def test_end_time_curves_show_the_mean_over_seeds_and_hide_no_seed(tiny_run):
     assert intervals[:, 1].min() < 10 and intervals[:, 1].max() > 90
 
 
-def test_without_records_every_figure_says_so():
+def test_figures_can_be_drawn_without_records():
     empty = pair.end_time_frame([])
-    for figure, blanks in ((adversarial_training.end_time_curves(empty), 1),
-                           (adversarial_training.complexity(pair.complexity_frame([])), 3),
-                           (adversarial_training.nfe(pair.training_nfe_frame([]), empty), 2)):
-        texts = [text.get_text() for axis in figure.axes for text in axis.texts]
-        assert texts == ["not measured yet"] * blanks
+    for figure in (adversarial_training.end_time_curves(empty),
+                   adversarial_training.complexity(pair.complexity_frame([])),
+                   adversarial_training.nfe(pair.training_nfe_frame([]), empty)):
+        assert not any(axis.collections for axis in figure.axes)
 
 
 def test_the_legend_names_each_network_once_however_many_seeds(tiny_run):
