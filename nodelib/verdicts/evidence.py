@@ -207,9 +207,7 @@ class Shares:
 
     def figure(self, label: str) -> Figure:
         """As a figure of the ledger, in per cent."""
-        spread = (f"95 % over {self.counts[0]} images" if len(self.values) == 1
-                  else f"range over {len(self.values)} seeds")
-        return Figure(label, 100 * sum(self.values) / len(self.values), *self.interval, "%", spread)
+        return value_figure(label, [100 * v for v in self.values], "%", self.interval, self.counts[0])
 
 
 def matches(record: dict, **conditions: Any) -> bool:
@@ -265,22 +263,20 @@ def percents(found: Sequence[Accuracy]) -> list[float]:
     return [a.percent for a in found]
 
 
-def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
-    """Mean over seeds with their range; with one seed, its accuracy with the 95 % interval over images."""
-    if len(found) == 1:
-        low, high = found[0].interval
-        return Figure(label, found[0].percent, low, high, "%", f"95 % over {found[0].record['n']} images")
-    values = percents(found)
-    return Figure(label, sum(values) / len(values), min(values), max(values), "%",
-                  f"range over {len(values)} seeds")
-
-
-def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
-    """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it.
+def value_figure(label: str, values: Sequence[float], unit: str = "",
+                 interval: tuple[float, float] | None = None, n: int = 0) -> Figure:
+    """Mean over seeds with their range; with one seed its 95 % interval over n images, where that is known:
+    given here, or by the `values` themselves.
     """
     if len(values) == 1:
-        interval = getattr(values, "interval", None)
+        if interval is None and isinstance(values, Values):
+            interval, n = values.interval, values.n
         return (Figure(label, values[0], unit=unit) if interval is None else
-                Figure(label, values[0], *interval, unit, f"95 % over {values.n} images"))
+                Figure(label, values[0], *interval, unit, f"95 % over {n} images"))
     return Figure(label, sum(values) / len(values), min(values), max(values), unit,
                   f"range over {len(values)} seeds")
+
+
+def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
+    """`value_figure` of accuracies in per cent."""
+    return value_figure(label, percents(found), "%", found[0].interval, found[0].record["n"])

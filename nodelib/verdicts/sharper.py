@@ -34,13 +34,11 @@ from nodelib.verdicts.states import (
     MOST_CLASSES,
     NEVER,
     PERSISTENT,
-    RAY_FACTS,
     SAME_CLASS,
     SMALL_ANGLE,
     SPEED_SETTLED,
     STANDARD,
     TURNING_SETTLED,
-    own_steady_state,
 )
 from nodelib.verdicts.verdict import (
     ARTEFACT,
@@ -233,10 +231,7 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
                                                          images="clean",
                                                                      statistic="mean")
                             for t in (10.0, 1000.0) for n in (ADVERSARIAL, STANDARD)))
-    facts = evidence.all(*(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=str(d), statistic=s)
-                           for d in range(10) for w, s in RAY_FACTS))
-    size = len(RAY_FACTS)
-    single = sum(all(map(own_steady_state, *facts[size * d:size * (d + 1)])) for d in range(10))
+    single = states.single_states(evidence.all(*states.ray_facts(evidence)))
     pairs = list(zip(shares[::2], shares[1::2]))
     apart = [min(a.values) >= SAME_CLASS for a, _ in pairs]
     gap = [min(a.values) - max(s.values) >= CLASS_GAP for a, s in pairs]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 import statistics
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, value_figure
@@ -166,19 +168,25 @@ def own_steady_state(attractors: float, own: float, share: float, residual: floa
     return attractors == own == 1 and share >= SAME_CLASS and residual <= RESIDUAL and eigenvalue < 1
 
 
+def ray_facts(evidence: Evidence) -> list[Callable[[], list[float]]]:
+    """Questions after the `RAY_FACTS` of the ten classes in turn, after adversarial training."""
+    return [partial(evidence.measured, ADVERSARIAL, what, label=str(digit), statistic=statistic)
+            for digit in range(10) for what, statistic in RAY_FACTS]
+
+
+def single_states(facts: Sequence[list[float]]) -> int:
+    """How many classes have a steady state of their own in every seed, from the answers to `ray_facts`."""
+    size = len(RAY_FACTS)
+    return sum(all(map(own_steady_state, *facts[k:k + size])) for k in range(0, len(facts), size))
+
+
 def one_state_per_class(evidence: Evidence) -> Verdict:
-    digits = [str(d) for d in range(10)]
     # noqa: E731
     nearest = lambda n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="all", images="clean",
                                                 statistic="mean")
-    found = evidence.all(
-        lambda: nearest(ADVERSARIAL), lambda: nearest(STANDARD),
-        *(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=d, statistic=s)
-          for d in digits for w, s in RAY_FACTS))
-    shares, rays = found[:2], found[2:]
+    found = evidence.all(partial(nearest, ADVERSARIAL), partial(nearest, STANDARD), *ray_facts(evidence))
+    shares, single = found[:2], single_states(found[2:])
     adversarial, standard = (share.values for share in shares)
-    single = sum(all(map(own_steady_state, *facts))
-                 for facts in zip(*(rays[k::len(RAY_FACTS)] for k in range(len(RAY_FACTS)))))
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
     figures = [shares[0].figure("share nearest to its own class, adversarial"),
