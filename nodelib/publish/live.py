@@ -117,12 +117,11 @@ def weights(run: Run) -> tuple[dict, bytes]:
 def digits() -> tuple[dict, bytes]:
     """The test images that a page offers, `DIGITS // 10` of every class, a byte a pixel, and their labels."""
     # not by `mnist.load`, whose torchvision takes a second to import
-    pixels, labels = (mnist.read_verified("test", kind) for kind in ("images", "labels"))
-    pixels, labels = pixels[16:], labels[8:]  # without their headers
-    of_class = [[i for i, label in enumerate(labels) if label == k] for k in range(10)]
-    chosen = sorted(i for found in of_class for i in found[:DIGITS // 10])
-    header = {"labels": [labels[i] for i in chosen], "index": chosen}
-    return header, b"".join(pixels[784 * i:784 * (i + 1)] for i in chosen)
+    pixels, labels = (np.frombuffer(mnist.read_verified("test", kind), np.uint8, offset=header)
+                      for kind, header in (("images", 16), ("labels", 8)))
+    chosen = np.sort(np.concatenate([np.flatnonzero(labels == k)[:DIGITS // 10] for k in range(10)]))
+    header = {"labels": labels[chosen].tolist(), "index": chosen.tolist()}
+    return header, pixels.reshape(-1, 784)[chosen].tobytes()
 
 
 def rescaled(run: Run) -> tuple[dict, bytes]:

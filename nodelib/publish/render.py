@@ -146,7 +146,7 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
         values["page"] = _page(values)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), cell.source)
+            cell.source = _fill(cell.source, values)
     if parameters:
         import nbformat.v4
 
@@ -199,8 +199,8 @@ def _page(parameters: dict[str, Any]) -> str:
     return parameters["run"] + (f"-seed{parameters['seed']}" if parameters.get("seed") else "")
 
 
-def _fill(pattern: str, values: dict[str, Any]) -> str:
-    return re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), pattern)
+def _fill(text: str, values: dict[str, Any]) -> str:
+    return re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), text)
 
 
 def _parameters_cell(notebook: Any, chapter: Path) -> tuple[dict[str, Any], int]:

@@ -211,10 +211,11 @@ def training_history(run: Run) -> Figure:
     import seaborn
 
     data = history_frame(run)
-    groups = [("training loss", ["loss"]), ("training accuracy", ["accuracy"]),
-              ("evaluations per step (NFE)", ["nfe_forward", "nfe_backward"])]
-    groups = [(label, [c for c in names if c in set(data["quantity"])]) for label, names in groups]
-    groups = [(label, names) for label, names in groups if names]
+    labels = {"training loss": ["loss"], "training accuracy": ["accuracy"],
+              "evaluations per step (NFE)": ["nfe_forward", "nfe_backward"]}
+    known = set(data["quantity"])
+    groups = [(label, [c for c in names if c in known])
+              for label, names in labels.items() if known & {*names}]
     with style():
         figure, axes = panels(max(1, len(groups)), height=2.7)
         for axis, (label, names) in zip(axes, groups):

@@ -67,8 +67,9 @@ def with_interval(records: list[dict]) -> str:
     """`per_cent`, with one seed followed by the 95 % interval over its images: "2.8 (1.9 to 4.0)"."""
     if len(records) != 1:
         return per_cent(records)
-    low, high = _spread(records)
-    return f"{per_cent(records)} ({low:.1f} to {high:.1f})"
+    n = records[0]["n"]
+    low, high = wilson(round(records[0]["accuracy"] * n), n)
+    return f"{per_cent(records)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def _counts(values: Iterable[int]) -> str:
@@ -131,7 +132,6 @@ class Comparison:
     theirs: float
     ours: float
     reproduced: bool
-    spread: tuple[float, float]  # with one seed the 95 % interval over images, with several their range
 
 
 def compare(table_cells: list[Cell]) -> list[Comparison]:
@@ -148,17 +148,8 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
                 ours = sum(values) / len(values)
                 allowed = max(TOLERANCE, max(values) - min(values))
                 result.append(Comparison(cell.run, cell.t1, figure, theirs, ours,
-                                         abs(ours - theirs) <= allowed,
-                                         _spread(cell.records[column])))
+                                         abs(ours - theirs) <= allowed))
     return result
-
-
-def _spread(records: list[dict]) -> tuple[float, float]:
-    values = [100 * record["accuracy"] for record in records]
-    if len(records) > 1:
-        return min(values), max(values)
-    low, high = wilson(round(records[0]["accuracy"] * records[0]["n"]), records[0]["n"])
-    return 100 * low, 100 * high
 
 
 def differs_in(control: str) -> str:

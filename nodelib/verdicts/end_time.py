@@ -15,6 +15,7 @@ from nodelib.verdicts.evidence import (
     Evidence,
     Missing,
     accuracy_figure,
+    matches,
     ordered,
     percents,
     same_images,
@@ -201,10 +202,10 @@ def lead(name: str, better: list[Accuracy], other: str, worse: list[Accuracy]) -
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:
     keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
-    found = evidence.all(*(lambda n=n, t1=t1: evidence.accuracies(n, t1, **CLEAN_POST)
-                           for n in keep for t1 in (100.0, 500.0)))
+    found = evidence.every(evidence.accuracies, product(keep, (100.0, 500.0)), **CLEAN_POST)
     holds, figures, lost = [], [], []
-    for (name, expected), before, after in zip(keep.items(), found[::2], found[1::2]):
+    for name, expected in keep.items():
+        before, after = found[name, 100.0], found[name, 500.0]
         by_run = {a.run.seed: a.percent for a in before}
         drops = [by_run[a.run.seed] - a.percent for a in after if a.run.seed in by_run]
         holds.append(bool(drops) and all((drop <= KEEPS) == expected for drop in drops))
@@ -216,14 +217,12 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
 
 
 def adversarial_nfe(evidence: Evidence) -> Verdict:
-    standard, adversarial = evidence.all(*(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN)
-                                           for n in ("wide-standard", "wide-adversarial")))
-    few = [a.record["nfe"] for a in standard]
-    many = [a.record["nfe"] for a in adversarial]
+    found = evidence.every(evidence.accuracies, (("wide-standard", 1.0), ("wide-adversarial", 1.0)), **CLEAN)
+    few, many = ([a.record["nfe"] for a in each] for each in found.values())
     training = {}
-    for name, found in (("wide-standard", standard), ("wide-adversarial", adversarial)):
+    for (name, _), each in found.items():
         last = [a.run.history["nfe_forward"][-max(1, len(a.run.history["nfe_forward"]) // 10):]
-                for a in found]
+                for a in each]
         training[name] = [float(statistics.median(map(float, values))) for values in last if len(values)]
     exact = USUAL_NFE[0] <= min(few) and max(few) <= USUAL_NFE[1] and min(many) >= HUNDREDS
     clear = min(many) >= CLEAR_FACTOR * max(few)
@@ -237,9 +236,8 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
 
 
 def adversarial_range(evidence: Evidence) -> Verdict:
-    reach = dict(zip(("wide-standard", "wide-adversarial"), evidence.all(
-        *(lambda n=n: [accuracy_reach(run) for run in evidence.named(n)]
-          for n in ("wide-standard", "wide-adversarial")))))
+    reach = evidence.every(lambda n: [accuracy_reach(run) for run in evidence.named(n)],
+                           ("wide-standard", "wide-adversarial"))
     standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]
     records = {f"{run.name}-seed{run.seed}": range_records(run) for name in reach
                for run in evidence.named(name)}
@@ -277,8 +275,6 @@ def range_records(run: Run) -> dict[float, dict]:
     """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are
     too few.
     """
-    from nodelib.verdicts.evidence import matches
-
     found = {float(record["t1"]): record
              for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
     if len(found) < FEWEST_END_TIMES or 1.0 not in found or max(found) < 1000:

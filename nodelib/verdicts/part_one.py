@@ -127,18 +127,16 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
 
 
 def fewer_parameters(evidence: Evidence) -> Verdict:
-    ode, six, one = evidence.all(*(lambda name=name: evidence.accuracies(name, 1.0, **CLEAN)
-                                   for name in ("wide-standard", "resnet-6", "resnet-1")))
-    size = {name: found[0].run.provenance["parameters"] for name,
-            found in (("ode", ode), ("six", six), ("one", one))}
-    mean = {name: statistics.fmean(percents(found)) for name,
-            found in (("ode", ode), ("six", six), ("one", one))}
+    names = (("wide-standard", 1.0), ("resnet-6", 1.0), ("resnet-1", 1.0))
+    found = dict(zip(("ode", "six", "one"), evidence.every(evidence.accuracies, names, **CLEAN).values()))
+    size = {name: each[0].run.provenance["parameters"] for name, each in found.items()}
+    mean = {name: statistics.fmean(percents(each)) for name, each in found.items()}
     ratio = size["six"] / size["ode"]
     matched = mean["ode"] >= mean["six"] - MATCH_POINTS
     smaller = THREE_TIMES[0] <= ratio <= THREE_TIMES[1]
     single = mean["one"] >= mean["six"] - MATCH_POINTS and size["one"] <= SAME_SIZE * size["ode"]
-    figures = (accuracy_figure("ODE-net", ode), accuracy_figure("six blocks", six),
-               accuracy_figure("one block", one),
+    figures = (accuracy_figure("ODE-net", found["ode"]), accuracy_figure("six blocks", found["six"]),
+               accuracy_figure("one block", found["one"]),
                Figure("parameters, six blocks over ODE-net", ratio))
     if not matched:
         return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {MATCH_POINTS} points below six blocks",

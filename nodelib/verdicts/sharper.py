@@ -90,8 +90,7 @@ def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
     parameters.
     """
     c = constants("C4")
-    found = dict(zip((STANDARD, *BASELINES), evidence.all(
-        *(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN) for n in (STANDARD, *BASELINES)))))
+    found = evidence.every(lambda n: evidence.accuracies(n, 1.0, **CLEAN), (STANDARD, *BASELINES))
     if short := [f"{name}: {len(each)} of {SEEDS} seeds" for name,
                  each in found.items() if len(each) < SEEDS]:
         raise Missing(short, f"{SEEDS} seeds")
@@ -174,14 +173,12 @@ def ten_seeds_of_series(evidence: Evidence) -> Verdict:
 def direction_settles(evidence: Evidence) -> Verdict:
     """C13. From t = 100 to 1000, the largest of a row's seeds; all three rows: reproduced, two: in part."""
     c = constants("C13")
-    found = evidence.all(*(lambda n=n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0,
-                                                       part="centred")
-                           for n in PERSISTENT))
-    turned = {name: max(values) for name, values in zip(PERSISTENT, found)}
+    found = evidence.every(lambda n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0,
+                                                     part="centred"), PERSISTENT)
+    turned = {name: max(values) for name, values in found.items()}
     reason = (f"from t = 100 to 1000 the direction turns by {', '.join(f'{v:.0f}' for v in turned.values())} "
-              f"degrees in {', '.join(turned)} (median image, worst seed){seeds_said(*found)}")
-    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees")
-                    for n, v in zip(PERSISTENT, found))
+              f"degrees in {', '.join(turned)} (median image, worst seed){seeds_said(*found.values())}")
+    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees") for n, v in found.items())
     return sensitive(lambda factor: Verdict(by_share([v < factor * c.degrees for v in turned.values()]),
                                             reason, figures))
 
