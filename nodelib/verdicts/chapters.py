@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from nodelib.experiment.artifacts import read_json, write_json
 from nodelib.experiment.contract import CHAPTER_VALUES
@@ -33,13 +34,9 @@ def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Pa
     if set(values) != wanted:
         raise ValueError(f"values for {claim} have the names {sorted(values)}; needed are exactly "
                          f"{sorted(wanted)}")
-    plain = {}
-    for name, value in values.items():
-        plain[name] = [float(v) for v in value] if isinstance(value,
-                                                              (list, tuple)) or hasattr(value, "__len__") \
-            else float(value)
-        if not all(math.isfinite(v)
-                   for v in (plain[name] if isinstance(plain[name], list) else [plain[name]])):
+    plain = {name: np.asarray(value, dtype=float).tolist() for name, value in values.items()}
+    for name, value in plain.items():
+        if not np.isfinite(value).all():
             raise ValueError(f"{claim}: {name} is {value}; it must be finite")
     path = (Path(root) if root is not None else data_dir() / "claims") / f"{claim}.json"
     write_json(path, {"claim": claim, "page": page, "values": plain})

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from nodelib.statistics import mean_interval, rank_correlation
 from nodelib.verdicts import part_one, states
@@ -126,8 +127,7 @@ def tight_training_pays(evidence: Evidence) -> Verdict:
     c = constants("C5")
     tolerances = [10.0**-k for k in range(1, 7)]  # the fifth is that of tight training
     names = ("small-10-tight", "small-10")
-    found = evidence.all(*(lambda n=n,
-                           tol=tol: evidence.accuracies(n, 10.0, attack="none", pooling="fixed", rtol=tol)
+    found = evidence.all(*(partial(evidence.accuracies, n, 10.0, attack="none", pooling="fixed", rtol=tol)
                            for n in names for tol in tolerances))
     tight, loose = found[:len(tolerances)], found[len(tolerances):]
     seeds = set.intersection(*({a.run.seed for a in each} for each in found))
@@ -198,13 +198,11 @@ def steady_in_three_ranges(evidence: Evidence) -> Verdict:
     removing the drift it would hold in both ranges of time.
     """
     ends = {"films": (1.0, 10.0), "long": (100.0, 1000.0)}
-    norms = evidence.all(*(lambda t=t: states._measure(evidence, ADVERSARIAL, "norm", t1=t)
-                           for pair in ends.values() for t in pair))
-    angles = evidence.all(*(lambda p=part, a=a,
-                            b=b: states._measure(evidence, ADVERSARIAL, "velocity_angle", t1=b, since=a,
-                                                 part=p)
+    measure = partial(states._measure, evidence, ADVERSARIAL)
+    norms = evidence.all(*(partial(measure, "norm", t1=t) for pair in ends.values() for t in pair))
+    angles = evidence.all(*(partial(measure, "velocity_angle", t1=b, since=a, part=part)
                             for part in ("whole", "centred") for a, b in ends.values()))
-    on_ray = evidence.measured(ADVERSARIAL, "on_a_ray", t1=1000.0, label="all", statistic="mean")
+    on_ray = measure("on_a_ray", t1=1000.0, statistic="mean")
     linear = [all(LINEAR[0] <= math.log10(late / early) <= LINEAR[1] for early,
                   late in zip(norms[k], norms[k + 1]))
               for k in (0, 2)]
@@ -223,10 +221,9 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
     training stays ten points below; on rays, if 8 of 10 classes have a steady state of their own. Artefact if
     the share is reached at both end times and standard training comes within ten points at both.
     """
-    shares = evidence.all(*(lambda n=n,
-                            t=t: evidence.measured_share(n, "nearest_class", t1=t, label="all",
-                                                         images="clean",
-                                                                     statistic="mean")
+    share = partial(evidence.measured_share, what="nearest_class", label="all", images="clean",
+                    statistic="mean")
+    shares = evidence.all(*(partial(share, n, t1=t)
                             for t in (10.0, 1000.0) for n in (ADVERSARIAL, STANDARD)))
     single = states.single_states(evidence.all(*states.ray_facts(evidence)))
     pairs = list(zip(shares[::2], shares[1::2]))
@@ -245,15 +242,13 @@ def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
     direction has settled in half the time at most, the other's at all, and its relative speed no later. On
     rays: ten points more of its images are on one.
     """
-    turning = evidence.all(*(lambda n=n: states._measure(evidence, n, "turning", t1=10.0, part="centred")
-                             for n in (ADVERSARIAL, STANDARD)))
-    settled = evidence.all(*(lambda n=n, m=m,
-                             th=th: states._measure(evidence, n, "settling_time", measure=m, threshold=th)
+    networks = (ADVERSARIAL, STANDARD)
+    measure = partial(states._measure, evidence)
+    turning = evidence.all(*(partial(measure, n, "turning", t1=10.0, part="centred") for n in networks))
+    settled = evidence.all(*(partial(measure, n, "settling_time", measure=m, threshold=th)
                              for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))
-                             for n in (ADVERSARIAL, STANDARD)))
-    rays = evidence.all(*(lambda n=n: evidence.measured(n, "on_a_ray", t1=1000.0, label="all",
-                                                        statistic="mean")
-                          for n in (ADVERSARIAL, STANDARD)))
+                             for n in networks))
+    rays = evidence.all(*(partial(measure, n, "on_a_ray", t1=1000.0, statistic="mean") for n in networks))
     films = CLEARLY_FASTER * max(turning[0]) <= min(turning[1])
     long = (CLEARLY_FASTER * max(settled[0]) <= min(settled[1]) and max(settled[1]) < NEVER
             and max(settled[2]) <= GRID_STEP * min(settled[3]))

@@ -181,9 +181,8 @@ def single_states(facts: Sequence[list[float]]) -> int:
 
 
 def one_state_per_class(evidence: Evidence) -> Verdict:
-    # noqa: E731
-    nearest = lambda n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="all", images="clean",
-                                                statistic="mean")
+    nearest = partial(evidence.measured_share, what="nearest_class", t1=1000.0, label="all", images="clean",
+                      statistic="mean")
     found = evidence.all(partial(nearest, ADVERSARIAL), partial(nearest, STANDARD), *ray_facts(evidence))
     shares, single = found[:2], single_states(found[2:])
     adversarial, standard = (share.values for share in shares)
@@ -210,8 +209,7 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
 
 
 def settles_faster(evidence: Evidence) -> Verdict:
-    found = evidence.all(*(lambda n=n, m=m,
-                           th=th: _measure(evidence, n, "settling_time", measure=m, threshold=th)
+    found = evidence.all(*(partial(_measure, evidence, n, "settling_time", measure=m, threshold=th)
                            for n in (ADVERSARIAL, STANDARD)
                            for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))))
     turning, speed = (found[0], found[2]), (found[1], found[3])
@@ -233,10 +231,9 @@ def settles_faster(evidence: Evidence) -> Verdict:
 
 def attacked_are_pulled(evidence: Evidence) -> Verdict:
     early, late, before, after = evidence.all(
-        *(lambda t1=t1: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t1, label="all",
-                                                images="pgd", statistic="mean")
-          for t1 in (1.0, 1000.0)),
-        *(lambda t1=t1: _measure(evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd")
+        *(partial(evidence.measured_share, ADVERSARIAL, "nearest_class", t1=t1, label="all", images="pgd",
+                  statistic="mean") for t1 in (1.0, 1000.0)),
+        *(partial(_measure, evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd")
           for t1 in (1.0, 1000.0)))
     rises, closer = min(late.values) > max(early.values), max(after) < min(before)
     arrive = min(late.values) >= PULLED
