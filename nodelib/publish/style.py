@@ -1,7 +1,7 @@
 """The book's one figure style: fonts, grid, and a fixed colour for every network, data set and method.
 
-    with figures.style():
-        figure = figures.lines(data, x="t1", y="error", hue="method", colours=figures.METHODS)
+    with style.style():
+        figure = style.lines(data, x="t1", y="error", hue="method")
     save_figure(figure, "adjoint-error.svg")
 
 Functions take tidy data (one row per observation, a pandas DataFrame) and return a matplotlib Figure, which
