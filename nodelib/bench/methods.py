@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -54,7 +55,7 @@ def torchdiffeq(adjoint: bool, tolerance: float = TOLERANCE) -> Callable[[Proble
     return prepare
 
 
-def torchode(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
+def torchode() -> Callable[[Problem], Step]:
     """torchode's Dopri5 with its integral controller and backprop; it steps every sample on its own."""
     def prepare(problem: Problem) -> Step:
         import torchode as to
@@ -63,7 +64,7 @@ def torchode(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
             shape, n = y0.shape, len(y0)
             term = to.ODETerm(lambda t, y: problem.func(t, y.view(shape)).reshape(n, -1))
             solver = to.AutoDiffAdjoint(to.Dopri5(term=term),
-                                        to.IntegralController(atol=tolerance, rtol=tolerance, term=term))
+                                        to.IntegralController(atol=TOLERANCE, rtol=TOLERANCE, term=term))
             times = torch.full((n,), problem.case.t1, device=problem.device)
             initial = to.InitialValueProblem(y0=y0.reshape(n, -1), t_start=torch.zeros_like(times),
                                              t_end=times)
@@ -73,7 +74,7 @@ def torchode(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
     return prepare
 
 
-def diffrax(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
+def diffrax() -> Callable[[Problem], Step]:
     """diffrax's Dopri5, jitted, with its default adjoint (recursive checkpointing).
 
     Stem in torch, everything after it in JAX on the same weights; the loss's gradient in y0 returns to torch.
@@ -105,7 +106,7 @@ def diffrax(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
 
         def loss(y0: Any, p: dict, labels: Any) -> Any:
             y = dfx.diffeqsolve(dfx.ODETerm(dynamics), dfx.Dopri5(), 0.0, problem.case.t1, None, y0, p,
-                                stepsize_controller=dfx.PIDController(rtol=tolerance, atol=tolerance)).ys[0]
+                                stepsize_controller=dfx.PIDController(rtol=TOLERANCE, atol=TOLERANCE)).ys[0]
             logits = y.reshape(len(y), -1) @ p["linear.weight"].T + p["linear.bias"]
             return -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], 1).mean()
 
@@ -117,29 +118,18 @@ def diffrax(tolerance: float = TOLERANCE) -> Callable[[Problem], Step]:
             y_bar, p_bar = jax.block_until_ready(
                 gradient(jnp.asarray(y0.detach().cpu().numpy()), p,
                          jnp.asarray(problem.labels.cpu().numpy())))
-            found = {name: torch.from_numpy(_writable(bar)) for name, bar in p_bar.items()}
+            # copies, since arrays of JAX cannot be written to
+            found = {name: torch.from_numpy(np.array(bar)) for name, bar in p_bar.items()}
             first = torch.autograd.grad(y0, [named[name] for name in early],
-                                        torch.from_numpy(_writable(y_bar)).to(y0))
+                                        torch.from_numpy(np.array(y_bar)).to(y0))
             return [{**found, **dict(zip(early, first))}[name] for name in named]
 
         return step
     return prepare
 
 
-def _writable(array: Any) -> Any:
-    import numpy
-
-    return numpy.array(array)
-
-
-PEERS: dict[str, Callable[[Problem], Step]] = {
-    "torchdiffeq-adjoint": torchdiffeq(adjoint=True),
-    "torchdiffeq-backprop": torchdiffeq(adjoint=False),
-    "torchode": torchode(),
-    "diffrax": diffrax(),
+METHODS: dict[str, Callable[[Problem], Step]] = {
+    "exact": ours(), "exact, torch alone": ours(compiled=False),
+    "torchdiffeq-adjoint": torchdiffeq(adjoint=True), "torchdiffeq-backprop": torchdiffeq(adjoint=False),
+    "torchode": torchode(), "diffrax": diffrax(),
 }
-OURS: dict[str, Callable[[Problem], Step]] = {
-    "exact": ours(),
-    "exact, torch alone": ours(compiled=False),
-}
-METHODS = {**OURS, **PEERS}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import datetime
+import importlib.metadata
 import platform
 import time
 from collections.abc import Sequence
@@ -19,14 +20,12 @@ from nodelib.bench.convolution import convolution
 from nodelib.bench.saturation import saturation
 from nodelib.experiment import artifacts
 from nodelib.experiment.paths import data_dir
+from nodelib.experiment.progress import say
+from nodelib.solver import kernel
 from nodelib.solver.integrate import Solver
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
 ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes thousands of evaluations
-
-
-def say(text: str) -> None:
-    print(text, flush=True)
 
 
 def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
@@ -88,17 +87,12 @@ def training_step(settings: Settings) -> dict:
                     row |= {"gflops": rate, "share_of_best": rate / throughput["best"],
                             "share_of_own_shape": rate / throughput[case.network]}
             rows.append(row)
-        for row in rows:
-            if row["method"] in steps and (row["network"], row["batch"],
-                                           row["t1"]) == dataclasses.astuple(case):
-                share = (f", {100 * row['share_of_best']:.0f} % of the best convolution"
-                         if "share_of_best" in row else "")
-                memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row.get("peak_bytes") is not None else ""
-                say(f"  {row['method']:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} "
-                    f"x "
-                    f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error "
-                    f"{row['gradient_error']:.2g}"
-                    f"{memory}{share}")
+            share = (f", {100 * row['share_of_best']:.0f} % of the best convolution"
+                     if "share_of_best" in row else "")
+            memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row["peak_bytes"] is not None else ""
+            say(f"  {name:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
+                f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error {row['gradient_error']:.2g}"
+                f"{memory}{share}")
     budget_rows = [] if settings.quick or "large" not in settings.networks else small_memory(rows, settings)
     return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
             "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9",
@@ -221,15 +215,11 @@ SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_s
 
 def machine(settings: Settings) -> dict:
     """Where and with what it was measured."""
-    import importlib.metadata
-
     def version(name: str) -> str | None:
         try:
             return importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             return None
-
-    from nodelib.solver import kernel
 
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []

@@ -11,11 +11,10 @@ import pandas as pd
 from nodelib.chapters.pair import COMPLEXITY
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR
-from nodelib.publish.style import GREY, MARKERS, colour, panels, style
+from nodelib.publish.style import GREY, MARKERS, banded, colour, legend_above, panels, style
 from nodelib.statistics import wilson
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLOURS = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
@@ -49,8 +48,9 @@ def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
     return rows
 
 
-def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
-    """Accuracy in per cent against the end time, one panel per test, one line per network.
+def end_time_curves(data: pd.DataFrame) -> Figure:
+    """Accuracy in per cent against the end time, one panel per test, one line per network, a dotted one at
+    the end time of training.
 
     Line: mean over seeds. Light band: from the lowest to the highest end of the seeds' 95 % intervals over
         images.
@@ -58,8 +58,7 @@ def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
 
     Args:
         data: columns network, test, t1, accuracy, low, high, and seed where there are several; see
-            `nodelib.chapters.pair.end_time_frame`. Empty data gives an empty figure that says so.
-        trained_at: end time of training, marked by a dotted line.
+            `nodelib.chapters.pair.end_time_frame`.
     """
     with style():
         tests = list(dict.fromkeys(data["test"])) or [""]
@@ -75,13 +74,11 @@ def end_time_curves(data: pd.DataFrame, trained_at: float = 1.0) -> Figure:
                                   alpha=0.35, linewidth=0)
                 axis.plot(spread.index, spread["mean"], DASHES[name], marker="o", markersize=2.5,
                           color=COLOURS[name], label=name)
-            axis.axvline(trained_at, color="#888888", linewidth=0.8, linestyle=":")
+            axis.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
-            if not len(data):
-                _blank(axis)
         axes[0].set_ylabel("accuracy (%)")
-        _legend(figure, axes[0], "trained")
+        legend_above(figure, axes[:1], title="trained")
     return figure
 
 
@@ -96,9 +93,7 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
     with style():
         figure, (left, right) = panels(2, height=2.9)
         for (name, _), part in training.groupby(["network", "seed"], sort=False):
-            left.fill_between(part["epoch"], part["low"], part["high"], color=COLOURS[name], alpha=0.15,
-                              linewidth=0)
-            left.plot(part["epoch"], part["nfe"], DASHES[name], color=COLOURS[name], label=name)
+            banded(left, part, "epoch", "nfe", COLOURS[name], DASHES[name], 0.15, label=name)
         clean = tested[tested["test"] == "clean"]
         for (name, _), part in clean.groupby(["network", "seed"], sort=False):
             right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name],
@@ -108,9 +103,7 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
         for axis, data in ((left, training), (right, clean)):
             axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
             axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
-            if not len(data):
-                _blank(axis)
-        _legend(figure, left if len(training) else right, "trained")
+        legend_above(figure, (left if len(training) else right,), title="trained")
     return figure
 
 
@@ -131,19 +124,5 @@ def complexity(data: pd.DataFrame) -> Figure:
             axis.set(xlabel="NFE to $t_1 = 1$", title=label)
             if len(part):
                 axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
-            else:
-                _blank(axis)
-        _legend(figure, axes[0], None)
+        legend_above(figure, axes[:1])
     return figure
-
-
-def _blank(axis: Axes) -> None:
-    axis.text(0.5, 0.5, "not measured yet", transform=axis.transAxes, ha="center", va="center", fontsize=8,
-              color=GREY)
-
-
-def _legend(figure: Figure, axis: Axes, title: str | None) -> None:
-    handles = dict(zip(*reversed(axis.get_legend_handles_labels())))  # one per network, however many seeds
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center",
-                      ncols=min(len(handles), 4), title=title)

@@ -21,6 +21,7 @@ from nodelib.experiment.gradient_health import METHODS
 from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
+from nodelib.publish.page import markdown
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
 
 if TYPE_CHECKING:
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-DASH = "–"
 COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact",
            "PGD-100": "pgd100-restarts",
            "APGD-CE": "apgd-ce", "APGD-T": "apgd-t", "FAB-T": "fab-t", "Square": "square"}
@@ -57,11 +57,10 @@ def find(run: Run, record_id: str) -> Any:
     return next((r for r in run.metrics if r["id"] == record_id), None)
 
 
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """A Markdown table; the first `left` columns are words, the others figures."""
-    lines = ["| " + " | ".join(head) + " |",
-             "| " + " | ".join(["---"] * left + ["---:"] * (len(head) - left)) + " |"]
-    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+def on_first(run: Run, record_id: str, n: int) -> str | None:
+    """A record's accuracy in per cent on its first n images; None where it has fewer, or there is none."""
+    record = find(run, record_id)
+    return None if record is None or record["n"] < n else f"{100 * run.outcomes(record_id)[:n].mean():.1f}"
 
 
 def interval(correct: int, n: int) -> str:
@@ -99,11 +98,12 @@ def attack_table(runs: Sequence[Run]) -> str:
             worst = find(run, f"worst-t{t1:g}")
             if worst is None:
                 continue
-            row, left = [run.path.name, f"{t1:g}", str(worst["n"])], np.ones(worst["n"], dtype=bool)
+            row: list[str | None] = [run.path.name, f"{t1:g}", str(worst["n"])]
+            left = np.ones(worst["n"], dtype=bool)
             for label in COLUMNS.values():
                 record = find(run, f"{label}-t{t1:g}")
                 if record is None or record["n"] < worst["n"]:
-                    row.append(DASH)
+                    row.append(None)
                 elif ((record["settings"] or {}).get("dropped") or 0) >= record["n"]:
                     row.append("nothing to do")
                 else:
@@ -114,9 +114,9 @@ def attack_table(runs: Sequence[Run]) -> str:
                     row.append(f"{100 * outcomes.mean():.1f}")
             box = find(run, f"hop-skip-jump-t{t1:g}")
             row += [interval(worst["correct"], worst["n"]),
-                    DASH if box is None else f"{interval(box['correct'], box['n'])}, n = {box['n']}"]
+                    box and f"{interval(box['correct'], box['n'])}, n = {box['n']}"]
             rows.append(row)
-    return markdown(["run", "t", "n", *COLUMNS, "worst case (95 %)", "HopSkipJump alone"], rows)
+    return markdown(["run:", "t", "n", *COLUMNS, "worst case (95 %)", "HopSkipJump alone"], rows)
 
 
 def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
@@ -179,20 +179,19 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
             continue
         if exceptions and name != "plain" and not any(name in each for each in marks):
             continue
-        row = [words]
+        row: list[Any] = [words]
         for (run, _, suffix), mark in zip(columns, marks):
             record = find(run, f"mask-{name}{suffix}")
             fewer = record is not None and record["n"] < find(run, f"mask-plain{suffix}")["n"]
-            row.append(DASH if record is None else f"{100 * record['accuracy']:.1f}"
+            row.append(record and f"{100 * record['accuracy']:.1f}"
                        + (f" (n = {record['n']})" if fewer else "")
                        + (f" {mark[name]}" if name in mark else ""))
-        if any(cell != DASH for cell in row[1:]):
+        if any(row[1:]):
             rows.append(row)
-    sizes = [str(find(run, f"mask-plain{suffix}")["n"]) for run, _, suffix in columns]
-    clean = [DASH if (r := find(run, f"none-t{t1:g}")) is None or r["n"] < int(n) else
-             f"{100 * run.outcomes(r['id'])[:int(n)].mean():.1f}" for (run, t1, _), n in zip(columns, sizes)]
+    sizes = [find(run, f"mask-plain{suffix}")["n"] for run, _, suffix in columns]
+    clean = [on_first(run, f"none-t{t1:g}", n) for (run, t1, _), n in zip(columns, sizes)]
     rows.insert(sum(not row[0].startswith("*clean") for row in rows), ["*clean, fixed pooling*", *clean])
-    return markdown(["one thing changed", *(f"{run.path.name}, t = {t1:g}" for run, t1, _ in columns)],
+    return markdown(["one thing changed:", *(f"{run.path.name}, t = {t1:g}" for run, t1, _ in columns)],
                     [*rows, ["*images*", *sizes]])
 
 
@@ -207,18 +206,15 @@ def randomised_table(runs: Sequence[Run]) -> str:
     for run in runs:
         end = f"t{run.config['test_t1']:g}"
         found = [find(run, f"random-{name}-{end}") for name in RANDOMISED]
-        clean = find(run, f"none-random-{end}")
         if not all(found):
             continue
         n = min(r["n"] for r in found)
         kept = [run.outcomes(r["id"])[:n] for r in found]
         both = int((kept[0] & kept[1]).sum())
-        rows.append([run.path.name, end[1:], str(n),
-                     DASH if clean is None or clean["n"] < n
-                     else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}",
+        rows.append([run.path.name, end[1:], n, on_first(run, f"none-random-{end}", n),
                      *(interval(int(k.sum()), n) for k in kept), interval(both, n)])
-    return markdown(["run", "t", "images", "clean", "APGD-CE", "APGD-DLR", "both (95 %)"],
-                    rows) if rows else ""
+    headers = ["run:", "t", "images", "clean", "APGD-CE", "APGD-DLR", "both (95 %)"]
+    return markdown(headers, rows) if rows else ""
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
@@ -233,10 +229,9 @@ def transfer_table(runs: Sequence[Run]) -> str:
         return ""
     sources = list(dict.fromkeys(source for _, source in records))
 
-    def cell(record: dict | None, n: int) -> str:
-        if record is None:
-            return DASH
-        return f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else "")
+    def cell(record: dict | None, n: int) -> str | None:
+        return None if record is None else (
+            f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else ""))
 
     rows = []
     for run in runs:
@@ -244,11 +239,10 @@ def transfer_table(runs: Sequence[Run]) -> str:
                 if (run.path.name, source) in records}
         if not mine:
             continue
-        n, clean = max(r["n"] for r in mine.values()), find(run, f"none-t{run.config['test_t1']:g}")
-        kept = (DASH if clean is None or clean["n"] < n
-                else f"{100 * run.outcomes(clean['id'])[:n].mean():.1f}")
-        rows.append([run.path.name, kept, *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
-    return markdown(["tried on / made on", "clean", *sources, "images"], rows)
+        n = max(r["n"] for r in mine.values())
+        rows.append([run.path.name, on_first(run, f"none-t{run.config['test_t1']:g}", n),
+                     *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
+    return markdown(["tried on / made on:", "clean", *sources, "images"], rows)
 
 
 def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
@@ -380,22 +374,22 @@ def zero_table(data: pd.DataFrame) -> str:
     rows = []
     for (run, t1), part in zero.groupby(["run", "t1"], sort=False):
         gap = data[(data["run"] == run) & (data["t1"] == t1) & (data["name"] == "logit_gap")]["value"]
-        row = [run, f"{t1:g}", f"{gap.iloc[0]:.1f}" if len(gap) else DASH]
+        row = [run, f"{t1:g}", f"{gap.iloc[0]:.1f}" if len(gap) else None]
         for method, loss, scale in views.values():
             found = part[(part["method"] == method) & (part["loss"] == loss)
                          & (part["logit_scale"] == scale)]["value"]
-            row.append(f"{100 * found.iloc[0]:.1f} %" if len(found) else DASH)
-        rows.append([*row, str(part["n"].max())])
-    return markdown(["run", "t", "logit gap", *views, "images"], rows)
+            row.append(f"{100 * found.iloc[0]:.1f} %" if len(found) else None)
+        rows.append([*row, part["n"].max()])
+    return markdown(["run:", "t", "logit gap", *views, "images"], rows)
 
 
 def anchor_table(seed: Mapping) -> str:
     """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, as Markdown."""
-    number = lambda value: DASH if value is None else f"{value:.2f}"  # noqa: E731
+    number = lambda value: None if value is None else f"{value:.2f}"  # noqa: E731
     rows = [[f"{a['network']} ({a['year']})", number(a["clean"]), number(a["fgsm"]),
              ", ".join(f"{p['accuracy']:.2f} ({p['note']})" for p in a["pgd"]), number(a["autoattack"])]
             for a in seed["anchors"]]
-    return markdown(["network", "clean", "FGSM", "PGD", "AutoAttack"], rows)
+    return markdown(["network:", "clean", "FGSM", "PGD", "AutoAttack"], rows)
 
 
 def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:

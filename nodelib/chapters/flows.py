@@ -18,7 +18,7 @@ from nodelib.solver.integrate import odeint
 NORMAL = math.log(2 * math.pi)
 
 
-def two_moons(n: int, seed: int, noise: float = 0.08) -> Tensor:
+def two_moons(n: int, seed: int) -> Tensor:
     """n points, shape (n, 2), on two interleaved half circles, about centred and scaled to unit size."""
     generator = torch.Generator().manual_seed(seed)
     angle = math.pi * torch.rand(n, generator=generator)
@@ -26,7 +26,7 @@ def two_moons(n: int, seed: int, noise: float = 0.08) -> Tensor:
     x = torch.where(upper, angle.cos(), 1 - angle.cos())
     y = torch.where(upper, angle.sin(), 0.5 - angle.sin())
     points = torch.stack([x - 0.5, y - 0.25], -1) * 1.3
-    return points + noise * torch.randn(n, 2, generator=generator)
+    return points + 0.08 * torch.randn(n, 2, generator=generator)
 
 
 class Flow(nn.Module):
@@ -94,10 +94,10 @@ class Flow(nn.Module):
         return -0.5 * (end.square().sum(-1) + self.dimension
                        * NORMAL) + torch.linalg.slogdet(torch.stack(rows, -2))[1]
 
-    def sample(self, n: int, seed: int = 0) -> Tensor:
+    def sample(self, n: int) -> Tensor:
         """n points per model, (S, n, dimension): normal draws carried back from t = 1 to t = 0."""
         z = torch.randn(len(self.w1), n, self.dimension,
-                        generator=torch.Generator().manual_seed(seed)).to(self.w1)
+                        generator=torch.Generator().manual_seed(0)).to(self.w1)
         with torch.no_grad():
             return odeint(self.velocity, z, (1.0, 0.0), rtol=1e-5, atol=1e-5).y[-1]
 
@@ -134,7 +134,7 @@ def _eliminate(matrix: Tensor) -> Tensor:
     return total
 
 
-def operations(dimension: int, hidden: int = 32) -> dict[str, tuple[int, float]]:
+def operations(dimension: int) -> dict[str, tuple[int, float]]:
     """Multiplications and additions of matrix products, counted, for one point, and the value found.
 
     "log-determinant": log |det(I + df/dx)| of the residual layer x + f(x), its Jacobian row by row in
@@ -143,9 +143,9 @@ def operations(dimension: int, hidden: int = 32) -> dict[str, tuple[int, float]]
     one hidden layer. All in float64.
 
     Args:
-        dimension: of x; hidden: width of the one hidden layer, kept fixed as the dimension grows.
+        dimension: of x; the one hidden layer keeps its width of 32.
     """
-    flow = Flow(1, hidden, dimension, torch.float64).requires_grad_(False)
+    flow = Flow(1, 32, dimension, torch.float64).requires_grad_(False)
     x = torch.randn(1, 1, dimension, generator=torch.Generator().manual_seed(0),
                     dtype=torch.float64).requires_grad_()
     t = torch.zeros(())

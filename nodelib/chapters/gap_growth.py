@@ -28,6 +28,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from nodelib.experiment import horizon
 from nodelib.experiment import snapshot_records as snapshots
@@ -55,9 +56,8 @@ def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
         ValueError: unless 0 < beta1 < 1, 0 < beta2 < 1 and beta1^2 < beta2.
     """
     if not (0 < beta1 < 1 and 0 < beta2 < 1 and beta1**2 < beta2):
-        raise ValueError(
-            f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below beta2"
-        )
+        raise ValueError(f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below "
+                         "beta2")
     return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
@@ -80,32 +80,25 @@ class Recipe:
     @classmethod
     def of(cls, config: RunConfig) -> Recipe:
         """The recipe of a run."""
-        return cls(
-            config.channels,
-            config.size,
-            *config.t1,
-            config.learning_rate,
-            config.steps_per_epoch,
-            config.halve_after,
-        )
+        return cls(config.channels, config.size, *config.t1, config.learning_rate, config.steps_per_epoch,
+                   config.halve_after)
 
     @property
     def mean(self) -> float:
         """Mean of the training end time."""
         return (self.low + self.high) / 2
 
-    def initial_state(self, t1: float | None = None) -> float:
-        """S of a network nobody trained, at an end time (default: the mean of training)."""
-        return math.sqrt(2 / math.pi) * self.channels * self.size**2 * (self.mean if t1 is None else t1)
+    def initial_state(self) -> float:
+        """S of a network nobody trained, at the mean end time of training."""
+        return math.sqrt(2 / math.pi) * self.channels * self.size**2 * self.mean
 
     def noise(self, epochs: float) -> float:
         """Root of the sum of squared rates over epochs: the rate times sqrt(epochs) while it is constant."""
         if not epochs > 0:
             raise ValueError(f"epochs is {epochs}; it must be above 0")
         edges = [0.0, *(float(e) for e in self.halve_after if e < epochs), epochs]
-        return math.sqrt(
-            sum((self.rate / 2**k) ** 2 * (end - begin) for k, (begin, end) in enumerate(pairwise(edges)))
-        )
+        return math.sqrt(sum((self.rate / 2**k) ** 2 * (end - begin)
+                             for k, (begin, end) in enumerate(pairwise(edges))))
 
 
 @dataclass(frozen=True)
@@ -156,21 +149,8 @@ class Law:
         return clean * (lost + self.leak * turned)
 
 
-@dataclass(frozen=True)
-class _Point:
-    """One snapshot of a small row: what the law is fitted on."""
-
-    epoch: float
-    steps: float
-    noise: float
-    s: float
-    shrunk: float
-    gap: float
-    spread: float
-    leak: float | None
-
-
-def _points(runs: Sequence[Run]) -> list[_Point]:
+def _points(runs: Sequence[Run]) -> pd.DataFrame:
+    """What the law is fitted on: a row per snapshot of a small row at a whole epoch."""
     found = []
     for run in runs:
         config = RunConfig.from_dict(run.config)
@@ -182,52 +162,32 @@ def _points(runs: Sequence[Run]) -> list[_Point]:
             at = {name: column[epoch] for name, column in table.items()}
             s, turned = at["state-sum"] * recipe.mean / t1, at["past-17"] - at["past-104"]
             survived = max(0.0, hidden[epoch] / 100 - at["zero-gradient"])
-            found.append(
-                _Point(
-                    epoch,
-                    recipe.steps * epoch,
-                    recipe.noise(epoch),
-                    s,
-                    s / recipe.initial_state(),
-                    gap,
-                    (at["gap-75"] - at["gap-25"]) / QUARTILES / gap,
-                    min(1.0, survived / turned) if turned >= ENOUGH else None,
-                )
-            )
-    return found
+            found.append((epoch, math.log(recipe.steps * epoch), s * recipe.noise(epoch),
+                          s / recipe.initial_state(), s, gap,
+                          (at["gap-75"] - at["gap-25"]) / QUARTILES / gap,
+                          min(1.0, survived / turned) if turned >= ENOUGH else math.nan))
+    columns = ["epoch", "log_steps", "walked", "shrunk", "s", "gap", "spread", "leak"]
+    return pd.DataFrame(found, columns=columns)
 
 
-def _law(points: Sequence[_Point], sources: tuple[str, ...]) -> Law:
+def _law(points: pd.DataFrame, sources: tuple[str, ...]) -> Law:
     from scipy.optimize import nnls
 
-    sides = np.array([[math.log(p.steps), p.s * p.noise] for p in points])
-    (margin, walk), _ = nnls(sides, np.array([p.gap for p in points]))
-    leaks = [p.leak for p in points if p.leak is not None]
-    state = []
-    for epoch in sorted({p.epoch for p in points}):
-        there = [p for p in points if p.epoch == epoch]
-        state.append(
-            (epoch, statistics.median(p.shrunk for p in there), statistics.median(p.s for p in there))
-        )
-    return Law(
-        float(margin),
-        float(walk),
-        statistics.median(p.spread for p in points),
-        statistics.median(leaks) if leaks else 0.0,
-        tuple(state),
-        len(points),
-        sources,
-    )
+    (margin, walk), _ = nnls(points[["log_steps", "walked"]].to_numpy(), points["gap"].to_numpy())
+    state = points.groupby("epoch")[["shrunk", "s"]].median()
+    leak = points["leak"].median()
+    return Law(float(margin), float(walk), float(points["spread"].median()),
+               0.0 if math.isnan(leak) else float(leak),
+               tuple(state.itertuples(name=None)), len(points), sources)
 
 
-def _fitted_on(runs: Sequence[Run], least: int) -> tuple[list[_Point], tuple[str, ...]]:
+def _fitted_on(runs: Sequence[Run], least: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
     used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
     points = _points(used)
     if len(points) < least:
-        raise ValueError(
-            f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs {least}. "
-            f"Train one of them, for {least} epochs or more: `python -m nodelib train {FITTED_ON[0]}`"
-        )
+        raise ValueError(f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs "
+                         f"{least}. Train one of them, for {least} epochs or more: "
+                         f"`python -m nodelib train {FITTED_ON[0]}`")
     return points, tuple(f"{run.name}-seed{run.seed}" for run in used)
 
 
@@ -249,7 +209,7 @@ def leave_one_out(runs: Sequence[Run]) -> list[Law]:
         ValueError: fewer than four snapshots.
     """
     points, sources = _fitted_on(runs, 4)
-    return [_law(points[:k] + points[k + 1 :], sources) for k in range(len(points))]
+    return [_law(points.drop(index=k), sources) for k in range(len(points))]
 
 
 @dataclass(frozen=True)
@@ -275,15 +235,8 @@ def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
         recipe, sums = Recipe.of(config), snapshots.values(run.snapshots, "state-sum", config.test_t1)
         for epoch, gap in snapshots.values(run.snapshots, "gap-50", config.test_t1).items():
             s = sums[epoch] * recipe.mean / config.test_t1
-            rows.append(
-                Median(
-                    f"{run.name}-seed{run.seed}",
-                    epoch,
-                    gap,
-                    law.median_gap(recipe, epoch, s),
-                    {state: law.median_gap(recipe, epoch, state) for state in STATES},
-                )
-            )
+            rows.append(Median(f"{run.name}-seed{run.seed}", epoch, gap, law.median_gap(recipe, epoch, s),
+                               {state: law.median_gap(recipe, epoch, state) for state in STATES}))
     return rows
 
 
@@ -308,14 +261,12 @@ def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
         for record in run.metrics:
             if run.name in ROWS and record["id"] == f"none-random-t{record['t1']:g}":
                 found.setdefault((run.name, float(record["t1"])), []).append(
-                    100 * record["correct"] / record["n"]
-                )
+                    100 * record["correct"] / record["n"])
     return {key: statistics.mean(values) for key, values in found.items()}
 
 
-def predict(
-    law: Law, stored: Sequence[Run], epochs: float = 30, state: str = "initial"
-) -> dict[tuple[str, float], float]:
+def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
+            state: str = "initial") -> dict[tuple[str, float], float]:
     """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table, after
     so many epochs.
 
@@ -355,18 +306,14 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
     keys = [key for key in figures if key in predicted]
     if len(keys) < 3:
         raise ValueError(f"{len(keys)} entries of the post's table are predicted; a comparison needs 3")
-    of_size: dict[str, list[float]] = {}
-    for row, t1 in keys:
-        of_size.setdefault(row.split("-")[0], []).append(figures[row, t1])
-    theirs = np.array([figures[key] for key in keys])
-    ours = np.array([predicted[key] for key in keys])
-    constant = np.array([statistics.mean(of_size[row.split("-")[0]]) for row, _ in keys])
+    theirs = pd.Series([figures[key] for key in keys])
+    constant = theirs.groupby([row.split("-")[0] for row, _ in keys]).transform("mean")
 
-    def judge(values: np.ndarray) -> tuple[float, float]:
+    def judge(values: pd.Series) -> tuple[float, float]:
         rank = rank_correlation(values.tolist(), theirs.tolist())
         return rank, float(np.sqrt(np.mean((values - theirs) ** 2)))
 
-    return Comparison(*judge(ours), *judge(constant), len(keys))
+    return Comparison(*judge(pd.Series([predicted[key] for key in keys])), *judge(constant), len(keys))
 
 
 @dataclass(frozen=True)
@@ -377,25 +324,13 @@ class Phases:
     channels: tuple[int, ...]
     times: tuple[float, ...]
     lost: np.ndarray
-    rate: float
-    epochs: float
     state: str
 
 
-def phases(
-    law: Law,
-    channels: Sequence[int],
-    times: Sequence[float],
-    *,
-    rate: float = 1e-3,
-    epochs: float = 30,
-    state: str = "initial",
-    size: int = 7,
-) -> Phases:
-    """The phase diagram over end time and width at a rate, after so many epochs."""
+def phases(law: Law, channels: Sequence[int], times: Sequence[float], *, epochs: float = 30,
+           state: str = "initial") -> Phases:
+    """The phase diagram over end time and width at the post's rate, after so many epochs."""
     threshold = horizon.gradient_lost()
-    lost = [
-        [law.past(threshold, law.median_gap(Recipe(c, size, t, t, rate), epochs, state)) for t in times]
-        for c in channels
-    ]
-    return Phases(tuple(channels), tuple(times), np.array(lost), rate, epochs, state)
+    lost = [[law.past(threshold, law.median_gap(Recipe(c, 7, t, t), epochs, state)) for t in times]
+            for c in channels]
+    return Phases(tuple(channels), tuple(times), np.array(lost), state)

@@ -21,8 +21,10 @@ from nodelib.publish.style import (
     NARROW,
     SKY,
     VERMILLION,
+    banded,
     colour,
     history_frame,
+    legend_above,
     lines,
     panels,
     style,
@@ -44,17 +46,12 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
                     continue
                 images = np.interp(data["step"], run.history["step"], run.history["images"]) / 1000
                 factor = 100 if column == "accuracy" else 1
-                axis.plot(images, factor * data["value"], color=colour(run.name), label=run.name)
-                axis.fill_between(images, factor * data["low"], factor * data["high"], color=colour(run.name),
-                                  alpha=0.2, linewidth=0)
+                data = factor * data[["value", "low", "high"]].assign(images=images / factor)
+                banded(axis, data, "images", "value", colour(run.name), label=run.name)
         for axis, label in ((left, "training accuracy (%)"), (right, "NFE of a forward solve")):
             axis.set(xlabel="training images seen (thousands)", ylabel=label)
             axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(5))
-        # one entry per network, however many seeds
-        handles = {label: handle for handle, label in zip(*right.get_legend_handles_labels())}
-        if handles:
-            figure.legend(handles.values(), handles.keys(), loc="outside upper center",
-                          ncols=min(6, len(handles)))
+        legend_above(figure, (right,), 6)
     return figure
 
 
@@ -80,10 +77,8 @@ def end_time_sweeps(data: pd.DataFrame) -> Figure:
         for axis, (test, size) in zip(axes, product(tests, sizes)):
             here = data[(data["test"] == test) & data["network"].str.startswith(f"{size}-")]
             for (name, seed), part in here.groupby(["network", "seed"], sort=False):
-                axis.fill_between(part["t1"], part["low"], part["high"], color=colour(name), alpha=0.12,
-                                  linewidth=0)
-                axis.plot(part["t1"], part["accuracy"], color=colour(name), linewidth=1.2,
-                          label=name if seed == 0 else None)
+                banded(axis, part, "t1", "accuracy", colour(name), alpha=0.12, linewidth=1.2,
+                       label=name if seed == 0 else None)
             axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
             axis.set(xscale="log", ylim=(-3, 103), title=f"{size}, {test}")
         for axis in axes[::max(1, len(sizes))]:

@@ -9,7 +9,20 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.paths import data_dir
-from nodelib.publish.style import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, VERMILLION, panels, style
+from nodelib.publish.page import markdown
+from nodelib.publish.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    SKY,
+    VERMILLION,
+    banded,
+    legend_above,
+    panels,
+    style,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,9 +96,7 @@ def cost_over_end_time(rows: pd.DataFrame) -> Figure:
     with style():
         figure, (left, right) = panels(2, columns=2, height=3.0)
         for method, part in rows.groupby("method", sort=False):
-            left.plot(part["t1"], part["median"], color=COLOURS[method], marker=MARKERS[method], label=method)
-            left.fill_between(part["t1"], part["low"], part["high"], color=COLOURS[method], alpha=0.2,
-                              linewidth=0)
+            banded(left, part, "t1", "median", COLOURS[method], marker=MARKERS[method], label=method)
         own = rows[rows["method"] == "exact"]
         right.plot(own["t1"], own["nfe"], color=BLUE, marker="o", linestyle="", label="measured")
         a, b, _ = log_fit(own)
@@ -105,12 +116,9 @@ def cost_over_batch(rows: pd.DataFrame) -> Figure:
         figure, axes = panels(len(networks), columns=2, height=3.0)
         for axis, network in zip(axes, networks):
             for method, part in rows[rows["network"] == network].groupby("method", sort=False):
-                scale = 1000 / part["batch"]
-                axis.plot(part["batch"], part["median"] * scale, color=COLOURS[method],
-                          marker=MARKERS[method], label=method)
-                axis.fill_between(part["batch"], part["low"] * scale, part["high"] * scale,
-                                  color=COLOURS[method],
-                                  alpha=0.2, linewidth=0)
+                each = part[["median", "low", "high"]].mul(1000 / part["batch"], axis=0)
+                banded(axis, each.assign(batch=part["batch"]), "batch", "median", COLOURS[method],
+                       marker=MARKERS[method], label=method)
             axis.set(title=network, xscale="log", yscale="log", xlabel="batch",
                      ylabel="milliseconds per image")
         axes[0].legend()
@@ -128,24 +136,22 @@ def work_precision(rows: pd.DataFrame) -> Figure:
                           marker=MARKERS[method], label=method)
             axis.set(title=f"$t_1$ = {t1:g}", xscale="log", yscale="log", xlabel="seconds")
         axes[0].set_ylabel("relative error of the gradient")
-        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+        legend_above(figure, axes[:1])
     return figure
 
 
 def table(data: pd.DataFrame) -> str:
     """Markdown: seconds with quartiles, ratio, gradient error and peak memory of every measured step."""
-    lines = ["| step | method | seconds [quartiles] | ratio to exact [quartiles] | gradient error | peak "
-             "memory (MB) |",
-             "| --- | --- | ---: | ---: | ---: | ---: |"]
-    previous = None
-    for row in data.itertuples():
-        case, previous = ("" if row.case == previous else row.case), row.case
-        memory = "n/a" if row.megabytes is None or np.isnan(row.megabytes) else f"{row.megabytes:.0f}"
-        lines.append(f"| {case} | {row.method} | {row.seconds:.3g} [{row.seconds_low:.3g}, "
-                     f"{row.seconds_high:.3g}] | "
-                     f"{row.ratio:.2f} [{row.low:.2f}, {row.high:.2f}] | {row.gradient_error:.2g} | {memory} "
-                     f"|")
-    return "\n".join(lines)
+    def spread(median: float, low: float, high: float, digits: str) -> str:
+        return f"{median:{digits}} [{low:{digits}}, {high:{digits}}]"
+
+    rows = [("" if again else row.case, row.method,
+             spread(row.seconds, row.seconds_low, row.seconds_high, ".3g"),
+             spread(row.ratio, row.low, row.high, ".2f"), f"{row.gradient_error:.2g}",
+             "n/a" if pd.isna(row.megabytes) else f"{row.megabytes:.0f}")
+            for row, again in zip(data.itertuples(), data["case"].eq(data["case"].shift()))]
+    return markdown(["step:", "method:", "seconds [quartiles]", "ratio to exact [quartiles]",
+                     "gradient error", "peak memory (MB)"], rows)
 
 
 def best_peer(data: pd.DataFrame, case: str) -> pd.Series:

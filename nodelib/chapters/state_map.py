@@ -34,12 +34,12 @@ class StateMap:
     labels: tuple[int, ...]
 
 
-def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
+def plane(directions: np.ndarray) -> tuple[np.ndarray, float]:
     """Coordinates in the first two principal components, by scikit-learn's PCA, and the share of variance in
     them.
 
     Args:
-        directions: shape (M, features), M at least 3; seed: of the randomised decomposition.
+        directions: shape (M, features), M at least 3.
 
     Returns:
         shape (M, 2), each axis turned so that its largest entry in size is positive (components have no sign
@@ -47,7 +47,7 @@ def plane(directions: np.ndarray, seed: int = 0) -> tuple[np.ndarray, float]:
     """
     from sklearn.decomposition import PCA
 
-    pca = PCA(2, svd_solver="randomized", random_state=seed)
+    pca = PCA(2, svd_solver="randomized", random_state=0)
     found = pca.fit_transform(directions)
     sign = np.sign(found[np.abs(found).argmax(0), range(2)])
     return found * np.where(sign == 0, 1, sign), float(pca.explained_variance_ratio_.sum())

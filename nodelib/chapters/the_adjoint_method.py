@@ -36,8 +36,7 @@ def memory(kept: pd.DataFrame, peak: pd.DataFrame) -> Figure:
                         xlabel="solver steps", ylabel="memory ($2^{20}$ bytes)")
             axis.set_title(title)
             axis.legend().remove()
-        handles, found = axes[0].get_legend_handles_labels()
-        figure.legend(handles, found, loc="outside upper center", ncols=len(found))
+        style.legend_above(figure, axes[:1])
     return figure
 
 
@@ -89,8 +88,7 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
             axis.legend().remove()
             if column == "signs":
                 axis.set_ylim(0, 0.52)
-        handles, found = axes[0].get_legend_handles_labels()
-        figure.legend(handles, found, loc="outside upper center", ncols=min(4, len(found)))
+        style.legend_above(figure, axes[:1])
     return figure
 
 

@@ -21,6 +21,7 @@ from nodelib.publish.style import (
     ORANGE,
     VERMILLION,
     colour,
+    legend_above,
     panels,
     style,
 )
@@ -28,9 +29,8 @@ from nodelib.publish.style import (
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_STEPS = dict(
-    zip(DIRECTIONS, ((ORANGE, "-", "s"), (BLUE, "--", "o"), (GREEN, "-.", "D"), (VERMILLION, ":", "^")))
-)
+_STEPS = dict(zip(DIRECTIONS, ((ORANGE, "-", "s"), (BLUE, "--", "o"), (GREEN, "-.", "D"),
+                               (VERMILLION, ":", "^"))))
 
 
 def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -51,32 +51,22 @@ def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.nda
     return true, wrong, 1 / (1 + np.exp(np.asarray(gaps, dtype=float))) / batch
 
 
-def lost_terms(batch: int = 32) -> Figure:
+def lost_terms() -> Figure:
     """The two entries of a gradient against the gap: exact, and what float32 makes of them, with both
     horizons."""
     gaps = np.arange(0.0, 115.0, 0.25)
-    true, wrong, exact = entries(gaps, batch)
+    true, wrong, exact = entries(gaps)
     with style():
         figure, (axis,) = panels(1, height=3.0, width=6.0)
         axis.plot(gaps, exact, color=GREY, linewidth=4, alpha=0.35, label="exact, both")
         axis.plot(gaps[wrong > 0], wrong[wrong > 0], color=VERMILLION, label="float32, wrong class")
         axis.plot(gaps[true > 0], true[true > 0], color=BLUE, linestyle="--", label="float32, true class")
-        for edge in (horizon.true_class_lost()[0], horizon.gradient_lost(batch)):
+        for edge in (horizon.true_class_lost()[0], horizon.gradient_lost()):
             axis.axvline(edge, color=GREY, linewidth=0.8, linestyle=":")
-            axis.annotate(
-                f"{edge:.1f}",
-                (edge, 1),
-                xycoords=("data", "axes fraction"),
-                xytext=(3, -10),
-                textcoords="offset points",
-                color=GREY,
-            )
-        axis.set(
-            yscale="log",
-            xlabel="gap between the true and the nearest wrong logit",
-            ylabel="size of the entry",
-            xlim=(0, 115),
-        )
+            axis.annotate(f"{edge:.1f}", (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+                          textcoords="offset points", color=GREY)
+        axis.set(yscale="log", xlabel="gap between the true and the nearest wrong logit",
+                 ylabel="size of the entry", xlim=(0, 115))
         axis.legend(loc="lower left")
     return figure
 
@@ -87,20 +77,12 @@ def single_steps(found: Sequence[Steps]) -> Figure:
         figure, axes = panels(len(found), sharey=True, height=2.7)
         for axis, steps in zip(axes, found):
             for name, (shade, dash, marker) in _STEPS.items():
-                axis.plot(
-                    steps.epsilons,
-                    steps.left(name),
-                    dash,
-                    color=shade,
-                    marker=marker,
-                    markersize=3.5,
-                    label=name,
-                )
+                axis.plot(steps.epsilons, steps.left(name), dash, color=shade, marker=marker, markersize=3.5,
+                          label=name)
             axis.set(xlabel=r"length of the step $\epsilon$", ylim=(-3, 103))
             axis.set_title(f"logits × {steps.factor:g}: median gap {np.median(steps.gap):.0f}")
         axes[0].set_ylabel("accuracy (%)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=4)
+        legend_above(figure, axes[:1])
     return figure
 
 
@@ -110,13 +92,11 @@ def phase_diagram(diagrams: Sequence[Phases]) -> Figure:
     with style():
         figure, axes = panels(len(diagrams), sharey=True, height=2.9)
         for axis, phases in zip(axes, diagrams):
-            drawn = axis.pcolormesh(
-                phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100, shading="gouraud"
-            )
+            drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100,
+                                    shading="gouraud")
             if phases.lost.min() < 0.5 < phases.lost.max():
-                axis.contour(
-                    phases.times, phases.channels, phases.lost, levels=[0.5], colors="white", linewidths=1.2
-                )
+                axis.contour(phases.times, phases.channels, phases.lost, levels=[0.5], colors="white",
+                             linewidths=1.2)
             axis.set(xscale="log", yscale="log", xlabel="end time $T$", title=f"{phases.state} state")
             axis.grid(False)
             ticks = [c for c in (16, 32, 64, 128, 256) if phases.channels[0] <= c <= phases.channels[-1]]
@@ -141,14 +121,10 @@ def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]],
         for axis, (label, entries) in zip(axes, predicted.items()):
             axis.plot((0, 100), (0, 100), color=GREY, linewidth=0.8, linestyle=":")
             for row in dict.fromkeys(row for row, _ in entries):
-                points = [
-                    (figures[key], value)
-                    for key, value in entries.items()
-                    if key[0] == row and key in figures
-                ]
+                points = [(figures[key], value) for key, value in entries.items()
+                          if key[0] == row and key in figures]
                 axis.plot(*zip(*points), linestyle="", marker=MARKERS[row], color=colour(row), label=row)
             axis.set(xlabel="the post (%)", title=label, xlim=(-4, 104), ylim=(-4, 104))
         axes[0].set_ylabel("predicted (%)")
-        handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside upper center", ncols=6)
+        legend_above(figure, axes[:1], 6)
     return figure

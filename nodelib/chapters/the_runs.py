@@ -7,6 +7,7 @@ from pathlib import Path
 from nodelib.experiment import evaluation, protocols, training
 from nodelib.experiment.artifacts import Run, load_run
 from nodelib.experiment.configs import RunConfig
+from nodelib.publish.page import markdown
 
 
 def measured_run(config: RunConfig, root: str | Path | None = None) -> Run:
@@ -36,21 +37,18 @@ def config_table(run: Run) -> str:
     for name, label in (("commit", "commit"), ("weights_sha256", "SHA-256 of the weights")):
         if provenance.get(name):
             rows.append((label, f"`{str(provenance[name])[:12]}`"))
-    return "\n".join(["| field | value |", "| --- | --- |",
-                      *(f"| {name} | {value} |" for name, value in rows)])
+    return markdown(["field:", "value:"], rows)
 
 
 def metrics_table(run: Run) -> str:
     """The run's records as a Markdown table, by end time and attack; below it, which of the table's protocol
     are missing.
     """
-    lines = ["| record | end time | images | accuracy | 95 % interval | NFE |",
-             "| --- | ---: | ---: | ---: | ---: | ---: |"]
-    for record in sorted(run.metrics, key=lambda r: (r["t1"], r["attack"], r["id"])):
-        nfe = "" if record.get("nfe") is None else f"{record['nfe']:.0f}"
-        lines.append(f"| {record['id']} | {record['t1']:g} | {record['n']:,} | "
-                     f"{100 * record['accuracy']:.2f} % | "
-                     f"{100 * record['low']:.2f} to {100 * record['high']:.2f} | {nfe} |")
+    rows = [(r["id"], f"{r['t1']:g}", f"{r['n']:,}", f"{100 * r['accuracy']:.2f} %",
+             f"{100 * r['low']:.2f} to {100 * r['high']:.2f}",
+             "" if r.get("nfe") is None else f"{r['nfe']:.0f}")
+            for r in sorted(run.metrics, key=lambda r: (r["t1"], r["attack"], r["id"]))]
+    lines = [markdown(["record:", "end time", "images", "accuracy", "95 % interval", "NFE"], rows)]
     stored, wanted = {r["id"] for r in run.metrics}, protocols.table_protocol(RunConfig.from_dict(run.config))
     if missing := [f"`{m.id}`" for m in wanted if m.id not in stored]:
         lines += ["", f"Not measured, of the {len(wanted)} records of the table's protocol: "

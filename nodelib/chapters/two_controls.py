@@ -18,10 +18,8 @@ from nodelib.statistics import mcnemar, on_common
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLAIN = {
-    name: name.removesuffix("-leaky")
-    for name in ("wide-standard-leaky", "wide-adversarial-leaky", "small-100-leaky")
-}
+PLAIN = {name: name.removesuffix("-leaky")
+         for name in ("wide-standard-leaky", "wide-adversarial-leaky", "small-100-leaky")}
 
 
 def sensitivities(growth: Mapping[str, tuple[Sequence[float], torch.Tensor]]) -> Figure:
@@ -64,18 +62,8 @@ def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
             continue
         bits = on_common(*(run.outcomes(record["id"]) for run, record in zip(pair, records)))
         run, end = pair[0], state_records.look_up(pair[0], "on_a_ray")
-        rows.append(
-            {
-                "run": name,
-                "t1": run.config["test_t1"],
-                "leaky": bits[0].mean(),
-                "plain": bits[1].mean(),
-                "n": len(bits[0]),
-                "p": mcnemar(*bits),
-                "pace": state_records.value(run, "relative_speed", t1=run.config["test_t1"]),
-                "on": round(end["value"] * end["n"]),
-                "of": end["n"],
-                "rays": int(state_records.value(run, "distinct_attractors")),
-            }
-        )
+        rows.append((name, run.config["test_t1"], *(kept.mean() for kept in bits), len(bits[0]),
+                     mcnemar(*bits), state_records.value(run, "relative_speed", t1=run.config["test_t1"]),
+                     round(end["value"] * end["n"]), end["n"],
+                     int(state_records.value(run, "distinct_attractors"))))
     return pd.DataFrame(rows, columns=["run", "t1", "leaky", "plain", "n", "p", "pace", "on", "of", "rays"])

@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodelib import dynamics
 from nodelib.dynamics import QUANTITIES, Paths
-from nodelib.publish.style import DASHES, GREY, MARKERS, RUNS, colour, panels, style
+from nodelib.publish.style import DASHES, GREY, MARKERS, RUNS, colour, legend_above, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,7 +62,7 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
             axis.set(xscale="log", yscale="log" if base in LOGARITHMIC else "linear", ylabel=label)
         for axis in axes[-2:]:
             axis.set_xlabel("time $t$")
-        _legend(figure, axes[0], len(paths))
+        legend_above(figure, axes[:1])
     return figure
 
 
@@ -121,15 +121,10 @@ def separation(frame: pd.DataFrame) -> Figure:
                 axis.axhline(0.1, color=GREY, linewidth=0.8, linestyle=":")
                 axis.set_ylim(0, 1.02)
         axes[0].set_ylabel("share of images")
-        _legend(figure, axes[0], frame["run"].nunique())
+        legend_above(figure, axes[:1])
     return figure
 
 
 def _wrapped(text: str) -> str:
     head, _, tail = text.partition(", ")
     return f"{head}\n({tail})" if tail else head
-
-
-def _legend(figure: Figure, axis, count: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper center", ncols=min(count, 4))

@@ -63,25 +63,16 @@ def dials(evidence: Evidence) -> Figure:
         axes.plot(list(by_factor), list(by_factor.values()), color=colour(row), label=row)
         level = evidence.post(row, OWN_T1[row], "adversarial")
         if max(by_factor.values()) >= level:
-            axes.plot(
-                dial(by_factor, level),
-                level,
-                "o",
-                color=colour(row),
-                fillstyle="none",
-                markersize=10,
-                markeredgewidth=2,
-            )
+            axes.plot(dial(by_factor, level), level, "o", color=colour(row), fillstyle="none", markersize=10,
+                      markeredgewidth=2)
         if row in exact:
             axes.plot(list(exact[row]), list(exact[row].values()), ":", color=colour(row), linewidth=1.2)
-    clean = [
-        100 * evidence.named(row)[0].metric(f"rescaled-clean-t{OWN_T1[row]:g}")["accuracy"] for row in seen
-    ]
+    clean = [100 * evidence.named(row)[0].metric(f"rescaled-clean-t{OWN_T1[row]:g}")["accuracy"]
+             for row in seen]
     if clean:
         axes.axhline(np.mean(clean), color=GREY, linewidth=1)
-        axes.text(
-            1, np.mean(clean) + 1.5, "clean: no prediction changes", color=GREY, fontsize=9, va="bottom"
-        )
+        axes.text(1, np.mean(clean) + 1.5, "clean: no prediction changes", color=GREY, fontsize=9,
+                  va="bottom")
         axes.text(100, 6, "the same step along the log odds", color=GREY, fontsize=9, ha="right")
     axes.set(xscale="log", xlabel="factor on the logits", ylabel="correct under one step (%)", ylim=(-2, 108))
     axes.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
@@ -104,14 +95,8 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
         t1, paint = OWN_T1[row], colour(run.name)
         for quantity, style in (("fgsm", "-"), ("fgsm-margin", ":")):
             by_epoch = snapshots.values(run.snapshots, quantity, t1, whole_epochs=False)
-            above.plot(
-                list(by_epoch),
-                [100 * v for v in by_epoch.values()],
-                style,
-                color=paint,
-                marker=".",
-                label=row if style == "-" else None,
-            )
+            above.plot(list(by_epoch), [100 * v for v in by_epoch.values()], style, color=paint, marker=".",
+                       label=row if style == "-" else None)
         above.axhline(figures[row], color=paint, linewidth=0.8, dashes=(6, 3))
         gap = snapshots.values(run.snapshots, "gap-50", t1, whole_epochs=False)
         below.plot(list(gap), list(gap.values()), color=paint, marker=".")

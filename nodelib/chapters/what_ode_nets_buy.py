@@ -80,8 +80,7 @@ def spirals(data: spiral.Data, models: dict[str, torch.nn.Module],
             axis.plot(*seen.T, "o", color="black", markersize=3, label="observed")
             axis.set(xlabel="$y_1$", aspect="equal")
         axes[0].set_ylabel("$y_2$")
-        handles, names = axes[0].get_legend_handles_labels()
-        figure.legend(handles, names, loc="outside upper center", ncols=4)
+        style.legend_above(figure, axes[:1])
     return figure
 
 
@@ -131,10 +130,8 @@ def evaluations_in_training(data: pd.DataFrame) -> Figure:
     with style.style():
         figure, (axis,) = style.panels(1, height=3.0)
         for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
-            axis.fill_between(rows["share"], rows["low"], rows["high"], color=style.colour(name), alpha=0.2,
-                              linewidth=0)
-            axis.plot(rows["share"], rows["value"], color=style.colour(name),
-                      linestyle=("-", "--", "-.", ":")[i % 4], label=name)
+            style.banded(axis, rows, "share", "value", style.colour(name), ("-", "--", "-.", ":")[i % 4],
+                         label=name)
         axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None),
                  xlim=(0, 100))
         axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))

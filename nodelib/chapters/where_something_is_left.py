@@ -10,7 +10,7 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.contract import LOCAL_MEASUREMENTS
-from nodelib.publish.style import DASHES, NARROW, colour, panels, style
+from nodelib.publish.style import DASHES, NARROW, banded, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,12 +71,8 @@ def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:
     with style():
         figure, (axis,) = panels(1, width=NARROW, height=3.6)
         for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
-            axis.fill_between(part["epsilon"], part["low"], part["high"], color=colour(name), alpha=0.12,
-                              linewidth=0)
-            (line,) = axis.plot(part["epsilon"], part["accuracy"], "-o", markersize=4, color=colour(name),
-                                label=name)
-            if DASHES[name]:
-                line.set_dashes(DASHES[name])
+            banded(axis, part, "epsilon", "accuracy", colour(name), "-o", 0.12, markersize=4, label=name,
+                   dashes=DASHES[name] or (None, None))
         axis.set(xlabel="epsilon", ylabel="accuracy under all stored attacks (%)", ylim=(-3, 103))
         if len(data):
             axis.legend()

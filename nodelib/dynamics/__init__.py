@@ -11,7 +11,6 @@ from nodelib.dynamics.classes import (
 from nodelib.dynamics.drift import Drift, common_drift, drift_coordinates, drift_part, remove_drift
 from nodelib.dynamics.geometry import angle, cosines, direction, inner, norm
 from nodelib.dynamics.motion import (
-                                      growth_exponent,
                                       path_turning,
                                       ray_distance,
                                       relative_speed,
@@ -36,7 +35,7 @@ from nodelib.dynamics.rays import (
 __all__ = [
     "QUANTITIES", "ClassDirections", "Drift", "Paths", "Ray", "angle", "class_angles",
     "class_directions", "cluster", "common_drift", "cosines", "direction", "drift_coordinates", "drift_part",
-    "flow_in_log_time", "follow", "growth_exponent", "inner", "jacobian_eigenvalues", "jacobian_norm",
+    "flow_in_log_time", "follow", "inner", "jacobian_eigenvalues", "jacobian_norm",
     "leading_eigenvalue", "linear_probe", "lyapunov_exponent", "nearest_class", "norm", "normalised_field",
     "path_turning", "ray_distance", "relative_speed", "remove_drift", "sensitivity", "settling_time",
     "silhouette", "solve_ray",

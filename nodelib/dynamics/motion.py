@@ -101,14 +101,6 @@ def path_turning(velocity: Tensor) -> Tensor:
     return angle(velocity[1:], velocity[:-1]).sum(0) / DEGREES
 
 
-def growth_exponent(times: Sequence[float], values: Tensor) -> Tensor:
-    """Slope of log(values) against log(times) by least squares: values (T, N) to (N,)."""
-    x = torch.as_tensor(times, dtype=torch.float64).log()
-    x = x - x.mean()
-    y = values.double().log()
-    return (x[:, None] * (y - y.mean(0))).sum(0) / (x * x).sum()
-
-
 def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float = 1e-3, atol: float = 1e-3,
                 seed: int = 0) -> Tensor:
     """How strongly states at later times depend on where they started: |J(t)^T u| for one random unit vector

@@ -37,25 +37,24 @@ CLASS_COLOURS = ((0, 114, 178), (230, 159, 0), (0, 158, 115), (213, 94, 0), (204
                  (86, 180, 233), (240, 228, 66), (170, 170, 170), (190, 120, 255), (255, 160, 150))
 
 
-def tile(states: Tensor, columns: int | None = None, fill: float = float("nan")) -> np.ndarray:
+def tile(states: Tensor) -> np.ndarray:
     """Lay the channels of every state side by side, row after row, with a gap of one pixel.
 
     Args:
         states: shape (T, C, H, W).
-        columns: tiles per row; by default the square root of C, rounded up.
-        fill: value of the gaps and of tiles left over.
 
     Returns:
-        float64, shape (T, rows (H + 1) - 1, columns (W + 1) - 1).
+        float64, shape (T, rows (H + 1) - 1, columns (W + 1) - 1), NaN in the gaps and in tiles left over;
+        columns is the square root of C, rounded up.
     """
     if states.ndim != 4:
         raise ValueError(f"states have shape {tuple(states.shape)}; expected (T, C, H, W), the states of one "
                          f"image")
     values = states.detach().cpu().double().numpy()
     steps, channels, height, width = values.shape
-    columns = columns or int(np.ceil(np.sqrt(channels)))
+    columns = int(np.ceil(np.sqrt(channels)))
     rows = -(-channels // columns)
-    canvas = np.full((steps, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), fill)
+    canvas = np.full((steps, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP), np.nan)
     for c in range(channels):
         top, left = (c // columns) * (height + GAP), (c % columns) * (width + GAP)
         canvas[:, top:top + height, left:left + width] = values[:, c]
@@ -192,45 +191,46 @@ def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float]
 
 def side_by_side(*films: np.ndarray, gap: int = 4) -> np.ndarray:
     """Films of equal length and height next to each other, with a black gap."""
-    shapes = {f.shape[:2] for f in films}
-    if len(shapes) > 1:
-        raise ValueError(f"films have lengths and heights {sorted(shapes)}; they must be equal")
-    space = np.zeros((*films[0].shape[:2], gap, *films[0].shape[3:]), dtype=np.uint8)
-    parts = [part for f in films for part in (f, space)]
-    return np.concatenate(parts[:-1], axis=2)
+    return _joined(films, gap, 2, "heights")
 
 
 def stacked(*films: np.ndarray, gap: int = 4) -> np.ndarray:
     """Films of equal length and width one above the other, with a black gap."""
-    shapes = {(len(f), f.shape[2]) for f in films}
+    return _joined(films, gap, 1, "widths")
+
+
+def _joined(films: Sequence[np.ndarray], gap: int, axis: int, other: str) -> np.ndarray:
+    """Films along an axis, 1 or 2, with a gap; the other size must be equal, and the length."""
+    shapes = {(len(f), f.shape[3 - axis]) for f in films}
     if len(shapes) > 1:
-        raise ValueError(f"films have lengths and widths {sorted(shapes)}; they must be equal")
-    space = np.zeros((len(films[0]), gap, *films[0].shape[2:]), dtype=np.uint8)
-    parts = [part for f in films for part in (f, space)]
-    return np.concatenate(parts[:-1], axis=1)
+        raise ValueError(f"films have lengths and {other} {sorted(shapes)}; they must be equal")
+    shape = list(films[0].shape)
+    shape[axis] = gap
+    parts = [part for f in films for part in (f, np.zeros(shape, dtype=np.uint8))]
+    return np.concatenate(parts[:-1], axis=axis)
 
 
-def gif(frames: np.ndarray, seconds: float = 12.0) -> bytes:
-    """The film as an endless GIF, the same bytes for the same frames.
+def gif(frames: np.ndarray) -> bytes:
+    """The film as an endless GIF of twelve seconds, the same bytes for the same frames.
 
     Args:
-        frames: uint8, shape (T, H, W), or (T, H, W, 3) in colour.
-        seconds: length of the film; a frame lasts at least 2/100 s, which browsers respect.
+        frames: uint8, shape (T, H, W), or (T, H, W, 3) in colour; each lasts at least 2/100 s, which
+            browsers respect.
     """
     import imageio.v3 as iio
 
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or frames.ndim == 4 and frames.shape[3] == 3):
         raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W) or "
                          f"(T, H, W, 3)")
-    milliseconds = max(20, 10 * round(100 * seconds / len(frames)))
+    milliseconds = max(20, 10 * round(1200 / len(frames)))
     return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds,
                        loop=0,
                        optimize=True)
 
 
-def sample_times(end: float, frames: int, first: float = 0.0) -> list[float]:
-    """Equally spaced times from `first` to `end`, the end included."""
-    return torch.linspace(first, end, frames, dtype=torch.float64).tolist()
+def sample_times(end: float, frames: int) -> list[float]:
+    """Equally spaced times from 0 to `end`, the end included."""
+    return torch.linspace(0.0, end, frames, dtype=torch.float64).tolist()
 
 
 def sheet_times(end: float, frames: int) -> list[float]:

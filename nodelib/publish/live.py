@@ -117,12 +117,11 @@ def weights(run: Run) -> tuple[dict, bytes]:
 def digits() -> tuple[dict, bytes]:
     """The test images that a page offers, `DIGITS // 10` of every class, a byte a pixel, and their labels."""
     # not by `mnist.load`, whose torchvision takes a second to import
-    pixels, labels = (mnist.read_verified("test", kind) for kind in ("images", "labels"))
-    pixels, labels = pixels[16:], labels[8:]  # without their headers
-    of_class = [[i for i, label in enumerate(labels) if label == k] for k in range(10)]
-    chosen = sorted(i for found in of_class for i in found[:DIGITS // 10])
-    header = {"labels": [labels[i] for i in chosen], "index": chosen}
-    return header, b"".join(pixels[784 * i:784 * (i + 1)] for i in chosen)
+    pixels, labels = (np.frombuffer(mnist.read_verified("test", kind), np.uint8, offset=header)
+                      for kind, header in (("images", 16), ("labels", 8)))
+    chosen = np.sort(np.concatenate([np.flatnonzero(labels == k)[:DIGITS // 10] for k in range(10)]))
+    header = {"labels": labels[chosen].tolist(), "index": chosen.tolist()}
+    return header, pixels.reshape(-1, 784)[chosen].tobytes()
 
 
 def rescaled(run: Run) -> tuple[dict, bytes]:
@@ -187,11 +186,11 @@ def film(path: Path) -> tuple[dict, bytes]:
         return json.loads(image.info["film"]), path.read_bytes()
 
 
-def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent / "figures") -> None:
+def export(folder: Path, figures: Path = FOLDER.parent / "figures") -> None:
     """Write all that the live parts load to `folder`: scripts, style, kernels, digits, weights, records,
     films.
 
-    root: folder of the runs, default `data/runs`. A run of `RUNS` that is not stored there is left out.
+    A run of `RUNS` that is not stored is left out.
     """
     for source in (*FOLDER.glob("*.js"), *FOLDER.glob("*.css")):
         write_atomic(folder / source.name, source.read_bytes())
@@ -199,7 +198,7 @@ def export(folder: Path, root: Path | None = None, figures: Path = FOLDER.parent
         name = f"kernels/{source.stem}"
         write_atomic(folder / f"{name}.js", script(name, {}, source.read_bytes()))
     write_atomic(folder / "digits.js", script("digits", *digits()))
-    paths = [(root or runs_dir()) / name for name in RUNS]
+    paths = [runs_dir() / name for name in RUNS]
     runs = [load_run(path) for path in paths if (path / "config.json").exists()]
     for run in runs:
         name = f"weights/{run.path.name}"

@@ -56,14 +56,13 @@ def _scratch() -> Path:
     return folder
 
 
-def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
+def save_figure(figure: Any, name: str) -> None:
     """Write a matplotlib figure, the same bytes for the same drawing, and close it.
 
     Args:
         figure: a matplotlib Figure.
         name: file name, lower-case words joined by hyphens. `.svg` for lines and few points, `.png` for
             images and for more than a few thousand points.
-        dpi: pixels per inch of a `.png`.
 
     Raises:
         ValueError: an unfit name, see `figure_path`.
@@ -80,7 +79,7 @@ def save_figure(figure: Any, name: str, dpi: int = 160) -> None:
         ground = "none"
         _for_any_ground(figure)
     with matplotlib.rc_context({"svg.hashsalt": "nodelib", "svg.fonttype": "path"}):
-        figure.savefig(content, format=path.suffix[1:], dpi=dpi, metadata=metadata, bbox_inches="tight",
+        figure.savefig(content, format=path.suffix[1:], dpi=160, metadata=metadata, bbox_inches="tight",
                        facecolor=ground)
     write_atomic(path, content.getvalue())
     matplotlib.pyplot.close(figure)
@@ -153,18 +152,23 @@ def sentence(words: str, scale: str = "full") -> Callable[[Callable[[], None]], 
     return guard
 
 
-def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
-    """Rows as a Markdown table for display; numbers are right-aligned, a missing one is a dash.
+def markdown(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Rows as a Markdown table; numbers are right-aligned, a missing one is a dash.
 
     Args:
         headers: of the columns; one that ends in ":" is of words and left-aligned.
         rows: of ready text, one entry per column; a NaN or None is shown as a dash.
     """
-    from IPython.display import Markdown
-
     def cell(entry: Any) -> str:
         return "–" if entry is None or entry != entry else str(entry).replace("|", "\\|")
 
     lines = ["| " + " | ".join(header.removesuffix(":") for header in headers) + " |",
              "| " + " | ".join("---" if header.endswith(":") else "---:" for header in headers) + " |"]
-    return Markdown("\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)]))
+    return "\n".join([*lines, *("| " + " | ".join(map(cell, row)) + " |" for row in rows)])
+
+
+def markdown_table(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> Any:
+    """The table of `markdown` for display."""
+    from IPython.display import Markdown
+
+    return Markdown(markdown(headers, rows))

@@ -147,7 +147,7 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
         values["page"] = _page(values)
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), cell.source)
+            cell.source = _fill(cell.source, values)
     if parameters:
         import nbformat.v4
 
@@ -200,8 +200,8 @@ def _page(parameters: dict[str, Any]) -> str:
     return parameters["run"] + (f"-seed{parameters['seed']}" if parameters.get("seed") else "")
 
 
-def _fill(pattern: str, values: dict[str, Any]) -> str:
-    return re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), pattern)
+def _fill(text: str, values: dict[str, Any]) -> str:
+    return re.sub(r"@(\w+)@", lambda m: str(values.get(m[1], m[0])), text)
 
 
 def _parameters_cell(notebook: Any, chapter: Path) -> tuple[dict[str, Any], int]:
@@ -475,16 +475,12 @@ def tidy_text(chapter: Path) -> str:
     return jupytext.writes(jupytext.read(chapter), fmt="md:myst")
 
 
-def pages(toc: Path = BOOK / "_toc.yml") -> list[tuple[Path, dict[str, Any]]]:
+def pages() -> list[tuple[Path, dict[str, Any]]]:
     """Every executable page of the table of contents: its text half and its parameters, in order."""
-    found = []
-    for name in re.findall(r"(?:file|root):\s*(\S+\.ipynb)\s*$", toc.read_text(), re.MULTILINE):
-        page = Path(name)
-        if page.parent.name == "runs":
-            found.append((toc.parent / "templates" / "run.md", {"run": page.stem}))
-        else:
-            found.append((toc.parent / page.with_suffix(".md"), {}))
-    return found
+    toc = (BOOK / "_toc.yml").read_text()
+    names = map(Path, re.findall(r"(?:file|root):\s*(\S+\.ipynb)\s*$", toc, re.MULTILINE))
+    return [(TEMPLATE, {"run": name.stem}) if name.parent.name == "runs" else
+            (BOOK / name.with_suffix(".md"), {}) for name in names]
 
 
 def parser() -> argparse.ArgumentParser:

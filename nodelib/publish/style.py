@@ -1,7 +1,7 @@
 """The book's one figure style: fonts, grid, and a fixed colour for every network, data set and method.
 
-    with figures.style():
-        figure = figures.lines(data, x="t1", y="error", hue="method", colours=figures.METHODS)
+    with style.style():
+        figure = style.lines(data, x="t1", y="error", hue="method")
     save_figure(figure, "adjoint-error.svg")
 
 Functions take tidy data (one row per observation, a pandas DataFrame) and return a matplotlib Figure, which
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, YELLOW, BLACK = (
-    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#F0E442", "#000000")
+BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, BLACK = (
+    "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000")
 GREY = "#666666"
 WIDTH = 7.2  # inches: the width of the text
 NARROW = 4.6  # of a figure that a phone shows whole, class "whole": words of 9 points are 9 pixels there
@@ -109,9 +109,9 @@ def colour(run: str) -> str:
     return RUNS[run]
 
 
-def scientific(value: float, digits: int = 0) -> str:
+def scientific(value: float) -> str:
     """A small or large number for the prose, such as "2 × 10⁻⁹"."""
-    mantissa, exponent = f"{value:.{digits}e}".split("e")
+    mantissa, exponent = f"{value:.0e}".split("e")
     raised = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
     return f"{mantissa} × 10" + str(int(exponent)).translate(raised)
 
@@ -135,19 +135,32 @@ def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = 
     return figure, flat[:count]
 
 
+def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4, title: str | None = None) -> None:
+    """One legend above all panels, with one entry a label, however many lines and panels have it."""
+    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    if handles:
+        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns,
+                      title=title)
+
+
+def banded(axis: Axes, data: pd.DataFrame, x: str, y: str, shade: str, dash: str = "-", alpha: float = 0.2,
+           **options: Any) -> None:
+    """A line of the column y over x, with the columns low and high as a band; `options` are the line's."""
+    axis.fill_between(data[x], data["low"], data["high"], color=shade, alpha=alpha, linewidth=0)
+    axis.plot(data[x], data[y], dash, color=shade, **options)
+
+
 def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str, str] | None = None,
-          style: str | None = None, log: str = "", xlabel: str | None = None, ylabel: str | None = None,
-          height: float = 3.2, width: float = WIDTH, axis: Axes | None = None, markers: bool = True,
-          errorbar: Any = ("pi", 100)) -> Figure:
+          log: str = "", xlabel: str | None = None, ylabel: str | None = None, height: float = 3.2,
+          axis: Axes | None = None) -> Figure:
     """One line per value of `hue`: the mean over equal x, with the range of the observations as a band.
 
     Args:
         data: tidy, one row per observation.
-        x, y, hue: column names; style: column that decides dash and marker (default: hue).
+        x, y, hue: column names.
         colours: value of hue -> colour; default: of the runs or methods of that name, else the cycle.
         log: "", "x", "y" or "xy": which axes are logarithmic.
         axis: draw here instead of in a new figure.
-        errorbar: of seaborn's lineplot; the default is the whole range, shown for several seeds.
     """
     import seaborn
 
@@ -157,16 +170,15 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
     palette = {value: known.get(value) or next(cycle) for value in values}
     figure: Any = None if axis is None else axis.figure
     if axis is None:
-        figure, (axis,) = panels(1, height=height, width=width)
-    seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=style or hue,
-                     markers=markers, ax=axis, errorbar=errorbar, err_kws={"alpha": 0.2, "linewidth": 0})
+        figure, (axis,) = panels(1, height=height)
+    seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=hue,
+                     markers=True, ax=axis, errorbar=("pi", 100), err_kws={"alpha": 0.2, "linewidth": 0})
     if "x" in log:
         axis.set_xscale("log")
     if "y" in log:
         axis.set_yscale("log")
     axis.set(xlabel=xlabel if xlabel is not None else x, ylabel=ylabel if ylabel is not None else y)
-    legend = axis.get_legend()
-    if legend is not None and style is None:
+    if (legend := axis.get_legend()) is not None:
         legend.set_title("")
     return figure
 
@@ -201,10 +213,11 @@ def training_history(run: Run) -> Figure:
     import seaborn
 
     data = history_frame(run)
-    groups = [("training loss", ["loss"]), ("training accuracy", ["accuracy"]),
-              ("evaluations per step (NFE)", ["nfe_forward", "nfe_backward"])]
-    groups = [(label, [c for c in names if c in set(data["quantity"])]) for label, names in groups]
-    groups = [(label, names) for label, names in groups if names]
+    labels = {"training loss": ["loss"], "training accuracy": ["accuracy"],
+              "evaluations per step (NFE)": ["nfe_forward", "nfe_backward"]}
+    known = set(data["quantity"])
+    groups = [(label, [c for c in names if c in known])
+              for label, names in labels.items() if known & {*names}]
     with style():
         figure, axes = panels(max(1, len(groups)), height=2.7)
         for axis, (label, names) in zip(axes, groups):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import groupby
 
 from nodelib.experiment.artifacts import Run, find_runs, read_json
 from nodelib.experiment.configs import CONTROLS, ROWS, TABLE_T1, get
 from nodelib.experiment.paths import data_dir
+from nodelib.publish.page import markdown
 from nodelib.statistics import wilson
 
 COLUMNS = {
@@ -33,22 +35,23 @@ class Cell:
     records: dict[str, list[dict]]  # column -> one record per seed of ours
 
 
-def cells(runs: list[Run] | None = None, seed_path: Path | None = None) -> list[Cell]:
+def cells(runs: list[Run] | None = None) -> list[Cell]:
     """The 24 cells of the table (48 figures of the post), rows in the post's order."""
     runs = find_runs() if runs is None else runs
-    published = read_json(seed_path or data_dir() / "seed.json")["table"]
+    published = read_json(data_dir() / "seed.json")["table"]
     figures = {(entry["run"], float(entry["t1"])): entry for entry in published}
     result = []
     for name in ROWS:
         ours = [run for run in runs if run.name == name]
         for t1 in TABLE_T1:
-            records = {
-                column: [r for run in ours for r in run.metrics if r["id"] == f"{label}-t{t1:g}"]
-                for column, label in COLUMNS.items()
-            }
             entry = figures[name, t1]
-            result.append(Cell(name, t1, entry["standard"], entry["adversarial"], records))
+            result.append(Cell(name, t1, entry["standard"], entry["adversarial"], _records(ours, t1)))
     return result
+
+
+def _records(runs: list[Run], t1: float) -> dict[str, list[dict]]:
+    return {column: [r for run in runs for r in run.metrics if r["id"] == f"{label}-t{t1:g}"]
+            for column, label in COLUMNS.items()}
 
 
 def per_cent(records: list[dict]) -> str:
@@ -64,49 +67,46 @@ def with_interval(records: list[dict]) -> str:
     """`per_cent`, with one seed followed by the 95 % interval over its images: "2.8 (1.9 to 4.0)"."""
     if len(records) != 1:
         return per_cent(records)
-    low, high = _spread(records)
-    return f"{per_cent(records)} ({low:.1f} to {high:.1f})"
+    n = records[0]["n"]
+    low, high = wilson(round(records[0]["accuracy"] * n), n)
+    return f"{per_cent(records)} ({100 * low:.1f} to {100 * high:.1f})"
 
 
-def _counts(values: list[int]) -> str:
-    return " / ".join(map(str, values)) or BLANK
+def _counts(values: Iterable[int]) -> str:
+    return " / ".join(map(str, sorted(set(values)))) or BLANK
+
+
+def _attacked(records: dict[str, list[dict]]) -> dict[str, str]:
+    """What attacks leave, and the numbers of images: the columns that all rows share."""
+    attacks = {"FGSM, post's protocol": "fgsm_seed", "FGSM, exact": "fgsm_exact",
+               "PGD-10, exact": "pgd10_exact"}
+    images = {"clean images": ("clean", "clean_random"), "attacked images": attacks.values()}
+    return {**{head: with_interval(records[column]) for head, column in attacks.items()},
+            **{head: _counts(r["n"] for column in columns for r in records[column])
+               for head, columns in images.items()}}
 
 
 def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
     """The table as text, one dictionary per network and end time."""
     runs, result = find_runs() if runs is None else runs, []
     for cell in cells(runs):
-        epochs = sorted({run.config["epochs"] for run in runs if run.name == cell.run})
-        used = sorted({record["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
-                       for record in cell.records[column]})
-        clean = sorted({record["n"] for column in ("clean", "clean_random")
-                        for record in cell.records[column]})
         result.append({
             "network": cell.run, "t": f"{cell.t1:g}",
             "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
             "clean, fixed pooling": per_cent(cell.records["clean"]),
-            "FGSM, post": f"{cell.seed_adversarial:.2f}",
-            "FGSM, post's protocol": with_interval(cell.records["fgsm_seed"]),
-            "FGSM, exact": with_interval(cell.records["fgsm_exact"]),
-            "PGD-10, exact": with_interval(cell.records["pgd10_exact"]),
-            "clean images": _counts(clean), "attacked images": _counts(used), "epochs": _counts(epochs),
+            "FGSM, post": f"{cell.seed_adversarial:.2f}", **_attacked(cell.records),
+            "epochs": _counts(run.config["epochs"] for run in runs if run.name == cell.run),
         })
     return result
 
 
 def as_markdown(table: list[dict[str, str]], left: int = 1) -> str:
     """A Markdown table; the network's name only on its first line; the first `left` columns are words."""
-    heads = list(table[0])
-    lines = ["| " + " | ".join(heads) + " |", "| --- " * left + "| ---: " * (len(heads) - left) + "|"]
-    previous = None
-    for row in table:
-        values = list(row.values())
-        if values[0] == previous:
-            values[0] = ""
-        else:
-            previous = values[0]
-        lines.append("| " + " | ".join(values) + " |")
-    return "\n".join(lines)
+    rows = [list(row.values()) for row in table]
+    for _, same in groupby(rows, key=lambda row: row[0]):
+        for row in list(same)[1:]:
+            row[0] = ""
+    return markdown([f"{head}:" if i < left else head for i, head in enumerate(table[0])], rows)
 
 
 def as_text(table: list[dict[str, str]]) -> str:
@@ -132,7 +132,6 @@ class Comparison:
     theirs: float
     ours: float
     reproduced: bool
-    spread: tuple[float, float]  # with one seed the 95 % interval over images, with several their range
 
 
 def compare(table_cells: list[Cell]) -> list[Comparison]:
@@ -149,17 +148,8 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
                 ours = sum(values) / len(values)
                 allowed = max(TOLERANCE, max(values) - min(values))
                 result.append(Comparison(cell.run, cell.t1, figure, theirs, ours,
-                                         abs(ours - theirs) <= allowed,
-                                         _spread(cell.records[column])))
+                                         abs(ours - theirs) <= allowed))
     return result
-
-
-def _spread(records: list[dict]) -> tuple[float, float]:
-    values = [100 * record["accuracy"] for record in records]
-    if len(records) > 1:
-        return min(values), max(values)
-    low, high = wilson(round(records[0]["accuracy"] * records[0]["n"]), records[0]["n"])
-    return 100 * low, 100 * high
 
 
 def differs_in(control: str) -> str:
@@ -189,18 +179,9 @@ def control_rows(runs: list[Run]) -> list[dict[str, str]]:
     result = []
     for name in CONTROLS:
         config = get(name)
-        found = {column: [r for run in runs if run.name == name for r in run.metrics
-                          if r["id"] == f"{label}-t{config.test_t1:g}"]
-                 for column, label in COLUMNS.items()}
+        found = _records([run for run in runs if run.name == name], config.test_t1)
         if found["clean"]:
-            attacked = sorted({r["n"] for column in ("fgsm_seed", "fgsm_exact", "pgd10_exact")
-                               for r in found[column]})
-            clean = sorted({r["n"] for column in ("clean", "clean_random") for r in found[column]})
             result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}",
                            "clean, random pooling": per_cent(found["clean_random"]),
-                           "clean, fixed pooling": per_cent(found["clean"]),
-                           "FGSM, post's protocol": with_interval(found["fgsm_seed"]),
-                           "FGSM, exact": with_interval(found["fgsm_exact"]),
-                           "PGD-10, exact": with_interval(found["pgd10_exact"]),
-                           "clean images": _counts(clean), "attacked images": _counts(attacked)})
+                           "clean, fixed pooling": per_cent(found["clean"]), **_attacked(found)})
     return result

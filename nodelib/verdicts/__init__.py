@@ -6,7 +6,8 @@ the ledger prints. No verdict is typed anywhere: each is a function of `data/run
 and of the values that chapters record in `data/claims/`.
 
 One file per group of claims: `part_one` (C1 to C7), `end_time` (C8 to C12, C14, C15), `robustness` (C19)
-and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant with its reason there.
+and `states` (C13, C16 to C18, C20 to C22). Every threshold is a named constant with its reason there; the
+claims in words are data, in `first_round.toml`.
 """
 
 from nodelib.experiment.contract import CHAPTER_VALUES, MEASUREMENTS

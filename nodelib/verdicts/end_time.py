@@ -15,6 +15,7 @@ from nodelib.verdicts.evidence import (
     Evidence,
     Missing,
     accuracy_figure,
+    matches,
     ordered,
     percents,
     same_images,
@@ -26,10 +27,11 @@ from nodelib.verdicts.verdict import (
     IN_PART,
     NOT_REPRODUCED,
     REPRODUCED,
-    Claim,
+    WITH_ARTEFACT,
     Figure,
     Verdict,
     by_share,
+    first_round_claim,
 )
 
 if TYPE_CHECKING:
@@ -201,10 +203,10 @@ def lead(name: str, better: list[Accuracy], other: str, worse: list[Accuracy]) -
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:
     keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
-    found = evidence.all(*(lambda n=n, t1=t1: evidence.accuracies(n, t1, **CLEAN_POST)
-                           for n in keep for t1 in (100.0, 500.0)))
+    found = evidence.every(evidence.accuracies, product(keep, (100.0, 500.0)), **CLEAN_POST)
     holds, figures, lost = [], [], []
-    for (name, expected), before, after in zip(keep.items(), found[::2], found[1::2]):
+    for name, expected in keep.items():
+        before, after = found[name, 100.0], found[name, 500.0]
         by_run = {a.run.seed: a.percent for a in before}
         drops = [by_run[a.run.seed] - a.percent for a in after if a.run.seed in by_run]
         holds.append(bool(drops) and all((drop <= KEEPS) == expected for drop in drops))
@@ -216,14 +218,12 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
 
 
 def adversarial_nfe(evidence: Evidence) -> Verdict:
-    standard, adversarial = evidence.all(*(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN)
-                                           for n in ("wide-standard", "wide-adversarial")))
-    few = [a.record["nfe"] for a in standard]
-    many = [a.record["nfe"] for a in adversarial]
+    found = evidence.every(evidence.accuracies, (("wide-standard", 1.0), ("wide-adversarial", 1.0)), **CLEAN)
+    few, many = ([a.record["nfe"] for a in each] for each in found.values())
     training = {}
-    for name, found in (("wide-standard", standard), ("wide-adversarial", adversarial)):
+    for (name, _), each in found.items():
         last = [a.run.history["nfe_forward"][-max(1, len(a.run.history["nfe_forward"]) // 10):]
-                for a in found]
+                for a in each]
         training[name] = [float(statistics.median(map(float, values))) for values in last if len(values)]
     exact = USUAL_NFE[0] <= min(few) and max(few) <= USUAL_NFE[1] and min(many) >= HUNDREDS
     clear = min(many) >= CLEAR_FACTOR * max(few)
@@ -237,9 +237,8 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
 
 
 def adversarial_range(evidence: Evidence) -> Verdict:
-    reach = dict(zip(("wide-standard", "wide-adversarial"), evidence.all(
-        *(lambda n=n: [accuracy_reach(run) for run in evidence.named(n)]
-          for n in ("wide-standard", "wide-adversarial")))))
+    reach = evidence.every(lambda n: [accuracy_reach(run) for run in evidence.named(n)],
+                           ("wide-standard", "wide-adversarial"))
     standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]
     records = {f"{run.name}-seed{run.seed}": range_records(run) for name in reach
                for run in evidence.named(name)}
@@ -277,8 +276,6 @@ def range_records(run: Run) -> dict[float, dict]:
     """A run's records of clean accuracy by end time, of each the one on most images; Missing where there are
     too few.
     """
-    from nodelib.verdicts.evidence import matches
-
     found = {float(record["t1"]): record
              for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
     if len(found) < FEWEST_END_TIMES or 1.0 not in found or max(found) < 1000:
@@ -287,50 +284,12 @@ def range_records(run: Run) -> dict[float, dict]:
     return found
 
 
-WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
-
 CLAIMS = (
-    Claim("C8", "The table: six networks, four end times, standard and adversarial accuracy.", "48 figures",
-          "An entry reproduces within max(3 points, range over our seeds); the table does if 90 % of its "
-          "entries do "
-          "(half: in part).", "05-the-table", table),
-    Claim("C9", "The larger network is more robust than the smaller at every matching entry.",
-          "ahead in 12 of 12",
-          "By the post's protocol, ahead at every entry where the post's gap exceeds 3 points (every pair of "
-          "seeds, "
-          "McNemar p < 0.01; if only at half of them or more, and in a scheme under the strongest attack: in "
-          "part); artefact if "
-          "under the strongest attack no scheme keeps that order with 20 % or more left, in part if some do.",
-          "05-the-table", capacity, WITH_ARTEFACT),
-    Claim("C10", "A longer training end time makes the network more robust.",
-          "small 9.3 to 23.6, large 30.8 to 92.6 %",
-          "Within each size, rows `random` and `100` beat row `10`, each at its own end time: by the post's "
-          "protocol "
-          "and under the strongest attack with 20 % or more left; artefact if only by the protocol, in part "
-          "if two or three "
-          "of the four orderings hold by it and one or more under the strongest attack.",
-          "05-the-table", longer_training_time, WITH_ARTEFACT),
-    Claim("C11", "Random end times help the small network only, by forcing its state to settle.",
-          "23.64 > 13.25, 85.98 < 92.62 %",
-          "Both orderings at t1 = 100 by the post's protocol; artefact if they hold but the small network's "
-          "state does "
-          "not turn more slowly (per unit log time, at t1 = 100) than with t1 = 100 throughout.",
-          "05-the-table",
-          random_end_times, WITH_ARTEFACT),
-    Claim("C12", "small-random keeps its accuracy at t1 = 500, small-100 does not, both large long-trained "
-                 "ones do.",
-          "94.35, 72.16, 94.66, 96.68 %",
-          "Keeping means losing at most 10 points from t1 = 100 to 500; all four right in every seed (two: "
-          "in part).",
-          "05-the-table", keeps_accuracy),
-    Claim("C14", "Adversarial training raises the NFE at t1 = 1 from between 20 and 30 to hundreds.",
-          "20 to 30, 100s",
-          "Test solves at tolerance 1e-3: 15 to 40 after standard, 100 or more after adversarial training "
-          "(in part: "
-          "at least twice as many).", "10-adversarial-training", adversarial_nfe),
-    Claim("C15", "The adversarially trained network keeps its accuracy over a far longer range of end times.",
-          "graphs",
-          "End time up to which accuracy stays within 10 points of that at t1 = 1: five times longer in the "
-          "worst pair "
-          "of seeds (in part: longer).", "10-adversarial-training", adversarial_range),
+    first_round_claim("C8", table),
+    first_round_claim("C9", capacity, WITH_ARTEFACT),
+    first_round_claim("C10", longer_training_time, WITH_ARTEFACT),
+    first_round_claim("C11", random_end_times, WITH_ARTEFACT),
+    first_round_claim("C12", keeps_accuracy),
+    first_round_claim("C14", adversarial_nfe),
+    first_round_claim("C15", adversarial_range),
 )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -163,6 +164,17 @@ class Evidence:
         return answers
 
 
+    def every(self, look_up: Callable[..., Any], keys: Iterable[Any], **conditions: Any) -> dict[Any, Any]:
+        """Key -> answer of a look-up under the same conditions, all asked as by `all`.
+
+        Args:
+            look_up: called with the key, or with its entries where it is a tuple.
+        """
+        keys = list(keys)
+        arguments = [key if isinstance(key, tuple) else (key,) for key in keys]
+        return dict(zip(keys, self.all(*(partial(look_up, *each, **conditions) for each in arguments))))
+
+
 class Values(list):
     """One number per seed; `interval`, with one seed, the 95 % interval of its median over `n` images, where
     that is stored.
@@ -195,9 +207,7 @@ class Shares:
 
     def figure(self, label: str) -> Figure:
         """As a figure of the ledger, in per cent."""
-        spread = (f"95 % over {self.counts[0]} images" if len(self.values) == 1
-                  else f"range over {len(self.values)} seeds")
-        return Figure(label, 100 * sum(self.values) / len(self.values), *self.interval, "%", spread)
+        return value_figure(label, [100 * v for v in self.values], "%", self.interval, self.counts[0])
 
 
 def matches(record: dict, **conditions: Any) -> bool:
@@ -253,22 +263,20 @@ def percents(found: Sequence[Accuracy]) -> list[float]:
     return [a.percent for a in found]
 
 
-def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
-    """Mean over seeds with their range; with one seed, its accuracy with the 95 % interval over images."""
-    if len(found) == 1:
-        low, high = found[0].interval
-        return Figure(label, found[0].percent, low, high, "%", f"95 % over {found[0].record['n']} images")
-    values = percents(found)
-    return Figure(label, sum(values) / len(values), min(values), max(values), "%",
-                  f"range over {len(values)} seeds")
-
-
-def value_figure(label: str, values: Sequence[float], unit: str = "") -> Figure:
-    """Mean over seeds with their range; with one seed its 95 % interval over images, where `values` know it.
+def value_figure(label: str, values: Sequence[float], unit: str = "",
+                 interval: tuple[float, float] | None = None, n: int = 0) -> Figure:
+    """Mean over seeds with their range; with one seed its 95 % interval over n images, where that is known:
+    given here, or by the `values` themselves.
     """
     if len(values) == 1:
-        if not isinstance(values, Values) or values.interval is None:
-            return Figure(label, values[0], unit=unit)
-        return Figure(label, values[0], *values.interval, unit, f"95 % over {values.n} images")
+        if interval is None and isinstance(values, Values):
+            interval, n = values.interval, values.n
+        return (Figure(label, values[0], unit=unit) if interval is None else
+                Figure(label, values[0], *interval, unit, f"95 % over {n} images"))
     return Figure(label, sum(values) / len(values), min(values), max(values), unit,
                   f"range over {len(values)} seeds")
+
+
+def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
+    """`value_figure` of accuracies in per cent."""
+    return value_figure(label, percents(found), "%", found[0].interval, found[0].record["n"])

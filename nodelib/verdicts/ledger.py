@@ -6,14 +6,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nodelib.verdicts import end_time, part_one, post_recipe, robustness, states
 from nodelib.verdicts.chapters import load_chapters
 from nodelib.verdicts.evidence import Evidence
-from nodelib.verdicts.second_round import tomllib
-from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first
+from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first, tables
 
 if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run
@@ -24,8 +22,7 @@ CLAIMS: tuple[Claim, ...] = tuple(sorted(
     (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})),
     key=lambda claim: claim.order))
 
-RULE_CHANGES: list[dict[str, str]] = tomllib.loads(
-    Path(__file__).with_name("changes.toml").read_text(encoding="utf-8"))["changes"]
+RULE_CHANGES: list[dict[str, str]] = tables("changes.toml")["changes"]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
 
 
@@ -76,12 +73,11 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
     return rows
 
 
-def first_round(runs: Sequence[Run], seed: dict,
-                chapters: dict[str, dict] | None = None) -> dict[str, Verdict]:
+def first_round(runs: Sequence[Run], seed: dict) -> dict[str, Verdict]:
     """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as
     in `ledger`.
     """
-    evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
+    evidence = Evidence(runs, seed, load_chapters())
     return {claim.id: judge(claim, evidence) for claim in sorted(FIRST_ROUND, key=lambda claim: claim.order)}
 
 
@@ -94,8 +90,7 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
 def changes_as_markdown() -> str:
     """Every change of a rule since the rules were fixed, as a Markdown list."""
     return "\n".join(f"- {c['date']}, {c['claim']}: {c['change']}. Reason: {c['reason']}."
-                     for c in RULE_CHANGES) or (
-        "- none")
+                     for c in RULE_CHANGES)
 
 
 BAR = "\\|"  # a bar inside a cell of a Markdown table
@@ -108,20 +103,19 @@ def _ours(row: Row, limit: int) -> str:
     return shown + ("; ..." if len(row.ours) > limit else "")
 
 
-def as_markdown(rows: Sequence[Row], link: str = "{page}.ipynb", limit: int = 3) -> str:
+def as_markdown(rows: Sequence[Row], limit: int = 3) -> str:
     """The ledger as one Markdown table.
 
     Args:
         rows: of `ledger`.
-        link: target of the link to the page that shows the claim; "{page}" is replaced.
-        limit: how many of our figures to show per claim.
+        limit: how many of our figures (or missing items) to show per claim.
     """
     lines = ["| id | claim | the post | ours | verdict | first round |",
              "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
-        cells = (f"[{row.id}]({link.format(page=row.page)})", row.statement, row.post, _ours(row, limit),
+        cells = (f"[{row.id}]({row.page}.ipynb)", row.statement, row.post, _ours(row, limit),
                  f"**{row.shown}**", row.first_round or "the same rule")
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        lines.append("| " + " | ".join(cell.replace("|", BAR) for cell in cells) + " |")
     return "\n".join(lines)
 
 
@@ -164,7 +158,7 @@ def _shorten(items: Sequence[str], limit: int) -> str:
     return "; ".join(items[:limit]) + (f"; and {more} more" if more > 0 else "")
 
 
-def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
+def as_text(rows: Sequence[Row]) -> str:
     """The ledger for a terminal: per claim its verdict, statement, test, the post's figure, ours, the reason
     and the page.
     """
@@ -172,13 +166,12 @@ def as_text(rows: Sequence[Row], width: int = 110, limit: int = 3) -> str:
     for row in rows:
         head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round
                                                     else "")
-        body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, limit)}"]
-        body.append(f"missing: {_shorten(row.missing, limit)}" if row.verdict == UNDECIDED else
-                    f"why:  {row.reason}")
+        body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, 3)}"]
+        if row.verdict != UNDECIDED:
+            body.append(f"why:  {row.reason}")
         body.append(f"page: book/{row.page}.md")
-        blocks.append("\n".join([head,
-                                 *(textwrap.fill(line, width, initial_indent="    ", subsequent_indent="    ")
-                                        for line in body)]))
+        blocks.append("\n".join([head, *(textwrap.fill(line, 110, initial_indent="    ",
+                                                      subsequent_indent="    ") for line in body)]))
     summary = ", ".join(f"{number} {verdict}" for verdict, number in counts(rows).items())
     changes = f"{len(RULE_CHANGES)} changes of rules since they were fixed"
     return "\n\n".join([*blocks, f"{summary}; {changes}"])

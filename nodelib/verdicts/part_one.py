@@ -5,7 +5,16 @@ from __future__ import annotations
 import statistics
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, accuracy_figure, percents, value_figure
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    Figure,
+    Verdict,
+    first_round_claim,
+)
 
 EULER_ORDER = (0.8, 1.2)
 """Euler has order 1; a fitted order strays by a tenth or two over a finite range of step sizes."""
@@ -118,18 +127,16 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
 
 
 def fewer_parameters(evidence: Evidence) -> Verdict:
-    ode, six, one = evidence.all(*(lambda name=name: evidence.accuracies(name, 1.0, **CLEAN)
-                                   for name in ("wide-standard", "resnet-6", "resnet-1")))
-    size = {name: found[0].run.provenance["parameters"] for name,
-            found in (("ode", ode), ("six", six), ("one", one))}
-    mean = {name: statistics.fmean(percents(found)) for name,
-            found in (("ode", ode), ("six", six), ("one", one))}
+    names = (("wide-standard", 1.0), ("resnet-6", 1.0), ("resnet-1", 1.0))
+    found = dict(zip(("ode", "six", "one"), evidence.every(evidence.accuracies, names, **CLEAN).values()))
+    size = {name: each[0].run.provenance["parameters"] for name, each in found.items()}
+    mean = {name: statistics.fmean(percents(each)) for name, each in found.items()}
     ratio = size["six"] / size["ode"]
     matched = mean["ode"] >= mean["six"] - MATCH_POINTS
     smaller = THREE_TIMES[0] <= ratio <= THREE_TIMES[1]
     single = mean["one"] >= mean["six"] - MATCH_POINTS and size["one"] <= SAME_SIZE * size["ode"]
-    figures = (accuracy_figure("ODE-net", ode), accuracy_figure("six blocks", six),
-               accuracy_figure("one block", one),
+    figures = (accuracy_figure("ODE-net", found["ode"]), accuracy_figure("six blocks", found["six"]),
+               accuracy_figure("one block", found["one"]),
                Figure("parameters, six blocks over ODE-net", ratio))
     if not matched:
         return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {MATCH_POINTS} points below six blocks",
@@ -197,42 +204,11 @@ def flows_are_cheaper(evidence: Evidence) -> Verdict:
 
 
 CLAIMS = (
-    Claim("C1", "A residual network is Euler's method with unit steps on the ODE.", "-",
-          "Equal to the last bit, layer by layer; smaller steps converge to the ODE with order between 0.8 "
-          "and 1.2.",
-          "01-from-resnets-to-odes", euler_is_resnet),
-    Claim("C2", "Adaptive solvers place their evaluations where the dynamics are complex.", "-",
-          "On at least 32 trajectories of trained networks, the median rank correlation of accepted step "
-          "size with the "
-          "local error at a fixed step, and with the rate at which the velocity changes, is -0.5 or stronger "
-          "(one of "
-          "the two: in part).", "01-from-resnets-to-odes", steps_follow_complexity),
-    Claim("C3", "The adjoint method gives the gradient without storing the forward pass.", "-",
-          "Three gradients agree to 1e-6 in float64 and memory does not grow with the steps (else not "
-          "reproduced); on "
-          "a trained network at tolerance 1e-3 the adjoint's error is at most twice that of backprop at t1 = "
-          "1, 10, "
-          "100, 500 (else in part).", "02-the-adjoint-method", adjoint_gives_gradient),
-    Claim("C4", "An ODE-net matches a residual network on MNIST with about three times fewer parameters.",
-          "3x",
-          "ODE-net within 0.3 points of six blocks, with 2 to 4 times fewer parameters; artefact if one "
-          "residual "
-          "block of the ODE-net's own size matches six blocks as well.", "03-what-ode-nets-buy",
-          fewer_parameters,
-          (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
-    Claim("C5", "Tolerance trades accuracy for speed: train tight, relax at test time.", "-",
-          "For the network trained tight, NFE falls at least by half between test tolerance 1e-6 and the "
-          "loosest that "
-          "costs at most one point (in part: only for the one trained at 1e-3).", "03-what-ode-nets-buy",
-          tolerance_trades),
-    Claim("C6", "Continuous time suits irregularly sampled series.", "-",
-          "Spirals at irregular times, models of equal size: the ODE's held-out error is lower in every pair "
-          "of seeds "
-          "and on average by a factor 1.25 (in part: lower on average only).", "03-what-ode-nets-buy",
-          irregular_series),
-    Claim("C7", "Continuous normalising flows are simpler to compute than discrete ones.", "-",
-          "Trace-based log-density equals the change of variables to 1e-4 nats, and its cost grows with an "
-          "exponent at "
-          "least 0.5 smaller than the log-determinant's (else in part).", "03-what-ode-nets-buy",
-          flows_are_cheaper),
+    first_round_claim("C1", euler_is_resnet),
+    first_round_claim("C2", steps_follow_complexity),
+    first_round_claim("C3", adjoint_gives_gradient),
+    first_round_claim("C4", fewer_parameters, WITH_ARTEFACT),
+    first_round_claim("C5", tolerance_trades),
+    first_round_claim("C6", irregular_series),
+    first_round_claim("C7", flows_are_cheaper),
 )

@@ -9,10 +9,13 @@ threshold on an effect is judged at half, once and twice its value (`sensitive`)
 
 from __future__ import annotations
 
+import dataclasses
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
+from itertools import chain, product
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +35,18 @@ from nodelib.verdicts.predictions import (
 )
 from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
 from nodelib.verdicts.second_round import constants, sensitive, text
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    WITHOUT_ARTEFACT,
+    Claim,
+    Figure,
+    Verdict,
+    by_share,
+)
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
 LADDER = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
@@ -58,14 +72,8 @@ class Band:
 
     def figure(self, label: str) -> Figure:
         seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return Figure(
-            label,
-            self.median,
-            self.low,
-            self.high,
-            "%",
-            f"band of the second half of {self.epochs:g} epochs, {seeds}",
-        )
+        return Figure(label, self.median, self.low, self.high, "%",
+                      f"band of the second half of {self.epochs:g} epochs, {seeds}")
 
 
 def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0) -> Band:
@@ -91,39 +99,30 @@ def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float =
     return Band(low, median, high, max(epochs), len(runs))
 
 
-def one_seed(bands: Sequence[Band]) -> str:
+def one_seed(bands: Iterable[Band]) -> str:
     """ "; one seed" where a band rests on one."""
     return "; one seed in some rows" if any(b.seeds == 1 for b in bands) else ""
 
 
 def table(evidence: Evidence) -> Verdict:
     c = constants("C8")
-    keys = [
-        (row, t1, kind, quantity)
-        for row, t1 in product(ROWS, TABLE_T1)
-        for kind, quantity in (("standard", "clean"), ("adversarial", "fgsm"))
-    ]
-    bands = evidence.all(*(lambda k=k: band(evidence, POST[k[0]], k[1], k[3], c.epochs) for k in keys))
+    quantities = {"standard": "clean", "adversarial": "fgsm"}
+    bands = evidence.every(lambda row, t1, kind: band(evidence, POST[row], t1, quantities[kind], c.epochs),
+                           product(ROWS, TABLE_T1, quantities))
 
     def rule(factor: float) -> Verdict:
-        inside: dict[str, list[bool]] = {kind: [] for kind in ("standard", "adversarial")}
-        for (row, t1, kind, _), b in zip(keys, bands):
-            inside[kind].append(
-                b.low - factor * c.points <= evidence.post(row, t1, kind) <= b.high + factor * c.points
-            )
+        inside: dict[str, list[bool]] = {kind: [] for kind in quantities}
+        for (row, t1, kind), b in bands.items():
+            inside[kind].append(b.low - factor * c.points <= evidence.post(row, t1, kind)
+                                <= b.high + factor * c.points)
         total = sum(map(sum, inside.values()))
-        share = total / len(keys)
+        share = total / len(bands)
         verdict = REPRODUCED if share >= c.share else IN_PART if share >= 0.5 else NOT_REPRODUCED
-        return Verdict(
-            verdict,
-            f"{total} of {len(keys)} figures of the post lie in the bands of our networks by its recipe, "
-            f"widened by "
-            f"{c.points:g} points{one_seed(bands)}",
-            tuple(
-                Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
-                for kind, v in inside.items()
-            ),
-        )
+        return Verdict(verdict, f"{total} of {len(bands)} figures of the post lie in the bands of our "
+                                f"networks by its recipe, widened by {c.points:g} points"
+                                f"{one_seed(bands.values())}",
+                       tuple(Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
+                             for kind, v in inside.items()))
 
     return sensitive(rule)
 
@@ -136,22 +135,12 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
     """
     found = []
     for run in evidence.named(name):
-        records = [
-            next(
-                (
-                    r
-                    for r in run.metrics
-                    if matches(r, attack="worst", t1=t1, epsilon=e, clip=True, pooling="fixed")
-                    and str(r["id"]).startswith("ladder")
-                ),
-                None,
-            )
-            for e in LADDER
-        ]
-        whole = [r for r in records if r]
-        if len(whole) == len(LADDER):
-            smallest = np.full(min(r["n"] for r in whole), UNBROKEN)
-            for epsilon, record in reversed(list(zip(LADDER, whole))):
+        rungs = [r for r in run.metrics if str(r["id"]).startswith("ladder")]
+        records = [(epsilon, r) for epsilon in reversed(LADDER) for r in rungs
+                   if matches(r, attack="worst", t1=t1, epsilon=epsilon, clip=True, pooling="fixed")]
+        if len(records) == len(LADDER):
+            smallest = np.full(min(r["n"] for _, r in records), UNBROKEN)
+            for epsilon, record in records:
                 smallest[~run.outcomes(record["id"])[: len(smallest)]] = epsilon
             found.append(smallest)
     if not found:
@@ -164,69 +153,46 @@ def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bo
     """Whether the first of each pair has the larger mean smallest epsilon, on the same images; Holm over the
     pairs.
     """
-    answers = evidence.all(
-        *(lambda n=n: minimal_epsilon(evidence, POST[n], OWN_T1[n]) for pair in pairs for n in pair)
-    )
-    differences, ps = [], []
-    for first, second in zip(answers[::2], answers[1::2]):
-        difference, p = paired_bootstrap(first, second)
-        differences.append(difference)
-        ps.append(p)
+    found = evidence.every(lambda n: minimal_epsilon(evidence, POST[n], OWN_T1[n]), chain(*pairs))
+    differences, ps = zip(*(paired_bootstrap(found[first], found[second]) for first, second in pairs))
     return [d > 0 and ok for d, ok in zip(differences, holm(ps, constants("all").significance))]
 
 
-def in_order(
-    evidence: Evidence, pairs: Sequence[tuple[str, float, str, float]]
-) -> tuple[list[Band], list[bool]]:
+def in_order(evidence: Evidence,
+             pairs: Sequence[tuple[str, float, str, float]]) -> tuple[list[Band], list[bool]]:
     """Bands of FGSM of each (better row, t1, worse row, t1), and whether each pair's medians are in that
     order.
     """
-    bands = evidence.all(
-        *(
-            lambda n=n, t1=t1: band(evidence, POST[n], t1, "fgsm", constants("C8").epochs)
-            for a, s, b, t in pairs
-            for n, t1 in ((a, s), (b, t))
-        )
-    )
+    bands = evidence.all(*(partial(band, evidence, POST[n], t1, "fgsm", constants("C8").epochs)
+                           for a, s, b, t in pairs for n, t1 in ((a, s), (b, t))))
     return bands, [a.median > b.median for a, b in zip(bands[::2], bands[1::2])]
 
 
-def by_robustness(
-    evidence: Evidence,
-    entries: Sequence[tuple[str, float, str, float]],
-    pairs: Sequence[tuple[str, str]],
-    groups: Sequence[Sequence[int]],
-) -> Verdict:
+def _judged(robust: bool, in_part: bool, held: Sequence[bool]) -> str:
+    """Reproduced if robustness holds, else in part if some of it does, artefact if only the figures do."""
+    if robust or in_part:
+        return REPRODUCED if robust else IN_PART
+    return ARTEFACT if all(held) else NOT_REPRODUCED
+
+
+def by_robustness(evidence: Evidence, entries: Sequence[tuple[str, float, str, float]],
+                  pairs: Sequence[tuple[str, str]], groups: Sequence[Sequence[int]]) -> Verdict:
     """C9 and C10: reproduced if all orders of robustness hold, in part if those of one group do, artefact if
     only the figures' do.
     """
     bands, held = in_order(evidence, entries)
     robust = more_robust(evidence, pairs)
-    verdict = (
-        REPRODUCED
-        if all(robust)
-        else IN_PART
-        if any(all(robust[i] for i in group) for group in groups)
-        else ARTEFACT
-        if all(held)
-        else NOT_REPRODUCED
-    )
-    return Verdict(
-        verdict,
-        f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of networks by its "
-        f"recipe, "
-        f"robustness does in {sum(robust)} of {len(robust)}{one_seed(bands)}",
-    )
+    verdict = _judged(all(robust), any(all(robust[i] for i in group) for group in groups), held)
+    return Verdict(verdict, f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of "
+                            f"networks by its recipe, robustness does in {sum(robust)} of {len(robust)}"
+                            f"{one_seed(bands)}")
 
 
 def capacity(evidence: Evidence) -> Verdict:
     points = constants("C9").points
-    entries = [
-        (f"large-{s}", t1, f"small-{s}", t1)
-        for s, t1 in product(SCHEMES, TABLE_T1)
-        if evidence.post(f"large-{s}", t1, "adversarial") - evidence.post(f"small-{s}", t1, "adversarial")
-        > points
-    ]
+    post = lambda size, s, t1: evidence.post(f"{size}-{s}", t1, "adversarial")  # noqa: E731
+    entries = [(f"large-{s}", t1, f"small-{s}", t1) for s, t1 in product(SCHEMES, TABLE_T1)
+               if post("large", s, t1) - post("small", s, t1) > points]
     pairs = [(f"large-{s}", f"small-{s}") for s in SCHEMES]
     return by_robustness(evidence, entries, pairs, [[i] for i in range(len(pairs))])
 
@@ -244,54 +210,29 @@ def random_end_times(evidence: Evidence) -> Verdict:
     pairs = [("small-random", "small-100"), ("large-100", "large-random")]
     bands, held = in_order(evidence, [(a, 100.0, b, 100.0) for a, b in pairs])
     robust = more_robust(evidence, pairs)
-    turning = evidence.all(
-        *(
-            lambda n=n: evidence.measured(
-                POST[n], "turning", t1=100.0, part="centred", label="all", statistic="median"
-            )
-            for n in pairs[0]
-        )
-    )
-    settles = max(turning[0]) < min(turning[1])
-    verdict = (
-        REPRODUCED
-        if all(robust) and settles
-        else IN_PART
-        if any(robust)
-        else ARTEFACT
-        if all(held)
-        else NOT_REPRODUCED
-    )
-    return Verdict(
-        verdict,
-        f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; small-random's "
-        f"state turns "
-        f"{'more slowly' if settles else 'no more slowly'} than that of small-100{one_seed(bands)}",
-        tuple(b.figure(name) for name, b in zip((n for pair in pairs for n in pair), bands)),
-    )
+    turning = evidence.every(lambda n: evidence.measured(POST[n], "turning", t1=100.0, part="centred",
+                                                         label="all", statistic="median"), pairs[0])
+    settles = max(turning["small-random"]) < min(turning["small-100"])
+    verdict = _judged(all(robust) and settles, any(robust), held)
+    return Verdict(verdict, f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; "
+                            f"small-random's state turns {'more slowly' if settles else 'no more slowly'} "
+                            f"than that of small-100{one_seed(bands)}",
+                   tuple(b.figure(name) for name, b in zip(chain(*pairs), bands)))
 
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:
     c = constants("C12")
     keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
-    found = evidence.all(
-        *(
-            lambda n=n, t1=t1: band(evidence, POST[n], t1, "clean", constants("C8").epochs)
-            for n in keep
-            for t1 in (100.0, 500.0)
-        )
-    )
-    lost = {name: before.median - after.median for name, before, after in zip(keep, found[::2], found[1::2])}
+    found = evidence.every(lambda n, t1: band(evidence, POST[n], t1, "clean", constants("C8").epochs),
+                           product(keep, (100.0, 500.0)))
+    lost = {name: found[name, 100.0].median - found[name, 500.0].median for name in keep}
 
     def rule(factor: float) -> Verdict:
         holds = [(lost[name] <= factor * c.points) == kept for name, kept in keep.items()]
-        verdict = REPRODUCED if all(holds) else IN_PART if 2 * sum(holds) >= len(holds) else NOT_REPRODUCED
-        return Verdict(
-            verdict,
-            f"points lost from t = 100 to 500: "
-            f"{', '.join(f'{n} {v:.1f}' for n, v in lost.items())}{one_seed(found)}",
-            tuple(b.figure(f"{name} at t = 500") for name, b in zip(keep, found[1::2])),
-        )
+        return Verdict(by_share(holds), f"points lost from t = 100 to 500: "
+                                        f"{', '.join(f'{n} {v:.1f}' for n, v in lost.items())}"
+                                        f"{one_seed(found.values())}",
+                       tuple(found[name, 500.0].figure(f"{name} at t = 500") for name in keep))
 
     return sensitive(rule)
 
@@ -311,22 +252,19 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
             raise Missing([f"{name}: a history"])
         return {epoch: statistics.fmean(values) for epoch, values in found.items()}
 
-    standard, adversarial = evidence.all(
-        *(lambda n=n: training(n) for n in ("wide-standard-post", "wide-adversarial-post"))
-    )
+    standard, adversarial = evidence.every(
+        training, ("wide-standard-post", "wide-adversarial-post")).values()
     epoch = max(set(standard) & set(adversarial))
     few, many = standard[epoch], adversarial[epoch]
 
     def rule(factor: float) -> Verdict:
         exact = c.few[0] <= few <= c.few[1] and many > factor * c.many
         verdict = REPRODUCED if exact else IN_PART if many >= c.clear * few else NOT_REPRODUCED
-        return Verdict(
-            verdict,
-            f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} evaluations in standard and "
-            f"{many:.0f} in "
-            f"adversarial training, by the post's recipe; one seed",
-            (Figure("NFE in training, standard", few), Figure("NFE in training, adversarial", many)),
-        )
+        return Verdict(verdict, f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} "
+                                f"evaluations in standard and {many:.0f} in adversarial training, by the "
+                                f"post's recipe; one seed",
+                       (Figure("NFE in training, standard", few),
+                        Figure("NFE in training, adversarial", many)))
 
     return sensitive(rule)
 
@@ -335,23 +273,18 @@ def headline_figure(evidence: Evidence) -> Verdict:
     c = constants("C19a")
     b = band(evidence, POST[HEADLINE_RUN], HEADLINE_T1, "fgsm")
     theirs = evidence.post(HEADLINE_RUN, HEADLINE_T1, "adversarial")
-    said = (
-        f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of "
-        f"{b.epochs:g} epochs, where the "
-        f"post has {theirs} %{one_seed([b])}"
-    )
+    said = (f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of "
+            f"{b.epochs:g} epochs, where the post has {theirs} %{one_seed([b])}")
     figures = (b.figure("post's recipe and protocol"),)
     if b.high >= theirs:
         outcome = judge_predictions(evidence)
         if outcome["P6"].outcome == BROKEN:
             return Verdict(REPRODUCED, said, figures)
         if outcome["P2b"].outcome == outcome["P6"].outcome == KEPT:
-            return Verdict(
-                ARTEFACT, f"{said}; what hides there is the loss, and it protects nothing", figures
-            )
-        raise Missing(
-            item for name in ("P2b", "P6") for item in outcome[name].missing or (f"prediction {name}, open",)
-        )
+            return Verdict(ARTEFACT, f"{said}; what hides there is the loss, and it protects nothing",
+                           figures)
+        raise Missing(item for name in ("P2b", "P6")
+                      for item in outcome[name].missing or (f"prediction {name}, open",))
     if b.epochs >= c.epochs and b.high < c.far:
         return Verdict(NOT_REPRODUCED, said, figures)
     raise TooShort(POST[HEADLINE_RUN], b.epochs, c.epochs)
@@ -375,64 +308,26 @@ def robust_when_long(evidence: Evidence) -> Verdict:
     return Verdict(REPRODUCED if lower >= c.robust else IN_PART, said, figures)
 
 
-WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
-
-
 def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
     """The claims that the second round judges anew, each with the first round's rule beside the new one."""
     of = {claim.id: claim for claim in first_round}
 
-    def renewed(
-        name: str,
-        rule: Callable[[Evidence], Verdict],
-        possible: tuple[str, ...] = WITH_ARTEFACT,
-        **more: bool,
-    ) -> Claim:
-        old = of[name]
-        return Claim(
-            name,
-            old.statement,
-            old.post,
-            text(name),
-            old.page,
-            rule,
-            possible,
-            first_round=old.rule,
-            first_test=old.test,
-            **more,
-        )
+    def renewed(name: str, rule: Callable[[Evidence], Verdict], possible: tuple[str, ...] = WITH_ARTEFACT,
+                **changes: Any) -> Claim:
+        old = of[name.rstrip("ab")]
+        return dataclasses.replace(old, id=name, rule=rule, test=text(name), possible=possible,
+                                   first_round=old.rule, first_test=old.test, **changes)
 
-    old = of["C19"]
     return (
-        renewed("C8", table, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+        renewed("C8", table, WITHOUT_ARTEFACT),
         renewed("C9", capacity),
         renewed("C10", longer_training_time),
         renewed("C11", random_end_times),
-        renewed("C12", keeps_accuracy, (REPRODUCED, IN_PART, NOT_REPRODUCED), keeps_first=True),
-        *(renewed(name, rule, possible, keeps_first=True) for name,
-          (rule, possible) in sharper.RULES.items()),
-        renewed("C14", adversarial_nfe, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-        Claim(
-            "C19a",
-            "One step of FGSM leaves 92.62 % of the images of large-100.",
-            old.post,
-            text("C19a"),
-            "06-what-made-it",
-            headline_figure,
-            WITH_ARTEFACT,
-            first_round=old.rule,
-            first_test=old.test,
-        ),
-        Claim(
-            "C19b",
-            old.statement,
-            "conclusion from 92.62 %",
-            text("C19b"),
-            old.page,
-            robust_when_long,
-            (REPRODUCED, IN_PART, NOT_REPRODUCED),
-            first_round=old.rule,
-            first_test=old.test,
-            keeps_first=True,
-        ),
+        renewed("C12", keeps_accuracy, WITHOUT_ARTEFACT, keeps_first=True),
+        *(renewed(name, *rule, keeps_first=True) for name, rule in sharper.RULES.items()),
+        renewed("C14", adversarial_nfe, WITHOUT_ARTEFACT),
+        renewed("C19a", headline_figure, page="06-what-made-it",
+                statement="One step of FGSM leaves 92.62 % of the images of large-100."),
+        renewed("C19b", robust_when_long, WITHOUT_ARTEFACT, post="conclusion from 92.62 %",
+                keeps_first=True),
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import permutations, product
 
 import numpy as np
@@ -20,7 +21,6 @@ from nodelib.verdicts.evidence import EPSILON, Evidence, Missing
 from nodelib.verdicts.second_round import constants, predictions, text, title
 
 KEPT, BROKEN, OPEN = "kept", "broken", "open"
-OUTCOMES = (KEPT, BROKEN, OPEN)
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 OWN_T1 = {row: 10.0 if row.endswith("-10") else 100.0 for row in ROWS}
 TABLE_T1 = (1.0, 10.0, 100.0, 500.0)
@@ -33,7 +33,7 @@ UNSATURATED = ("margin", "log-odds")
 class Outcome:
     """What became of a prediction.
 
-    outcome: one of `OUTCOMES`; figures: label -> number behind it; missing: what it still waits for.
+    outcome: `KEPT`, `BROKEN` or `OPEN`; figures: label -> number behind it; missing: what it still waits for.
     """
 
     name: str
@@ -55,13 +55,10 @@ def between(value: float, kept: bool, broken: bool) -> str:
     return KEPT if kept else BROKEN if broken else OPEN
 
 
-# -- the stored networks of the first round, their logits rescaled
-# -------------------------------------------------------
+# -- the stored networks of the first round, their logits rescaled ---------------------------------
 
-
-def curve(
-    evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy", gradient: str = "adjoint"
-) -> dict[float, float]:
+def curve(evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy",
+          gradient: str = "adjoint") -> dict[float, float]:
     """Accuracy in per cent left by one step, by the factor on the logits: seed 0 of a stored row, pooling
     redrawn, unclipped.
     """
@@ -102,77 +99,54 @@ def dial(by_factor: Mapping[float, float], level: float) -> float:
     return max(factors, key=lambda s: by_factor[s])
 
 
-def dial_errors(
-    curves: Mapping[str, Mapping[float, Mapping[float, float]]],
-    post: Callable[[str, float], float],
-    order: Sequence[str] = ROWS,
-) -> list[float]:
-    """Absolute errors of P1's fit, in points: rows' curves (row -> end time -> factor -> accuracy), the
-    figures of the rows in `order`.
+def dial_errors(curves: Mapping[tuple[str, float], Mapping[float, float]],
+                post: Callable[[str, float], float], order: Sequence[str] = ROWS) -> list[float]:
+    """Absolute errors of P1's fit, in points: curves ((row, end time) -> factor -> accuracy), the figures of
+    the rows in `order`.
     """
     errors = []
     for row, like in zip(ROWS, order):
-        factor = dial(curves[row][OWN_T1[row]], post(like, OWN_T1[like]))
-        others = [t1 for t1 in TABLE_T1 if t1 != OWN_T1[row]], [t1 for t1 in TABLE_T1 if t1 != OWN_T1[like]]
-        errors += [
-            abs(at_factor(curves[row][ours], factor) - post(like, theirs)) for ours, theirs in zip(*others)
-        ]
+        factor = dial(curves[row, OWN_T1[row]], post(like, OWN_T1[like]))
+        others = ([t1 for t1 in TABLE_T1 if t1 != OWN_T1[name]] for name in (row, like))
+        errors += [abs(at_factor(curves[row, ours], factor) - post(like, theirs))
+                   for ours, theirs in zip(*others)]
     return errors
 
 
 def one_dial(evidence: Evidence) -> Outcome:
     c = constants("P1")
-    answers = evidence.all(
-        *(lambda row=row, t1=t1: curve(evidence, row, t1) for row, t1 in product(ROWS, TABLE_T1))
-    )
-    found = dict(zip(product(ROWS, TABLE_T1), answers))
-    curves = {row: {t1: found[row, t1] for t1 in TABLE_T1} for row in ROWS}
+    curves = evidence.every(partial(curve, evidence), product(ROWS, TABLE_T1))
     post = lambda row, t1: evidence.post(row, t1, "adversarial")  # noqa: E731
     error = statistics.median(dial_errors(curves, post))
-    others = [
-        statistics.median(dial_errors(curves, post, order))
-        for order in permutations(ROWS)
-        if all(a != b for a, b in zip(order, ROWS))
-    ]
+    others = [statistics.median(dial_errors(curves, post, order)) for order in permutations(ROWS)
+              if all(a != b for a, b in zip(order, ROWS))]
     figures = (
         ("median absolute error, points", error),
         ("the same with shuffled rows", statistics.median(others)),
         ("share of shuffles that do as well", sum(e <= error for e in others) / len(others)),
-        *((f"factor of {row}", dial(curves[row][OWN_T1[row]], post(row, OWN_T1[row]))) for row in ROWS),
+        *((f"factor of {row}", dial(curves[row, OWN_T1[row]], post(row, OWN_T1[row]))) for row in ROWS),
     )
     return Outcome("P1", between(error, error <= c.kept, error > c.broken), figures)
 
 
 def loss_not_network(evidence: Evidence) -> Outcome:
     c, moved = constants("P2a"), {}
-    keys = list(product(ROWS, UNSATURATED, ("exact", "adjoint")))
-    for (row, loss, gradient), by_factor in zip(
-        keys,
-        evidence.all(
-            *(lambda k=k: curve(evidence, k[0], OWN_T1[k[0]], loss=k[1], gradient=k[2]) for k in keys)
-        ),
-    ):
+    look_up = lambda row, loss, gradient: curve(evidence, row, OWN_T1[row], loss=loss,  # noqa: E731
+                                                gradient=gradient)
+    found = evidence.every(look_up, product(ROWS, UNSATURATED, ("exact", "adjoint")))
+    for (row, loss, gradient), by_factor in found.items():
         if 1.0 not in by_factor or max(by_factor) < c.largest:
-            raise Missing(
-                [f"{row}: FGSM on the {loss} by the {gradient} gradient for factors from 1 to {c.largest}"]
-            )
-        moved[row, loss, gradient] = max(
-            abs(value - by_factor[1.0]) for s, value in by_factor.items() if s <= c.largest
-        )
+            raise Missing([f"{row}: FGSM on the {loss} by the {gradient} gradient for factors from 1 to "
+                           f"{c.largest}"])
+        moved[row, loss, gradient] = max(abs(value - by_factor[1.0])
+                                         for s, value in by_factor.items() if s <= c.largest)
     worst = max(moved.values())
-    return Outcome(
-        "P2a",
-        between(worst, worst <= c.kept, worst > c.broken),
-        tuple(
-            (f"{row}, {loss}, {gradient}: largest change, points", value)
-            for (row, loss, gradient), value in moved.items()
-        ),
-    )
+    return Outcome("P2a", between(worst, worst <= c.kept, worst > c.broken),
+                   tuple((f"{', '.join(key)}: largest change, points", value)
+                         for key, value in moved.items()))
 
 
-# -- the post's recipe
-# ---------------------------------------------------------------------------------------------------
-
+# -- the post's recipe -----------------------------------------------------------------------------
 
 def recorded(evidence: Evidence, name: str) -> list:
     """All seeds of a run that have snapshots; Missing if none has."""
@@ -184,8 +158,8 @@ def recorded(evidence: Evidence, name: str) -> list:
 
 def masked_where_reproduced(evidence: Evidence) -> Outcome:
     c, worst, seen = constants("P2b"), {}, 0
-    runs = dict(zip(ROWS, evidence.all(*(lambda row=row: recorded(evidence, POST[row]) for row in ROWS))))
-    for row, found in runs.items():
+    runs = evidence.every(partial(recorded, evidence), POST.values())
+    for row, found in zip(ROWS, runs.values()):
         t1, figure = OWN_T1[row], evidence.post(row, OWN_T1[row], "adversarial")
         for run in found:
             hidden, shown = (snapshots.values(run.snapshots, q, t1) for q in ("fgsm", "fgsm-margin"))
@@ -209,151 +183,94 @@ def grows_with_training(evidence: Evidence) -> Outcome:
     if len(runs) < len(c.seeds):
         raise Missing([f"{POST['small-10']}: snapshots of seeds {' and '.join(map(str, c.seeds))}"])
     figure = evidence.post("small-10", t1, "adversarial")
-    correlation = statistics.fmean(
-        rank_correlation(*zip(*snapshots.masked(run.snapshots, t1).items())) for run in runs
-    )
-    sample = [
-        100 * v for run in runs for v in snapshots.second_half(snapshots.values(run.snapshots, "fgsm", t1))
-    ]
+    correlation = statistics.fmean(rank_correlation(*zip(*snapshots.masked(run.snapshots, t1).items()))
+                                   for run in runs)
+    sample = [100 * v for run in runs
+              for v in snapshots.second_half(snapshots.values(run.snapshots, "fgsm", t1))]
     low, high = (float(x) for x in np.percentile(sample, (5, 95)))
     outside = max(low - figure, figure - high, 0.0)
-    return Outcome(
-        "P3",
-        between(
-            correlation, correlation >= c.kept and outside == 0, correlation < c.broken or outside > c.points
-        ),
-        (
-            ("rank correlation", correlation),
-            ("band from, %", low),
-            ("band to, %", high),
-            ("the post, %", figure),
-        ),
-    )
+    outcome = between(correlation, correlation >= c.kept and outside == 0,
+                      correlation < c.broken or outside > c.points)
+    return Outcome("P3", outcome, (("rank correlation", correlation), ("band from, %", low),
+                                   ("band to, %", high), ("the post, %", figure)))
 
 
 def size_and_end_time(evidence: Evidence) -> Outcome:
     c = constants("P4")
-    runs = dict(zip(ROWS, evidence.all(*(lambda row=row: recorded(evidence, POST[row])[0] for row in ROWS))))
-    points = {row: snapshots.masked(run.snapshots, OWN_T1[row]) for row, run in runs.items()}
+    runs = evidence.every(partial(recorded, evidence), POST.values())
+    points = {row: snapshots.masked(runs[name][0].snapshots, OWN_T1[row]) for row, name in POST.items()}
     common = [epoch for epoch in c.epochs if all(epoch in found for found in points.values())]
     if not common:
         raise Missing([f"snapshots of all six rows at {min(c.epochs)} epochs"])
     at = {row: found[max(common)] for row, found in points.items()}
-    pairs = [
-        ("large-100", "large-random"),
-        ("large-random", "large-10"),
-        *((f"large-{scheme}", f"small-{scheme}") for scheme in ("10", "random", "100")),
-    ]
+    pairs = [("large-100", "large-random"), ("large-random", "large-10"),
+             *((f"large-{scheme}", f"small-{scheme}") for scheme in ("10", "random", "100"))]
     inversions = sum(at[more] <= at[less] for more, less in pairs)
-    figures = (
-        ("epochs", float(max(common))),
-        ("inversions of 5", float(inversions)),
-        *((f"{row}: masked points", value) for row, value in at.items()),
-    )
+    figures = (("epochs", float(max(common))), ("inversions of 5", float(inversions)),
+               *((f"{row}: masked points", value) for row, value in at.items()))
     if max(at[row] for row in ROWS if row.startswith("large")) < c.least:
         return Outcome("P4", OPEN, figures, (f"a large row with {c.least} masked points",))
     return Outcome("P4", between(inversions, inversions <= c.kept, inversions >= c.broken), figures)
 
 
-CELLS = {
-    "plain head, constant rate": "post",
-    "plain head, falling rate": "post-cosine",
-    "scaled head, constant rate": "post-scaled",
-    "scaled head, falling rate": "post-scaled-cosine",
-}
+CELLS = {"plain head, constant rate": "post", "plain head, falling rate": "post-cosine",
+         "scaled head, constant rate": "post-scaled", "scaled head, falling rate": "post-scaled-cosine"}
 CELL_EPOCHS = {"large-100": 2.0, "small-100": 6.0}
 
 
 def cause_in_the_recipe(evidence: Evidence) -> Outcome:
     c = constants("P5")
 
-    def cell(size: str, kind: str) -> float:
-        name, epochs = f"{size}-{kind}", CELL_EPOCHS[size]
+    def cell(size: str, label: str) -> float:
+        name, epochs = f"{size}-{CELLS[label]}", CELL_EPOCHS[size]
         found = snapshots.masked(recorded(evidence, name)[0].snapshots, 100.0)
         if epochs not in found:
             raise Missing([f"{name}: a snapshot at {epochs:g} epochs"])
         return found[epochs]
 
-    keys = list(product(CELL_EPOCHS, CELLS.items()))
-    found = dict(
-        zip(
-            ((size, label) for size, (label, _) in keys),
-            evidence.all(*(lambda k=k: cell(k[0], k[1][1]) for k in keys)),
-        )
-    )
+    found = evidence.every(cell, product(CELL_EPOCHS, CELLS))
     first = next(iter(CELLS))
     predicted = [value for (_, label), value in found.items() if label == first]
     others = [value for (_, label), value in found.items() if label != first]
-    return Outcome(
-        "P5",
-        between(0, max(predicted) > c.points >= max(others), max(others) > c.points),
-        tuple((f"{size}, {label}: masked points", value) for (size, label), value in found.items()),
-    )
+    return Outcome("P5", between(0, max(predicted) > c.points >= max(others), max(others) > c.points),
+                   tuple((f"{size}, {label}: masked points", value)
+                         for (size, label), value in found.items()))
 
 
-PGD_MARGIN = dict(
-    attack="pgd",
-    clip=True,
-    pooling="fixed",
-    gradient="exact",
-    loss="margin",
-    steps=40,
-    noise=None,
-    momentum=None,
-)
+PGD_MARGIN = dict(attack="pgd", clip=True, pooling="fixed", gradient="exact", loss="margin", steps=40,
+                  noise=None, momentum=None)
 
 
 def no_protection(evidence: Evidence) -> Outcome:
     c = constants("P6")
     names = {**{POST[row]: OWN_T1[row] for row in ROWS}, "wide-standard-post": 1.0}
-    found = evidence.all(
-        *(
-            lambda n=n, t1=t1: evidence.accuracies(n, t1, epsilon=c.epsilon, **PGD_MARGIN)
-            for n, t1 in names.items()
-        )
-    )
-    most = {name: max(a.percent for a in accuracies) for name, accuracies in zip(names, found)}
+    found = evidence.every(evidence.accuracies, names.items(), epsilon=c.epsilon, **PGD_MARGIN)
+    most = {name: max(a.percent for a in accuracies) for (name, _), accuracies in found.items()}
     largest = max(most.values())
-    return Outcome(
-        "P6",
-        between(largest, largest < c.kept, largest > c.broken),
-        tuple((f"{name}: left, %", value) for name, value in most.items()),
-    )
+    return Outcome("P6", between(largest, largest < c.kept, largest > c.broken),
+                   tuple((f"{name}: left, %", value) for name, value in most.items()))
 
 
 def two_horizons(evidence: Evidence) -> Outcome:
     c, figures, apart = constants("P7"), [], []
-    rows = [POST[row] for row in ROWS if row.startswith("small")]
-    protocol = dict(**RESCALED, gradient="adjoint", logit_scale=1.0)
-    found = evidence.all(
-        *(
-            lambda n=n, loss=loss: evidence.accuracies(n, OWN_T1[n[:-5]], loss=loss, **protocol)
-            for n in rows
-            for loss in ("cross-entropy", "rounded", "log-odds")
-        )
-    )
-    for name, seen, by_hand, exact in zip(rows, found[::3], found[1::3], found[2::3]):
-        if seen[0].run.config["epochs"] < c.epochs:
-            raise Missing([f"{name}: {seen[0].run.config['epochs']} of {c.epochs} epochs"])
-        apart.append(abs(seen[0].percent - by_hand[0].percent))
-        figures += [
-            (f"{name}: cross-entropy, %", seen[0].percent),
-            (f"{name}: rounded by hand, %", by_hand[0].percent),
-            (f"{name}: log odds, %", exact[0].percent),
-        ]
+    rows = [row for row in ROWS if row.startswith("small")]
+    losses = {"cross-entropy": "cross-entropy", "rounded": "rounded by hand", "log-odds": "log odds"}
+    look_up = lambda row, loss: evidence.accuracies(  # noqa: E731
+        POST[row], OWN_T1[row], **RESCALED, gradient="adjoint", logit_scale=1.0, loss=loss)[0]
+    found = evidence.every(look_up, product(rows, losses))
+    for row in rows:
+        run = found[row, "cross-entropy"].run
+        if run.config["epochs"] < c.epochs:
+            raise Missing([f"{POST[row]}: {run.config['epochs']} of {c.epochs} epochs"])
+        apart.append(abs(found[row, "cross-entropy"].percent - found[row, "rounded"].percent))
+        figures += [(f"{POST[row]}: {said}, %", found[row, loss].percent) for loss, said in losses.items()]
     worst = max(apart)
     return Outcome("P7", between(worst, worst <= c.kept, worst > c.broken), tuple(figures))
 
 
 RULES: dict[str, Callable[[Evidence], Outcome]] = {
-    "P1": one_dial,
-    "P2a": loss_not_network,
-    "P2b": masked_where_reproduced,
-    "P3": grows_with_training,
-    "P4": size_and_end_time,
-    "P5": cause_in_the_recipe,
-    "P6": no_protection,
-    "P7": two_horizons,
+    "P1": one_dial, "P2a": loss_not_network, "P2b": masked_where_reproduced, "P3": grows_with_training,
+    "P4": size_and_end_time, "P5": cause_in_the_recipe, "P6": no_protection, "P7": two_horizons,
 }
 
 

@@ -25,7 +25,15 @@ from nodelib.verdicts.evidence import (
     matches,
     percents,
 )
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Verdict
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    Verdict,
+    first_round_claim,
+)
 
 HEADLINE_RUN, HEADLINE_T1 = "large-100", 100.0
 
@@ -96,13 +104,5 @@ def long_integration(evidence: Evidence) -> Verdict:
 
 
 CLAIMS = (
-    Claim("C19", "Long integration makes a network robust.", "92.62 % at epsilon 0.3 (large-100, t1 = 100)",
-          "Reproduced: the post's protocol gives its figure and the worst case over all attacks on the "
-          "deterministic "
-          "forward pass leaves surely 80 % or more. Artefact: the figure reproduces and the worst case "
-          "leaves surely "
-          "less than 20 % (any exact-gradient attack suffices). Not reproduced: below 20 %, and the figure "
-          "is not "
-          "there either. In part: between.", "08-is-it-robustness", long_integration,
-          (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
+    first_round_claim("C19", long_integration, WITH_ARTEFACT),
 )

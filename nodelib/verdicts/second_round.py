@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-import functools
-import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from nodelib.verdicts.verdict import IN_PART, Verdict
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
-
-SOURCE = Path(__file__).with_name("second_round.toml")
+from nodelib.verdicts.verdict import IN_PART, Verdict, tables
 
 
-@functools.cache
 def _tables() -> dict[str, Any]:
-    return tomllib.loads(SOURCE.read_text(encoding="utf-8"))
+    return tables("second_round.toml")
 
 
 def disclosure() -> tuple[str, str, str]:

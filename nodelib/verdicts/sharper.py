@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from nodelib.statistics import mean_interval, rank_correlation
 from nodelib.verdicts import part_one, states
@@ -35,15 +36,23 @@ from nodelib.verdicts.states import (
     MOST_CLASSES,
     NEVER,
     PERSISTENT,
-    RAY_FACTS,
     SAME_CLASS,
     SMALL_ANGLE,
     SPEED_SETTLED,
     STANDARD,
     TURNING_SETTLED,
-    own_steady_state,
 )
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Figure, Verdict, by_share
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    WITHOUT_ARTEFACT,
+    Figure,
+    Verdict,
+    by_share,
+)
 
 BASELINES = ("resnet-6", "resnet-1", "resnet-0")
 SEEDS = 3  # from which on intervals over seeds mean something
@@ -83,8 +92,7 @@ def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
     parameters.
     """
     c = constants("C4")
-    found = dict(zip((STANDARD, *BASELINES), evidence.all(
-        *(lambda n=n: evidence.accuracies(n, 1.0, **CLEAN) for n in (STANDARD, *BASELINES)))))
+    found = evidence.every(lambda n: evidence.accuracies(n, 1.0, **CLEAN), (STANDARD, *BASELINES))
     if short := [f"{name}: {len(each)} of {SEEDS} seeds" for name,
                  each in found.items() if len(each) < SEEDS]:
         raise Missing(short, f"{SEEDS} seeds")
@@ -120,8 +128,7 @@ def tight_training_pays(evidence: Evidence) -> Verdict:
     c = constants("C5")
     tolerances = [10.0**-k for k in range(1, 7)]  # the fifth is that of tight training
     names = ("small-10-tight", "small-10")
-    found = evidence.all(*(lambda n=n,
-                           tol=tol: evidence.accuracies(n, 10.0, attack="none", pooling="fixed", rtol=tol)
+    found = evidence.all(*(partial(evidence.accuracies, n, 10.0, attack="none", pooling="fixed", rtol=tol)
                            for n in names for tol in tolerances))
     tight, loose = found[:len(tolerances)], found[len(tolerances):]
     seeds = set.intersection(*({a.run.seed for a in each} for each in found))
@@ -167,16 +174,14 @@ def ten_seeds_of_series(evidence: Evidence) -> Verdict:
 def direction_settles(evidence: Evidence) -> Verdict:
     """C13. From t = 100 to 1000, the largest of a row's seeds; all three rows: reproduced, two: in part."""
     c = constants("C13")
-    found = evidence.all(*(lambda n=n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0,
-                                                       part="centred")
-                           for n in PERSISTENT))
-    turned = {name: max(values) for name, values in zip(PERSISTENT, found)}
-    single = " and ".join(name for name, values in zip(PERSISTENT, found) if len(values) == 1)
+    found = evidence.every(lambda n: states._measure(evidence, n, "state_angle", t1=1000.0, since=100.0,
+                                                     part="centred"), PERSISTENT)
+    turned = {name: max(values) for name, values in found.items()}
+    single = " and ".join(name for name, values in found.items() if len(values) == 1)
     single = single and f"; one seed of {single}"
     reason = (f"from t = 100 to 1000 the direction turns by {', '.join(f'{v:.0f}' for v in turned.values())} "
               f"degrees in {', '.join(turned)} (median image, worst seed{single})")
-    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees")
-                    for n, v in zip(PERSISTENT, found))
+    figures = tuple(value_figure(f"turn of the direction, {n}", v, "degrees") for n, v in found.items())
     return sensitive(lambda factor: Verdict(by_share([v < factor * c.degrees for v in turned.values()]),
                                             reason, figures))
 
@@ -196,13 +201,11 @@ def steady_in_three_ranges(evidence: Evidence) -> Verdict:
     removing the drift it would hold in both ranges of time.
     """
     ends = {"films": (1.0, 10.0), "long": (100.0, 1000.0)}
-    norms = evidence.all(*(lambda t=t: states._measure(evidence, ADVERSARIAL, "norm", t1=t)
-                           for pair in ends.values() for t in pair))
-    angles = evidence.all(*(lambda p=part, a=a,
-                            b=b: states._measure(evidence, ADVERSARIAL, "velocity_angle", t1=b, since=a,
-                                                 part=p)
+    measure = partial(states._measure, evidence, ADVERSARIAL)
+    norms = evidence.all(*(partial(measure, "norm", t1=t) for pair in ends.values() for t in pair))
+    angles = evidence.all(*(partial(measure, "velocity_angle", t1=b, since=a, part=part)
                             for part in ("whole", "centred") for a, b in ends.values()))
-    on_ray = evidence.measured(ADVERSARIAL, "on_a_ray", t1=1000.0, label="all", statistic="mean")
+    on_ray = measure("on_a_ray", t1=1000.0, statistic="mean")
     linear = [all(LINEAR[0] <= math.log10(late / early) <= LINEAR[1] for early,
                   late in zip(norms[k], norms[k + 1]))
               for k in (0, 2)]
@@ -222,15 +225,11 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
     training stays ten points below; on rays, if 8 of 10 classes have a steady state of their own. Artefact if
     the share is reached at both end times and standard training comes within ten points at both.
     """
-    shares = evidence.all(*(lambda n=n,
-                            t=t: evidence.measured_share(n, "nearest_class", t1=t, label="all",
-                                                         images="clean",
-                                                                     statistic="mean")
+    share = partial(evidence.measured_share, what="nearest_class", label="all", images="clean",
+                    statistic="mean")
+    shares = evidence.all(*(partial(share, n, t1=t)
                             for t in (10.0, 1000.0) for n in (ADVERSARIAL, STANDARD)))
-    facts = evidence.all(*(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=str(d), statistic=s)
-                           for d in range(10) for w, s in RAY_FACTS))
-    size = len(RAY_FACTS)
-    single = sum(all(map(own_steady_state, *facts[size * d:size * (d + 1)])) for d in range(10))
+    single = states.single_states(evidence.all(*states.ray_facts(evidence)))
     pairs = list(zip(shares[::2], shares[1::2]))
     apart = [min(a.values) >= SAME_CLASS for a, _ in pairs]
     gap = [min(a.values) - max(s.values) >= CLASS_GAP for a, s in pairs]
@@ -247,15 +246,13 @@ def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
     direction has settled in half the time at most, the other's at all, and its relative speed no later. On
     rays: ten points more of its images are on one.
     """
-    turning = evidence.all(*(lambda n=n: states._measure(evidence, n, "turning", t1=10.0, part="centred")
-                             for n in (ADVERSARIAL, STANDARD)))
-    settled = evidence.all(*(lambda n=n, m=m,
-                             th=th: states._measure(evidence, n, "settling_time", measure=m, threshold=th)
+    networks = (ADVERSARIAL, STANDARD)
+    measure = partial(states._measure, evidence)
+    turning = evidence.all(*(partial(measure, n, "turning", t1=10.0, part="centred") for n in networks))
+    settled = evidence.all(*(partial(measure, n, "settling_time", measure=m, threshold=th)
                              for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))
-                             for n in (ADVERSARIAL, STANDARD)))
-    rays = evidence.all(*(lambda n=n: evidence.measured(n, "on_a_ray", t1=1000.0, label="all",
-                                                        statistic="mean")
-                          for n in (ADVERSARIAL, STANDARD)))
+                             for n in networks))
+    rays = evidence.all(*(partial(measure, n, "on_a_ray", t1=1000.0, statistic="mean") for n in networks))
     films = CLEARLY_FASTER * max(turning[0]) <= min(turning[1])
     long = (CLEARLY_FASTER * max(settled[0]) <= min(settled[1]) and max(settled[1]) < NEVER
             and max(settled[2]) <= GRID_STEP * min(settled[3]))
@@ -323,15 +320,15 @@ def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
 
 
 RULES: dict[str, tuple[Callable[[Evidence], Verdict], tuple[str, ...]]] = {
-    "C3": (adjoint_at_own_end_times, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C4": (fewer_parameters_than_any_baseline, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
+    "C3": (adjoint_at_own_end_times, WITHOUT_ARTEFACT),
+    "C4": (fewer_parameters_than_any_baseline, WITH_ARTEFACT),
     "C5": (tight_training_pays, (REPRODUCED, IN_PART)),
     "C6": (ten_seeds_of_series, (REPRODUCED, NOT_REPRODUCED)),
-    "C13": (direction_settles, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C16": (steady_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
-    "C18": (one_state_per_class_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)),
-    "C20": (settles_faster_in_three_ranges, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
-    "C21": (fooled_are_pulled, (REPRODUCED, IN_PART, NOT_REPRODUCED)),
+    "C13": (direction_settles, WITHOUT_ARTEFACT),
+    "C16": (steady_in_three_ranges, WITH_ARTEFACT),
+    "C18": (one_state_per_class_in_three_ranges, WITH_ARTEFACT),
+    "C20": (settles_faster_in_three_ranges, WITHOUT_ARTEFACT),
+    "C21": (fooled_are_pulled, WITHOUT_ARTEFACT),
     "C22": (evaluations_mean_complexity, (REPRODUCED, IN_PART, ARTEFACT)),
 }
 """Claim -> rule and the verdicts it can give besides "undecided"; the first round's verdict stands until its

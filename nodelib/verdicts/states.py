@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import product
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, value_figure
-from nodelib.verdicts.verdict import ARTEFACT, IN_PART, NOT_REPRODUCED, REPRODUCED, Claim, Figure, Verdict
+from nodelib.verdicts.verdict import (
+    ARTEFACT,
+    IN_PART,
+    NOT_REPRODUCED,
+    REPRODUCED,
+    WITH_ARTEFACT,
+    Figure,
+    Verdict,
+    first_round_claim,
+)
 
 STANDARD, ADVERSARIAL = "wide-standard", "wide-adversarial"
 PERSISTENT = ("small-random", "large-random", "large-100")
@@ -158,19 +168,24 @@ def own_steady_state(attractors: float, own: float, share: float, residual: floa
     return attractors == own == 1 and share >= SAME_CLASS and residual <= RESIDUAL and eigenvalue < 1
 
 
+def ray_facts(evidence: Evidence) -> list[Callable[[], list[float]]]:
+    """Questions after the `RAY_FACTS` of the ten classes in turn, after adversarial training."""
+    return [partial(evidence.measured, ADVERSARIAL, what, label=str(digit), statistic=statistic)
+            for digit in range(10) for what, statistic in RAY_FACTS]
+
+
+def single_states(facts: Sequence[list[float]]) -> int:
+    """How many classes have a steady state of their own in every seed, from the answers to `ray_facts`."""
+    size = len(RAY_FACTS)
+    return sum(all(map(own_steady_state, *facts[k:k + size])) for k in range(0, len(facts), size))
+
+
 def one_state_per_class(evidence: Evidence) -> Verdict:
-    digits = [str(d) for d in range(10)]
-    # noqa: E731
-    nearest = lambda n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="all", images="clean",
-                                                statistic="mean")
-    found = evidence.all(
-        lambda: nearest(ADVERSARIAL), lambda: nearest(STANDARD),
-        *(lambda d=d, w=w, s=s: evidence.measured(ADVERSARIAL, w, label=d, statistic=s)
-          for d in digits for w, s in RAY_FACTS))
-    shares, rays = found[:2], found[2:]
+    nearest = partial(evidence.measured_share, what="nearest_class", t1=1000.0, label="all", images="clean",
+                      statistic="mean")
+    found = evidence.all(partial(nearest, ADVERSARIAL), partial(nearest, STANDARD), *ray_facts(evidence))
+    shares, single = found[:2], single_states(found[2:])
     adversarial, standard = (share.values for share in shares)
-    single = sum(all(map(own_steady_state, *facts))
-                 for facts in zip(*(rays[k::len(RAY_FACTS)] for k in range(len(RAY_FACTS)))))
     apart, attracts = min(adversarial) >= SAME_CLASS, single >= MOST_CLASSES
     gap = all(a - s >= CLASS_GAP for a, s in product(adversarial, standard))
     figures = [shares[0].figure("share nearest to its own class, adversarial"),
@@ -194,8 +209,7 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
 
 
 def settles_faster(evidence: Evidence) -> Verdict:
-    found = evidence.all(*(lambda n=n, m=m,
-                           th=th: _measure(evidence, n, "settling_time", measure=m, threshold=th)
+    found = evidence.all(*(partial(_measure, evidence, n, "settling_time", measure=m, threshold=th)
                            for n in (ADVERSARIAL, STANDARD)
                            for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))))
     turning, speed = (found[0], found[2]), (found[1], found[3])
@@ -217,10 +231,9 @@ def settles_faster(evidence: Evidence) -> Verdict:
 
 def attacked_are_pulled(evidence: Evidence) -> Verdict:
     early, late, before, after = evidence.all(
-        *(lambda t1=t1: evidence.measured_share(ADVERSARIAL, "nearest_class", t1=t1, label="all",
-                                                images="pgd", statistic="mean")
-          for t1 in (1.0, 1000.0)),
-        *(lambda t1=t1: _measure(evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd")
+        *(partial(evidence.measured_share, ADVERSARIAL, "nearest_class", t1=t1, label="all", images="pgd",
+                  statistic="mean") for t1 in (1.0, 1000.0)),
+        *(partial(_measure, evidence, ADVERSARIAL, "attacked_angle", t1=t1, images="pgd")
           for t1 in (1.0, 1000.0)))
     rises, closer = min(late.values) > max(early.values), max(after) < min(before)
     arrive = min(late.values) >= PULLED
@@ -262,57 +275,12 @@ def nfe_means_complexity(evidence: Evidence) -> Verdict:
     return Verdict(REPRODUCED if all(complex_) else IN_PART if any(complex_) else ARTEFACT, reason, figures)
 
 
-WITH_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT)
-
 CLAIMS = (
-    Claim("C13", "Past the training end time the state settles, or changes very slowly.", "accuracy persists",
-          "In small-random, large-random and large-100 the state changes by at most a tenth of its norm from "
-          "t1 = 100 "
-          "to 500 (in part: it changes, but in some of them the centred direction keeps within 10 degrees).",
-          "11-watching-the-state", state_settles),
-    Claim("C16", "The state stops changing visibly but grows in scale, with constant derivative: a steady "
-                 "state.",
-          "seen in GIFs",
-          "wide-adversarial, t1 = 100 to 1000: |z| grows linearly (slope 0.9 to 1.1) and f turns by at most "
-          "10 degrees (in "
-          "part: only the second; growth alone is forced and says nothing); artefact if that holds only "
-          "because of the drift that "
-          "the last normalisation forces on every image.",
-          "13-what-the-states-do", steady_not_equilibrium, WITH_ARTEFACT),
-    Claim("C17", "Digits 6 and 4 end in distinct steady states after adversarial training, and look the same "
-                 "after "
-                 "standard training.", "seen in GIFs",
-          "Nearest class direction at t1 = 1000, half of the test images of both, the other half giving the "
-          "directions: 90 % or more "
-          "(adversarial; below, not reproduced); reproduced if also 60 % or less (standard) and the "
-          "adversarial network's direction "
-          "turns by at most 0.1 per unit of log time there, in part if not both. Artefact if the standard "
-          "network's states look "
-          "closer together but are told apart just as well.",
-          "11-watching-the-state", six_and_four, WITH_ARTEFACT),
-    Claim("C18", "Adversarial training makes one steady state per class.", "conjectured",
-          "90 % of directions at t1 = 1000 nearest to their own class, and in 8 of 10 classes (in part: 5) "
-          "one ray f(w) = w, "
-          "solved and attracting, on which 90 % of the class and no other class end. Artefact if standard "
-          "training comes "
-          "within 10 points of that share of directions.",
-          "13-what-the-states-do", one_state_per_class, WITH_ARTEFACT),
-    Claim("C20", "The adversarially trained state settles faster; the standard one changes for longer, then "
-                 "saturates.",
-          "seen in GIFs",
-          "Median end time after which the centred direction turns by less than 0.1 per unit of log time: at "
-          "most half, and "
-          "finite for both, and the relative speed (0.01) does not settle later (in part: earlier, but not "
-          "all of this).",
-          "11-watching-the-state",
-          settles_faster),
-    Claim("C21", "Adversarial inputs are pulled to the steady state of their own class.", "conjectured",
-          "From t1 = 1 to 1000 the share of PGD images nearest to their own class rises, to 80 % or more (in "
-          "part: to less), "
-          "and their angle to the clean image's state falls.", "13-what-the-states-do", attacked_are_pulled),
-    Claim("C22", "A higher NFE means more complex dynamics.", "conjectured",
-          "The network with the higher NFE at t1 = 1 also has the larger Jacobian norm and the more strongly "
-          "turning "
-          "velocity, in every pair of seeds (one: in part; none: artefact).", "10-adversarial-training",
-          nfe_means_complexity, WITH_ARTEFACT),
+    first_round_claim("C13", state_settles),
+    first_round_claim("C16", steady_not_equilibrium, WITH_ARTEFACT),
+    first_round_claim("C17", six_and_four, WITH_ARTEFACT),
+    first_round_claim("C18", one_state_per_class, WITH_ARTEFACT),
+    first_round_claim("C20", settles_faster),
+    first_round_claim("C21", attacked_are_pulled),
+    first_round_claim("C22", nfe_means_complexity, WITH_ARTEFACT),
 )

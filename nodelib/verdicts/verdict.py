@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 if TYPE_CHECKING:
     from nodelib.verdicts.evidence import Evidence
@@ -16,6 +24,8 @@ NOT_REPRODUCED = "not reproduced"
 ARTEFACT = "artefact"  # the figure reproduces, the reason given for it does not hold
 UNDECIDED = "undecided"
 VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT, UNDECIDED)
+WITHOUT_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED)
+WITH_ARTEFACT = (*WITHOUT_ARTEFACT, ARTEFACT)
 
 
 class Missing(LookupError):
@@ -115,7 +125,7 @@ class Claim:
     test: str
     page: str
     rule: Callable[[Evidence], Verdict]
-    possible: tuple[str, ...] = (REPRODUCED, IN_PART, NOT_REPRODUCED)
+    possible: tuple[str, ...] = WITHOUT_ARTEFACT
     first_round: Callable[[Evidence], Verdict] | None = None
     first_test: str = ""
     keeps_first: bool = False
@@ -124,6 +134,18 @@ class Claim:
     def order(self) -> tuple[int, str]:
         """Where the claim stands in the ledger: number, then letter."""
         return int(self.id[1:].rstrip("ab")), self.id
+
+
+@functools.cache
+def tables(name: str) -> dict[str, Any]:
+    """Content of a TOML file that lies beside this module."""
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def first_round_claim(name: str, rule: Callable[[Evidence], Verdict],
+                      possible: tuple[str, ...] = WITHOUT_ARTEFACT) -> Claim:
+    """A claim of the first round, with its words from `first_round.toml`."""
+    return Claim(name, rule=rule, possible=possible, **tables("first_round.toml")[name])
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
@@ -157,9 +179,8 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))
 
 
-def by_share(holds: Sequence[bool], *, all_hold: str = REPRODUCED, half: str = IN_PART,
-             fewer: str = NOT_REPRODUCED) -> str:
-    """"reproduced" if all hold, "in part" if at least half do, else "not reproduced"."""
+def by_share(holds: Sequence[bool], fewer: str = NOT_REPRODUCED) -> str:
+    """"reproduced" if all hold, "in part" if at least half do, else `fewer`."""
     if all(holds):
-        return all_hold
-    return half if 2 * sum(holds) >= len(holds) else fewer
+        return REPRODUCED
+    return IN_PART if 2 * sum(holds) >= len(holds) else fewer

@@ -104,12 +104,6 @@ def test_path_turning_of_a_circle_is_its_angle():
     assert dynamics.path_turning(velocity).item() == pytest.approx(3 * math.pi, rel=1e-9)
 
 
-def test_growth_exponent_recovers_a_power():
-    times = [1.0, 3.0, 10.0, 100.0]
-    values = torch.stack([2 * torch.tensor(times) ** 0.5, 5 * torch.tensor(times)], dim=1)
-    assert dynamics.growth_exponent(times, values).tolist() == pytest.approx([0.5, 1.0], abs=1e-6)
-
-
 # -- rays and spectra ------------------------------------------------------------------------------
 
 def test_newton_krylov_solves_for_the_ray_of_affine_dynamics():
