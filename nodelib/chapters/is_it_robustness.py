@@ -236,9 +236,9 @@ def solver_examples(data: pd.DataFrame) -> Figure:
         for k, (name, part) in enumerate(data.groupby("network", sort=False)):
             shares = part[(part["name"] == "fools_program_only") & (part["solver"] == "flow")]
             ends = np.array([wilson(round(r.value * r.n), r.n) for r in shares.itertuples()]).reshape(-1, 2)
-            left.errorbar(1.05**k * shares["epsilon"], 100 * shares["value"], fmt="-o", markersize=4, capsize=2,
-                          yerr=100 * np.abs(ends.T - shares["value"].to_numpy()), color=colour(name),
-                          label=name)
+            left.errorbar(1.05**k * shares["epsilon"], 100 * shares["value"], fmt="-o", markersize=4,
+                          capsize=2, color=colour(name), label=name,
+                          yerr=100 * np.abs(ends.T - shares["value"].to_numpy()))
             errors = part[(part["name"] == "reverse_error") & (part["direction"] == "gradient")]
             for steps, line in errors.sort_values("difference").groupby("steps"):
                 right.plot(line["difference"], line["value"], ":" if steps == "held" else "-",
