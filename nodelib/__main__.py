@@ -87,8 +87,8 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
             seeds = sorted({run.seed for run in runs if run.name in names})
             stored = f" with that seed; stored are seeds {', '.join(map(str, seeds))}" if seeds else ""
             wanted = f" --seed {' '.join(map(str, arguments.seed))}" if arguments.seed else ""
-            raise InputError(f"no finished run of {', '.join(names)}{stored}; train it first with "
-                             f"`python -m nodelib train {','.join(arguments.run)}{wanted}`")
+            raise InputError(f"no finished run of {', '.join(names)}{stored}; train it first with `python -m "
+                             f"nodelib train {','.join(arguments.run)}{wanted}`")
         for run in found:
             status = max(status, measure(run.path, arguments, budget.left) or 0)
         return status
@@ -123,7 +123,7 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
     missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
     if missing:
         say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} "
-            f"records are missing; run the same command again to continue")
+            "records are missing; run the same command again to continue")
     return OUT_OF_TIME if missing else 0
 
 
@@ -201,7 +201,7 @@ def _verify(arguments: argparse.Namespace) -> int:
     runs, unread = stored_runs(root, names)
     if not runs and not unread:
         raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
-                         f"another folder (--root), or train one with `python -m nodelib train`")
+                         "another folder (--root), or train one with `python -m nodelib train`")
     count = len(runs) + len(unread)
     for run in runs if arguments.seal else ():
         checksums.seal(run.path)
@@ -259,13 +259,13 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
     train.add_argument("--evaluate", action="store_true",
                        help="measure each run on the table when it is trained, and those stored already "
-                            "where records are missing")
+                       "where records are missing")
     train.set_defaults(protocol="table", images=None)
     evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
                       "the protocol's own")
     evaluate.add_argument("--protocol", default="table",
                           help="what to measure: table (default), strong, sweep, epsilon, masking, "
-                               "randomised, transfer, tolerance, ... or all")
+                          "randomised, transfer, tolerance, ... or all")
     for added in (train, evaluate):
         added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",

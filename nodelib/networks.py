@@ -33,7 +33,7 @@ def check_channels(channels: int) -> int:
     """Return channels, or raise an InputError unless min(32, channels) groups divide them."""
     if not is_whole(channels, 1) or channels % min(32, channels):
         raise InputError(f"channels is {channels!r}; it must be from 1 to 32, or a multiple of 32, for the "
-                         f"groups of the normalisation (the post used 16, 64 and 128)")
+                         "groups of the normalisation (the post used 16, 64 and 128)")
     return channels
 
 

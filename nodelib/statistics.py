@@ -36,7 +36,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     first, second = np.asarray(first, dtype=bool), np.asarray(second, dtype=bool)
     if first.shape != second.shape or first.ndim != 1:
         raise ValueError(f"outcomes have shapes {first.shape} and {second.shape}; they must be equal and "
-                         f"one-dimensional: one entry per image, for the same images")
+                         "one-dimensional: one entry per image, for the same images")
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     n, fewer = only_first + only_second, min(only_first, only_second)
@@ -78,7 +78,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
     """
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(f"values have shapes {first.shape} and {second.shape}; needed are (seeds, images) "
-                         f"with the same images")
+                         "with the same images")
     random, n = np.random.default_rng(seed), first.shape[1]
     means = np.empty(resamples)
     for i in range(resamples):

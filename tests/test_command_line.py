@@ -271,12 +271,11 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
 
 
 def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
-               "from nodelib.experiment import configs, progress; "
-               "progress.LINE_SECONDS = 0; configs.get = lambda name, seed=0, scale='full': "
-               "tiny_config(name=name, seed=seed); "
-               f"from nodelib.__main__ import main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', "
-               f"'--root', {str(tmp_path)!r}]))")
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from "
+               "nodelib.experiment import configs, progress; progress.LINE_SECONDS = 0; configs.get = lambda "
+               "name, seed=0, scale='full': tiny_config(name=name, seed=seed); from nodelib.__main__ import "
+               "main; sys.exit(main(['train', 'small-10', '--seed', '0', '1', '--root', "
+               f"{str(tmp_path)!r}]))")
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE,
                                stderr=subprocess.STDOUT, cwd=artifacts.__file__.rsplit("/", 3)[0])
     process.stdout.close()

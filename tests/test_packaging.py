@@ -63,8 +63,8 @@ def test_the_core_needs_only_what_training_needs():
 
 def test_training_imports_nothing_that_only_the_book_needs():
     code = ("import sys; import nodelib, nodelib.experiment.training, nodelib.experiment.evaluation, "
-            "nodelib.attacks, nodelib.bench.gpu, nodelib.__main__; "
-            "print(*sorted({name.partition('.')[0] for name in sys.modules}))")
+            "nodelib.attacks, nodelib.bench.gpu, nodelib.__main__; print(*sorted({name.partition('.')[0] for "
+            "name in sys.modules}))")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     for name in ("matplotlib", "pandas", "seaborn", "jupytext", "papermill", "nbformat", "sklearn", "imageio",
                  "sphinx"):

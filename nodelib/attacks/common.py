@@ -65,18 +65,17 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
     if adversarial.numel() == 0:
         return adversarial
     if not torch.isfinite(adversarial).all():
-        raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check "
-                          f"the model's gradients, whose overflow is the usual cause (a smaller logit_scale "
-                          f"or end "
-                          f"time avoids it)")
+        raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check the model's "
+                          "gradients, whose overflow is the usual cause (a smaller logit_scale or end time "
+                          "avoids it)")
     furthest = (adversarial - images).abs().max().item()
     if furthest > epsilon + BALL_SLACK:
         raise AttackError(f"{name} moved a pixel by {furthest:.6g}; the ball allows {epsilon:g}. Project its "
-                          f"result onto the ball (nodelib.attacks.common.project) and score it again")
+                          "result onto the ball (nodelib.attacks.common.project) and score it again")
     low, high = adversarial.min().item(), adversarial.max().item()
     if clip and (low < 0 or high > 1):
-        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is "
-                          f"[0, 1]. Clamp them, or ask for clip=False if the threat model has no box")
+        raise AttackError(f"{name} returned pixels from {low:.6g} to {high:.6g}; the allowed range is [0, "
+                          "1]. Clamp them, or ask for clip=False if the threat model has no box")
     return adversarial
 
 

@@ -99,7 +99,7 @@ def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of a start that failed; the failure itself ends below
             walk.run(foolbox.PyTorchModel(classifier, bounds=(0, 1), device=image.device), image,
-                       foolbox.criteria.Misclassification(torch.tensor([label], device=image.device)))
+                     foolbox.criteria.Misclassification(torch.tensor([label], device=image.device)))
     except _Done:
         pass
     except ValueError as error:

@@ -39,7 +39,7 @@ def require(module: str) -> None:
         __import__(module)
     except ImportError as error:
         raise MissingLibrary(f"{module} is not installed; this attack needs it: pip install "
-                             f"'nodelib[attacks]'") from error
+                             "'nodelib[attacks]'") from error
 
 
 def _construct(attack: Attack, model: Callable[[Tensor], Tensor], targets: int, device: torch.device,

@@ -62,8 +62,8 @@ def parity(selected: Sequence[Case], device: str) -> list[dict]:
             rows.append({**dataclasses.asdict(case), "dtype": str(dtype).removeprefix("torch."),
                          "accepted": steps, "accepted_cpu": expected_steps, "logits": logits,
                          "gradient": gradient, "passed": passed})
-            say(f"{case.name}, {dtype}: {steps} steps for {expected_steps}, logits {logits:.1e}, "
-                f"gradient {gradient:.1e}" + ("" if passed else ": too far apart"))
+            say(f"{case.name}, {dtype}: {steps} steps for {expected_steps}, logits {logits:.1e}, gradient "
+                f"{gradient:.1e}" + ("" if passed else ": too far apart"))
     return rows
 
 

@@ -134,7 +134,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Measure every method, or one in this process, and store it."""
     parser = argparse.ArgumentParser(prog="python -m nodelib memory",
                                      description="measure the peak memory of gradients and store it in "
-                                                 "data/benchmarks")
+                                     "data/benchmarks")
     parser.add_argument("--one", choices=METHODS,
                         help="measure one method in this process and print the number")
     parser.add_argument("--steps", type=int, default=10, help="solver steps with --one (default 10)")

@@ -91,8 +91,8 @@ def training_step(settings: Settings) -> dict:
                      if "share_of_best" in row else "")
             memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row["peak_bytes"] is not None else ""
             say(f"  {name:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
-                f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error {row['gradient_error']:.2g}"
-                f"{memory}{share}")
+                f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error "
+                f"{row['gradient_error']:.2g}{memory}{share}")
     budget_rows = [] if settings.quick or "large" not in settings.networks else small_memory(rows, settings)
     return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
             "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9",
@@ -133,7 +133,7 @@ def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
             row["ratio_to_peer"] = measure.ratios(times[label], times["bounded"])
         result.append(row)
         say(f"  within {budget / 1e6:.0f} MB (a quarter of {label}): {row['ratio_to_exact']['median']:.2f} x "
-            f"the time")
+            "the time")
     return result
 
 
@@ -235,8 +235,8 @@ def machine(settings: Settings) -> dict:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the suites; each file is written whole or not at all."""
     parser = argparse.ArgumentParser(prog="python -m nodelib bench",
-                                     description="Measure training steps against other "
-                                     "solvers. Keep the machine otherwise idle.")
+                                     description="Measure training steps against other solvers. Keep the "
+                                     "machine otherwise idle.")
     parser.add_argument("--only", nargs="+", choices=list(SUITES), help="run these suites (default: all)")
     parser.add_argument("--output", type=Path, default=data_dir() / "benchmarks",
                         help="folder of the JSON files")

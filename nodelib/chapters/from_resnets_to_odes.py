@@ -107,7 +107,7 @@ def convergence(data: pd.DataFrame) -> Figure:
         for axis, name in zip(axes, names):
             style.lines(data[data["dynamics"] == name], "h", "error", "method", colours=colours, log="xy",
                         axis=axis,
-                          xlabel="step size $h$", ylabel="relative error at the end time")
+                        xlabel="step size $h$", ylabel="relative error at the end time")
             axis.set_title(name)
     return figure
 

@@ -186,8 +186,8 @@ def _fitted_on(runs: Sequence[Run], least: int) -> tuple[pd.DataFrame, tuple[str
     points = _points(used)
     if len(points) < least:
         raise ValueError(f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs "
-                         f"{least}. Train one of them, for {least} epochs or more: "
-                         f"`python -m nodelib train {FITTED_ON[0]}`")
+                         f"{least}. Train one of them, for {least} epochs or more: `python -m nodelib train "
+                         f"{FITTED_ON[0]}`")
     return points, tuple(f"{run.name}-seed{run.seed}" for run in used)
 
 

@@ -114,8 +114,8 @@ class RNNModel(nn.Module):
         super().__init__()
         self.w = _weights(seeds,
                           {"start": (2, hidden), "start_b": (hidden,), "gates": (1 + hidden, 2 * hidden),
-                                  "gates_b": (2 * hidden,), "new": (1 + hidden, hidden), "new_b": (hidden,),
-                                  "out": (hidden, 2), "out_b": (2,)}, base=2)
+                           "gates_b": (2 * hidden,), "new": (1 + hidden, hidden), "new_b": (hidden,),
+                           "out": (hidden, 2), "out_b": (2,)}, base=2)
 
     def forward(self, data: Data, index: Tensor) -> Tensor:
         """Predicted states (S, N, K, 2) at the times that `index` (S, N, K) names, in order."""

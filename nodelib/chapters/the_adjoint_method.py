@@ -82,7 +82,7 @@ def errors_over_time(data: pd.DataFrame) -> Figure:
         for axis, (name, column) in zip(axes, [(name, column) for name in names for column in labels]):
             title, label = labels[column]
             style.lines(data[data["run"] == name], "t1", column, "method", colours=COLOURS,
-                          log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$",
+                        log="x" if column == "signs" else "xy", axis=axis, xlabel="end time $t_1$",
                         ylabel=label)
             axis.set_title(f"{name}: {title}" if column == "input_error" else title)
             axis.legend().remove()
@@ -104,7 +104,7 @@ def errors_over_tolerance(data: pd.DataFrame) -> Figure:
         for axis, t1 in zip(axes, ends):
             style.lines(data[data["t1"] == t1], "tolerance", "input_error", "method", colours=COLOURS,
                         log="xy", axis=axis,
-                          xlabel="rtol = atol", ylabel="image gradient, relative error")
+                        xlabel="rtol = atol", ylabel="image gradient, relative error")
             axis.set_title(f"$t_1 = {t1:g}$")
             if axis is not axes[0]:
                 axis.legend().remove()

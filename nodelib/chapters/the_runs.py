@@ -52,5 +52,5 @@ def metrics_table(run: Run) -> str:
     stored, wanted = {r["id"] for r in run.metrics}, protocols.table_protocol(RunConfig.from_dict(run.config))
     if missing := [f"`{m.id}`" for m in wanted if m.id not in stored]:
         lines += ["", f"Not measured, of the {len(wanted)} records of the table's protocol: "
-                      f"{', '.join(missing)}."]
+                  f"{', '.join(missing)}."]
     return "\n".join(lines)

@@ -111,7 +111,7 @@ def growth(data: pd.DataFrame) -> Figure:
                "closed form": style.GREEN}
     with style.style():
         return style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
-                             xlabel="dimension", ylabel="operations for one point")
+                           xlabel="dimension", ylabel="operations for one point")
 
 
 def exponent(data: pd.DataFrame, quantity: str) -> float:

@@ -54,8 +54,7 @@ def common_drift(func: ODEFunc, size: int) -> Drift | None:
     weight, bias = func.norm4.weight.detach(), func.norm4.bias.detach()
     if bool((weight == 0).any()):
         raise ValueError(f"weight {int((weight == 0).nonzero()[0])} of the last normalisation is 0; the "
-                         f"common drift "
-                         f"needs all of them nonzero")
+                         "common drift needs all of them nonzero")
     groups, channels = func.norm4.num_groups, func.channels
     member = torch.eye(groups, dtype=weight.dtype,
                        device=weight.device).repeat_interleave(channels // groups, dim=1)

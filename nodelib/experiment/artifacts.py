@@ -82,8 +82,7 @@ class Run:
                                 ) from None
         if 8 * len(bits) < n:
             raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record "
-                                f"{record_id!r} on {n}; evaluate the "
-                                f"run again")
+                                f"{record_id!r} on {n}; evaluate the run again")
         return np.unpackbits(bits, count=n).astype(bool)
 
     def outcome_ids(self) -> set[str]:
@@ -129,12 +128,12 @@ def _read_weights(path: Path, expected: str) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise ArtifactError(f"{path} is missing or cannot be read ({error.strerror}). Restore it with git, "
-                            f"or train the run again.") from None
+                            "or train the run again.") from None
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
         raise ArtifactError(
-            f"{path} is altered: config.json states SHA-256 {expected}, found {found} "
-            f"({len(content)} bytes). Restore it with git, or train the run again."
+            f"{path} is altered: config.json states SHA-256 {expected}, found {found} ({len(content)} "
+            "bytes). Restore it with git, or train the run again."
         )
     return content
 
@@ -153,10 +152,10 @@ def load_run(path: str | Path) -> Run:
         provenance = {**stored["provenance"], "weights_sha256": str(stored["provenance"]["weights_sha256"])}
     except (KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error}). Restore it with "
-                            f"git.") from error
+                            "git.") from error
     if os.path.basename(os.path.abspath(path)) != config.folder:
         raise ArtifactError(f"{path} holds the run {config.folder}; a run lies in the folder of its own name "
-                            f"and seed. Rename the folder, or restore config.json with git.")
+                            "and seed. Rename the folder, or restore config.json with git.")
     if old := [name for name in ("metrics.json", "measurements.json") if (path / name).exists()]:
         raise ArtifactError(f"{path / old[0]} is of an older layout, which nothing reads. Delete it; if "
                             f"there is no {Path(old[0]).stem}.csv beside it, restore that with git, or "
@@ -243,8 +242,8 @@ def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
     for old in filter(replaces, run.measurements):
         if old["n"] > n:
             raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few "
-                                f"to replace it: measure on as many at least, or delete those records from "
-                                f"measurements.csv first")
+                                "to replace it: measure on as many at least, or delete those records from "
+                                "measurements.csv first")
 
 
 def _as_it_is_now(run: Run) -> Run:
@@ -257,8 +256,8 @@ def _as_it_is_now(run: Run) -> Run:
     now = load_run(run.path)
     stored, measured = now.provenance["weights_sha256"], run.provenance["weights_sha256"]
     if stored != measured:
-        raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being "
-                            f"measured ({measured[:12]}…); nothing was stored, measure it again")
+        raise ArtifactError(f"{run.path} has other weights by now ({stored[:12]}…) than those being measured "
+                            f"({measured[:12]}…); nothing was stored, measure it again")
     return now
 
 
@@ -305,7 +304,7 @@ def stored_runs(root: str | Path | None = None,
             continue
         if (other := runs.setdefault(run.provenance["weights_sha256"], run)) is not run:
             faults.append(f"{folder} holds the weights of {other.path}: a copy is no further seed. Delete "
-                          f"one of the two.")
+                          "one of the two.")
     return sorted(runs.values(), key=lambda run: (run.name, run.seed)), faults
 
 
@@ -336,7 +335,7 @@ def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
         return safetensors.numpy.load_file(path) if path.exists() else {}
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate "
-                            f"the run again.") from error
+                            "the run again.") from error
 
 
 def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
@@ -371,14 +370,14 @@ def load_checkpoint(path: Path, fingerprint: str) -> tuple[dict[str, Tensor], in
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it to start the "
-                            f"run afresh.") from error
+                            "run afresh.") from error
     step, config = metadata.get("step", ""), metadata.get("config", "")
     if metadata.get("sha256") != _checksum(tensors, step, config):
         raise ArtifactError(f"{path} is damaged: it is not what its checksum says. Restore it with git, or "
-                            f"delete it to start the run afresh.")
+                            "delete it to start the run afresh.")
     if config != fingerprint:
         raise ForeignCheckpoint(f"{path} belongs to another config of this run. Delete it to start afresh, "
-                                f"or restore the config it was written with.")
+                                "or restore the config it was written with.")
     return tensors, int(step)
 
 
@@ -419,7 +418,7 @@ def history_until(path: Path, step: int) -> list[dict]:
     if step and (not rows or rows[-1]["step"] != step - 1):
         raise ArtifactError(f"{path} ends at step {rows[-1]['step'] if rows else 'none'}, the weights beside "
                             f"it are of step {step - 1}. Restore it with git, or delete the folder to train "
-                            f"the run afresh.")
+                            "the run afresh.")
     return rows
 
 

@@ -22,7 +22,7 @@ class Budget:
     def __init__(self, seconds: float | None) -> None:
         if seconds is not None and not (math.isfinite(seconds) and seconds >= 0):
             raise InputError(f"the budget is {seconds} seconds; it must be a finite number of at least 0, or "
-                             f"left out")
+                             "left out")
         self._seconds, self._began = seconds, time.monotonic()
 
     @property

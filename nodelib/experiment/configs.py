@@ -159,10 +159,10 @@ class RunConfig:
                                  f"{', '.join(map(repr, allowed))}")
         if self.schedule != "constant" and self.halve_after:
             raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
-                             f"constant rate is halved")
+                             "constant rate is halved")
         if self.snapshots is not None and self.snapshots < 0:
             raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of "
-                             f"steps")
+                             "steps")
         self._check_ranges()
         self._check_names()
         self._check_cycles()
@@ -182,7 +182,7 @@ class RunConfig:
         for name in (self.name, self.start or self.name):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
                 raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
-                                 f"digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
+                                 "digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
 
     def _check_cycles(self) -> None:
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
@@ -190,8 +190,8 @@ class RunConfig:
                              f"epochs, {self.epochs}")
         curriculum = self.adversarial.curriculum if self.adversarial else ()
         if curriculum and len(curriculum) != len(self.cycles) - 1:
-            raise ValueError(f"the attack's curriculum has {len(curriculum)} entries for "
-                             f"{len(self.cycles)} cycles; it must have one for every cycle but the last")
+            raise ValueError(f"the attack's curriculum has {len(curriculum)} entries for {len(self.cycles)} "
+                             "cycles; it must have one for every cycle but the last")
 
     @property
     def folder(self) -> str:
@@ -291,7 +291,7 @@ _ATTACKED = dict(adversarial=AttackConfig(epsilon=0.3, steps=3, step_size=0.15, 
 # third cycle draws once a step
 _PLAIN = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, random_start=True,
                                        shared_pooling=True,
-                                           curriculum=((3, 0.15), (5, 0.1))), epochs=4, cycles=(2, 1, 1))
+                                       curriculum=((3, 0.15), (5, 0.1))), epochs=4, cycles=(2, 1, 1))
 # the third cycle's network withstands the gradient at a point (93 % of 128 training images left by twenty
 # steps) far better than the average of gradients at ten (66 %): one cycle more, against steps along their
 # running sum (77 % in six)

@@ -25,66 +25,52 @@ STATE_MEASUREMENTS: dict[str, str] = {
     "turning": "radians per unit of log t by which the direction of z turns at t1: t1 |P f| / |z|, P the "
                "projection orthogonal to z; zero on a ray; settings: part",
     "settling_time": "end time, from 1 on, after which the quantity in settings.measure ('turning', centred, "
-                     "or "
-                     "'relative_speed') stays below settings.threshold; infinite (stored as 1e9) if not by "
-                     "1000",
+                     "or 'relative_speed') stays below settings.threshold; infinite (stored as 1e9) if not "
+                     "by 1000",
     "nearest_class": "share of images whose centred direction is nearest (in angle) to the mean direction of "
-                     "their "
-                     "own class, class means from other, clean images; statistic 'mean'",
+                     "their own class, class means from other, clean images; statistic 'mean'",
     "class_mean_angle": "angle in degrees between the mean states of the two classes of the label, part "
                         "'whole'",
     "silhouette": "mean silhouette of the centred directions under the angle; statistic 'mean'",
     "linear_probe": "share of images whose class a linear classifier of centred directions, fitted to other "
-                    "images, gets "
-                    "right; statistic 'mean'; shown, not judged",
+                    "images, gets right; statistic 'mean'; shown, not judged",
     "state_accuracy": "share of images that the network's head classifies correctly at t1; statistic 'mean'; "
-                      "shown, not "
-                      "judged",
+                      "shown, not judged",
     "ray_distance": "|f(w) - w| / |w| at w = z / t1 (leaky: at w = z), zero on a ray; settings: part; shown, "
                     "not judged",
     "attractors": "number of distinct rays (angle above 5 degrees) on which at least 5 % of the label's "
-                  "class end, "
-                  "found by solving f(w) = w from their states at t1; statistic 'count'",
+                  "class end, found by solving f(w) = w from their states at t1; statistic 'count'",
     "own_attractors": "number of those rays on which no other class ends (5 % of its images); statistic "
                       "'count'",
     "ray_share": "share of the label's class that ends on the ray most of it ends on, 0 where none counts; "
                  "statistic 'mean'",
     "distinct_attractors": "number of distinct rays on which at least 5 % of some class end, all classes "
-                           "together; "
-                           "statistic 'count'; shown, not judged",
+                           "together; statistic 'count'; shown, not judged",
     "ray_residual": "|f(w) - w| / |w| of those rays; statistic 'max'",
     "ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f at those rays, on centred "
                       "directions; below 1 attracts; statistic 'max'",
     "on_a_ray": "share of images with |f(w) - w| / |w| below 1e-3 after a further flow in log time; "
-                "statistic 'mean'; "
-                "shown, not judged",
+                "statistic 'mean'; shown, not judged",
     "on_a_ray_later": "the same share after the longer flow in settings.log_time; statistic 'mean'; shown, "
                       "not judged",
     "rays_later": "number of distinct rays on which those images are; statistic 'count'; shown, not judged",
     "rays_later_attracting": "number of those rays, at the end of the longest flow, that attract: solved for "
-                             "from an image on each "
-                             "(residual at most 1e-6, within 5 degrees), leading real part and its Ritz "
-                             "residual together below "
-                             "1, in settings.eigenvalues and ritz_residuals; images on each, in "
-                             "settings.on_each, and by digit in "
+                             "from an image on each (residual at most 1e-6, within 5 degrees), leading real "
+                             "part and its Ritz residual together below 1, in settings.eigenvalues and "
+                             "ritz_residuals; images on each, in settings.on_each, and by digit in "
                              "settings.by_class; statistic 'count'; shown, not judged",
     "class_rays": "number of distinct rays that solves of f(w) = w from the mean states of the ten classes "
-                  "find (residual at "
-                  "most 1e-6); statistic 'count'; shown, not judged",
+                  "find (residual at most 1e-6); statistic 'count'; shown, not judged",
     "class_ray_residual": "|f(w) - w| / |w| where the solve from the label's class stops; statistic 'max'; "
                           "shown, not judged",
     "class_ray_eigenvalue": "largest real part of the eigenvalues of the Jacobian of f there; statistic "
-                            "'max'; shown, not "
-                            "judged",
+                            "'max'; shown, not judged",
     "lyapunov_exponent": "largest Lyapunov exponent of dw/ds = f(w) - w per unit of log time; statistic "
-                         "'mean'; shown, "
-                         "not judged",
+                         "'mean'; shown, not judged",
     "attacked_angle": "angle in degrees between the centred directions of an attacked image's state and its "
-                      "clean "
-                      "image's, at t1; images 'pgd' or 'fooled'",
+                      "clean image's, at t1; images 'pgd' or 'fooled'",
     "nearest_said": "share of fooled images nearest to the direction of the class that the network takes "
-                    "them for at the end "
-                    "time of the attack; statistic 'mean'; shown, not judged",
+                    "them for at the end time of the attack; statistic 'mean'; shown, not judged",
     "jacobian_norm": "largest singular value of df/dz, mean along the path from 0 to t1",
     "path_turning": "total angle in radians by which the velocity f turns along the path from 0 to t1",
     "accepted_steps": "accepted steps of dopri5 at tolerance 1e-3 from 0 to t1, one image per solve",
@@ -92,37 +78,31 @@ STATE_MEASUREMENTS: dict[str, str] = {
 
 GRADIENT_MEASUREMENTS: dict[str, str] = {
     "zero_gradient": "share of images whose input gradient is exactly zero in every pixel; settings: "
-                     "gradient, rtol, loss, "
-                     "logit_scale, batch; statistic 'mean'",
+                     "gradient, rtol, loss, logit_scale, batch; statistic 'mean'",
     "sign_agreement": "share of pixels in which the sign of the input gradient is that of the float64 "
-                      "reference at "
-                      "tolerance 1e-7, pixels of gradient zero included (a guess: a half, and more where "
-                      "pooling passes "
-                      "pixels over); settings: gradient, rtol; statistic 'mean'",
+                      "reference at tolerance 1e-7, pixels of gradient zero included (a guess: a half, and "
+                      "more where pooling passes pixels over); settings: gradient, rtol; statistic 'mean'",
     "gradient_cosine": "cosine of the input gradient and the reference; settings: gradient, rtol",
     "gradient_error": "relative error |found - reference| / |reference| of the input gradient; settings: "
                       "gradient, rtol",
     "finite_difference": "relative difference of the reference's derivative along its own sign and a central "
-                         "difference "
-                         "of the loss, float64; settings: noise added to the pixels, which breaks ties in "
-                         "the max pooling",
+                         "difference of the loss, float64; settings: noise added to the pixels, which breaks "
+                         "ties in the max pooling",
     "logit_gap": "distance of the two largest logits",
     "logit_size": "mean absolute logit; statistic 'mean'",
 }
 
 STEP_MEASUREMENTS: dict[str, str] = {
     "gap_past": "share of images whose two largest logits, times settings.logit_scale, differ by more than "
-                "settings.threshold, "
-                "pooling redrawn; statistic 'mean'",
+                "settings.threshold, pooling redrawn; statistic 'mean'",
     "step_cause": "share of images that the statistic names of those left by one step of FGSM on the "
-                  "cross-entropy (see "
-                  "`nodelib.experiment.overshoot.causes`); settings: logit_scale, gradient, kept weights",
+                  "cross-entropy (see `nodelib.experiment.overshoot.causes`); settings: logit_scale, "
+                  "gradient, kept weights",
     "step_left": "share of images that one step of length settings.epsilon leaves, unclipped, along the "
-                 "direction that the statistic "
-                 "names; settings as before",
+                 "direction that the statistic names; settings as before",
     "turned_signs": "share of signs in which the cross-entropy's gradient in float32 is that in double "
-                    "precision, images between the two "
-                    "horizons (see `nodelib.experiment.horizon`); statistic 'mean'; settings as before",
+                    "precision, images between the two horizons (see `nodelib.experiment.horizon`); "
+                    "statistic 'mean'; settings as before",
 }
 
 # shown, not judged; statistics "median", "q10" and "q90" over images, at the network's own end time
@@ -131,8 +111,8 @@ LOCAL_MEASUREMENTS: dict[str, str] = {
     "margin_slope": "l1 norm of the gradient of that margin in the image, exact, fixed pooling",
     "local_robustness": "margin over its slope: to first order the change of every pixel that the image "
                         "withstands, whatever the scale of the logits; negative where it is misclassified",
-    "expansion": "|J^T u| for a random unit u, J the derivative of y(t1) in y(0), of a residual "
-                 "network of all blocks' output in their input",
+    "expansion": "|J^T u| for a random unit u, J the derivative of y(t1) in y(0), of a residual network of "
+                 "all blocks' output in their input",
     "relative_expansion": "the same times |y(0)| / |y(t1)|: of changes relative to the state",
 }
 
@@ -164,29 +144,26 @@ MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, *
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {
         "unit_step_difference": "largest absolute difference between Euler with unit steps and the residual "
-                                "network, "
-                                "over all layers",
+                                "network, over all layers",
         "euler_order": "observed order of convergence of Euler's end state to the ODE's as the step shrinks",
     },
     "C2": {
         "step_against_error": "list, one per trajectory of a trained network: Spearman correlation of "
-                              "accepted step "
-                              "size with the embedded error estimate of a fixed small step at the same point",
+                              "accepted step size with the embedded error estimate of a fixed small step at "
+                              "the same point",
         "step_against_rate": "same, with |f'| / |f|, the rate at which the velocity changes, in place of the "
                              "error",
         "step_against_speed": "same, with the speed |f| (shown, not judged)",
     },
     "C3": {
         "gradient_difference": "largest relative difference between adjoint, backprop and finite "
-                               "differences, float64, "
-                               "smooth dynamics, tight tolerance",
+                               "differences, float64, smooth dynamics, tight tolerance",
         "memory_growth_adjoint": "peak memory of the adjoint with ten times the steps, over that with one "
                                  "times",
         "memory_growth_backprop": "same for backprop through the solver",
         "end_times": "list of end times, among them 1, 10, 100 and 500",
         "adjoint_error": "list per end time: relative error of the adjoint's input gradient on a trained "
-                         "table network "
-                         "at tolerance 1e-3, against a float64 reference",
+                         "table network at tolerance 1e-3, against a float64 reference",
         "backprop_error": "same for backprop through the same solve",
     },
     "C6": {
@@ -197,8 +174,8 @@ CHAPTER_VALUES: dict[str, dict[str, str]] = {
     },
     "C7": {
         "log_density_difference": "largest absolute difference between the trace-based log-density and the "
-                                  "change of "
-                                  "variables computed from the flow's Jacobian, float64, on the two moons",
+                                  "change of variables computed from the flow's Jacobian, float64, on the "
+                                  "two moons",
         "trace_exponent": "growth exponent, in the dimension, of the cost of the trace",
         "logdet_exponent": "growth exponent, in the dimension, of the cost of the log-determinant",
     },

@@ -57,7 +57,7 @@ def test_subset(n: int) -> tuple[Tensor, Tensor]:
     """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
     if not 1 <= n <= TEST_IMAGES or int(n) != n:
         raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
-                         f"test set")
+                         "test set")
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]

@@ -62,7 +62,7 @@ def _explained(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise ArtifactError(f"{path} cannot be written ({error.strerror or error}). What was stored before "
-                            f"is intact; make room, or name another folder (--root)") from error
+                            "is intact; make room, or name another folder (--root)") from error
 
 
 def _runs(process: int) -> bool:
@@ -130,7 +130,7 @@ def writing(folder: Path) -> Iterator[None]:
         ArtifactError: another process held it for more than `WRITE_SECONDS`.
     """
     with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} "
-                                               f"s; see what hangs there and run the same command again"):
+               "s; see what hangs there and run the same command again"):
         yield
 
 

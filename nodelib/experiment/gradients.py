@@ -51,8 +51,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
     """
     if backward_tolerance is not None and gradient != "adjoint":
         raise ValueError(f"backward_tolerance is {backward_tolerance} with gradient {gradient!r}; only the "
-                         f"continuous "
-                         f"adjoint has a tolerance of its own")
+                         "continuous adjoint has a tolerance of its own")
     func = model.block.func
     params = [p for p in func.parameters() if p.requires_grad]
     images = images.detach().requires_grad_()

@@ -235,8 +235,7 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
     if len(labels[:half].unique()) < 2:
         raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must "
-                         f"hold both, so give "
-                         f"more images")
+                         "hold both, so give more images")
     whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
                        for part in images.split(BATCH)], 1)
     records = []
@@ -304,7 +303,7 @@ def doubling(last: float) -> tuple[float, ...]:
     """
     if not last >= LOG_TIME:
         raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give "
-                         f"more, such as 80")
+                         "more, such as 80")
     times = [LOG_TIME]
     while times[-1] < last:
         times.append(min(2 * times[-1], float(last)))
@@ -335,12 +334,12 @@ def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float
     stable = [ray.residual <= SOLVED and ray.eigenvalue + ray.error < 1 for ray in reached]
     return [*records,
             record("rays_later_attracting", sum(stable), t1=end, n=len(w), statistic="count", log_time=passed,
-                             eigenvalues=[ray.eigenvalue for ray in reached],
+                   eigenvalues=[ray.eigenvalue for ray in reached],
                    ritz_residuals=[ray.error for ray in reached],
-                             residuals=[ray.residual for ray in reached],
-                             on_each=[int((groups == g).sum()) for g in range(len(reached))],
-                             by_class=[torch.bincount(labels[groups == g], minlength=CLASSES).tolist()
-                                       for g in range(len(reached))])]
+                   residuals=[ray.residual for ray in reached],
+                   on_each=[int((groups == g).sum()) for g in range(len(reached))],
+                   by_class=[torch.bincount(labels[groups == g], minlength=CLASSES).tolist()
+                             for g in range(len(reached))])]
 
 
 @dataclass(frozen=True)
@@ -382,7 +381,7 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     """
     if absent := sorted(set(range(CLASSES)) - set(labels.tolist())):
         raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class "
-                         f"needs one")
+                         "needs one")
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
     records, found = [], []

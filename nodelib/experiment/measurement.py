@@ -121,15 +121,14 @@ class Measurement:
                 raise ValueError(f"{name} is {value}; it must be above 0")
         if self.gradient == REFERENCE and self.attack != "fgsm":
             raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
-                             f"but fgsm")
+                             "but fgsm")
         if self.pooling not in POOLINGS:
             raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
         if self.loss not in LOSSES:  # a record names it
             raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
         if (self.attack == "transfer") != (self.source is not None):
             raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
-                             f"no other, "
-                             f"names the run it attacks, such as 'small-100-seed0'")
+                             "no other, names the run it attacks, such as 'small-100-seed0'")
         self.as_attack()
 
     def as_attack(self, ode: bool = True) -> Attack:

@@ -103,14 +103,14 @@ def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise DataError(
-            f"{path} cannot be read as gzip ({error}); expected {file.bytes} decompressed bytes, "
-            f"found a file of {path.stat().st_size if path.exists() else 0} bytes. {restore}"
+            f"{path} cannot be read as gzip ({error}); expected {file.bytes} decompressed bytes, found a "
+            f"file of {path.stat().st_size if path.exists() else 0} bytes. {restore}"
         ) from error
     found = hashlib.sha256(content).hexdigest()
     if len(content) != file.bytes or found != file.sha256:
         raise DataError(
-            f"{path} is altered: expected {file.bytes} decompressed bytes with SHA-256 {file.sha256}, "
-            f"found {len(content)} bytes with SHA-256 {found}. {restore}"
+            f"{path} is altered: expected {file.bytes} decompressed bytes with SHA-256 {file.sha256}, found "
+            f"{len(content)} bytes with SHA-256 {found}. {restore}"
         )
     return content
 

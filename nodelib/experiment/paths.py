@@ -34,6 +34,5 @@ def check_scratch(scale: str, root: Path) -> None:
     """InputError if a run at smoke scale would enter the published `data/runs` of the repository."""
     if scale != "full" and root.resolve() == PUBLISHED / "runs":
         raise InputError(f"a run at scale {scale!r} must not lie among the published ones in "
-                         f"{PUBLISHED / 'runs'}: give another "
-                         f"root (--root), or set the environment variable NODELIB_DATA to a scratch copy of "
-                         f"{PUBLISHED}")
+                         f"{PUBLISHED / 'runs'}: give another root (--root), or set the environment variable "
+                         f"NODELIB_DATA to a scratch copy of {PUBLISHED}")

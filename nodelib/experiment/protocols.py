@@ -220,7 +220,7 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             "random-pooling": dict(pooling="random"), "expectation": dict(pooling="random", draws=10),
             "one-by-one": dict(batch=1),
             "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
-                                                          attack_batch=BATCH),
+                             attack_batch=BATCH),
             "tolerance-1e-6": dict(rtol=1e-6, atol=1e-6), "unclipped": dict(clip=False),
             "adjoint": dict(gradient="adjoint"), "anchored": dict(gradient="anchored"),
             "exact-1e-5": dict(attack_tolerance=1e-5),
@@ -230,7 +230,7 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
         if config.architecture != "odenet":
             changes = {name: changes[name]
                        for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
-                                                        "unclipped", "smoothed", "momentum")}
+                                    "unclipped", "smoothed", "momentum")}
         for name, change in changes.items():
             mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
             result += [mask, at_epsilon(mask, MASKED_EPSILON)]

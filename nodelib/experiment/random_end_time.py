@@ -64,7 +64,7 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     low, high = (check_end_time(t) for t in between)
     if high <= low:
         raise ValueError(f"between is {between}; the upper end time must be above the lower, or nothing is "
-                         f"random")
+                         "random")
     for name, value in (("draws", draws), ("uses", uses)):
         if value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1")

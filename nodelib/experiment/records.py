@@ -114,7 +114,7 @@ def read_measurements(path: Path) -> list[dict]:
     rows = _checked(path, MEASUREMENTS, measurement_fault)
     if twice := doubled(rows):
         raise ArtifactError(f"{path} holds {twice[0]['name']} at t1 = {twice[0]['t1']} ({twice[0]['label']}) "
-                            f"twice. Restore it with git.")
+                            "twice. Restore it with git.")
     return rows
 
 

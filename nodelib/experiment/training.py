@@ -97,10 +97,8 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         return start, rows, artifacts.load_run(folder) if complete else None
     if config.endless and (folder / "config.json").exists():
         raise artifacts.ArtifactError(f"{checkpoint} is missing, without which this run at a constant rate "
-                                      f"cannot "
-                                      f"be prolonged bit for bit; restore it with git, or delete the folder "
-                                      f"to "
-                                      f"train afresh")
+                                      "cannot be prolonged bit for bit; restore it with git, or delete the "
+                                      "folder to train afresh")
     prefix = stored_prefix(config, folder)
     if prefix is not None:
         model.load_state_dict(prefix.load_model(device).state_dict())
@@ -108,7 +106,7 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         return start, artifacts.history_until(prefix.path / "history.csv", start), None
     if (folder / "config.json").exists():
         raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
-                                      f"delete that folder to train it again, or give another root or seed")
+                                      "delete that folder to train it again, or give another root or seed")
     return 0, [], None
 
 
@@ -219,7 +217,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
             if budget is not None and time.monotonic() - began > budget and step + 1 < config.steps:
                 save(step + 1)
                 raise OutOfTime(f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
-                                f"run the same command again to continue")
+                                "run the same command again to continue")
             if time.monotonic() - saved > checkpoint_seconds:
                 save(step + 1)
                 saved = time.monotonic()
@@ -324,8 +322,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
                                        f"rate ({config.learning_rate:g})")):
         if not math.isfinite(number):
             raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
-                                f"{t1:g}); "
-                                     f"the last checkpoint is intact, {way_out}")
+                                f"{t1:g}); the last checkpoint is intact, {way_out}")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)
             + (step // config.steps_per_epoch) * config.train_images,
@@ -424,8 +421,8 @@ def unfinished(config: RunConfig, folder: Path) -> bool:
     if RunConfig.from_dict(stored) != config:
         differing = sorted(key for key, value in config.to_dict().items() if stored.get(key) != value)
         raise artifacts.ArtifactError(
-            f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); "
-            f"give another root or seed, or delete that folder to train it again")
+            f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); give "
+            "another root or seed, or delete that folder to train it again")
     if config.endless or not (checkpoint := folder / "checkpoint.safetensors").exists():
         return False
     with contextlib.suppress(artifacts.ForeignCheckpoint):  # of a longer run that this one becomes

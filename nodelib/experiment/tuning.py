@@ -43,7 +43,7 @@ def trial_config(name: str, images: int, changes: dict[str, Any]) -> RunConfig:
     """
     if images > 60000 - HELD_OUT:
         raise ValueError(f"images is {images}; a trial may see at most the first {60000 - HELD_OUT}, the "
-                         f"rest judges it")
+                         "rest judges it")
     return dataclasses.replace(configs.get(name), train_images=images, epochs=1, cycles=(), **changes)
 
 
@@ -93,8 +93,8 @@ def as_markdown(records: list[dict]) -> str:
              "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for r in records:
         lines.append(f"| {r['run']} | {r['images']:,} | {r['batch_size']} | {r['learning_rate']:g} | "
-                     f"{r['head_scale']:g} | "
-                     f"{r['held_out']:,} | {100 * r['accuracy']:.1f} % | {r['loss']:.3f} |")
+                     f"{r['head_scale']:g} | {r['held_out']:,} | {100 * r['accuracy']:.1f} % | "
+                     f"{r['loss']:.3f} |")
     return "\n".join(lines)
 
 

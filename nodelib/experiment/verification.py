@@ -61,7 +61,7 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     combined = {other for r in run.metrics for other in r["combines"] or ()}
     if lost := sorted((kept | combined) - ids):
         yield (f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; "
-               f"evaluate the run again")
+               "evaluate the run again")
     if run.metrics and not kept:
         yield "outcomes.safetensors is missing or empty. Restore it with git, or evaluate the run again"
         return
@@ -142,7 +142,7 @@ def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, toler
         # small gradients
         if stated["id"] == own and differing > tolerance * n:
             yield (f"record {stated['id']}: {differing} of {n} outcomes differ when recomputed from the "
-                   f"weights")
+                   "weights")
         low, high = wilson(int(correct.sum()), n, CONFIDENCE_Z)
         if not low <= stated["accuracy"] <= high:
             yield (f"record {stated['id']}: states {stated['accuracy']:.4f}; recomputed on {n} images "

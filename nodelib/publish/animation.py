@@ -49,7 +49,7 @@ def tile(states: Tensor) -> np.ndarray:
     """
     if states.ndim != 4:
         raise ValueError(f"states have shape {tuple(states.shape)}; expected (T, C, H, W), the states of one "
-                         f"image")
+                         "image")
     values = states.detach().cpu().double().numpy()
     steps, channels, height, width = values.shape
     columns = int(np.ceil(np.sqrt(channels)))
@@ -169,7 +169,7 @@ def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float]
     """
     if points.shape[:2] != (len(times), len(labels)) or points.shape[2:] != (2,):
         raise ValueError(f"points have shape {points.shape}; expected ({len(times)}, {len(labels)}, 2): "
-                         f"times, labels, 2")
+                         "times, labels, 2")
     margin = GLYPH_HEIGHT
     extent = np.abs(points).max() or 1.0
     # rounded first, for the reason given in `grey`; the second coordinate points up
@@ -221,7 +221,7 @@ def gif(frames: np.ndarray) -> bytes:
 
     if frames.dtype != np.uint8 or not (frames.ndim == 3 or frames.ndim == 4 and frames.shape[3] == 3):
         raise ValueError(f"frames are {frames.dtype} of shape {frames.shape}; expected uint8 (T, H, W) or "
-                         f"(T, H, W, 3)")
+                         "(T, H, W, 3)")
     milliseconds = max(20, 10 * round(1200 / len(frames)))
     return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds,
                        loop=0,

@@ -113,11 +113,10 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
     notebook = prepare(chapter, parameters)
     if out is None and (other := sorted(set(parameters) - ({"run"} if chapter == TEMPLATE else set()))):
         raise InputError(f"with another {other[0]} than the chapter's own a notebook must not replace a "
-                         f"published one: name a folder "
-                         f"for it (--out)")
+                         "published one: name a folder for it (--out)")
     if scale != "full" and data_dir().resolve() == PUBLISHED:
-        raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: "
-                         "set the environment variable NODELIB_DATA to a scratch copy of it")
+        raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: set "
+                         "the environment variable NODELIB_DATA to a scratch copy of it")
     target = _target(chapter, out, parameters)
     if not force and out is None and not _changed(notebook, target):
         return Rendered(target, False)
@@ -140,8 +139,8 @@ def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
     notebook = jupytext.read(chapter)
     known, position = _parameters_cell(notebook, chapter)
     if unknown := sorted(set(parameters) - set(known)):
-        raise InputError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; "
-                         f"it has {', '.join(map(repr, sorted(known))) or 'none'}")
+        raise InputError(f"{chapter.name} has no parameter {', '.join(map(repr, unknown))}; it has "
+                         f"{', '.join(map(repr, sorted(known))) or 'none'}")
     values = {**known, **parameters}
     if "run" in values:
         values["page"] = _page(values)
@@ -175,12 +174,10 @@ def _declared(notebook: Any, chapter: Path) -> list[str]:
         parts = Path(declared).parts if isinstance(declared, str) else ()
         if not parts or Path(declared).is_absolute() or ".." in parts:
             raise RenderError(f"{chapter.name}: {declared!r} is no input; it must be a path relative to the "
-                              f"repository root, "
-                              f"such as data/seed.json")
+                              "repository root, such as data/seed.json")
         if parts[0] == "nodelib":
             raise RenderError(f"{chapter.name}: {declared!r} is no input; which source files a chapter "
-                              f"depends on is found from "
-                              f"its imports")
+                              "depends on is found from its imports")
     return inputs
 
 
@@ -215,12 +212,12 @@ def _parameters_cell(notebook: Any, chapter: Path) -> tuple[dict[str, Any], int]
                 raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign literals only"
                                   ) from error
             if "scale" not in values:
-                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign "
-                                  f"scale = \"full\"")
+                raise RenderError(f"{chapter.name}: the cell tagged 'parameters' must assign scale = "
+                                  "\"full\"")
             return values, position
     if any(cell.cell_type == "code" for cell in notebook.cells):
         raise RenderError(f"{chapter.name}: a chapter with code needs a cell tagged 'parameters' (scale = "
-                          f"\"full\")")
+                          "\"full\")")
     return {}, -1
 
 
@@ -281,8 +278,7 @@ def _runs_named(pattern: str) -> list[str]:
     names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
     if unknown := sorted(set(names) - set(NAMES)):
         raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "
-                          f"{', '.join(NAMES)}, and their "
-                          f"groups {', '.join(groups)}")
+                          f"{', '.join(NAMES)}, and their groups {', '.join(groups)}")
     return [before + name + after for name in names]
 
 
@@ -444,9 +440,8 @@ def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
                 continue
             if any(kind.startswith("image/") for kind in output.data):
                 raise RenderError(f"{chapter.name}: a cell shows an image in its output, where it has no "
-                                  f"alternative "
-                                  "text; save it with nodelib.publish.page.save_figure and show it with a "
-                                  "figure directive")
+                                  "alternative text; save it with nodelib.publish.page.save_figure and show "
+                                  "it with a figure directive")
             for kind, value in output.data.items():
                 if isinstance(value, str):
                     output.data[kind] = _plain(value)
@@ -486,8 +481,8 @@ def pages() -> list[tuple[Path, dict[str, Any]]]:
 def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m nodelib render", formatter_class=argparse.RawDescriptionHelpFormatter, description=(
-            "Execute the book's chapters with papermill and publish their notebooks. "
-            "Without chapters: every page of the table of contents that changed."), epilog="""\
+            "Execute the book's chapters with papermill and publish their notebooks. Without chapters: every "
+            "page of the table of contents that changed."), epilog="""\
 Only what no parameter changes is published. Everything else goes to a folder of its own, and at
 smoke scale works on a copy of the data, where it trains runs and records values:
 
@@ -504,7 +499,7 @@ smoke scale works on a copy of the data, where it trains runs and records values
     parser.add_argument("--out", type=Path, help="folder for notebooks and figures instead of the book's own")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
                         help="a value for the chapter's parameters cell, a Python literal or else a word; "
-                             "needs --out")
+                        "needs --out")
     parser.add_argument("--list", action="store_true", help="say which pages would be executed, and stop")
     parser.add_argument("--tidy", action="store_true",
                         help="only rewrite text halves the way jupytext writes them")

@@ -179,8 +179,8 @@ class Solver:
         for _ in range(self.max_steps):
             if t + h == t:
                 raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be "
-                                             "stiff or "
-                                             "singular here, or the tolerance beyond the state's precision",
+                                             "stiff or singular here, or the tolerance beyond the state's "
+                                             "precision",
                                              t, h,
                                              self._norm(stepper, y))
             step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
@@ -205,8 +205,8 @@ class Solver:
                 solution.rejected_steps.append((t, h, ratio))
             h = next_step_size(h, ratio)
         raise StepLimitError(f"max_steps = {self.max_steps} steps end before t = {end:.9g} is reached; raise "
-                             "max_steps, loosen the "
-                             f"tolerances, or use a method for stiff problems", t, h, self._norm(stepper, y))
+                             "max_steps, loosen the tolerances, or use a method for stiff "
+                             "problems", t, h, self._norm(stepper, y))
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
                tape: "Tape | None") -> None:
@@ -249,8 +249,7 @@ class Solver:
         for name, value in (("derivative func(t, y)", stepper.stages(step)), ("state", step.y_next)):
             if not bool(torch.isfinite(value).all()):
                 raise NonFiniteError(f"the {name} is NaN or infinite; check func and y0, or start with a "
-                                     f"smaller "
-                                     f"step", step.t, step.h, self._norm(stepper, step.y))
+                                     "smaller step", step.t, step.h, self._norm(stepper, step.y))
 
 
 class Tape:
@@ -320,7 +319,7 @@ def check_transforms(*tensors: Tensor) -> None:
     """
     functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
     if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-            or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
+        or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
         raise UnsupportedGradientError(
             "a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode differentiation; "
             "use torch.autograd.grad instead of torch.func.grad, a batch or a loop instead of vmap (and of "

@@ -156,8 +156,8 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
         raise TimesError("the times require gradients, which are not computed; pass t.detach()")
     shape = tuple(getattr(t, "shape", (0,)))
     if len(shape) != 1:
-        raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time "
-                         "and those after it, such as [0.0, 1.0]")
+        raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time and those "
+                         "after it, such as [0.0, 1.0]")
     times = t.tolist() if isinstance(t, Tensor) else list(t)
     for i, value in enumerate(times):
         try:
@@ -169,7 +169,7 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     for i, value in enumerate(times):
         if not math.isfinite(value):
             raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a "
-                             f"limit)")
+                             "limit)")
     for before, after in zip(times, times[1:]):
         ahead = after < before if times[1] < times[0] else after > before
         if not ahead and not (len(times) == 2 and after == before):
@@ -184,8 +184,7 @@ def _check_state(y0: Tensor) -> None:
                              "them")
     if y0.dtype not in (torch.float32, torch.float64):
         raise StateTypeError(f"the state is {y0.dtype}; it must be float32 or float64 (half precision cannot "
-                             f"hold the "
-                             f"error estimate): use y0.float()")
+                             "hold the error estimate): use y0.float()")
 
 
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,

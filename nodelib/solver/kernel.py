@@ -111,7 +111,7 @@ def misfit(func: Callable, y0: Tensor, tableau: Tableau, params: Sequence[Tensor
     # a row of pixels must fit the registers
     if func.channels % 16 or min(y0.shape[2:]) < 5 or y0.shape[3] > 12:
         return (f"the state is {func.channels} x {y0.shape[2]} x {y0.shape[3]}; channels must be a multiple "
-                f"of 16, the height at least 5, the width 5 to 12")
+                "of 16, the height at least 5, the width 5 to 12")
     if not all(any(p is q for q in own) for p in params):
         return "params holds tensors that are not the dynamics' own"
     return None
@@ -137,9 +137,9 @@ def _changed_part(func: nn.Module) -> str | None:
         kind, settings = (nn.Conv2d, convolution) if name[:4] == "conv" else (nn.GroupNorm, norm)
         held = {key: value for key, value in part._parameters.items() if value is not None}
         if (type(part) is not kind or part._modules or part._buffers or not _plain(part)
-                or any(getattr(part, key) != value for key, value in settings.items())
-                or {key: tuple(value.shape) for key, value in held.items()} != shapes[name[:4]]
-                or seen & {id(value) for value in held.values()}):  # a shared tensor collects two gradients
+            or any(getattr(part, key) != value for key, value in settings.items())
+            or {key: tuple(value.shape) for key, value in held.items()} != shapes[name[:4]]
+            or seen & {id(value) for value in held.values()}):  # a shared tensor collects two gradients
             return name
         seen |= {id(value) for value in held.values()}
     return None
@@ -176,8 +176,8 @@ def _compiler() -> list[str]:
         chosen = [sys.executable, "-m", "ziglang", "cc"]
     if not chosen or not shutil.which(chosen[0]):
         wanted = chosen[0] if chosen else "cc, gcc, clang"
-        raise FileNotFoundError(f"no C compiler found ({wanted}); install one, or name it in CC, or "
-                                f"pip install 'nodelib[compiler]'")
+        raise FileNotFoundError(f"no C compiler found ({wanted}); install one, or name it in CC, or pip "
+                                "install 'nodelib[compiler]'")
     return [*chosen, *FLAGS, *shlex.split(os.environ.get("NODELIB_CFLAGS", ""))]
 
 

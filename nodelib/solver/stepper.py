@@ -253,8 +253,8 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
     if hidden is not None:
         raise ValueError(
             f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
-            f"parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
-            f"all such tensors in params, or pass params=() to leave them out")
+            "parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
+            "all such tensors in params, or pass params=() to leave them out")
     return k
 
 

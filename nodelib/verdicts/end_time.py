@@ -95,11 +95,10 @@ def table(evidence: Evidence) -> Verdict:
     share = total / len(judged)
     verdict = REPRODUCED if share >= TABLE_REPRODUCED else IN_PART if share >= 0.5 else NOT_REPRODUCED
     reason = (f"{total} of {len(judged)} entries lie within max({ENTRY_TOLERANCE:g} points, our range) of "
-              f"the post's: "
-              f"{sum(right['standard'])} standard, {sum(right['adversarial'])} adversarial")
+              f"the post's: {sum(right['standard'])} standard, {sum(right['adversarial'])} adversarial")
     return Verdict(verdict, reason,
                    tuple(Figure(f"{kind} entries reproduced", sum(values), unit=f"of {len(values)}")
-                                          for kind, values in right.items()))
+                         for kind, values in right.items()))
 
 
 def capacity(evidence: Evidence) -> Verdict:
@@ -117,10 +116,8 @@ def capacity(evidence: Evidence) -> Verdict:
     robust = [ordered(large, small) and min(percents(large)) >= CHANCE_BOUND
               for large, small in zip(strong[::2], strong[1::2])]
     reason = (f"the larger network is ahead in {sum(holds)} of {len(holds)} entries where the post's gap "
-              f"exceeds "
-              f"{ENTRY_TOLERANCE:g} points; under the strongest attack in {sum(robust)} of {len(robust)} "
-              f"schemes with "
-              f"at least {CHANCE_BOUND:g} % left")
+              f"exceeds {ENTRY_TOLERANCE:g} points; under the strongest attack in {sum(robust)} of "
+              f"{len(robust)} schemes with at least {CHANCE_BOUND:g} % left")
     figures = tuple(accuracy_figure(f"{size}-{s} strongest attack", found)
                     for (s, size), found in zip(product(SCHEMES, ("large", "small")), strong))
     if all(holds):
@@ -141,8 +138,8 @@ def longer_training_time(evidence: Evidence) -> Verdict:
     holds = [ordered(a, b) for a, b in zip(protocol[::2], protocol[1::2])]
     robust = [ordered(a, b) and min(percents(a)) >= CHANCE_BOUND for a, b in zip(strong[::2], strong[1::2])]
     reason = (f"by the post's protocol, each network at its own training end time, {sum(holds)} of 4 "
-              f"orderings hold; "
-              f"under the strongest attack {sum(robust)} of 4, with at least {CHANCE_BOUND:g} % left")
+              f"orderings hold; under the strongest attack {sum(robust)} of 4, with at least "
+              f"{CHANCE_BOUND:g} % left")
     by_name = dict(zip((n for pair in pairs for n in pair), zip(protocol, strong)))
     figures = tuple(accuracy_figure(f"{n}, {label}", f) for n, both in by_name.items()
                     for label, f in zip(("post's protocol", "strongest attack"), both))
@@ -169,8 +166,8 @@ def random_end_times(evidence: Evidence) -> Verdict:
                value_figure("turning, small-100", turning_100))
     reason = (f"{lead('small-random', small_random, 'small-100', small_100)}; "
               f"{lead('large-100', large_100, 'large-random', large_random)} (the rule asks for every pair); "
-              f"small-random's state "
-              f"turns {'more slowly' if settles else 'no more slowly'} than that of small-100")
+              f"small-random's state turns {'more slowly' if settles else 'no more slowly'} than that of "
+              "small-100")
     shown = []
     for name, label in product(("large-random", "large-100", "small-10", "large-10"),
                                ("turning", "ray_distance")):
@@ -214,7 +211,7 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
         lost.append(f"{name} {statistics.fmean(drops):.1f}" if drops else f"{name} (no common seed)")
     return Verdict(by_share(holds),
                    f"points lost from t1 = 100 to 500, at most {KEEPS:g} being kept: {', '.join(lost)}; "
-                                    f"{sum(holds)} of 4 as the post says in every seed", tuple(figures))
+                   f"{sum(holds)} of 4 as the post says in every seed", tuple(figures))
 
 
 def adversarial_nfe(evidence: Evidence) -> Verdict:
@@ -232,7 +229,7 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
                *(value_figure(f"NFE at the end of training, {n}", v) for n, v in training.items() if v))
     return Verdict(verdict,
                    f"at tolerance 1e-3 a test solve to t1 = 1 costs {statistics.fmean(few):.0f} evaluations "
-                            f"after standard and {statistics.fmean(many):.0f} after adversarial training",
+                   f"after standard and {statistics.fmean(many):.0f} after adversarial training",
                    figures)
 
 
@@ -247,9 +244,8 @@ def adversarial_range(evidence: Evidence) -> Verdict:
     images = min(record["n"] for of in records.values() for record in of.values())
     figures = tuple(value_figure(f"end time up to which {n} keeps its accuracy", v) for n, v in reach.items())
     reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} "
-              f"after adversarial "
-              f"and {max(standard):.3g} after standard training (worst pair of seeds, {images:,} images at "
-              f"every end time)")
+              f"after adversarial and {max(standard):.3g} after standard training (worst pair of seeds, "
+              f"{images:,} images at every end time)")
     if min(adversarial) >= FAR_LONGER * max(standard):
         return Verdict(REPRODUCED, reason, figures)
     return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
@@ -280,7 +276,7 @@ def range_records(run: Run) -> dict[float, dict]:
              for record in sorted((r for r in run.metrics if matches(r, **CLEAN)), key=lambda r: r["n"])}
     if len(found) < FEWEST_END_TIMES or 1.0 not in found or max(found) < 1000:
         raise Missing([f"{run.name}-seed{run.seed}: clean accuracy at {FEWEST_END_TIMES} end times from 0.1 "
-                       f"to 1000"])
+                       "to 1000"])
     return found
 
 

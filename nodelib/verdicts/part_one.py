@@ -74,7 +74,7 @@ def euler_is_resnet(evidence: Evidence) -> Verdict:
     verdict = NOT_REPRODUCED if not equal else REPRODUCED if converges else IN_PART
     return Verdict(verdict,
                    f"layer by layer the two differ by {difference:g}; smaller steps converge with observed "
-                            f"order {order:.2f}",
+                   f"order {order:.2f}",
                    (Figure("largest difference", difference), Figure("order", order)))
 
 
@@ -110,20 +110,19 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
     fails = [t for t, a, b in zip(times, adjoint, backprop) if a > ADJOINT_ERROR_FACTOR * b]
     verdict = NOT_REPRODUCED if not (right and constant) else IN_PART if fails else REPRODUCED
     reason = (f"exact in the limit (relative difference {difference:.1e}), peak memory grows by "
-              f"{adjoint_memory:.2f} "
-              f"with ten times the steps (backprop {backprop_memory:.1f})")
-    reason += (f"; on a trained network its error exceeds twice backprop's at t1 = "
+              f"{adjoint_memory:.2f} with ten times the steps (backprop {backprop_memory:.1f})")
+    reason += ("; on a trained network its error exceeds twice backprop's at t1 = "
                f"{', '.join(f'{t:g}' for t in fails)}"
                if fails else "; on a trained network its error stays within twice backprop's at every end "
-                             "time")
+               "time")
     errors = list(zip(times, adjoint, backprop))
     useless = [t for t in times if all(min(a, b) >= USELESS for s, a, b in errors if s >= t)]
     if useless:
         reason += (f"; from t1 = {min(useless):g} on both are useless, their errors about as large as the "
-                   f"gradient or larger")
+                   "gradient or larger")
     return Verdict(verdict, reason,
                    tuple(Figure(f"{method} error at t1 = {t:g}", value) for t, *both in errors
-                                          for method, value in zip(("adjoint", "backprop"), both)))
+                         for method, value in zip(("adjoint", "backprop"), both)))
 
 
 def fewer_parameters(evidence: Evidence) -> Verdict:
@@ -148,7 +147,7 @@ def fewer_parameters(evidence: Evidence) -> Verdict:
     if single:
         return Verdict(ARTEFACT,
                        "the figure holds, but a single residual block of the ODE-net's size matches six "
-                                 "blocks too: the saving needs no ODE", figures)
+                       "blocks too: the saving needs no ODE", figures)
     return Verdict(REPRODUCED, "the ODE-net matches six blocks, and one block of its size does not", figures)
 
 
@@ -187,7 +186,7 @@ def irregular_series(evidence: Evidence) -> Verdict:
     every, ratio = max(ode) < min(rnn), statistics.fmean(rnn) / statistics.fmean(ode)
     verdict = REPRODUCED if every and ratio >= CLEARLY_SMALLER else IN_PART if ratio > 1 else NOT_REPRODUCED
     return Verdict(verdict, f"held-out error of the recurrent network over the ODE model's: {ratio:.2f}; "
-                            f"{'lower' if every else 'not lower'} in every pair of seeds",
+                   f"{'lower' if every else 'not lower'} in every pair of seeds",
                    (value_figure("error, ODE", ode), value_figure("error, recurrent", rnn)))
 
 
@@ -198,7 +197,7 @@ def flows_are_cheaper(evidence: Evidence) -> Verdict:
     verdict = NOT_REPRODUCED if not right else REPRODUCED if cheaper else IN_PART
     return Verdict(verdict,
                    f"log-densities agree to {difference:.1e}; cost grows with exponent {trace:.2f} (trace) "
-                            f"against {logdet:.2f} (log-determinant)",
+                   f"against {logdet:.2f} (log-determinant)",
                    (Figure("difference", difference, unit="nats"), Figure("trace exponent", trace),
                     Figure("log-determinant exponent", logdet)))
 

@@ -119,8 +119,7 @@ def table(evidence: Evidence) -> Verdict:
         share = total / len(bands)
         verdict = REPRODUCED if share >= c.share else IN_PART if share >= 0.5 else NOT_REPRODUCED
         return Verdict(verdict, f"{total} of {len(bands)} figures of the post lie in the bands of our "
-                                f"networks by its recipe, widened by {c.points:g} points"
-                                f"{one_seed(bands.values())}",
+                       f"networks by its recipe, widened by {c.points:g} points{one_seed(bands.values())}",
                        tuple(Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
                              for kind, v in inside.items()))
 
@@ -184,8 +183,8 @@ def by_robustness(evidence: Evidence, entries: Sequence[tuple[str, float, str, f
     robust = more_robust(evidence, pairs)
     verdict = _judged(all(robust), any(all(robust[i] for i in group) for group in groups), held)
     return Verdict(verdict, f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of "
-                            f"networks by its recipe, robustness does in {sum(robust)} of {len(robust)}"
-                            f"{one_seed(bands)}")
+                   f"networks by its recipe, robustness does in {sum(robust)} of "
+                   f"{len(robust)}{one_seed(bands)}")
 
 
 def capacity(evidence: Evidence) -> Verdict:
@@ -215,8 +214,8 @@ def random_end_times(evidence: Evidence) -> Verdict:
     settles = max(turning["small-random"]) < min(turning["small-100"])
     verdict = _judged(all(robust) and settles, any(robust), held)
     return Verdict(verdict, f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; "
-                            f"small-random's state turns {'more slowly' if settles else 'no more slowly'} "
-                            f"than that of small-100{one_seed(bands)}",
+                   f"small-random's state turns {'more slowly' if settles else 'no more slowly'} than that "
+                   f"of small-100{one_seed(bands)}",
                    tuple(b.figure(name) for name, b in zip(chain(*pairs), bands)))
 
 
@@ -229,9 +228,8 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
 
     def rule(factor: float) -> Verdict:
         holds = [(lost[name] <= factor * c.points) == kept for name, kept in keep.items()]
-        return Verdict(by_share(holds), f"points lost from t = 100 to 500: "
-                                        f"{', '.join(f'{n} {v:.1f}' for n, v in lost.items())}"
-                                        f"{one_seed(found.values())}",
+        return Verdict(by_share(holds), "points lost from t = 100 to 500: "
+                       f"{', '.join(f'{n} {v:.1f}' for n, v in lost.items())}{one_seed(found.values())}",
                        tuple(found[name, 500.0].figure(f"{name} at t = 500") for name in keep))
 
     return sensitive(rule)
@@ -261,8 +259,8 @@ def adversarial_nfe(evidence: Evidence) -> Verdict:
         exact = c.few[0] <= few <= c.few[1] and many > factor * c.many
         verdict = REPRODUCED if exact else IN_PART if many >= c.clear * few else NOT_REPRODUCED
         return Verdict(verdict, f"after {epoch:g} epochs a training solve to t = 1 costs {few:.0f} "
-                                f"evaluations in standard and {many:.0f} in adversarial training, by the "
-                                f"post's recipe; one seed",
+                       f"evaluations in standard and {many:.0f} in adversarial training, by the post's "
+                       "recipe; one seed",
                        (Figure("NFE in training, standard", few),
                         Figure("NFE in training, adversarial", many)))
 

@@ -46,7 +46,7 @@ def with_shorter(runs: Sequence[Run], shorter: Sequence[Run]) -> list[Run]:
         if key not in known or not RunConfig.from_dict(known[key].config).extends(
                 RunConfig.from_dict(run.config)):
             raise InputError(f"{run.name} (seed {run.seed}) of {run.config['epochs']} epochs is not "
-                             f"prolonged by any run given; name a commit where it had fewer cycles")
+                             "prolonged by any run given; name a commit where it had fewer cycles")
     return [earlier.get((run.name, run.seed), run) for run in runs]
 
 
@@ -113,7 +113,7 @@ def at_commit(names: Sequence[str], commit: str, folder: Path) -> list[Run]:
     except (OSError, subprocess.CalledProcessError) as error:
         why = getattr(error, "stderr", b"").decode().strip() or error
         raise InputError(f"{', '.join(names)} at {commit}: {why}; this needs git and a clone of the whole "
-                         f"history") from None
+                         "history") from None
     with tarfile.open(fileobj=BytesIO(found.stdout)) as archive:
         archive.extractall(folder, filter="data")
     old: dict[str, dict] = {}

@@ -87,8 +87,7 @@ def long_integration(evidence: Evidence) -> Verdict:
     lower = min(a.interval[0] for a in strong)
     figures = (accuracy_figure("post's protocol", headline), accuracy_figure("strongest attack", strong))
     said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has "
-            f"{theirs} %; "
-            f"on the deterministic forward pass {_named(strong)} at epsilon {EPSILON} leaves "
+            f"{theirs} %; on the deterministic forward pass {_named(strong)} at epsilon {EPSILON} leaves "
             f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images")
     if upper < CHANCE_BOUND:
         if reproduces:

@@ -107,10 +107,8 @@ def fewer_parameters_than_any_baseline(evidence: Evidence) -> Verdict:
         points = factor * c.points
         rivals = [name for name in no_larger if mean[name] >= mean[STANDARD] - points]
         said = (f"the ODE-net has {mean[STANDARD] - mean['resnet-6']:+.2f} points against six blocks with "
-                f"{ratio:.1f} "
-                f"times its parameters; of the baselines no larger than it, {len(rivals)} of "
-                f"{len(no_larger)} come "
-                f"within {points:g} points")
+                f"{ratio:.1f} times its parameters; of the baselines no larger than it, {len(rivals)} of "
+                f"{len(no_larger)} come within {points:g} points")
         if mean[STANDARD] < mean["resnet-6"] - MATCH_POINTS:
             return Verdict(NOT_REPRODUCED, said, figures)
         if not THREE_TIMES[0] <= ratio <= THREE_TIMES[1]:
@@ -148,8 +146,7 @@ def tight_training_pays(evidence: Evidence) -> Verdict:
     figures = (Figure("trained tight, relaxed", ours, unit="%"),
                Figure("trained loosely, relaxed", theirs, unit="%"))
     reason = (f"within {budget:.0f} evaluations the tightly trained network keeps {ours:.1f} %, the loosely "
-              f"trained one "
-              f"{theirs:.1f} %, on {images:,} images{'; one seed' if len(seeds) == 1 else ''}")
+              f"trained one {theirs:.1f} %, on {images:,} images{'; one seed' if len(seeds) == 1 else ''}")
     return sensitive(lambda factor: Verdict(REPRODUCED if ours - theirs >= factor * c.points else IN_PART,
                                             reason, figures))
 
@@ -166,8 +163,7 @@ def ten_seeds_of_series(evidence: Evidence) -> Verdict:
     low, high = mean_interval([a - b for a, b in zip(ode, rnn)])
     return Verdict(REPRODUCED if high < 0 else NOT_REPRODUCED,
                    f"the ODE model's held-out error minus the recurrent network's: {low:.3f} to {high:.3f} "
-                   f"(95 % "
-                   f"interval of the mean over {len(ode)} pairs of seeds)",
+                   f"(95 % interval of the mean over {len(ode)} pairs of seeds)",
                    (value_figure("error, ODE", ode), value_figure("error, recurrent", rnn)))
 
 
@@ -307,7 +303,7 @@ def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
                    if {"nfe", "jacobian-norm", "path-turning", "step-size"} <= set(s)]
     if len(points) < c.least:
         raise Missing([f"{len(points)} of {c.least} networks and snapshots with Jacobian norm, curvature and "
-                       f"step sizes"])
+                       "step sizes"])
     evaluations, *others = zip(*points)
     names = ("Jacobian norm", "path curvature", "smaller steps")
     found = [rank_correlation(evaluations, values) for values in others]

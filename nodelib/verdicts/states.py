@@ -109,8 +109,7 @@ def steady_not_equilibrium(evidence: Evidence) -> Verdict:
                value_figure("angle f(100), f(1000)", whole, "degrees"),
                value_figure("same without the common drift", centred, "degrees"))
     reason = (f"log |z| against log t has slope {statistics.fmean(slope):.2f} between t1 = 100 and 1000, f "
-              f"turns by "
-              f"{statistics.fmean(whole):.1f} degrees, without the common drift by "
+              f"turns by {statistics.fmean(whole):.1f} degrees, without the common drift by "
               f"{statistics.fmean(centred):.1f}")
     if linear and constant:
         return Verdict(REPRODUCED if informative else ARTEFACT, reason, figures)
@@ -139,17 +138,15 @@ def six_and_four(evidence: Evidence) -> Verdict:
     hidden = min(told[STANDARD]) >= SAME_CLASS
     look_alike = max(angle[STANDARD]) < min(angle[ADVERSARIAL])
     reason = (f"at t1 = 1000 the direction tells 6 from 4 in {said[ADVERSARIAL]} after adversarial and in "
-              f"{said[STANDARD]} "
-              f"after standard training; the mean "
-              f"states are {statistics.fmean(angle[ADVERSARIAL]):.1f} and "
-              f"{statistics.fmean(angle[STANDARD]):.1f} "
-              f"degrees apart; the adversarial network's direction "
+              f"{said[STANDARD]} after standard training; the mean states are "
+              f"{statistics.fmean(angle[ADVERSARIAL]):.1f} and {statistics.fmean(angle[STANDARD]):.1f} "
+              "degrees apart; the adversarial network's direction "
               f"{'has settled' if steady else 'is still turning'} there")
     if not distinct:
         return Verdict(NOT_REPRODUCED, reason, figures)
     if shares[ADVERSARIAL].interval[0] < 100 * SAME_CLASS:
         reason += (f"; the interval of the first reaches below the {100 * SAME_CLASS:g} % that the rule asks "
-                   f"for")
+                   "for")
     if same:
         return Verdict(REPRODUCED if steady else IN_PART, reason, figures)
     return Verdict(ARTEFACT if hidden and look_alike else IN_PART, reason, figures)
@@ -196,14 +193,12 @@ def one_state_per_class(evidence: Evidence) -> Verdict:
         except Missing:  # shown where it exists, not judged
             continue
     reason = (f"of the directions at t1 = 1000, {shares[0]} are nearest to their own class after adversarial "
-              f"and "
-              f"{shares[1]} after standard training; in {single} of 10 "
-              f"classes the images end on one attracting ray of their own")
+              f"and {shares[1]} after standard training; in {single} of 10 classes the images end on one "
+              "attracting ray of their own")
     if apart and attracts and not gap:
         return Verdict(ARTEFACT,
                        f"{reason}; standard training comes within {100 * CLASS_GAP:g} points, so the attack "
-                       f"is not "
-                                 f"the cause", tuple(figures))
+                       "is not the cause", tuple(figures))
     verdict = REPRODUCED if apart and attracts else IN_PART if single >= SOME_CLASSES else NOT_REPRODUCED
     return Verdict(verdict, reason, tuple(figures))
 
@@ -242,11 +237,9 @@ def attacked_are_pulled(evidence: Evidence) -> Verdict:
                value_figure("angle to the clean image's state at t1 = 1", before, "degrees"),
                value_figure("same at t1 = 1000", after, "degrees"))
     verdict = NOT_REPRODUCED if not (rises and closer) else REPRODUCED if arrive else IN_PART
-    return Verdict(verdict, f"the share of attacked images nearest to their own class goes from "
-                            f"{early} to {late}, the angle to the "
-                            f"clean image's state from {statistics.fmean(before):.1f} to "
-                            f"{statistics.fmean(after):.1f} degrees, "
-                            f"t1 = 1 to 1000", figures)
+    return Verdict(verdict, f"the share of attacked images nearest to their own class goes from {early} to "
+                   f"{late}, the angle to the clean image's state from {statistics.fmean(before):.1f} to "
+                   f"{statistics.fmean(after):.1f} degrees, t1 = 1 to 1000", figures)
 
 
 def nfe_means_complexity(evidence: Evidence) -> Verdict:

@@ -159,7 +159,7 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
         first = _apply(claim.first_round, evidence)
         return dataclasses.replace(first,
                                    reason=f"{first.reason} (by the first round's rule, until the second's "
-                                          "evidence is there)")
+                                   "evidence is there)")
     return verdict
 
 

@@ -76,8 +76,8 @@ def visit(browser, path: Path, **settings) -> tuple[dict, list[str]]:
     page.on("request", lambda request: None if request.url.startswith(("file:", "data:", "blob:"))
             else complaints.append(f"request outside: {request.url}"))
     page.goto(path.as_uri())
-    page.wait_for_function("!document.querySelector('.math')"
-                           " || (window.MathJax && MathJax.startup && MathJax.startup.promise)")
+    page.wait_for_function("!document.querySelector('.math') || (window.MathJax && MathJax.startup && "
+                           "MathJax.startup.promise)")
     page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
     found = page.evaluate(PROBE)
     context.close()

@@ -258,8 +258,8 @@ def test_only_pages_with_a_part_or_a_film_load_its_script(tmp_path):
     (source / "part").mkdir()
     (source / "part" / "page.rst").write_text("Page\n====\n\n.. raw:: html\n\n   <div class=\"node-live\" "
                                               "data-live=\"draw\"></div>\n")
-    (source / "films.rst").write_text("Films\n=====\n\n.. figure:: figures/states.gif\n   :width: 9px\n\n"
-                                      ".. figure:: figures/alone.gif\n")
+    (source / "films.rst").write_text("Films\n=====\n\n.. figure:: figures/states.gif\n   :width: 9px\n\n.. "
+                                      "figure:: figures/alone.gif\n")
     (source / "figures").mkdir()
     (source / "figures" / "states-sheet.png").write_bytes(SHEETS["states"])
     for name in ("states", "alone"):

@@ -274,9 +274,8 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeyp
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
 @pytest.mark.fault("killed", "a process killed while it writes a file", "the next one sweeps up what it left")
 def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_one_at_work_writes_is_not(tmp_path):
-    program = ("import os, signal, sys; from nodelib.experiment import files; "
-               "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL); "
-               "files.write_json(sys.argv[1], 1)")
+    program = ("import os, signal, sys; from nodelib.experiment import files; os.fsync = lambda file: "
+               "os.kill(os.getpid(), signal.SIGKILL); files.write_json(sys.argv[1], 1)")
     path = tmp_path / "file.json"
     subprocess.run([sys.executable, "-c", program, str(path)], cwd=Path(artifacts.__file__).parents[2])
     (left,) = tmp_path.iterdir()

@@ -85,10 +85,10 @@ def test_a_run_stopped_by_its_budget_resumes_to_the_bits_of_one_that_was_not(cha
 @pytest.mark.fault("killed", "training killed at a random moment",
                    "goes on to the bits of a run that nobody stopped")
 def test_a_killed_run_resumes_to_the_same_bits(straight, tmp_path):
-    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; "
-               "from nodelib.experiment import training; "
-               f"import torch; torch.set_num_threads({torch.get_num_threads()}); "
-               f"training.train(tiny_config(), {str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
+    program = ("import sys; sys.path.insert(0, 'tests'); from builders import tiny_config; from "
+               "nodelib.experiment import training; import torch; "
+               f"torch.set_num_threads({torch.get_num_threads()}); training.train(tiny_config(), "
+               f"{str(tmp_path)!r}, checkpoint_seconds=0, progress=False)")
     process = subprocess.Popen([sys.executable, "-c", program], cwd=training.__file__.rsplit("/", 3)[0])
     checkpoint = tmp_path / "small-10-seed0" / "checkpoint.safetensors"
     deadline = time.monotonic() + 60
@@ -400,8 +400,8 @@ def test_a_config_refuses_values_out_of_range(change, message):
 
 def test_an_unknown_run_lists_the_known_ones():
     with pytest.raises(ValueError,
-                       match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*"
-                             "mean 'small-10'"):
+                       match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean "
+                       "'small-10'"):
         configs.get("small-11")
 
 

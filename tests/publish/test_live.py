@@ -170,8 +170,8 @@ def test_a_network_in_the_page_does_what_it_does_in_torch(page, name):
         there = ask(page, name, "fgsm", image, int(label), {"epsilon": EPSILON, "clip": False})
         change = torch.tensor(there["adversarial"]).view_as(image) - image
         agreeing += (change.sign() == (attacked - image).sign()).double().mean().item()
-    print(f"{name}: logits {worst:.1e} of the largest, signs {100 * agreeing / count:.2f} %, "
-          f"times {drift:.1e}")
+    print(f"{name}: logits {worst:.1e} of the largest, signs {100 * agreeing / count:.2f} %, times "
+          f"{drift:.1e}")
     assert drift <= 0.1
     assert worst <= 1e-3
     assert agreeing / count >= 0.995
@@ -282,8 +282,8 @@ def test_an_attack_reports_its_steps_and_can_be_stopped(page):
     ("NodeLive.load('no-such-run')", "weights/no-such-run.js could not be loaded"),
 ])
 def test_a_wrong_call_says_what_is_wrong(page, call, fault):
-    text = (f"async () => {{ const network = await NodeLive.load('small-10-seed0');"
-            f" return ({call}).then(() => '', (e) => e.message); }}")
+    text = (f"async () => {{ const network = await NodeLive.load('small-10-seed0'); return ({call}).then(() "
+            f"=> '', (e) => e.message); }}")
     assert fault in page.evaluate(text)
 
 

@@ -91,8 +91,8 @@ def test_published_notebooks_ran_from_top_to_bottom_without_error(path, paramete
 
 
 def test_a_second_execution_changes_no_byte(chapter):
-    path = chapter("import sys\nprint('one', flush=True)\nprint('two')\nprint(object())\n"
-                   "print('noise' * 2, file=sys.stderr)\n{'a': 1}")
+    path = chapter("import sys\nprint('one', flush=True)\nprint('two')\nprint(object())\nprint('noise' * 2, "
+                   "file=sys.stderr)\n{'a': 1}")
     first = render.render(path)
     content = first.path.read_bytes()
     again = render.render(path, force=True)
@@ -206,8 +206,8 @@ def test_a_missing_input_is_an_error(chapter):
     ("raise KeyError('lost')", "a cell failed"),
     ("import os\nos.kill(os.getpid(), 9)", "kernel|cell"),
     ("import os\nos._exit(0)", "kernel|cell"),
-    ("from IPython.display import Image, display\nimport io, PIL.Image\nb = io.BytesIO()\n"
-     "PIL.Image.new('L', (2, 2)).save(b, 'png')\ndisplay(Image(b.getvalue(), format='png'))",
+    ("from IPython.display import Image, display\nimport io, PIL.Image\nb = io.BytesIO()\nPIL.Image.new('L', "
+     "(2, 2)).save(b, 'png')\ndisplay(Image(b.getvalue(), format='png'))",
      "no alternative text"),
     (f"print({str(render.ROOT)!r})", "a path of this machine"),
 ], ids=["failed cell", "killed kernel", "kernel that ends itself", "image without alternative text",

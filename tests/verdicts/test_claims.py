@@ -72,7 +72,7 @@ def test_an_entry_reproduces_within_three_points_or_within_our_own_range():
 def test_an_ordering_must_hold_in_every_pair_of_seeds_and_be_significant():
     def accuracies(*values):
         return [Accuracy(run, run.metrics[0]) for run in (StubRun("small-10", k).clean(v, 1)
-                                                           for k, v in enumerate(values))]
+                                                          for k, v in enumerate(values))]
     assert ordered(accuracies(60, 62), accuracies(40))
     assert not ordered(accuracies(60, 39), accuracies(40))  # one seed is on the wrong side
     assert not ordered(accuracies(40.3), accuracies(40))    # three images: chance
@@ -215,8 +215,8 @@ def test_claims_settled_by_chapters(claim, values, expected):
 def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_are():
     judged = verdict("C3", chapters={"C3": {**C3, "adjoint_error": [0.1, 0.9, 0.95, 1.0],
                                             "backprop_error": [0.1, 0.5, 2.0, 3.0]}})
-    assert judged.reason.endswith("from t1 = 100 on both are useless, "
-                                  "their errors about as large as the gradient or larger")
+    assert judged.reason.endswith("from t1 = 100 on both are useless, their errors about as large as the "
+                                  "gradient or larger")
     assert [str(figure) for figure in judged.ours[:3]] == [
         "adjoint error at t1 = 1: 0.1", "backprop error at t1 = 1: 0.1", "adjoint error at t1 = 10: 0.9"]
     assert "useless" not in verdict("C3", chapters={"C3": C3}).reason
