@@ -331,7 +331,7 @@ def test_a_reader_that_stops_early_is_no_error():
     assert process.wait(timeout=60) == 0 and error == b""
 
 
-@pytest.mark.parametrize("command", ["measure", "health", "steps", "rescale"])
+@pytest.mark.parametrize("command", ["health", "steps", "rescale"])
 def test_what_needs_an_ode_is_refused_of_a_residual_network(command, capsys):
     assert main([command, "resnet-1"]) != 0
     assert "resnet-1 is a resnet" in capsys.readouterr().err

@@ -10,6 +10,7 @@ import pandas as pd
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.contract import LOCAL_MEASUREMENTS
+from nodelib.experiment.worst_case import LADDER
 from nodelib.publish.style import DASHES, NARROW, banded, colour, panels, style
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ RUNGS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)  # at the last one nothing is left wit
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
     """The worst case per image over stored attacks at each run's own end time, one row per run and epsilon.
 
-    Where several are stored at an epsilon, the one on most images.
+    Where several are stored at an epsilon, the one on most images. Those of the ladder are left out: it is
+    another set of attacks, which not every network has met (`nodelib.verdicts.post_recipe.minimal_epsilon`).
 
     Returns:
         columns run (folder), network, epsilon, accuracy and its 95 % interval low and high in per cent, n and
@@ -30,7 +32,8 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
     rows = []
     for run in runs:
         found = {r["epsilon"]: r for r in sorted(run.metrics, key=lambda r: r["n"])
-                 if r["attack"] == "worst" and r["t1"] == run.config["test_t1"]}
+                 if r["attack"] == "worst" and r["t1"] == run.config["test_t1"]
+                 and not str(r["id"]).startswith(LADDER)}
         rows += [{"run": run.path.name, "network": run.name, "epsilon": epsilon, "n": r["n"], "id": r["id"],
                   **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
                  for epsilon, r in sorted(found.items())]

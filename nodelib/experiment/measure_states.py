@@ -476,7 +476,7 @@ class Part:
         of two digits.
     """
 
-    measure: Callable[[ODENet, Tensor, Tensor, Reach], list[dict]]
+    measure: Callable[[Any, Tensor, Tensor, Reach], list[dict]]
     names: tuple[str, ...]
     images: str = "clean"
     two: bool = False
@@ -591,7 +591,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         if part == "two digits" and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
         artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
-        records = PARTS[part].measure(run.load_ode_net(), *measured, reach)
+        records = PARTS[part].measure(run.load_model(), *measured, reach)
         artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
         report(f"{run.path.name}: {part}, {len(records)} records, {time.monotonic() - started:.0f} s")

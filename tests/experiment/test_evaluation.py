@@ -9,6 +9,7 @@ import torch
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.evaluation import Measurement, evaluate
 from nodelib.experiment.records import metric_fault, metrics_csv
+from nodelib.experiment.worst_case import LADDER
 from nodelib.statistics import wilson
 
 
@@ -181,10 +182,12 @@ def test_stored_sweeps_over_epsilon_keep_what_the_protocol_says_must_hold(run):
         # epsilon 0 is the clean image, whatever the attack
         assert all((outcomes == nothing[0]).all() for outcomes in nothing)
         worst = sorted((r for r in here if r["attack"] == "worst"), key=lambda r: r["epsilon"])
-        for small, large in zip(worst, worst[1:]):
-            a, b = (run.outcomes(r["id"])[:min(small["n"], large["n"])] for r in (small, large))
-            risen = f"{run.path.name}, t = {t1:g}: the worst case rises from {small['id']} to {large['id']}"
-            assert not (b & ~a).any(), risen
+        for ladder in (False, True):  # another cascade, broken by its own attacks only
+            cascade = [r for r in worst if r["id"].startswith(LADDER) is ladder]
+            for small, large in zip(cascade, cascade[1:]):
+                a, b = (run.outcomes(r["id"])[:min(small["n"], large["n"])] for r in (small, large))
+                risen = f"the worst case rises from {small['id']} to {large['id']}"
+                assert not (b & ~a).any(), f"{run.path.name}, t = {t1:g}: {risen}"
         for r in worst:
             kept = r["epsilon"] < 0.5 or r["low"] <= 0.1
             assert kept, f"{run.path.name}: {r['id']} leaves more than chance"

@@ -20,7 +20,16 @@ import torch
 from builders import tiny_config
 from safetensors import SafetensorError
 
-from nodelib.experiment import artifacts, evaluation, mnist, protocols, records, training, verification
+from nodelib.experiment import (
+    artifacts,
+    checksums,
+    evaluation,
+    mnist,
+    protocols,
+    records,
+    training,
+    verification,
+)
 
 KILLS = 20
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
@@ -223,7 +232,7 @@ def copy(tiny_run, tmp_path):
     shutil.copytree(tiny_run.path, folder)
     found = {"name": "norm", "t1": 1.0, "label": "all", "images": "clean", "statistic": "median", "n": 5,
              "settings": {}}
-    artifacts.write_atomic(folder / "measurements.csv", records.measurements_csv(
+    checksums.store(folder / "measurements.csv", records.measurements_csv(
         [{**found, "value": 1.0}, {**found, "t1": 10.0, "value": 2.5}]))
     return folder
 

@@ -111,7 +111,7 @@ def test_the_dial_shows_stored_outcomes_of_the_images_that_stand_there(exported)
 
 def test_the_epsilon_slider_has_every_row_and_what_is_missing_is_no_number(exported):
     _, header, _ = provided(exported / "live" / "swept.js")
-    assert [row["run"] for row in header["rows"]] == list(configs.ROWS)
+    assert [row["run"] for row in header["rows"]] == [*configs.ROWS, *configs.PAIR]
     assert header["epsilons"] == sorted(set(header["epsilons"])) and header["epsilons"][0] == 0
     run = artifacts.load_run(runs_dir() / "small-10-seed0")
     row = header["rows"][configs.ROWS.index("small-10")]
