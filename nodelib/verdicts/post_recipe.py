@@ -57,7 +57,8 @@ class TooShort(Missing):
     """Networks of the post's recipe are there, but after too few epochs."""
 
     def __init__(self, name: str, epochs: float, wanted: float) -> None:
-        super().__init__([f"{name}: {epochs:g} of {wanted:g} epochs"], f"{epochs:g} epochs")
+        super().__init__([f"{name}: {epochs:g} of {wanted:g} epochs"],
+                         f"{epochs:g} epoch{'s' * (epochs != 1)}")
 
 
 @dataclass(frozen=True)
