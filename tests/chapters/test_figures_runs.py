@@ -12,6 +12,7 @@ from builders import tiny_config
 
 from nodelib.chapters import the_runs
 from nodelib.experiment import artifacts, configs, evaluation, protocols
+from nodelib.experiment.paths import runs_dir
 from nodelib.experiment.records import metrics_csv
 from nodelib.verdicts.evidence import CLEAN, matches
 
@@ -71,7 +72,7 @@ def test_a_runs_page_opens_with_the_record_on_most_images(path):
     outputs = [output for cell in json.loads(path.read_text())["cells"] for output in cell.get("outputs", [])]
     said = {output["metadata"]["scrapbook"]["name"]: "".join(*output["data"].values()).strip("'")
             for output in outputs if "scrapbook" in output.get("metadata", {})}
-    run = artifacts.load_run(artifacts.runs_dir() / f"{path.stem}-seed0")
+    run = artifacts.load_run(runs_dir() / f"{path.stem}-seed0")
     clean = [r for r in run.metrics if matches(r, t1=float(run.config["test_t1"]), **CLEAN)]
     most = max(clean, key=lambda r: r["n"])
     assert (said["run-images"], said["run-accuracy"]) == (f"{most['n']:,}", f"{100 * most['accuracy']:.2f} %")
