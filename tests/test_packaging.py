@@ -114,6 +114,13 @@ def checkout(tmp_path):
     return folder
 
 
+@pytest.fixture(autouse=True)
+def outside(monkeypatch):
+    """Without the variables of a `make test TESTS=...` that these tests themselves may run in."""
+    for name in ("MAKEFLAGS", "MAKEOVERRIDES", "TESTS", "FAST"):
+        monkeypatch.delenv(name, raising=False)
+
+
 def called(checkout: Path, *command: str, **options) -> list[str]:
     """What a command run in the checkout calls."""
     (checkout / "calls").unlink(missing_ok=True)
