@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def curves(evidence: Evidence, **how: str) -> dict[str, dict[float, float]]:
+def curves(evidence: Evidence, **how: Any) -> dict[str, dict[float, float]]:
     """Row -> factor -> accuracy in per cent at the row's own end time, of the rows that are measured; `how`
     as in `curve`.
     """

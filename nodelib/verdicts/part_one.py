@@ -118,8 +118,8 @@ def adjoint_gives_gradient(evidence: Evidence) -> Verdict:
     errors = list(zip(times, adjoint, backprop))
     useless = [t for t in times if all(min(a, b) >= USELESS for s, a, b in errors if s >= t)]
     if useless:
-        reason += (f"; from t1 = {min(useless):g} on both are useless, their errors about as large as the "
-                   "gradient or larger")
+        reason += (f"; on this network both are useless from t1 = {min(useless):g} on, their errors about as "
+                   "large as the gradient or larger")
     return Verdict(verdict, reason,
                    tuple(Figure(f"{method} error at t1 = {t:g}", value) for t, *both in errors
                          for method, value in zip(("adjoint", "backprop"), both)))

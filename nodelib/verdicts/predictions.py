@@ -58,9 +58,9 @@ def between(value: float, kept: bool, broken: bool) -> str:
 # -- the stored networks of the first round, their logits rescaled ---------------------------------
 
 def curve(evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy",
-          gradient: str = "adjoint") -> dict[float, float]:
+          gradient: str = "adjoint", balanced: bool = True) -> dict[float, float]:
     """Accuracy in per cent left by one step, by the factor on the logits: seed 0 of a stored row, pooling
-    redrawn, unclipped.
+    redrawn, unclipped. balanced: of `nodelib.experiment.measurement.Measurement`.
     """
     run = evidence.named(row)[0]
     found = {
@@ -69,6 +69,7 @@ def curve(evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy
         if all(r.get(key) == value for key, value in RESCALED.items())
         and r["gradient"] == gradient
         and r["settings"].get("loss") == loss
+        and r["settings"].get("balanced", True) is balanced
         and isinstance(r["settings"].get("logit_scale"), (int, float))
         and abs(r["t1"] - t1) < 1e-9
         and r["settings"].get("library") == "nodelib"

@@ -92,7 +92,8 @@ def long_integration(evidence: Evidence) -> Verdict:
     if upper < CHANCE_BOUND:
         if reproduces:
             return Verdict(ARTEFACT, f"{said}: the figure reproduces, the network is not robust", figures)
-        return Verdict(NOT_REPRODUCED, f"{said}: neither the figure nor robustness", figures)
+        return Verdict(NOT_REPRODUCED, f"{said}: in these networks neither the figure nor robustness",
+                       figures)
     if not complete(strong):
         raise Missing([f"{a.source}: worst case over a set with APGD and Square" for a in strong])
     if reproduces and lower >= TRULY_ROBUST:
