@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from nodelib.experiment.artifacts import Run
-from nodelib.experiment.contract import LOCAL_MEASUREMENTS
-from nodelib.experiment.worst_case import LADDER
+from nodelib.experiment.contract import LADDER, LADDER_EPSILONS, LOCAL_MEASUREMENTS
 from nodelib.publish.style import DASHES, NARROW, banded, colour, panels, style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-RUNGS = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2)  # at the last one nothing is left without adversarial training
+RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without adversarial training
 
 
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:

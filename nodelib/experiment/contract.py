@@ -15,6 +15,9 @@ Chapter values live in `data/claims/<id>.json`, written by `nodelib.verdicts.rec
 
 from __future__ import annotations
 
+LADDER = "ladder"  # with which the labels of the cascade at rising epsilons begin
+LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+
 STATE_MEASUREMENTS: dict[str, str] = {
     "norm": "Euclidean norm of the state z(t1)",
     "state_change": "|z(t1) - z(since)| / |z(since)|; settings: since",

@@ -12,9 +12,9 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig
+from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
-from nodelib.experiment.worst_case import LADDER
 from nodelib.solver.errors import InputError
 
 SWEEP_T1 = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
@@ -326,9 +326,6 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
                                label="rescaled-random"),
                    Measurement(t1, n, pooling="random", batch=SEED_BATCH, label="rescaled-clean")]
     return result
-
-
-LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 
 
 def ladder_protocol(config: RunConfig) -> list[Measurement]:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from nodelib.experiment.contract import LADDER
 from nodelib.experiment.measurement import Measurement
-
-LADDER = "ladder"  # with which the labels of that cascade begin
 
 
 def inside(record: dict, measurement: Measurement) -> bool:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
+from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import sharper
 from nodelib.verdicts.evidence import Evidence, Missing, accuracy_figure, matches
@@ -49,7 +50,6 @@ from nodelib.verdicts.verdict import (
 )
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
-LADDER = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 UNBROKEN = 0.4  # the epsilon counted for an image that the ladder's largest does not break: one rung further
 
 
@@ -135,13 +135,12 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
     """
     found = []
     for run in evidence.named(name):
-        rungs = [r for r in run.metrics if str(r["id"]).startswith("ladder")]
-        records = [(epsilon, r) for epsilon in reversed(LADDER) for r in rungs
-                   if matches(r, attack="worst", t1=t1, epsilon=epsilon, clip=True, pooling="fixed")]
-        if len(records) == len(LADDER):
-            smallest = np.full(min(r["n"] for _, r in records), UNBROKEN)
-            for epsilon, record in records:
-                smallest[~run.outcomes(record["id"])[: len(smallest)]] = epsilon
+        rungs = {r["epsilon"]: r for r in run.metrics if str(r["id"]).startswith(LADDER)
+                 and matches(r, attack="worst", t1=t1, clip=True, pooling="fixed")}
+        if set(LADDER_EPSILONS) <= set(rungs):
+            smallest = np.full(min(rungs[epsilon]["n"] for epsilon in LADDER_EPSILONS), UNBROKEN)
+            for epsilon in reversed(LADDER_EPSILONS):
+                smallest[~run.outcomes(rungs[epsilon]["id"])[: len(smallest)]] = epsilon
             found.append(smallest)
     if not found:
         raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"])

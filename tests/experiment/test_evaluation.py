@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
+from nodelib.experiment.contract import LADDER
 from nodelib.experiment.evaluation import Measurement, evaluate
 from nodelib.experiment.records import metric_fault, metrics_csv
-from nodelib.experiment.worst_case import LADDER
 from nodelib.statistics import wilson
 
 

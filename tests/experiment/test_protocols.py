@@ -11,6 +11,7 @@ import torch
 
 from nodelib.attacks import fgsm
 from nodelib.experiment import artifacts, configs, evaluation, protocols
+from nodelib.experiment.contract import LADDER_EPSILONS
 from nodelib.experiment.measurement import Measurement
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors
@@ -347,6 +348,6 @@ def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
 
 def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
     rungs = [m.epsilon for m in protocols.ladder_protocol(configs.get("large-100")) if m.attack == "worst"]
-    assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(protocols.LADDER_EPSILONS)
+    assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(LADDER_EPSILONS)
     assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100"))
                if m.attack not in ("none", "worst"))

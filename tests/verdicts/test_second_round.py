@@ -75,7 +75,7 @@ def post_family(change=lambda row, t1, kind: 0.0, **snap):
 
 def ladder(run, t1, smallest):
     """Worst cases along the ladder for images that break at these epsilons (0.4: at none)."""
-    for epsilon in post_recipe.LADDER:
+    for epsilon in post_recipe.LADDER_EPSILONS:
         left = np.asarray(smallest) > epsilon
         run.score(100 * left.mean(), t1, n=len(left), attack="worst", epsilon=epsilon, clip=True)
         run.metrics[-1]["id"] = f"ladder-eps{epsilon:g}"
@@ -120,7 +120,7 @@ def test_holm_stops_at_the_first_p_value_that_is_too_large():
 
 
 def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
-    values = np.random.default_rng(0).choice(post_recipe.LADDER, size=(1, 300))
+    values = np.random.default_rng(0).choice(post_recipe.LADDER_EPSILONS, size=(1, 300))
     difference, p = paired_bootstrap(values + 0.05, values, resamples=500)
     assert difference == pytest.approx(0.05) and p < 0.01
     assert paired_bootstrap(values, values[:, ::-1], resamples=500)[1] > 0.01
