@@ -10,7 +10,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.solver.errors import InputError, check_choice, check_flag, check_whole, is_number, is_whole
+from nodelib.solver.errors import (
+    InputError,
+    check_choice,
+    check_flag,
+    check_whole,
+    is_number,
+    is_whole,
+    plain,
+)
 from nodelib.solver.integrate import GRADIENTS, odeint
 from nodelib.solver.kernel import register
 
@@ -22,7 +30,7 @@ POOLINGS = ("random", "fixed")
 
 def check_end_time(t1: float) -> float:
     """Return t1 as a float, or raise an InputError unless it is a finite number above 0."""
-    value = t1.item() if isinstance(t1, Tensor) and t1.ndim == 0 else t1
+    value = plain(t1)
     if not (is_number(value) and value > 0):
         raise InputError(f"the end time t1 is {t1!r}; it must be a finite number above 0 (the post used 1 to "
                          "500)")
@@ -30,7 +38,8 @@ def check_end_time(t1: float) -> float:
 
 
 def check_channels(channels: int) -> int:
-    """Return channels, or raise an InputError unless min(32, channels) groups divide them."""
+    """Return channels as an int, or raise an InputError unless min(32, channels) groups divide them."""
+    channels = plain(channels)
     if not is_whole(channels, 1) or channels % min(32, channels):
         raise InputError(f"channels is {channels!r}; it must be from 1 to 32, or a multiple of 32, for the "
                          "groups of the normalisation (the post used 16, 64 and 128)")
@@ -97,11 +106,9 @@ class ODEFunc(nn.Module):
 
     def __init__(self, channels: int, leaky: bool = False, last_norm: bool = True) -> None:
         super().__init__()
-        self.channels = check_channels(channels)
-        check_flag("leaky", leaky)
-        check_flag("last_norm", last_norm)
-        self.leaky = leaky
-        self.last_norm = last_norm
+        self.channels = channels = check_channels(channels)
+        self.leaky = check_flag("leaky", leaky)
+        self.last_norm = last_norm = check_flag("last_norm", last_norm)
         self.norm0 = group_norm(channels)
         for i in range(1, 5):
             setattr(self, f"conv{i}", conv3x3(channels))
@@ -214,7 +221,8 @@ class _Classifier(nn.Module):
 
     def __init__(self, channels: int, size: int, pooling: str) -> None:
         super().__init__()
-        self.channels = check_channels(channels)
+        self.channels = channels = check_channels(channels)
+        size = plain(size)
         if not is_whole(size, 1) or size > IMAGE_SIZE - POOLING_KERNEL + 1:
             raise InputError(f"size is {size!r}; pooling images of {IMAGE_SIZE} pixels gives 1 to "
                              f"{IMAGE_SIZE - POOLING_KERNEL + 1} (the post used 7 and 10)")
@@ -314,7 +322,7 @@ class ResNet(_Classifier):
 
     def __init__(self, channels: int, size: int, blocks: int, pooling: str = "fixed") -> None:
         super().__init__(channels, size, pooling)
-        check_whole("blocks", blocks, 0)
+        blocks, channels = check_whole("blocks", blocks, 0), self.channels
         self.blocks = nn.Sequential(
             *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
         )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -140,12 +141,27 @@ def test_no_images_give_no_logits_and_gradients_of_zero(pooling, train):
 @pytest.mark.parametrize("make", [
     lambda: networks.ODENet(16, 7, leaky="no"), lambda: networks.ODENet(16, 7, last_norm=0),
     lambda: networks.ResNet(16, 7, 1.5), lambda: networks.ResNet(16, 7, "1"),
-    lambda: networks.ResNet(16, 7, -1),
+    lambda: networks.ResNet(16, 7, -1), lambda: networks.ResNet(16, 7, 2.0),
+    lambda: networks.ODENet(16.0, 7), lambda: networks.ODENet(16, 7.0), lambda: networks.ODENet(True, 7),
     lambda: networks.ODENet(16, 7, gradient=None), lambda: networks.ODENet(16, 7, pooling=["fixed"]),
 ])
 def test_an_option_of_a_wrong_type_is_refused_when_the_network_is_made(make):
     with pytest.raises(InputError):
         make()
+
+
+@pytest.mark.parametrize("whole, flag", [(np.int64, np.bool_), (np.array, np.array),
+                                         (torch.tensor, torch.tensor)])
+def test_scalars_of_torch_and_numpy_make_the_same_networks(whole, flag):
+    made = networks.ODENet(whole(4), whole(7), whole(2), leaky=flag(True), last_norm=flag(False))
+    expected = networks.ODENet(4, 7, 2, leaky=True, last_norm=False)
+    assert repr(made) == repr(expected) and made.block.func.leaky is True
+    blocks = networks.ResNet(whole(4), whole(7), whole(2)).blocks
+    assert repr(blocks) == repr(networks.ResNet(4, 7, 2).blocks)
+    images = torch.zeros(2, 1, 28, 28)
+    expected.load_state_dict(made.state_dict())
+    for t1 in (whole(3), np.float32(0.5), torch.tensor(0.5)):
+        assert torch.equal(made(images, t1), expected(images, float(t1)))
 
 
 def test_unknown_gradients_and_poolings_name_the_known_ones():

@@ -95,14 +95,13 @@ def _describe(app, pagename: str, templatename: str, context: dict, doctree) -> 
     """What search engines and messengers show of a page: its title and how its text begins."""
     if doctree is None:
         return
-    paragraphs = (node for node in doctree.findall(nodes.paragraph) if isinstance(node.parent, nodes.section))
-    text = " ".join(next((node.astext() for node in paragraphs), "").split())
+    paragraphs = (" ".join(node.astext().split()) for node in doctree.findall(nodes.paragraph))
+    text = next(filter(None, paragraphs), "")
     if len(text) > DESCRIPTION:
         text = text[:DESCRIPTION].rsplit(" ", 1)[0] + " …"
-    tags = {"description": text, "og:title": context.get("title", ""), "og:description": text,
+    # the context's title is HTML, with the number of the section
+    tags = {"description": text, "og:title": app.env.titles[pagename].astext(), "og:description": text,
             "og:type": "article"}
-    if base := app.config.html_baseurl:
-        tags["og:image"] = f"{base.rstrip('/')}/_images/front-overview.svg"
     context["metatags"] = context.get("metatags", "") + "".join(
         f'\n<meta {"property" if name.startswith("og:") else "name"}="{name}" content="{escape(value)}">'
         for name, value in tags.items() if value)

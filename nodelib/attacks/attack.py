@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, NamedTuple
@@ -12,7 +11,15 @@ from torch import Tensor, nn
 from nodelib.attacks.common import attacking, check_images, check_model, check_result
 from nodelib.attacks.losses import Loss, resolve_loss
 from nodelib.networks import check_labels
-from nodelib.solver.errors import InputError, check_choice, check_flag, check_whole, is_number
+from nodelib.solver.errors import (
+    InputError,
+    check_choice,
+    check_flag,
+    check_whole,
+    is_number,
+    is_whole,
+    plain,
+)
 from nodelib.solver.integrate import GRADIENTS
 
 
@@ -96,14 +103,14 @@ class Attack:
     allow_training_mode: bool = False
 
     def __post_init__(self) -> None:
+        self._unwrap()
         if not (isinstance(self.name, str) and self.name in METHODS):
             raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
         for name in ("clip", "random_start", "allow_random_forward", "allow_training_mode"):
             check_flag(name, getattr(self, name))
         for name in ("steps", "restarts", "draws", "targets"):
             check_whole(name, getattr(self, name), 1)
-        if not (isinstance(self.seed, numbers.Integral) and not isinstance(self.seed, bool)
-                and -2**63 <= self.seed < 2**64):
+        if not (is_whole(self.seed, -2**63) and self.seed < 2**64):
             raise InputError(f"seed is {self.seed!r}; it must be a whole number from -2^63 to 2^64 - 1")
         resolve_loss(self.loss)
         if self.gradient is not None:
@@ -127,6 +134,13 @@ class Attack:
         self._check_end_times()
         self._check_used()
 
+    def _unwrap(self) -> None:
+        """Python's own numbers in all fields, so that a value compares and hashes."""
+        for field in fields(self):
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
+        if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):
+            object.__setattr__(self, "t1", tuple(map(plain, self.t1)))
+
     def _check_used(self) -> None:
         uses = METHODS[self.name].uses
         for field in fields(self):
@@ -137,10 +151,8 @@ class Attack:
                                  f"{', '.join(sorted(uses))})")
 
     def _check_end_times(self) -> None:
-        if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):
-            object.__setattr__(self, "t1", tuple(self.t1))  # a value compares and hashes
-            if not self.end_times:
-                raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
+        if not self.end_times:
+            raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
         if self.t1 is not None and not all(map(is_number, self.end_times)):
             raise InputError(f"t1 is {self.t1!r}; it must be a finite number, or several, or None for the "
                              "model's own")

@@ -86,13 +86,13 @@ def answers(model: ODENet, images: Tensor, batch: int = BATCH, dtype: torch.dtyp
     return torch.cat([solve(model, x, **settings or {})[0] for x in images.to(dtype).split(batch)]).double()
 
 
-def by_solver(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor, epsilon: float) -> Found:
+def by_solver(model: ODENet, clean: Tensor, labels: Tensor, attacked: Tensor, epsilon: float) -> Found:
     """Which of the attacked images that fool the program fool the solvers of `SOLVERS`, and the reverse.
 
-    attacked: shape of images, which they were made from; for epsilon 0 the images themselves. Images that the
-    program gets wrong unattacked are left out.
+    clean: the program's `answers` to the images unattacked, those of which it gets wrong are left out;
+    attacked: for epsilon 0 the images themselves.
     """
-    clean, program = (answers(model, x) for x in (images, attacked))
+    program = answers(model, attacked)
     known = clean.argmax(1) == labels
     size, fooled = margins(clean, labels).median(), program.argmax(1) != labels
     for solver, (batch, dtype, settings) in SOLVERS.items():
@@ -225,9 +225,10 @@ def exactness(model: ODENet, images: Tensor, labels: Tensor,
 
 def examples(model: ODENet, images: Tensor, labels: Tensor, epsilons: Sequence[float] = EPSILONS) -> Found:
     """All of it but `biases`."""
+    clean = answers(model, images)
     for epsilon in (0.0, *epsilons):
         attacked = moved(model, images, labels, margin_attack(epsilon)) if epsilon else images
-        yield from by_solver(model, images, labels, attacked, epsilon)
+        yield from by_solver(model, clean, labels, attacked, epsilon)
         if epsilon:
             yield from jumps(model, images[:FOLLOWED], labels[:FOLLOWED], attacked[:FOLLOWED], epsilon)
     yield from exactness(model, images[:DIFFERENCED], labels[:DIFFERENCED])

@@ -10,21 +10,23 @@ from __future__ import annotations
 import argparse
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nodelib.experiment.artifacts import write_atomic
 from nodelib.experiment.progress import say
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, NodelibError
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 NAME = "book.pdf"
 LEFT_OUT = ("runs/", "19-api")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking"]
+             "--disable-background-networking", "--disable-component-update", "--disable-sync"]
 _PAGES = """() => [...document.querySelectorAll('nav.bd-links a.internal')]
   .map(a => a.getAttribute('href'))"""
-# One page's article, its formulas set: links within the book lead to places in the one document.
-_ARTICLE = """async page => {
+# One page's article, its formulas set. Ids begin with the page's name, as several pages have the same; links
+# to printed pages lead to places in the one document, and those to others and to files beside it to nowhere.
+_ARTICLE = """async ([page, pages]) => {
   if (window.MathJax) await MathJax.startup.promise;
   const article = document.querySelector('article.bd-article');
   const away = '.headerlink, .page-card, .toggle-button, details.hide > summary, script, style';
@@ -37,9 +39,12 @@ _ARTICLE = """async page => {
   for (const part of article.querySelectorAll('.dropdown'))
     part.classList.remove('dropdown', 'toggle', 'toggle-hidden');
   for (const image of article.querySelectorAll('img')) image.setAttribute('src', image.src);
-  for (const link of article.querySelectorAll('a[href]')) {
-    const [file, place] = link.getAttribute('href').split('#');
-    if (file.endsWith('.html') && !file.includes(':')) link.setAttribute('href', '#' + (place || file));
+  const own = part => !part.closest('svg');  // formulas refer to their own glyphs
+  for (const part of [...article.querySelectorAll('[id]')].filter(own)) part.id = `${page}--${part.id}`;
+  for (const link of [...article.querySelectorAll('a[href]')].filter(own)) {
+    const href = link.getAttribute('href'), [name, place] = href.split('#'), file = name || page;
+    if (pages.includes(file)) link.setAttribute('href', '#' + file + (place ? '--' + place : ''));
+    else if (!/^[a-z][a-z0-9+.-]*:/i.test(href)) link.replaceWith(...link.childNodes);
   }
   return `<section id="${page}" style="break-before: page">${article.innerHTML}</section>`;
 }"""
@@ -54,48 +59,68 @@ pre { white-space: pre-wrap !important; }"""
 _NUMBER = '<div style="font-size: 8px; width: 100%; text-align: center" class="pageNumber"></div>'
 
 
+def find_browser() -> str | None:
+    """The path of a Chromium, None where there is none."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+def articles(page: Any, site: Path) -> list[str]:
+    """The HTML of the pages to print, taken through a browser's page."""
+    page.route("**/live/live.js", lambda route: route.abort())  # films stay images
+    page.route("**/pause.js*", lambda route: route.abort())
+    page.goto((site / "index.html").as_uri())
+    names = ["index.html", *(name for name in page.evaluate(_PAGES)
+                             if name.endswith(".html") and not name.startswith(LEFT_OUT))]
+    parts = []
+    for name in (names := list(dict.fromkeys(names))):
+        page.goto((site / name).as_uri())
+        parts.append(page.evaluate(_ARTICLE, [name, names]))
+    return parts
+
+
 def make(site: Path = SITE) -> Path:
     """Print the pages of a built site into `book.pdf` beside them and link it from the front page.
 
     Raises:
         InputError: nothing is built there, or Chromium or its Python package is missing.
+        NodelibError: Chromium failed.
     """
     front = site / "index.html"
-    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if not front.is_file() or browser is None:
-        raise InputError(f"the built site is {site} and the browser is {browser}; build with `make book`, "
-                         f"and install one of {', '.join(BROWSERS)}")
+    if not front.is_file():
+        raise InputError(f"no site is built in {site}; build it with `make book`, or name another by --site")
+    text = front.read_text(encoding="utf-8")
+    before, end, after = text.partition("</article>")
+    if not end:
+        raise InputError(f"{front} has no </article>, as every page of the book has; build it again with "
+                         "`make book`")
+    browser = find_browser()
+    if browser is None:
+        raise InputError(f"no Chromium found; install one of {', '.join(BROWSERS)}")
     try:
-        from playwright.sync_api import sync_playwright
+        from playwright.sync_api import Error, sync_playwright
     except ImportError as error:
         raise InputError("the package playwright is missing; install it by `make .venv/.test`") from error
 
-    with sync_playwright() as engine:
-        instance = engine.chromium.launch(executable_path=browser, args=ARGUMENTS)
-        page = instance.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
-        page.route("**/live/live.js", lambda route: route.abort())  # films stay images
-        page.route("**/pause.js*", lambda route: route.abort())
-        page.goto(front.as_uri())
-        pages = ["index.html", *(name for name in page.evaluate(_PAGES)
-                                 if name.endswith(".html") and not name.startswith(LEFT_OUT))]
-        parts = []
-        for name in dict.fromkeys(pages):
-            page.goto((site / name).as_uri())
-            parts.append(page.evaluate(_ARTICLE, name))
-        page.goto(front.as_uri())
-        page.evaluate(_BOOK, parts)
-        page.add_style_tag(content=_STYLE)
-        page.emulate_media(media="screen")
-        content = page.pdf(format="A4", print_background=True, outline=True, tagged=True,
-                           display_header_footer=True, header_template="<span></span>",
-                           footer_template=_NUMBER,
-                           margin={"top": "18mm", "bottom": "18mm", "left": "18mm", "right": "18mm"})
-        instance.close()
+    try:
+        with sync_playwright() as engine:
+            instance = engine.chromium.launch(executable_path=browser, args=ARGUMENTS)
+            page = instance.new_page(viewport={"width": 900, "height": 1200}, color_scheme="light")
+            parts = articles(page, site)
+            page.goto(front.as_uri())
+            page.evaluate(_BOOK, parts)
+            page.add_style_tag(content=_STYLE)
+            page.emulate_media(media="screen")
+            content = page.pdf(format="A4", print_background=True, outline=True, tagged=True,
+                               display_header_footer=True, header_template="<span></span>",
+                               footer_template=_NUMBER,
+                               margin={"top": "18mm", "bottom": "18mm", "left": "18mm", "right": "18mm"})
+            instance.close()
+    except Error as error:
+        raise NodelibError(f"{browser} was found and failed; see whether `{browser} --headless --no-sandbox "
+                           f"--dump-dom {front}` works: {error}") from error
     write_atomic(site / NAME, content)
-    text = front.read_text()
     link = f'<p><a href="{NAME}">The book as one PDF file</a></p>'
     if link not in text:
-        before, after = text.split("</article>", 1)
         write_atomic(front, f"{before}{link}</article>{after}".encode())
     return site / NAME
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import numbers
 from collections.abc import Collection
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 
 class NodelibError(Exception):
@@ -18,26 +18,33 @@ class InputError(NodelibError, ValueError):
     """A value that was asked for is not among those allowed."""
 
 
+def plain(value: Any) -> Any:
+    """A 0-dimensional tensor or array, or a number of numpy, as Python's own; anything else as it is."""
+    return value.item() if getattr(value, "shape", None) == () and hasattr(value, "item") else value
+
+
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number; a tensor or text that could be read as one is not."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_whole(value: object, least: int) -> TypeGuard[int]:
-    """Whether a value is a whole number of at least `least`."""
-    return is_number(value) and value >= least and int(value) == value
+    """Whether a value is an integer of at least `least`; 2.0 is not, which ranges and shapes do not take."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
-def check_whole(name: str, value: object, least: int, error: type[InputError] = InputError) -> None:
-    """An error unless a value is a whole number of at least `least`."""
-    if not is_whole(value, least):
-        raise error(f"{name} is {value!r}; it must be a whole number of at least {least}")
+def check_whole(name: str, value: object, least: int, error: type[InputError] = InputError) -> int:
+    """The value as `plain` gives it; an error unless it is an integer of at least `least`."""
+    if not is_whole(value := plain(value), least):
+        raise error(f"{name} is {value!r}; it must be an integer of at least {least}")
+    return value
 
 
-def check_flag(name: str, value: object) -> None:
-    """InputError unless a value is True or False."""
-    if not isinstance(value, bool):
+def check_flag(name: str, value: object) -> bool:
+    """The value as `plain` gives it; InputError unless it is True or False."""
+    if not isinstance(value := plain(value), bool):
         raise InputError(f"{name} is {value!r}; it must be True or False")
+    return value
 
 
 def check_choice(name: str, value: object, choices: Collection[str]) -> None:

@@ -19,6 +19,7 @@ from nodelib.solver.errors import (
     check_flag,
     check_whole,
     is_number,
+    plain,
 )
 from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
 from nodelib.solver.tuples import Flat
@@ -111,7 +112,9 @@ def odeint(
     for name, value in (("func", func), ("norm", norm)):
         if not callable(value):
             raise InputError(f"{name} is {value!r}; it must be a function")
-    check_flag("compiled", compiled)
+    compiled = check_flag("compiled", compiled)
+    rtol, atol, step_size, first_step, max_steps, memory_budget, anchors = map(
+        plain, (rtol, atol, step_size, first_step, max_steps, memory_budget, anchors))
     if isinstance(y0, tuple):
         flat = Flat(func, y0)
         over = flat.largest_rms if norm is rms_norm else lambda y: norm(flat.split(y))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -454,7 +455,8 @@ def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, t
 
 REFUSED = {
     **dict.fromkeys(("clip", "random_start", "allow_random_forward", "allow_training_mode"), ("no", None, 1)),
-    **dict.fromkeys(("steps", "restarts", "draws", "targets"), (0, 1.5, "1", None, [1], float("nan"))),
+    **dict.fromkeys(("steps", "restarts", "draws", "targets"),
+                    (0, 1.5, 2.0, torch.tensor(2.0), True, "1", None, [1], float("nan"))),
     "epsilon": (-0.1, 1.01, 8, "0.3", None, True, [0.3], torch.ones(2), float("nan"), float("inf")),
     "step_size": (0.0, -0.1, "0.1", [0.1], True), "seed": (0.0, "0", None, True, [0], 2**64, float("nan")),
     "t1": ("1", b"1", [], [None], {}, float("inf")), "gradient": ("symbolic", 4, ["exact"]),
@@ -473,3 +475,15 @@ def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_by_every_attack(name
     for value in ("cw", None, 4, ["pgd"]):
         with pytest.raises(InputError, match="unknown attack"):
             Attack(value, 0.1)
+
+
+def test_scalars_of_torch_and_numpy_make_the_same_attack():
+    values = dict(epsilon=0.25, step_size=0.125, steps=3, restarts=2, t1=2.0, clip=False, seed=5, draws=2,
+                  noise=0.5, momentum=1.0, logit_scale=4.0)
+    expected = Attack("pgd", **values)
+    for scalar in (torch.tensor, np.array, lambda value: np.array([value])[0]):
+        made = Attack("pgd", **{name: scalar(value) for name, value in values.items()})
+        assert made == expected and hash(made) == hash(expected)
+        assert all(type(getattr(made, name)) is type(value) for name, value in values.items())
+    several = Attack("pgd", 0.25, 0.125, t1=[torch.tensor(1.0), np.float32(2.0)])
+    assert several == Attack("pgd", 0.25, 0.125, t1=(1.0, 2.0))

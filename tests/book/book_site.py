@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-ARGUMENTS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-             "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+from nodelib.publish.pdf import find_browser
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -52,9 +52,8 @@ def site() -> Site:
 
 def chromium() -> str:
     """The path of a Chromium; without it tests fail in continuous integration, and are skipped elsewhere."""
-    for name in ("chromium", "chromium-browser", "google-chrome", "chrome"):
-        if path := shutil.which(name):
-            return path
+    if path := find_browser():
+        return path
     message = "no Chromium found; install it (Debian, Ubuntu: apt-get install chromium) or run .ci/run"
     if os.environ.get("CI") == "true":
         pytest.fail(message)

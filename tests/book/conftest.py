@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from book_site import ARGUMENTS, chromium
+from book_site import chromium
+
+from nodelib.publish.pdf import ARGUMENTS
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import shutil
 import sys
@@ -53,14 +54,16 @@ def test_the_entry_to_cite_is_that_of_the_citation_file():
 
 
 def _site(folder, base):
-    """A book of two pages, built with this extension for an address."""
+    """A book of three pages, built with this extension for an address."""
     from sphinx.application import Sphinx
 
     shutil.copy(ROOT / "CITATION.cff", folder)
     folder = folder / "book"
     folder.mkdir()
-    (folder / "index.md").write_text("# A title\n\nHow the *text* begins.\n\n```{toctree}\nsecond\n```\n")
+    (folder / "index.md").write_text("# A title\n\nHow the *text* begins.\n\n"
+                                     "```{toctree}\n:numbered:\n\nsecond\nthird\n```\n")
     (folder / "second.md").write_text(f"# Second\n\n{'More words than fit. ' * 30}\n")
+    (folder / "third.md").write_text("# Cause & *effect*\n\n```{note}\n- A list in a note.\n```\n")
     output = folder / "site"
     app = Sphinx(folder, None, output, folder / "doctrees", "html", status=None, warning=sys.stderr,
                  confoverrides={"extensions": ["myst_parser", "page_card"], "html_baseurl": base})
@@ -73,6 +76,10 @@ def test_messengers_see_how_a_page_begins(tmp_path):
     assert '<meta name="description" content="How the text begins.">' in (site / "index.html").read_text()
     found = re.search('<meta name="description" content="(.*?)">', (site / "second.html").read_text())
     assert len(found[1]) < page_card.DESCRIPTION + 3 and found[1].endswith("More words …")
+    third = html.unescape((site / "third.html").read_text())
+    assert '<span class="section-number">2. ' in third  # in the page's title, not in the messengers'
+    assert '<meta property="og:title" content="Cause & effect">' in third
+    assert '<meta property="og:description" content="A list in a note.">' in third
     assert not (site / "sitemap.xml").exists() and not (site / "404.html").exists()
 
 

@@ -11,6 +11,7 @@ from nodelib.attacks.losses import margins
 from nodelib.experiment import solver_examples
 from nodelib.experiment.solver_examples import (
     SOLVERS,
+    answers,
     biases,
     by_solver,
     exactness,
@@ -43,7 +44,7 @@ def test_solvers_agree_on_the_flow_and_the_attacked_images_are_told_apart(known)
     attacked = images.clone()
     attacked[:4] = 1 - attacked[:4]
     wrong = model(attacked).argmax(1) != labels
-    records = list(by_solver(model, images, labels, attacked, 1.0))
+    records = list(by_solver(model, answers(model, images), labels, attacked, 1.0))
     for name, chosen in (("fools_program_only", wrong), ("fools_solver_only", ~wrong)):
         shares = found(records, name)
         assert set(shares) == {(1.0, solver) for solver in SOLVERS}
@@ -60,12 +61,28 @@ def test_a_program_that_errs_has_examples_of_its_own(known, monkeypatch):
 
     def err(model, images, batch=64, dtype=torch.float32, settings=None):
         logits = true(model, images, batch, dtype, settings)
-        return logits if settings is not None or torch.equal(images, clean) else -logits
+        return logits if settings is not None else -logits
 
-    clean = images.clone()
     monkeypatch.setattr(solver_examples, "answers", err)
-    shares = found(by_solver(model, images, labels, images + 1e-6, 0.1), "fools_program_only")
+    shares = found(by_solver(model, true(model, images), labels, images + 1e-6, 0.1), "fools_program_only")
     assert {float(v.double().mean()) for v in shares.values()} == {1.0} and len(shares) == len(SOLVERS)
+
+
+def test_unattacked_images_are_solved_once(known, monkeypatch):
+    model, images, labels = known
+    seen, true = [], solver_examples.answers
+
+    def count(model, x, *settings):
+        seen.append(not settings and torch.equal(x, images))
+        return true(model, x, *settings)
+
+    monkeypatch.setattr(solver_examples, "answers", count)
+    monkeypatch.setattr(solver_examples, "moved", lambda model, x, labels, attack: x + attack.epsilon)
+    for part in ("jumps", "exactness"):
+        monkeypatch.setattr(solver_examples, part, lambda *arguments: ())
+    records = list(solver_examples.examples(model, images, labels, (0.01, 0.02)))
+    assert sum(seen) == 2  # as unattacked, and as attacked by nothing
+    assert {settings["epsilon"] for _, _, settings in records} == {0.0, 0.01, 0.02}
 
 
 def test_a_bias_is_that_of_the_program_and_noise_moves_as_far_as_the_attack(known, monkeypatch):

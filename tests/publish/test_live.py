@@ -12,7 +12,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from book_site import ARGUMENTS, chromium
+from book_site import chromium
 
 from nodelib.attacks import fgsm, pgd
 from nodelib.attacks.common import attacking, input_gradient
@@ -20,6 +20,7 @@ from nodelib.experiment import artifacts, configs, mnist
 from nodelib.experiment.evaluation import test_subset as subset
 from nodelib.experiment.paths import runs_dir
 from nodelib.publish import live
+from nodelib.publish.pdf import ARGUMENTS
 from nodelib.solver.integrate import odeint
 
 playwright = pytest.importorskip("playwright.sync_api", reason="packages are missing: make .venv/.test")

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torchdiffeq
@@ -236,7 +237,8 @@ FAULTS = {
 WRONG_TYPES = {
     **dict.fromkeys(("rtol", "atol"), ("1e-3", None, True, 1j, [1e-3], torch.ones(2))),
     **dict.fromkeys(("step_size", "first_step"), ("0.1", True, [0.1], math.nan)),
-    **dict.fromkeys(("max_steps", "memory_budget", "anchors"), ("20", None, 2.5, math.nan, math.inf, [20])),
+    **dict.fromkeys(("max_steps", "memory_budget", "anchors"),
+                    ("20", None, 2.5, 50.0, torch.tensor(50.0), True, math.nan, math.inf, [20])),
     **dict.fromkeys(("method", "gradient"), (None, 4, ["dopri5"])),
     "params": (4, "weights", [1.0], [None]), "norm": (None, "max"), "compiled": ("no", None, 1),
 }
@@ -248,6 +250,22 @@ def solve_with(name, value):
 
 FAULTS |= {f"{name} of {type(value).__name__} {i}": (InputError, solve_with(name, value))
            for name, values in WRONG_TYPES.items() for i, value in enumerate(values)}
+
+
+@pytest.mark.parametrize("name, value, scalar", [
+    *((name, 0.5, scalar) for name in ("rtol", "atol", "first_step") for scalar in (np.float32, np.float64)),
+    *((name, 5, np.int64) for name in ("max_steps", "memory_budget", "anchors")),
+    ("compiled", False, np.bool_),
+])
+def test_a_scalar_of_torch_or_numpy_is_the_number_it_holds(name, value, scalar):
+    def solve(value):
+        y0 = Y0.clone().requires_grad_()
+        y = odeint(smooth, y0, [0.0, 1.0], gradient="anchored", **{name: value}).y[-1]
+        return y.detach(), *torch.autograd.grad(y.sum(), y0)
+
+    expected = solve(value)
+    for given in (scalar(value), np.array(value), torch.tensor(value)):
+        assert all(map(torch.equal, solve(given), expected))
 
 
 def by_data(t, y):
