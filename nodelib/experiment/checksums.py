@@ -2,8 +2,9 @@
 
 A file's entry lists what its content may be: one digest, and while the file is being replaced two, the old
 and the new one (null: no file), so that a process killed between the writes leaves a folder in order. A file
-that is none of these was changed by other means. It is still written, but its entry stays as it is: what was
-edited once keeps its fault until it is restored, deleted and made anew, or accepted (`seal`).
+that is none of these, or has no entry, was changed by other means. It is still written, but its entry stays
+as it is: what was edited once keeps its fault until it is restored, deleted and made anew, or accepted
+(`seal`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def store(path: Path, content: bytes | None) -> None:
     stated = path.with_name(NAME)
     digests = _read(stated) if stated.exists() else {}
     before, after = _digest(path), None if content is None else hashlib.sha256(content).hexdigest()
-    sound = before is None or before in digests.get(path.name, [before])
+    sound = before is None or before in digests.get(path.name, [None])
     if sound and before != after:
         write_json(stated, _sorted({**digests, path.name: [before, after]}))
     if content is None:

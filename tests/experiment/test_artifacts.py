@@ -348,6 +348,21 @@ def test_an_edited_value_is_found_and_no_later_write_hides_it(copy, file, column
     assert "edited by hand" not in faults(copy)
 
 
+@pytest.mark.parametrize("missing", ["the entry", "checksums.json"])
+def test_a_file_without_an_entry_keeps_its_fault_whatever_is_written(copy, missing):
+    stated = copy / "checksums.json"
+    if missing == "the entry":
+        change(stated, lambda digests: digests.pop("metrics.csv"))
+    else:
+        stated.unlink()
+    edit(copy / "metrics.csv", "nfe", 1.0)
+    run = artifacts.load_run(copy)
+    artifacts.add_metric(run, run.metric("none-t1"), run.outcomes("none-t1"))
+    assert ("metrics.csv has no checksum" if stated.exists() else "checksums.json is missing") in faults(copy)
+    artifacts.add_measurements(run, [measurement()], lambda r: False)
+    assert "metrics.csv has no checksum" in faults(copy) and "measurements.csv" not in faults(copy)
+
+
 def test_files_and_checksums_that_are_missing_are_named_once_each(copy):
     (copy / "outcomes.safetensors").unlink()
     assert faults(copy).count("\n") == 0 and "outcomes.safetensors is missing" in faults(copy)
