@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from nodelib.experiment import artifacts, checksums, records, training, verification
@@ -63,6 +65,17 @@ def test_one_flipped_byte_in_the_weights_is_found(copy):
 def test_missing_weights_are_named(copy):
     (copy / "model.safetensors").unlink()
     assert "model.safetensors is missing" in faults(copy)
+
+
+@pytest.mark.parametrize("content", [b"no weights", safetensors.torch.save({"x": torch.zeros(1)})],
+                         ids=["no safetensors", "another network's"])
+def test_weights_that_do_not_fit_are_named_though_their_hash_is_stated(copy, content):
+    (copy / "model.safetensors").write_bytes(content)
+    stated = hashlib.sha256(content).hexdigest()
+    change(copy / "config.json", lambda c: c["provenance"].update(weights_sha256=stated))
+    with pytest.raises(artifacts.ArtifactError, match="model.safetensors does not hold"):
+        artifacts.load_run(copy).load_model()
+    assert "model.safetensors does not hold" in faults(copy)
 
 
 def first(rows, attack="none"):
