@@ -209,19 +209,29 @@ def test_training_goes_on_after_every_writing_that_failed(place, refusing, monke
 
 @pytest.mark.fault("refused", "the disk refuses to write, sync or replace the files of a new record",
                    "the records that were there stay, the new one can be stored again")
-@pytest.mark.parametrize("after", [0, 1], ids=["outcomes", "record"])
 @pytest.mark.parametrize("place", ["write", "fsync", "replace"])
-def test_a_record_that_could_not_be_stored_harms_no_other(place, after, refusing, monkeypatch, copy):
-    run = artifacts.load_run(copy)
+def test_a_record_that_could_not_be_stored_harms_no_other(place, refusing, monkeypatch, copy, fault):
+    run, refused = artifacts.load_run(copy), set()
     old = run.metric("none-t1")
-    new = {**old, "id": "new-t1"}
-    refusing(place, after)
-    with pytest.raises(artifacts.ArtifactError, match="cannot be written.*is intact"):
-        artifacts.add_metric(run, new, run.outcomes(old["id"]))
-    monkeypatch.undo()
-    now = artifacts.load_run(copy)
-    assert now.metrics == run.metrics and all(now.outcomes(r["id"]).size for r in now.metrics)
-    assert new in artifacts.add_metric(run, new, run.outcomes(old["id"])).metrics
+    for after in range(100):
+        before, new = artifacts.load_run(copy), {**old, "id": f"new{after}-t1"}
+        seen = refusing(place, after)
+        try:
+            with pytest.raises(artifacts.ArtifactError, match="cannot be written.*is intact") as error:
+                artifacts.add_metric(run, new, run.outcomes(old["id"]))
+        except pytest.fail.Exception:
+            break  # it is stored
+        finally:
+            monkeypatch.undo()
+        fault.injected += 1
+        refused.add(Path(str(error.value).partition(" cannot be written")[0]).name)
+        now = artifacts.load_run(copy)
+        fault.lost += [r for r in now.metrics if r != new] != before.metrics
+        fault.wrong += not all(now.outcomes(r["id"]).size for r in now.metrics)
+        fault.wrong += any(checksums.faults(copy))
+        assert new in artifacts.add_metric(run, new, run.outcomes(old["id"])).metrics
+    assert len(seen) <= after and refused == {"checksums.json", "outcomes.safetensors", "metrics.csv"}
+    assert fault.lost == fault.wrong == 0 and not any(checksums.faults(copy))
 
 
 @pytest.fixture
