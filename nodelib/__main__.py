@@ -199,13 +199,13 @@ def _verify(arguments: argparse.Namespace) -> int:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
     names, root = _names(arguments.run), runs_root(arguments.root)
     runs, unread = stored_runs(root, names)
+    count = len(runs) + len(unread)
+    unread += [] if names else strangers(root)
     if not runs and not unread:
         raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
                          "another folder (--root), or train one with `python -m nodelib train`")
-    count = len(runs) + len(unread)
     for run in runs if arguments.seal else ():
         checksums.seal(run.path)
-    unread += [] if names else strangers(root)
     for fault in unread:
         say(fault)
     faults = len(unread)

@@ -177,11 +177,14 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
 def test_verify_names_a_folder_without_runs_and_strangers_among_them(tiny_run, tmp_path, capsys):
     assert main(["verify", "--root", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
-    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     (tmp_path / "rubbish").mkdir()
-    training = tmp_path / "large-10-seed0"
-    training.mkdir()
-    (training / "history.csv").touch()
+    assert main(["verify", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "rubbish holds no run" in out and "0 runs, 1 faults" in out
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    for name, first in (("large-10-seed0", "history.csv"), ("large-10-seed1", "checksums.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / first).touch()
     assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
     out = capsys.readouterr().out
     assert "rubbish holds no run" in out and "large-10" not in out and "1 runs, 1 faults" in out
