@@ -11,7 +11,7 @@ import pytest
 
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.experiment import artifacts, evaluation, training
+from nodelib.experiment import artifacts, checksums, evaluation, training
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
@@ -209,7 +209,14 @@ def test_an_edit_is_accepted_when_it_is_sealed(tiny_run, tmp_path, capsys):
     artifacts.write_atomic(folder / "metrics.csv", metrics_csv(edited))
     line = ["verify", "--root", str(tmp_path), "--sample", "64"]
     assert main(line) == 1 and "metrics.csv was edited" in capsys.readouterr().out
-    assert main([*line, "--seal"]) == 0 == main(line)
+    before = (folder / checksums.NAME).read_bytes()
+    assert main([*line, "--seal"]) == 2 and "--seal" in capsys.readouterr().err
+    assert (folder / checksums.NAME).read_bytes() == before
+    assert main([*line, "all", "--seal"]) == 0
+    out = capsys.readouterr().out
+    assert f"{folder.name}: accepted metrics.csv\n" in out
+    assert main([*line, "small-10", "--seal"]) == 0 == main(line)
+    assert "metrics.csv" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])

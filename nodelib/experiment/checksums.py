@@ -42,10 +42,20 @@ def store(path: Path, content: bytes | None) -> None:
         write_json(stated, _sorted({**digests, path.name: [after]}))
 
 
-def seal(folder: Path) -> None:
-    """Accept the files of a run's folder as they are: write their `checksums.json` anew."""
+def seal(folder: Path) -> list[str]:
+    """Accept the files of a run's folder as they are: write their `checksums.json` anew.
+
+    Returns:
+        the names of those that were none of what it stated: edited, without an entry, or missing.
+    """
     with writing(folder):
-        write_json(folder / NAME, _sorted({name: [_digest(folder / name)] for name in CHECKED}))
+        try:
+            digests = _read(folder / NAME)
+        except ArtifactError:  # missing or damaged: it states nothing
+            digests = {}
+        found = {name: _digest(folder / name) for name in CHECKED}
+        write_json(folder / NAME, _sorted({name: [digest] for name, digest in found.items()}))
+    return [name for name in CHECKED if found[name] not in digests.get(name, [None])]
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -54,7 +64,7 @@ def faults(folder: Path) -> Iterator[str]:
     Raises:
         ArtifactError: `checksums.json` is damaged.
     """
-    accept = "`python -m nodelib verify --seal` accepts what is there"
+    accept = f"`python -m nodelib verify {folder.name.rpartition('-seed')[0]} --seal` accepts what is there"
     if not (folder / NAME).exists():
         yield f"{NAME} is missing. Restore it with git; {accept}"
         return

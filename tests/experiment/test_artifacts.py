@@ -357,7 +357,7 @@ def test_an_edited_value_is_found_and_no_later_write_hides_it(copy, file, column
     artifacts.add_metric(run, record, run.outcomes("none-t1"))
     artifacts.add_measurements(run, [measurement(t1=2.0)], lambda r: False)
     assert f"{file} was edited by hand or damaged" in faults(copy)
-    checksums.seal(copy)
+    assert checksums.seal(copy) == [file] and checksums.seal(copy) == []
     assert "edited by hand" not in faults(copy)
 
 
@@ -381,11 +381,12 @@ def test_files_and_checksums_that_are_missing_are_named_once_each(copy):
     assert faults(copy).count("\n") == 0 and "outcomes.safetensors is missing" in faults(copy)
     (copy / "checksums.json").unlink()
     assert "checksums.json is missing" in faults(copy) and faults(copy).count("\n") == 1
-    checksums.seal(copy)
+    assert checksums.seal(copy) == ["history.csv", "metrics.csv"]
     (copy / "history.csv").unlink()
     assert "history.csv is missing" in faults(copy)
     (copy / "checksums.json").write_text("[]")
     assert "checksums.json does not list" in faults(copy)
+    assert checksums.seal(copy) == ["metrics.csv"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")
