@@ -198,14 +198,16 @@ def _verify(arguments: argparse.Namespace) -> int:
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
     names, root = _names(arguments.run), runs_root(arguments.root)
+    if arguments.seal and not names:
+        raise InputError("--seal accepts files as they are; name the runs it may accept, or all")
     runs, unread = stored_runs(root, names)
+    count = len(runs) + len(unread)
+    unread += [] if names else strangers(root)
     if not runs and not unread:
         raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
                          "another folder (--root), or train one with `python -m nodelib train`")
-    count = len(runs) + len(unread)
     for run in runs if arguments.seal else ():
-        checksums.seal(run.path)
-    unread += [] if names else strangers(root)
+        say(f"{run.path.name}: accepted {', '.join(checksums.seal(run.path)) or 'nothing, all is as stated'}")
     for fault in unread:
         say(fault)
     faults = len(unread)
@@ -299,7 +301,8 @@ def parser() -> argparse.ArgumentParser:
                  "again.")
     verify.add_argument("run", nargs="*", help=f"{which} (default: all that are stored)")
     verify.add_argument("--seal", action="store_true",
-                        help="first accept tables and outcomes as they are: write their checksums anew")
+                        help="first accept tables and outcomes of the runs named as they are: write their "
+                             "checksums anew, and say which had other ones")
     verify.add_argument("--sample", type=int, default=256, help="test images to recompute on (default: 256)")
     for name, (module, text) in FORWARDED.items():
         commands.add_parser(name, help=text, add_help=False).set_defaults(function=_forward(module))

@@ -11,7 +11,7 @@ import pytest
 
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.experiment import artifacts, evaluation, training
+from nodelib.experiment import artifacts, checksums, evaluation, training
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
@@ -177,11 +177,14 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
 def test_verify_names_a_folder_without_runs_and_strangers_among_them(tiny_run, tmp_path, capsys):
     assert main(["verify", "--root", str(tmp_path)]) == 2
     assert str(tmp_path) in capsys.readouterr().err
-    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
     (tmp_path / "rubbish").mkdir()
-    training = tmp_path / "large-10-seed0"
-    training.mkdir()
-    (training / "history.csv").touch()
+    assert main(["verify", "--root", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "rubbish holds no run" in out and "0 runs, 1 faults" in out
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    for name, first in (("large-10-seed0", "history.csv"), ("large-10-seed1", "checksums.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / first).touch()
     assert main(["verify", "--root", str(tmp_path), "--sample", "64"]) == 1
     out = capsys.readouterr().out
     assert "rubbish holds no run" in out and "large-10" not in out and "1 runs, 1 faults" in out
@@ -206,7 +209,14 @@ def test_an_edit_is_accepted_when_it_is_sealed(tiny_run, tmp_path, capsys):
     artifacts.write_atomic(folder / "metrics.csv", metrics_csv(edited))
     line = ["verify", "--root", str(tmp_path), "--sample", "64"]
     assert main(line) == 1 and "metrics.csv was edited" in capsys.readouterr().out
-    assert main([*line, "--seal"]) == 0 == main(line)
+    before = (folder / checksums.NAME).read_bytes()
+    assert main([*line, "--seal"]) == 2 and "--seal" in capsys.readouterr().err
+    assert (folder / checksums.NAME).read_bytes() == before
+    assert main([*line, "all", "--seal"]) == 0
+    out = capsys.readouterr().out
+    assert f"{folder.name}: accepted metrics.csv\n" in out
+    assert main([*line, "small-10", "--seal"]) == 0 == main(line)
+    assert "metrics.csv" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["train", "table", "claims", "verify", "evaluate"])

@@ -112,7 +112,11 @@ class Run:
                                 f"{', '.join(sorted(hashes))}")
         path = self.path / name
         content = _read_weights(path, hashes[name])
-        model.load_state_dict(safetensors.torch.load(content))
+        try:
+            model.load_state_dict(safetensors.torch.load(content))
+        except (safetensors.SafetensorError, RuntimeError) as error:  # no such file, or another network's
+            raise ArtifactError(f"{path} does not hold this network's weights ({error}). Restore it and "
+                                "config.json with git, or train the run again.") from error
         model.pooling = "fixed"
         return model.to(device).eval()
 

@@ -2,8 +2,9 @@
 
 A file's entry lists what its content may be: one digest, and while the file is being replaced two, the old
 and the new one (null: no file), so that a process killed between the writes leaves a folder in order. A file
-that is none of these was changed by other means. It is still written, but its entry stays as it is: what was
-edited once keeps its fault until it is restored, deleted and made anew, or accepted (`seal`).
+that is none of these, or has no entry, was changed by other means. It is still written, but its entry stays
+as it is: what was edited once keeps its fault until it is restored, deleted and made anew, or accepted
+(`seal`).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def store(path: Path, content: bytes | None) -> None:
     stated = path.with_name(NAME)
     digests = _read(stated) if stated.exists() else {}
     before, after = _digest(path), None if content is None else hashlib.sha256(content).hexdigest()
-    sound = before is None or before in digests.get(path.name, [before])
+    sound = before is None or before in digests.get(path.name, [None])
     if sound and before != after:
         write_json(stated, _sorted({**digests, path.name: [before, after]}))
     if content is None:
@@ -41,10 +42,20 @@ def store(path: Path, content: bytes | None) -> None:
         write_json(stated, _sorted({**digests, path.name: [after]}))
 
 
-def seal(folder: Path) -> None:
-    """Accept the files of a run's folder as they are: write their `checksums.json` anew."""
+def seal(folder: Path) -> list[str]:
+    """Accept the files of a run's folder as they are: write their `checksums.json` anew.
+
+    Returns:
+        the names of those that were none of what it stated: edited, without an entry, or missing.
+    """
     with writing(folder):
-        write_json(folder / NAME, _sorted({name: [_digest(folder / name)] for name in CHECKED}))
+        try:
+            digests = _read(folder / NAME)
+        except ArtifactError:  # missing or damaged: it states nothing
+            digests = {}
+        found = {name: _digest(folder / name) for name in CHECKED}
+        write_json(folder / NAME, _sorted({name: [digest] for name, digest in found.items()}))
+    return [name for name in CHECKED if found[name] not in digests.get(name, [None])]
 
 
 def faults(folder: Path) -> Iterator[str]:
@@ -53,7 +64,7 @@ def faults(folder: Path) -> Iterator[str]:
     Raises:
         ArtifactError: `checksums.json` is damaged.
     """
-    accept = "`python -m nodelib verify --seal` accepts what is there"
+    accept = f"`python -m nodelib verify {folder.name.rpartition('-seed')[0]} --seal` accepts what is there"
     if not (folder / NAME).exists():
         yield f"{NAME} is missing. Restore it with git; {accept}"
         return

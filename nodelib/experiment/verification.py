@@ -81,7 +81,8 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
 
 def strangers(root: Path) -> list[str]:
     """What is wrong with folders among the runs that hold neither a finished run nor one in training."""
-    files = ("config.json", "checkpoint.safetensors", "history.csv", "snapshots.csv")
+    # the first file of a run that trains is checksums.json
+    files = ("config.json", "checkpoint.safetensors", "history.csv", "snapshots.csv", checksums.NAME)
     return [f"{folder} holds no run: no {files[0]}, no {files[1]}. Delete it, or restore it with git"
             for folder in sorted(root.iterdir())
             if folder.is_dir() and not folder.name.startswith(".")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 from functools import cache
+from math import prod
 from pathlib import Path
 
 from nodelib.experiment.paths import PUBLISHED
@@ -19,17 +20,59 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 @cache
-def marked() -> set[tuple[str, ...]]:
-    """Part, fault and promise of every marker in the tests."""
-    calls = [node for path in TESTS.rglob("test_*.py")
-             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-             if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "fault"]
-    return {tuple(ast.literal_eval(argument) for argument in call.args) for call in calls}
+def marked() -> dict[tuple[str, ...], tuple[int, bool]]:
+    """Of part, fault and promise of the markers in the tests how many faults their arguments state, and
+    whether no test counts by itself, so that there are no more.
+    """
+    found: dict[tuple[str, ...], tuple[int, bool]] = {}
+    for path in TESTS.rglob("test_*.py"):
+        module = ast.parse(path.read_text(encoding="utf-8"))
+        values = {target.id: node.value for node in module.body if isinstance(node, ast.Assign)
+                  for target in node.targets if isinstance(target, ast.Name)}
+        for test in module.body:
+            if not isinstance(test, ast.FunctionDef):
+                continue
+            marks = [values.get(mark.id, mark) if isinstance(mark, ast.Name) else mark
+                     for mark in test.decorator_list]
+            calls = [(mark.func.attr, mark) for mark in marks
+                     if isinstance(mark, ast.Call) and isinstance(mark.func, ast.Attribute)]
+            for mark in (call for name, call in calls if name == "fault"):
+                times = {option.arg: ast.literal_eval(option.value) for option in mark.keywords}
+                each = [size(call.args[1], values) for name, call in calls if name == "parametrize"]
+                what = tuple(ast.literal_eval(argument) for argument in mark.args)
+                count, all_stated = found.get(what, (0, True))
+                found[what] = (count + times.get("times", 1) * prod(each),
+                               all_stated and not counts_itself(test))
+    return found
+
+
+def size(node: ast.expr, values: dict[str, ast.expr]) -> int:
+    """How many values a `parametrize` lists."""
+    if isinstance(node, ast.Name):
+        return size(values[node.id], values)
+    if isinstance(node, (ast.ListComp, ast.GeneratorExp)):
+        return size(node.generators[0].iter, values)
+    if isinstance(node, ast.Dict):
+        return len(node.keys)
+    assert isinstance(node, (ast.List, ast.Tuple)), ast.dump(node)
+    return sum(size(value.value, values) if isinstance(value, ast.Starred) else 1 for value in node.elts)
+
+
+def counts_itself(test: ast.FunctionDef) -> bool:
+    """Whether a test does more with the fixture `fault` than to tell a message."""
+    nodes = [node for statement in test.body for node in ast.walk(statement)]
+    uses = sum(isinstance(node, ast.Name) and node.id == "fault" for node in nodes)
+    tells = sum(isinstance(node, ast.Attribute) and node.attr == "tell" for node in nodes)
+    return "fault" in {argument.arg for argument in test.args.args} and uses > tells
 
 
 def test_the_published_table_is_of_the_tests_that_are_here():
-    found = {(row["part"], row["fault"], row["promise"]) for row in rows(PUBLISHED / "faults.csv")}
-    assert found == marked(), "run: make faults"
+    table = {(row["part"], row["fault"], row["promise"]): int(row["injected"])
+             for row in rows(PUBLISHED / "faults.csv")}
+    assert table.keys() == marked().keys(), "run: make faults"
+    differing = {what: table[what] for what, (count, all_stated) in marked().items()
+                 if table[what] < count or (all_stated and table[what] > count)}
+    assert not differing, "run: make faults"
 
 
 def test_a_fault_has_one_promise():

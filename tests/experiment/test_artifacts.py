@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import os
 import re
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from nodelib.experiment import artifacts, checksums, records, training, verification
@@ -63,6 +65,17 @@ def test_one_flipped_byte_in_the_weights_is_found(copy):
 def test_missing_weights_are_named(copy):
     (copy / "model.safetensors").unlink()
     assert "model.safetensors is missing" in faults(copy)
+
+
+@pytest.mark.parametrize("content", [b"no weights", safetensors.torch.save({"x": torch.zeros(1)})],
+                         ids=["no safetensors", "another network's"])
+def test_weights_that_do_not_fit_are_named_though_their_hash_is_stated(copy, content):
+    (copy / "model.safetensors").write_bytes(content)
+    stated = hashlib.sha256(content).hexdigest()
+    change(copy / "config.json", lambda c: c["provenance"].update(weights_sha256=stated))
+    with pytest.raises(artifacts.ArtifactError, match="model.safetensors does not hold"):
+        artifacts.load_run(copy).load_model()
+    assert "model.safetensors does not hold" in faults(copy)
 
 
 def first(rows, attack="none"):
@@ -344,8 +357,23 @@ def test_an_edited_value_is_found_and_no_later_write_hides_it(copy, file, column
     artifacts.add_metric(run, record, run.outcomes("none-t1"))
     artifacts.add_measurements(run, [measurement(t1=2.0)], lambda r: False)
     assert f"{file} was edited by hand or damaged" in faults(copy)
-    checksums.seal(copy)
+    assert checksums.seal(copy) == [file] and checksums.seal(copy) == []
     assert "edited by hand" not in faults(copy)
+
+
+@pytest.mark.parametrize("missing", ["the entry", "checksums.json"])
+def test_a_file_without_an_entry_keeps_its_fault_whatever_is_written(copy, missing):
+    stated = copy / "checksums.json"
+    if missing == "the entry":
+        change(stated, lambda digests: digests.pop("metrics.csv"))
+    else:
+        stated.unlink()
+    edit(copy / "metrics.csv", "nfe", 1.0)
+    run = artifacts.load_run(copy)
+    artifacts.add_metric(run, run.metric("none-t1"), run.outcomes("none-t1"))
+    assert ("metrics.csv has no checksum" if stated.exists() else "checksums.json is missing") in faults(copy)
+    artifacts.add_measurements(run, [measurement()], lambda r: False)
+    assert "metrics.csv has no checksum" in faults(copy) and "measurements.csv" not in faults(copy)
 
 
 def test_files_and_checksums_that_are_missing_are_named_once_each(copy):
@@ -353,11 +381,12 @@ def test_files_and_checksums_that_are_missing_are_named_once_each(copy):
     assert faults(copy).count("\n") == 0 and "outcomes.safetensors is missing" in faults(copy)
     (copy / "checksums.json").unlink()
     assert "checksums.json is missing" in faults(copy) and faults(copy).count("\n") == 1
-    checksums.seal(copy)
+    assert checksums.seal(copy) == ["history.csv", "metrics.csv"]
     (copy / "history.csv").unlink()
     assert "history.csv is missing" in faults(copy)
     (copy / "checksums.json").write_text("[]")
     assert "checksums.json does not list" in faults(copy)
+    assert checksums.seal(copy) == ["metrics.csv"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="processes of POSIX")

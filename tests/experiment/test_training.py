@@ -237,8 +237,8 @@ def test_a_run_prolonged_by_a_cycle_has_the_bits_of_one_trained_at_once(tmp_path
 
 
 @pytest.mark.fault("killed", "a run killed while its files are replaced by newer ones",
-                   "the older run or the newer one, never both", times=4)
-def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch):
+                   "the older run or the newer one, never both")
+def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(tmp_path, monkeypatch, fault):
     longer = tiny_config(**LONGER)
     at_once = training.train(longer, tmp_path / "once", progress=False)
     first = training.run(longer.first_cycles(1), tmp_path / "parts", progress=False)
@@ -257,6 +257,7 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
         with pytest.raises(KeyboardInterrupt):
             training.train(longer, tmp_path / "parts", progress=False)
         assert moment in seen
+        fault.injected += 1
         assert list(checksums.faults(first.path)) == []
     prolonged = training.run(longer, tmp_path / "parts", evaluate=False, progress=False)
     assert digest(prolonged) == digest(at_once) and prolonged.metrics == []
