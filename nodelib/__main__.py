@@ -25,7 +25,6 @@ FORWARDED = {  # commands with a parser of their own
     "tune": ("nodelib.experiment.tuning", "Measure how the recipe was chosen, on training images."),
     "live": ("nodelib.publish.live", "Compile and export what the book's live parts load."),
     "pdf": ("nodelib.publish.pdf", "Print the built book into one PDF file."),
-    "prolonged": ("nodelib.verdicts.prolonged", "Judge again with networks as earlier commits hold them."),
 }
 
 

@@ -16,7 +16,7 @@ from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "measure", "health", "steps", "rescale", "table", "claims", "verify",
-            "render", "bench", "memory", "tune", "live", "pdf", "prolonged")
+            "render", "bench", "memory", "tune", "live", "pdf")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

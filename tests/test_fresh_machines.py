@@ -12,9 +12,6 @@ import pytest
 from book_site import chromium
 from test_packaging import ROOT
 
-from nodelib.solver.errors import InputError
-from nodelib.verdicts import prolonged
-
 # one step of training, stored, and the table; then where the code came from and what it knows of its origin
 PROGRAM = """
 import sys, pathlib, nodelib
@@ -98,14 +95,6 @@ def test_a_clone_of_one_commit_knows_that_one(tmp_path):
         subprocess.run(["git", *command], check=True, capture_output=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     assert try_commands(clone, tmp_path / "runs") == ["3", "0", "True", head.stdout.strip()]
-
-
-@pytest.mark.parametrize("path", [None, ""], ids=["no such commit", "no git"])
-def test_what_needs_the_history_says_so(path, tmp_path, monkeypatch):
-    if path is not None:
-        monkeypatch.setenv("PATH", path)
-    with pytest.raises(InputError, match="needs git and a clone of the whole history"):
-        prolonged.at_commit(["small-10"], "0" * 40, tmp_path)
 
 
 @pytest.mark.parametrize("ci, outcome", [("true", pytest.fail.Exception), ("", pytest.skip.Exception)])

@@ -10,12 +10,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nodelib.statistics import SIGNIFICANCE, mcnemar, wilson
+from nodelib.statistics import wilson
 from nodelib.verdicts.verdict import Figure, Missing
 
 if TYPE_CHECKING:
@@ -112,8 +111,7 @@ class Evidence:
         records = self._measurements(name, what, **conditions)
         alone = records[0]["settings"] if len(records) == 1 else {}
         return Values([float(record["value"]) for record in records],
-                      (alone["low"], alone["high"]) if {"low", "high"} <= set(alone) else None,
-                      records[0]["n"])
+                      (alone["low"], alone["high"]) if {"low", "high"} <= set(alone) else None)
 
     def measured_share(self, name: str, what: str, **conditions: Any) -> Shares:
         """A share of images as `measured`, with how many there were."""
@@ -163,7 +161,6 @@ class Evidence:
             raise Missing(missing, ANOTHER_RECIPE if ANOTHER_RECIPE in notes else max(notes))
         return answers
 
-
     def every(self, look_up: Callable[..., Any], keys: Iterable[Any], **conditions: Any) -> dict[Any, Any]:
         """Key -> answer of a look-up under the same conditions, all asked as by `all`.
 
@@ -176,13 +173,13 @@ class Evidence:
 
 
 class Values(list):
-    """One number per seed; `interval`, with one seed, the 95 % interval of its median over `n` images, where
-    that is stored.
+    """One number per seed; `interval`, with one seed, the 95 % interval of its median over images, where that
+    is stored.
     """
 
-    def __init__(self, values: Iterable[float], interval: tuple[float, float] | None, n: int) -> None:
+    def __init__(self, values: Iterable[float], interval: tuple[float, float] | None) -> None:
         super().__init__(values)
-        self.interval, self.n = interval, n
+        self.interval = interval
 
 
 @dataclass(frozen=True)
@@ -207,7 +204,7 @@ class Shares:
 
     def figure(self, label: str) -> Figure:
         """As a figure of the ledger, in per cent."""
-        return value_figure(label, [100 * v for v in self.values], "%", self.interval, self.counts[0])
+        return value_figure(label, [100 * v for v in self.values], "%", self.interval)
 
 
 def matches(record: dict, **conditions: Any) -> bool:
@@ -231,52 +228,21 @@ def describe(conditions: dict[str, Any]) -> str:
     return ", ".join(f"{key} = {value}" for key, value in conditions.items())
 
 
-def same_images(first: Accuracy, second: Accuracy) -> tuple[np.ndarray, np.ndarray]:
-    """Outcomes of two records on the images both saw.
-
-    Every subset is a leading part of one fixed order of the test images (`evaluation.test_order`), so the
-    common images are the first min(n, n') of both. Any other kind of subset must be the same in both.
-    """
-    a, b = first.outcomes(), second.outcomes()
-    leading = all(r["subset"] == "all" or r["subset"].startswith("first ")
-                  for r in (first.record, second.record))
-    if not leading and first.record["subset"] != second.record["subset"]:
-        raise Missing([f"{first.source} and {second.source} on the same images"])
-    n = min(len(a), len(b))
-    return a[:n], b[:n]
-
-
-def ordered(better: Sequence[Accuracy], worse: Sequence[Accuracy]) -> bool:
-    """Default rule of an ordering: right in every seed, and McNemar's p < 0.01 on the same images.
-
-    Seeds are exchangeable (seed 0 of one network has nothing to do with seed 0 of another), so every
-    seed of the one is compared with every seed of the other.
-    """
-    for a, b in product(better, worse):
-        first, second = same_images(a, b)
-        if not (first.mean() > second.mean() and mcnemar(first, second) < SIGNIFICANCE):
-            return False
-    return True
-
-
 def percents(found: Sequence[Accuracy]) -> list[float]:
     return [a.percent for a in found]
 
 
 def value_figure(label: str, values: Sequence[float], unit: str = "",
-                 interval: tuple[float, float] | None = None, n: int = 0) -> Figure:
-    """Mean over seeds with their range; with one seed its 95 % interval over n images, where that is known:
+                 interval: tuple[float, float] | None = None) -> Figure:
+    """Mean over seeds with their range; with one seed its 95 % interval over images, where that is known:
     given here, or by the `values` themselves.
     """
     if len(values) == 1:
-        if interval is None and isinstance(values, Values):
-            interval, n = values.interval, values.n
-        return (Figure(label, values[0], unit=unit) if interval is None else
-                Figure(label, values[0], *interval, unit, f"95 % over {n} images"))
-    return Figure(label, sum(values) / len(values), min(values), max(values), unit,
-                  f"range over {len(values)} seeds")
+        low, high = interval or getattr(values, "interval", None) or (None, None)
+        return Figure(label, values[0], low, high, unit)
+    return Figure(label, sum(values) / len(values), min(values), max(values), unit)
 
 
 def accuracy_figure(label: str, found: Sequence[Accuracy]) -> Figure:
     """`value_figure` of accuracies in per cent."""
-    return value_figure(label, percents(found), "%", found[0].interval, found[0].record["n"])
+    return value_figure(label, percents(found), "%", found[0].interval)

@@ -8,19 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from nodelib.verdicts import end_time, part_one, post_recipe, robustness, states
+from nodelib.verdicts import end_time, part_one, post_recipe, states
 from nodelib.verdicts.chapters import load_chapters
 from nodelib.verdicts.evidence import Evidence
-from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, Verdict, judge, judge_first, tables
+from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge, tables
 
 if TYPE_CHECKING:
     from nodelib.experiment.artifacts import Run
 
-FIRST_ROUND: tuple[Claim, ...] = part_one.CLAIMS + end_time.CLAIMS + robustness.CLAIMS + states.CLAIMS
-RENEWED: tuple[Claim, ...] = post_recipe.claims(FIRST_ROUND)
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
-    (*RENEWED, *(c for c in FIRST_ROUND if c.id not in {r.id.rstrip("ab") for r in RENEWED})),
-    key=lambda claim: claim.order))
+    part_one.CLAIMS + end_time.CLAIMS + states.CLAIMS + post_recipe.CLAIMS, key=lambda claim: claim.order))
 
 RULE_CHANGES: list[dict[str, str]] = tables("changes.toml")["changes"]
 """Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
@@ -65,20 +62,11 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
     evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
     rows = []
     for claim in CLAIMS:
-        verdict, first = judge(claim, evidence), judge_first(claim, evidence)
+        verdict = judge(claim, evidence)
         rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict,
-                        verdict.reason,
-                        verdict.evidence, verdict.missing, claim.page, verdict.note,
-                        first.verdict if first else None))
+                        verdict.reason, verdict.evidence, verdict.missing, claim.page, verdict.note,
+                        claim.first_round))
     return rows
-
-
-def first_round(runs: Sequence[Run], seed: dict) -> dict[str, Verdict]:
-    """The verdict of the first round's rule on every claim, C1 to C22, whatever rule it has now; arguments as
-    in `ledger`.
-    """
-    evidence = Evidence(runs, seed, load_chapters())
-    return {claim.id: judge(claim, evidence) for claim in sorted(FIRST_ROUND, key=lambda claim: claim.order)}
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

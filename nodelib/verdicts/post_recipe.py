@@ -1,8 +1,7 @@
 """The second round's rules for what the table says (C8 to C12, C14, C19), judged on networks trained by
 the post's recipe.
 
-A rule is undecided until its networks have snapshots, and names the epochs reached
-where they have too few. A
+A rule is undecided until its networks have snapshots, and names the epochs reached where they have too few. A
 threshold on an effect is judged at half, once and twice its value (`sensitive`). Constants:
 `second_round.toml`.
 """
@@ -22,7 +21,7 @@ import numpy as np
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.statistics import holm, paired_bootstrap
-from nodelib.verdicts import sharper
+from nodelib.verdicts import end_time, sharper
 from nodelib.verdicts.evidence import Evidence, Missing, accuracy_figure, matches
 from nodelib.verdicts.predictions import (
     BROKEN,
@@ -34,19 +33,19 @@ from nodelib.verdicts.predictions import (
     judge_predictions,
     recorded,
 )
-from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, strongest
+from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, long_integration, strongest
 from nodelib.verdicts.second_round import constants, sensitive, text
 from nodelib.verdicts.verdict import (
     ARTEFACT,
     IN_PART,
     NOT_REPRODUCED,
     REPRODUCED,
-    WITH_ARTEFACT,
-    WITHOUT_ARTEFACT,
     Claim,
     Figure,
     Verdict,
     by_share,
+    first_round,
+    first_round_claim,
 )
 
 SIZES, SCHEMES = ("small", "large"), ("10", "random", "100")
@@ -72,9 +71,7 @@ class Band:
     seeds: int
 
     def figure(self, label: str) -> Figure:
-        seeds = "one seed" if self.seeds == 1 else f"{self.seeds} seeds"
-        return Figure(label, self.median, self.low, self.high, "%",
-                      f"band of the second half of {self.epochs:g} epochs, {seeds}")
+        return Figure(label, self.median, self.low, self.high, "%")
 
 
 def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0) -> Band:
@@ -306,26 +303,22 @@ def robust_when_long(evidence: Evidence) -> Verdict:
     return Verdict(REPRODUCED if lower >= c.robust else IN_PART, said, figures)
 
 
-def claims(first_round: Sequence[Claim]) -> tuple[Claim, ...]:
-    """The claims that the second round judges anew, each with the first round's rule beside the new one."""
-    of = {claim.id: claim for claim in first_round}
+def renewed(name: str, rule: Callable[[Evidence], Verdict], **changes: Any) -> Claim:
+    """A claim that the second round judges anew, with its words of the first and that round's verdict."""
+    old = name.rstrip("ab")
+    return dataclasses.replace(first_round_claim(old, rule), id=name, test=text(name),
+                               first_round=first_round()[old]["verdict"], **changes)
 
-    def renewed(name: str, rule: Callable[[Evidence], Verdict], possible: tuple[str, ...] = WITH_ARTEFACT,
-                **changes: Any) -> Claim:
-        old = of[name.rstrip("ab")]
-        return dataclasses.replace(old, id=name, rule=rule, test=text(name), possible=possible,
-                                   first_round=old.rule, first_test=old.test, **changes)
 
-    return (
-        renewed("C8", table, WITHOUT_ARTEFACT),
-        renewed("C9", capacity),
-        renewed("C10", longer_training_time),
-        renewed("C11", random_end_times),
-        renewed("C12", keeps_accuracy, WITHOUT_ARTEFACT, keeps_first=True),
-        *(renewed(name, *rule, keeps_first=True) for name, rule in sharper.RULES.items()),
-        renewed("C14", adversarial_nfe, WITHOUT_ARTEFACT),
-        renewed("C19a", headline_figure, page="06-what-made-it",
-                statement="One step of FGSM leaves 92.62 % of the images of large-100."),
-        renewed("C19b", robust_when_long, WITHOUT_ARTEFACT, post="conclusion from 92.62 %",
-                keeps_first=True),
-    )
+CLAIMS = (
+    renewed("C8", table),
+    renewed("C9", capacity),
+    renewed("C10", longer_training_time),
+    renewed("C11", random_end_times),
+    renewed("C12", keeps_accuracy, until=end_time.keeps_accuracy),
+    *(renewed(name, rule, until=sharper.UNTIL.get(name)) for name, rule in sharper.RULES.items()),
+    renewed("C14", adversarial_nfe),
+    renewed("C19a", headline_figure, page="06-what-made-it",
+            statement="One step of FGSM leaves 92.62 % of the images of large-100."),
+    renewed("C19b", robust_when_long, post="conclusion from 92.62 %", until=long_integration),
+)

@@ -1,4 +1,5 @@
-"""The rule for the headline: does long integration make a network robust (C19)?
+"""The first round's rule for the headline, until the second's evidence is there: does long integration make a
+network robust (C19b)?
 
 What counts. The threat model is l-infinity, epsilon 0.3, pixels in [0, 1], an attacker who knows the
 network. Robust accuracy is the worst case per image over all attacks on the deterministic forward pass
@@ -30,9 +31,7 @@ from nodelib.verdicts.verdict import (
     IN_PART,
     NOT_REPRODUCED,
     REPRODUCED,
-    WITH_ARTEFACT,
     Verdict,
-    first_round_claim,
 )
 
 HEADLINE_RUN, HEADLINE_T1 = "large-100", 100.0
@@ -101,8 +100,3 @@ def long_integration(evidence: Evidence) -> Verdict:
     return Verdict(IN_PART, f"{said}: more than chance, but " + (
         "below every network whose robustness held up" if reproduces else
         f"the figure is off by more than {ENTRY_TOLERANCE:g} points and the range of our seeds"), figures)
-
-
-CLAIMS = (
-    first_round_claim("C19", long_integration, WITH_ARTEFACT),
-)

@@ -24,8 +24,6 @@ NOT_REPRODUCED = "not reproduced"
 ARTEFACT = "artefact"  # the figure reproduces, the reason given for it does not hold
 UNDECIDED = "undecided"
 VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT, UNDECIDED)
-WITHOUT_ARTEFACT = (REPRODUCED, IN_PART, NOT_REPRODUCED)
-WITH_ARTEFACT = (*WITHOUT_ARTEFACT, ARTEFACT)
 
 
 class Missing(LookupError):
@@ -47,7 +45,6 @@ class Figure:
         value: the number, in `unit` ("%" for accuracies).
         low, high: with one seed the 95 % interval over images where there is one, with several seeds
             their range; None where the number has neither.
-        spread: what low and high are, in words, such as "95 % over 1000 images" or "range over 3 seeds".
         words: shown instead of the number, for one that was not reached.
     """
 
@@ -56,7 +53,6 @@ class Figure:
     low: float | None = None
     high: float | None = None
     unit: str = ""
-    spread: str = ""
     words: str = ""
 
     def __str__(self) -> str:
@@ -113,10 +109,8 @@ class Claim:
         test: the rule in words; the code in `rule` is what counts.
         page: the chapter that shows it, without its ending.
         rule: from evidence to a verdict.
-        possible: the verdicts the rule can give besides "undecided".
-        first_round: the rule of the first round, where the second replaced it, shown beside; first_test:
-            in words.
-        keeps_first: the first round's verdict stands until the second's evidence is there.
+        first_round: the first round's verdict, where the second replaced its rule.
+        until: the first round's rule, where it judges until the second's evidence is there.
     """
 
     id: str
@@ -125,10 +119,8 @@ class Claim:
     test: str
     page: str
     rule: Callable[[Evidence], Verdict]
-    possible: tuple[str, ...] = WITHOUT_ARTEFACT
-    first_round: Callable[[Evidence], Verdict] | None = None
-    first_test: str = ""
-    keeps_first: bool = False
+    first_round: str | None = None
+    until: Callable[[Evidence], Verdict] | None = None
 
     @property
     def order(self) -> tuple[int, str]:
@@ -142,10 +134,16 @@ def tables(name: str) -> dict[str, Any]:
     return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
 
 
-def first_round_claim(name: str, rule: Callable[[Evidence], Verdict],
-                      possible: tuple[str, ...] = WITHOUT_ARTEFACT) -> Claim:
+def first_round_claim(name: str, rule: Callable[[Evidence], Verdict]) -> Claim:
     """A claim of the first round, with its words from `first_round.toml`."""
-    return Claim(name, rule=rule, possible=possible, **tables("first_round.toml")[name])
+    return Claim(name, rule=rule, **tables("first_round.toml")[name])
+
+
+def first_round() -> dict[str, dict[str, Any]]:
+    """What the first round's rules said of every claim, C1 to C22: verdict, reason, and the runs that they
+    used; found once, when those rules were still in code.
+    """
+    return tables("first_round_verdicts.toml")["claims"]
 
 
 def judge(claim: Claim, evidence: Evidence) -> Verdict:
@@ -155,17 +153,12 @@ def judge(claim: Claim, evidence: Evidence) -> Verdict:
     decision that needs a missing number.
     """
     verdict = _apply(claim.rule, evidence)
-    if verdict.verdict == UNDECIDED and claim.keeps_first and claim.first_round is not None:
-        first = _apply(claim.first_round, evidence)
+    if verdict.verdict == UNDECIDED and claim.until is not None:
+        first = _apply(claim.until, evidence)
         return dataclasses.replace(first,
                                    reason=f"{first.reason} (by the first round's rule, until the second's "
                                    "evidence is there)")
     return verdict
-
-
-def judge_first(claim: Claim, evidence: Evidence) -> Verdict | None:
-    """The first round's verdict on a claim that the second judges anew; None for the others."""
-    return None if claim.first_round is None else _apply(claim.first_round, evidence)
 
 
 def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:

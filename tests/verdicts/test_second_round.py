@@ -17,11 +17,11 @@ from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import post_recipe, predictions, second_round
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing
-from nodelib.verdicts.ledger import FIRST_ROUND, ledger
+from nodelib.verdicts.ledger import ledger
 from nodelib.verdicts.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
 from nodelib.verdicts.verdict import UNDECIDED, Verdict, judge
 
-CLAIM = {claim.id: claim for claim in post_recipe.claims(FIRST_ROUND)}
+CLAIM = {claim.id: claim for claim in post_recipe.CLAIMS}
 FIGURES = {(e["run"], e["t1"]): e for e in SEED["table"]}
 
 
@@ -99,10 +99,8 @@ def test_a_changed_constant_changes_the_words_of_its_rule(name, monkeypatch):
         table[key] = value
 
 
-def test_every_renewed_claim_prints_its_rule_and_keeps_the_first_rounds_beside_it():
-    for claim in CLAIM.values():
-        assert claim.test == second_round.text(claim.id)
-        assert claim.first_test and claim.first_round is not None
+def test_every_renewed_claim_prints_its_rule():
+    assert all(claim.test == second_round.text(claim.id) for claim in CLAIM.values())
 
 
 def test_the_disclosure_names_the_day_and_the_trials_that_were_known():
@@ -305,7 +303,6 @@ def test_without_networks_of_the_posts_recipe_a_renewed_claim_waits_for_another_
 def test_c12_keeps_its_first_verdict_until_the_bands_are_there():
     row = next(r for r in ledger([], SEED, {}) if r.id == "C12")
     assert row.verdict == UNDECIDED and row.note == ""  # nothing at all is stored
-    assert CLAIM["C12"].keeps_first
 
 
 def test_c8_counts_figures_in_bands_and_says_in_part_where_the_width_decides():
