@@ -129,9 +129,8 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
 def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
     from nodelib.experiment.measure_states import Reach, measure_run
 
-    reach = Reach(arguments.ray_images, arguments.far_images, arguments.log_time)
-    measure_run(folder, arguments.images, reach, again=arguments.again, parts=arguments.part, budget=budget,
-                report=say)
+    reach = Reach(arguments.far_images, arguments.log_time)
+    measure_run(folder, arguments.images, reach, parts=arguments.part, budget=budget, report=say)
 
 
 def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
@@ -143,9 +142,7 @@ def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -
 def _steps(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
     from nodelib.experiment.overshoot import measure_run
 
-    found = measure_run(folder, arguments.images, kept=arguments.kept, factors=arguments.factors,
-                        gradient=arguments.gradient)
-    say(f"{folder.name}: {len(found)} measurements")
+    say(f"{folder.name}: {len(measure_run(folder, arguments.images, arguments.kept))} measurements")
 
 
 def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
@@ -271,11 +268,9 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
                              None), "500, for leaky runs 200")
-    for name, kind, default, text in (("--ray-images", int, 100, "of these, followed to their rays"),
-                                      ("--far-images", int, 50, "of these, followed further"),
-                                      ("--log-time", float, 80.0, "how far, in log time")):
-        measure.add_argument(name, type=kind, default=default, help=f"{text} (default: {default:g})")
-    measure.add_argument("--again", action="store_true", help="measure also what is stored already")
+    measure.add_argument("--far-images", type=int, default=50,
+                         help="of these, followed further than to their rays (default: 50)")
+    measure.add_argument("--log-time", type=float, default=80.0, help="how far, in log time (default: 80)")
     measure.add_argument("--part", action="append", default=[],
                          help="measure only this part, stored already or not; may be given several times")
     images(of_runs("health", _measuring(_health), "Measure if the gradients of attacks are right.", None),
@@ -284,8 +279,6 @@ def parser() -> argparse.ArgumentParser:
     images(steps, "256")
     steps.set_defaults(images=256)
     steps.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
-    steps.add_argument("--factors", type=float, nargs="+", default=[1.0], help="on the logits (default: 1)")
-    steps.add_argument("--gradient", default="exact", help="exact (default), adjoint or another method")
     of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):

@@ -373,7 +373,6 @@ NAMES = tuple(_NAMED)
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 PAIR = ("wide-standard", "wide-adversarial")
 POST_ROWS = tuple(f"{row}-post" for row in ROWS)
-POST_PAIR = tuple(f"{name}-post" for name in PAIR)
 # a control, and the run that it is compared with: one thing differs between the two
 COMPARED: dict[str, str] = {
     "small-100-adjoint": "small-100-short", "small-100-short": "small-100",
@@ -386,15 +385,6 @@ COMPARED: dict[str, str] = {
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)
-# controls of the post's recipe, which have pages and tables of their own
-POST_COMPARED: dict[str, str] = {
-    "small-100-post-cosine": "small-100-post", "small-100-post-scaled": "small-100-post",
-    "small-100-post-scaled-cosine": "small-100-post-cosine", "large-100-post-cosine": "large-100-post",
-    "large-100-post-scaled": "large-100-post", "large-100-post-scaled-cosine": "large-100-post-cosine",
-    "small-10-post-ones": "small-10-post", "small-100-post-adjoint": "small-100-post",
-    "large-100-warm": "large-100",
-}
-POST_CONTROLS = tuple(POST_COMPARED)
 
 # Minutes on two cores for all eight main runs together; the architectures unchanged.
 _SMOKE = {

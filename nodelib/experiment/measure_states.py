@@ -60,7 +60,7 @@ SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
 # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
 FAR = (10.0, 20.0, 40.0, 80.0)
-FAR_IMAGES = 50
+RAY_IMAGES, FAR_IMAGES = 100, 50  # followed to their rays, and further
 CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
 LOCAL_IMAGES, SOLVER_IMAGES = 256, 128  # of them for the local robustness, and for examples of the solver
@@ -457,12 +457,8 @@ def solver_examples(model: ODENet, found: Found) -> list[dict]:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far states are followed.
+    """How far states are followed: so many images to the log time `last`."""
 
-    rays: images followed to their rays; far: images followed further, to the log time `last`.
-    """
-
-    rays: int = 100
     far: int = FAR_IMAGES
     last: float = FAR[-1]
 
@@ -507,7 +503,7 @@ PARTS: dict[str, Part] = {
                    ("nearest_class", "attacked_angle", "nearest_said"), "fooled"),
     "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
     "rays": Part(lambda model, images, labels,
-                 reach: attractors(model, images[:reach.rays], labels[:reach.rays]),
+                 reach: attractors(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share",
                   "ray_residual",
                   "ray_eigenvalue")),
@@ -515,7 +511,7 @@ PARTS: dict[str, Part] = {
                 reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
                 ("on_a_ray_later", "rays_later", "rays_later_attracting")),
     "class rays": Part(lambda model, images, labels,
-                       reach: class_rays(model, images[:reach.rays], labels[:reach.rays]),
+                       reach: class_rays(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
     "local": Part(lambda model, images, labels,
                   reach: local(model, images[:LOCAL_IMAGES], labels[:LOCAL_IMAGES]),
@@ -551,7 +547,7 @@ def pending(run: artifacts.Run) -> tuple[str, ...]:
     return tuple(part for part in parts_of(run) if not have >= PARTS[part].keys)
 
 
-def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *, again: bool = False,
+def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *,
                 parts: Sequence[str] = (), budget: float | None = None,
                 report: Callable[[str], None] = lambda line: None) -> list[str]:
     """Measure a stored run on the first test images; each part is stored when it is done.
@@ -561,8 +557,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves
             cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not
             leaky, all 10,000.
-        reach: how many of them are followed to their rays, and how far.
-        again: measure also what is stored already.
+        reach: how many of them are followed further than to their rays, and how far.
         parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
         budget: seconds after which no further part is begun.
         report: called with a line per part.
@@ -580,7 +575,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     run.load_model()  # damaged weights are refused, also where nothing is left to measure
     images, labels = test_subset((LEAKY_IMAGES if run.config["leaky"] else IMAGES) if count is None
                                  else count)
-    for part in parts or (parts_of(run) if again else pending(run)):
+    for part in parts or pending(run):
         started = time.monotonic()
         if time_left.spent:
             report(f"{run.path.name}: the time is up before {part}; the same command goes on from here")

@@ -79,19 +79,6 @@ class Steps:
         """Accuracy in per cent at each length along a direction, shape (E,)."""
         return 100 * self.right[direction].mean(1)
 
-    def overshot(self, direction: str) -> np.ndarray:
-        """Whether a smaller step along the direction breaks an image that the full one leaves, shape (N,)."""
-        right = self.right[direction]
-        return right[0] & right[-1] & ~np.all(right, axis=0)
-
-    def never(self, direction: str) -> np.ndarray:
-        """Whether an image is classified correctly and no step of these lengths breaks it, shape (N,)."""
-        return np.all(self.right[direction], axis=0)
-
-    def hidden(self, by: str = "cross-entropy", shown: str = "margin") -> np.ndarray:
-        """Whether the full step along one direction leaves an image that the other's breaks, shape (N,)."""
-        return self.right[by][-1] & ~self.right[shown][-1] & self.right[by][0]
-
 
 def follow(
     model: ODENet,
@@ -219,34 +206,18 @@ def records(steps: Steps, **settings: object) -> list[dict]:
     return found
 
 
-def measure_run(
-    folder: str | Path,
-    n: int = 256,
-    *,
-    kept: str | None = None,
-    factors: Sequence[float] = (1.0,),
-    gradient: str = "exact",
-) -> list[dict]:
+def measure_run(folder: str | Path, n: int = 256, kept: str | None = None) -> list[dict]:
     """Follow the steps of a stored ODE-net at its own end time and write them to its `measurements.csv`.
 
     Args:
         n: images, the first of the test order; kept: earlier weights, see
             `nodelib.experiment.artifacts.Run.load_model`.
-        factors: on the logits, above 0; gradient: one of `nodelib.solver.integrate.GRADIENTS`.
     """
     run = artifacts.load_ode_run(folder)
-    config, settings = RunConfig.from_dict(run.config), {"gradient": gradient, "kept": kept}
-    model, (images, labels) = run.load_ode_net(kept), test_subset(n)
-    found = [
-        entry
-        for factor in factors
-        for entry in records(
-            follow(model, images, labels, config.test_t1, factor, gradient=gradient), **settings
-        )
-    ]
-    replaced = {(entry["name"], entry["settings"]["logit_scale"], gradient, kept) for entry in found}
-    keys = ("logit_scale", "gradient", "kept")
+    followed = follow(run.load_ode_net(kept), *test_subset(n), RunConfig.from_dict(run.config).test_t1)
+    found = records(followed, gradient="exact", kept=kept)
+    names = {entry["name"] for entry in found}
     artifacts.add_measurements(
-        run, found, lambda entry: (entry["name"], *(entry["settings"].get(key) for key in keys)) in replaced
+        run, found, lambda entry: entry["name"] in names and entry["settings"].get("kept") == kept
     )
     return found

@@ -120,7 +120,7 @@ def test_measuring_a_stored_run_keeps_what_others_measured_and_measures_nothing_
     # attacked: for the wide networks only
     assert measure_states.measure_run(stored, count=2) == ["norm", "turning"]
     assert measure_states.measure_run(stored, count=2) == []
-    assert measure_states.measure_run(stored, count=2, again=True) == ["norm", "turning"]
+    assert measure_states.measure_run(stored, count=2, parts=("norm", "turning")) == ["norm", "turning"]
     assert [r["name"] for r in artifacts.load_run(stored).measurements] == ["logit_scale", "norm", "turning"]
 
 
@@ -128,15 +128,16 @@ def test_a_measurement_is_never_replaced_by_one_on_fewer_images(stored, monkeypa
     monkeypatch.setitem(measure_states.PARTS, "turning", measure_states.Part(lambda model, images, *a: [
         measure_states.record("turning", len(images), n=len(images) - 1, t1=1.0)], ("turning",)))
     monkeypatch.setitem(measure_states.PARTS, "norm", measure_states.Part(lambda *a: [
-        measure_states.record("norm", a[-1].rays, n=a[-1].rays, t1=1.0)], ("norm",)))
-    measure_states.measure_run(stored, count=4, reach=measure_states.Reach(rays=3))
+        measure_states.record("norm", a[-1].far, n=a[-1].far, t1=1.0)], ("norm",)))
+    measure_states.measure_run(stored, count=4, reach=measure_states.Reach(far=3))
     before = artifacts.load_run(stored).measurements
     for part, count, rays in (("turning", 2, 3), ("turning", 3, 3), ("norm", 2, 3), ("norm", 4, 2)):
         with pytest.raises(artifacts.ArtifactError, match="too few to replace"):
-            measure_states.measure_run(stored, count=count, reach=measure_states.Reach(rays=rays),
+            measure_states.measure_run(stored, count=count, reach=measure_states.Reach(far=rays),
                                        parts=[part])
     assert artifacts.load_run(stored).measurements == before
-    measure_states.measure_run(stored, count=5, reach=measure_states.Reach(rays=4), again=True)
+    measure_states.measure_run(stored, count=5, reach=measure_states.Reach(far=4),
+                               parts=("norm", "turning"))
     assert [r["value"] for r in artifacts.load_run(stored).measurements] == [2.0, 4.0, 5.0]
 
 

@@ -44,7 +44,6 @@ def test_causes_are_told_apart_and_add_up():
         for name in ("lost", "turned", "faded", "loss", "overshot", "firm", "wrong")
     )
     assert share["left"] == pytest.approx(sum(value for name, value in share.items() if name != "left"))
-    assert found.overshot("cross-entropy").tolist() == [no, no, no, yes, no, no, no, no]
 
 
 def test_the_turned_loss_is_the_cross_entropy_without_the_term_that_float32_loses():
@@ -99,15 +98,9 @@ def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_r
     shutil.copytree(tiny_run.path, folder)
     other = record("logit_gap", 3.0, 1.0, 8)
     artifacts.write_atomic(folder / "measurements.csv", measurements_csv([other]))
-    asked = ["--images", "16", "--factors", "1", "500", "--root", str(tmp_path)]
+    asked = ["--images", "16", "--root", str(tmp_path)]
     assert main(["steps", tiny_run.name, *asked]) == 0
     stored = artifacts.load_run(folder).measurements
     assert other in stored and {r["name"] for r in stored if r != other} <= set(STEP_MEASUREMENTS)
-    causes = {
-        (r["settings"]["logit_scale"], r["statistic"]): r["value"]
-        for r in stored
-        if r["name"] == "step_cause"
-    }
-    assert causes[500.0, "lost"] > causes[1.0, "lost"] == 0
-    overshoot.measure_run(folder, 16, factors=(1.0,))
+    overshoot.measure_run(folder, 16)
     assert sorted(map(str, artifacts.load_run(folder).measurements)) == sorted(map(str, stored))
