@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 import copy
+import functools
 import math
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib.experiment import artifacts, mnist
+from nodelib.experiment.paths import runs_dir
 from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.integrate import odeint
-from nodelib.solver.seeding import seeded
 
-# network -> the run whose stored weights are used
+# network -> the run whose weights are used
 RUNS = {"small": "small-100", "large": "large-100", "wide": "wide-standard"}
 SHAPES = {"small": (16, 7), "large": (128, 7), "wide": (64, 10)}
 TOLERANCE = 1e-3
@@ -39,10 +37,7 @@ class Case:
 
 
 class Problem:
-    """A case with its model, images and labels on a device.
-
-    weights: where the weights come from: a stored run, or a short training that is repeated here.
-    """
+    """A case with its model, images and labels on a device; weights: where the model's come from."""
 
     def __init__(self, case: Case, device: str = "cpu") -> None:
         self.case, self.device = case, device
@@ -68,48 +63,14 @@ class Problem:
         return 4 * 2.0 * self.case.batch * size**2 * 9 * channels**2
 
 
-_weights: dict[str, tuple[ODENet, str]] = {}
-
-
+@functools.cache
 def weights(network: str) -> tuple[ODENet, str]:
-    """A trained model of this size and the name of its origin.
+    """A stored model of this size and the name of its run.
 
     Gradients at random weights say little: beyond t = 10 no method at 1e-3 follows the true one there.
     """
-    if network not in _weights:
-        stored = [run for run in artifacts.find_runs() if run.name == RUNS[network]]
-        if stored:
-            _weights[network] = (stored[0].load_ode_net(), f"run {stored[0].path.name}")
-        else:
-            # processes started from here read the trained weights instead of training again
-            file = Path(os.environ.setdefault("NODELIB_BENCH_WEIGHTS",
-                                              tempfile.mkdtemp())) / f"{network}.safetensors"
-            if file.exists():
-                model = ODENet(*SHAPES[network], t1=T1[network])
-                model.load_state_dict(safetensors.torch.load_file(file))
-            else:
-                model = _train(network)
-                safetensors.torch.save_file(model.state_dict(), file)
-            _weights[network] = (model.eval(),
-                                 f"{STEPS[network]} training steps at t = {T1[network]:g}, seed 0")
-    return _weights[network]
-
-
-STEPS = {"small": 200, "large": 40, "wide": 60}
-T1 = {"small": 10.0, "large": 10.0, "wide": 1.0}
-
-
-def _train(network: str) -> ODENet:
-    with seeded(0):
-        model = ODENet(*SHAPES[network], t1=T1[network])
-        images, labels = mnist.load("train")
-        optimiser = torch.optim.Adam(model.parameters(), lr=1e-3)
-        for step in range(STEPS[network]):
-            chosen = slice(64 * step, 64 * (step + 1))
-            optimiser.zero_grad()
-            F.cross_entropy(model(images[chosen]), labels[chosen]).backward()
-            optimiser.step()
-    return model.eval()
+    run = artifacts.load_run(runs_dir() / f"{RUNS[network]}-seed0")
+    return run.load_ode_net(), f"run {run.path.name}"
 
 
 def reference_gradient(problem: Problem, tolerance: float = 1e-9) -> list[Tensor]:

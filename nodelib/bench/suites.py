@@ -19,6 +19,7 @@ from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.bench.convolution import convolution
 from nodelib.bench.saturation import saturation
 from nodelib.experiment import artifacts
+from nodelib.experiment.device import disable_tf32
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.progress import say
 from nodelib.solver import kernel
@@ -247,7 +248,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rounds", type=int, default=7, help="timed repetitions (default: 7)")
     parser.add_argument("--networks", nargs="+", choices=list(cases.RUNS), default=list(cases.RUNS),
                         help="training steps of these networks (default: all)")
-    parser.add_argument("--tf32", action="store_true", help="allow TF32 on CUDA (default: off)")
     parser.add_argument("--quick", action="store_true",
                         help="a tiny version of everything, in under a minute")
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
@@ -258,12 +258,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         torch.set_num_threads(arguments.threads)
     if arguments.rounds < 2:
         parser.error(f"rounds is {arguments.rounds}; a spread needs at least 2")
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = arguments.tf32
+    disable_tf32()
     if arguments.peak:
         return _peak(arguments.peak)
     settings = Settings(arguments.output, arguments.device, 2 if arguments.quick else arguments.rounds,
                         quick=arguments.quick, networks=tuple(arguments.networks))
-    suffix = "" if settings.device == "cpu" else f"-cuda{'-tf32' if arguments.tf32 else ''}"
+    suffix = "" if settings.device == "cpu" else "-cuda"
     for name in arguments.only or SUITES:
         say(f"== {name}")
         start = time.perf_counter()

@@ -13,15 +13,6 @@ from nodelib.solver import kernel
 from nodelib.solver.errors import InputError
 
 
-@pytest.fixture(autouse=True)
-def untrained(monkeypatch, tmp_path_factory):
-    """Weights of three training steps: these tests are not about them."""
-    monkeypatch.setattr(cases, "_weights", {})
-    monkeypatch.setenv("NODELIB_BENCH_WEIGHTS", str(tmp_path_factory.mktemp("weights")))
-    monkeypatch.setattr(cases, "STEPS", {"small": 3})
-    monkeypatch.setattr(cases.artifacts, "find_runs", lambda: [])
-
-
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_finds_nearly_the_same_gradient(name):
     if name in ("torchode", "diffrax"):
