@@ -33,7 +33,7 @@ from nodelib.solver.errors import InputError, NodelibError
 from nodelib.solver.kernel import unbalanced
 
 __all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "at_tolerance",
-           "attack", "evaluate", "evaluate_run", "record", "test_order", "test_subset"]
+           "attack", "evaluate", "evaluate_run", "evaluating", "record", "test_order", "test_subset"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
 
@@ -81,16 +81,15 @@ def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[N
 
 
 @contextlib.contextmanager
-def _as_measured(model: ODENet | ResNet, measurement: Measurement) -> Iterator[None]:
-    """The model in eval mode, with the measurement's pooling and tolerances, for the time being."""
-    block = getattr(model, "block", None)
+def evaluating(model: ODENet | ResNet, pooling: str, seed: int = 0) -> Iterator[None]:
+    """The model in eval mode, with such pooling regions, random ones drawn from the seed, for the time being.
+    """
     before = (model.training, model.pooling, model.pool.generator)
     model.eval()
-    model.pooling = measurement.pooling
-    model.pool.generator = torch.Generator().manual_seed(measurement.pooling_seed)
+    model.pooling = pooling
+    model.pool.generator = torch.Generator().manual_seed(seed)
     try:
-        with at_tolerance(block, measurement.rtol, measurement.atol):
-            yield
+        yield
     finally:
         model.train(before[0])
         model.pooling, model.pool.generator = before[1:]
@@ -168,7 +167,9 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     apart = alive is not None or m.attack_batch is not None  # the attack has batches of its own
     todo = torch.arange(len(images)) if alive is None else torch.from_numpy(np.flatnonzero(alive))
     parts = todo.split(m.attack_batch or m.batch) if apart else ()
-    with (_as_measured(model, m), Progress(m.id, len(batches) + len(parts), "batch", shown=progress) as bar):
+    with (evaluating(model, m.pooling, m.pooling_seed),
+          at_tolerance(getattr(model, "block", None), m.rtol, m.atol),
+          Progress(m.id, len(batches) + len(parts), "batch", shown=progress) as bar):
         attacked = images.clone() if apart else images
         for part in parts:
             if len(part):

@@ -6,7 +6,6 @@ explain it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,21 +23,16 @@ THRESHOLDS = (
 )  # of the gap: beyond, p of the true class rounds to 1 in float32; all others round to 0
 
 
-def gap_records(model: ODENet, n: int, times: Sequence[float] = TABLE_T1) -> list[dict]:
+def gap_records(model: ODENet, n: int) -> list[dict]:
     """Share of images whose two largest logits, times a factor, differ by more than a threshold; pooling
     redrawn, batches of 32.
     """
     images, _ = evaluation.test_subset(n)
-    before = model.pooling, model.pool.generator
-    model.pooling, model.pool.generator = "random", torch.Generator().manual_seed(0)
-    try:
-        with torch.no_grad():
-            gaps = {
-                t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
-                for t1 in times
-            }
-    finally:
-        model.pooling, model.pool.generator = before
+    with torch.no_grad(), evaluation.evaluating(model, "random"):
+        gaps = {
+            t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
+            for t1 in TABLE_T1
+        }
     return [
         record(
             "gap_past",

@@ -20,6 +20,7 @@ from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
 from nodelib.experiment import artifacts, checksums, snapshot_records
 from nodelib.experiment.configs import TABLE_T1, RunConfig
+from nodelib.experiment.evaluation import evaluating, test_subset
 from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
@@ -124,43 +125,33 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
     Args:
         model: restored to the mode, pooling and gradient method it had.
     """
-    from nodelib.experiment.evaluation import test_subset
-
     device = next(model.parameters()).device
     images, labels = (x.to(device) for x in test_subset(n))
-    before = model.training, model.pooling, model.pool.generator, model.block.gradient
-    model.eval()
-    model.pooling = "random"
-    model.pool.generator = torch.Generator().manual_seed(0)
     signs = torch.Generator().manual_seed(1)
     right: dict[str, list[Tensor]] = {"clean": [], "fgsm": [], "fgsm-margin": [], "random-signs": []}
     gaps, sums, zeros, nfe = [], [], [], 0.0
-    try:
-        with attacking(model, "adjoint"):
-            for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
-                point = x.clone().requires_grad_(True)
-                with torch.enable_grad():
-                    state = model.block(model.stem(point), t1)
-                    logits = model.head(state)
-                    ascent = torch.autograd.grad(F.cross_entropy(logits, y), point, retain_graph=True)[0]
-                    margin = torch.autograd.grad(margin_loss(logits, y), point)[0]
-                nfe += len(x) * model.block.nfe
-                right["clean"].append(logits.argmax(1) == y)
-                random = (2 * torch.randint(0, 2, x.shape, generator=signs) - 1).to(x)
-                for name, move in (
-                    ("fgsm", ascent.sign()),
-                    ("fgsm-margin", margin.sign()),
-                    ("random-signs", random),
-                ):
-                    with torch.no_grad():
-                        right[name].append(model(x + EPSILON * move, t1).argmax(1) == y)
-                first, second = logits.detach().topk(2, 1).values.unbind(1)
-                gaps.append(first - second)
-                sums.append(state.detach().abs().flatten(1).sum(1))
-                zeros.append((ascent == 0).flatten(1).all(1))
-    finally:
-        model.train(before[0])
-        model.pooling, model.pool.generator, model.block.gradient = before[1:]
+    with evaluating(model, "random"), attacking(model, "adjoint"):
+        for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH)):
+            point = x.clone().requires_grad_(True)
+            with torch.enable_grad():
+                state = model.block(model.stem(point), t1)
+                logits = model.head(state)
+                ascent = torch.autograd.grad(F.cross_entropy(logits, y), point, retain_graph=True)[0]
+                margin = torch.autograd.grad(margin_loss(logits, y), point)[0]
+            nfe += len(x) * model.block.nfe
+            right["clean"].append(logits.argmax(1) == y)
+            random = (2 * torch.randint(0, 2, x.shape, generator=signs) - 1).to(x)
+            for name, move in (
+                ("fgsm", ascent.sign()),
+                ("fgsm-margin", margin.sign()),
+                ("random-signs", random),
+            ):
+                with torch.no_grad():
+                    right[name].append(model(x + EPSILON * move, t1).argmax(1) == y)
+            first, second = logits.detach().topk(2, 1).values.unbind(1)
+            gaps.append(first - second)
+            sums.append(state.detach().abs().flatten(1).sum(1))
+            zeros.append((ascent == 0).flatten(1).all(1))
     gap = torch.cat(gaps).double()
     found = {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
     found |= {
@@ -180,24 +171,17 @@ def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> lis
     from nodelib.dynamics.motion import path_turning, velocities
     from nodelib.dynamics.paths import states_at
     from nodelib.dynamics.rays import jacobian_norm
-    from nodelib.experiment.evaluation import test_subset
     from nodelib.solver.integrate import odeint
 
     device = next(model.parameters()).device
     images, func = test_subset(n)[0].to(device), model.block.func
-    before = model.training, model.pooling
-    model.eval()
-    model.pooling = "fixed"
-    try:
+    with evaluating(model, "fixed"):
         with torch.no_grad():
             times = np.linspace(0, t1, 41).tolist()
             states = states_at(model, images, times, model.block.rtol, model.block.atol)
             turning = path_turning(velocities(func, states))
             solves = [odeint(func, y[None], [0.0, t1], params=()) for y in states[0][:SINGLE_IMAGES]]
         jacobian = torch.stack([jacobian_norm(func, y, iterations=15) for y in states[::20]]).mean(0)
-    finally:
-        model.train(before[0])
-        model.pooling = before[1]
     sizes = [h for solve in solves for h in solve.step_sizes]
     return [
         SnapshotRecord(epoch, step, t1, name, float(value), count)

@@ -45,7 +45,6 @@ class Figure:
         value: the number, in `unit` ("%" for accuracies).
         low, high: with one seed the 95 % interval over images where there is one, with several seeds
             their range; None where the number has neither.
-        words: shown instead of the number, for one that was not reached.
     """
 
     label: str
@@ -53,11 +52,8 @@ class Figure:
     low: float | None = None
     high: float | None = None
     unit: str = ""
-    words: str = ""
 
     def __str__(self) -> str:
-        if self.words:
-            return f"{self.label}: {self.words}"
         unit = f" {self.unit}" if self.unit else ""
         text = f"{self.label}: {_number(self.value)}"
         if self.low is not None and self.high is not None:

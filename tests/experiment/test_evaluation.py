@@ -61,8 +61,7 @@ def test_the_model_is_handed_back_as_it_came(small, test_images):
 
 def test_random_pooling_follows_its_seed(small, test_images):
     def logits(seed):
-        measurement = Measurement(1.0, 8, pooling="random", pooling_seed=seed)
-        with evaluation._as_measured(small, measurement), torch.no_grad():
+        with evaluation.evaluating(small, "random", seed), torch.no_grad():
             return small(test_images[0][:8])
 
     assert torch.equal(logits(1), logits(1))
