@@ -45,7 +45,7 @@ from nodelib.solver.errors import InputError
 
 __all__ = ["ArtifactError", "ForeignCheckpoint", "Run", "add_measurements", "add_metric", "check_not_fewer",
            "describe_device", "environment", "find_runs", "load_checkpoint", "load_run", "locked",
-           "read_json", "run_folders", "save_checkpoint", "save_model", "save_outcomes", "source_state",
+           "read_json", "save_checkpoint", "save_model", "save_outcomes", "source_state",
            "stored_runs", "write_atomic", "write_history", "write_json", "writing"]
 
 
@@ -297,7 +297,11 @@ def stored_runs(root: str | Path | None = None,
     """
     runs: dict[str, Run] = {}
     faults: list[str] = []
-    for folder in run_folders(root):
+    root = runs_root(root)
+    if not root.is_dir():
+        raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
+                            f"{PUBLISHED / 'runs'}")
+    for folder in sorted(path.parent for path in root.glob("*/config.json")):
         if names and folder.name.rpartition("-seed")[0] not in names:
             continue
         try:
@@ -310,19 +314,6 @@ def stored_runs(root: str | Path | None = None,
             faults.append(f"{folder} holds the weights of {other.path}: a copy is no further seed. Delete "
                           "one of the two.")
     return sorted(runs.values(), key=lambda run: (run.name, run.seed)), faults
-
-
-def run_folders(root: str | Path | None = None) -> list[Path]:
-    """The folders of the finished runs below `root` (default: `data/runs`), sorted, whatever is in them.
-
-    Raises:
-        ArtifactError: there is no such folder.
-    """
-    root = runs_root(root)
-    if not root.is_dir():
-        raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
-                            f"{PUBLISHED / 'runs'}")
-    return sorted(path.parent for path in root.glob("*/config.json"))
 
 
 def save_model(path: Path, model: torch.nn.Module) -> str:
@@ -399,14 +390,14 @@ def rounded(row: dict) -> dict:
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
-def thinned(rows: list[dict], epoch: int, steps: int = 50) -> list[dict]:
-    """The rows with those of one epoch replaced by means over so many steps, step, images and seconds being
-    the last one's.
+def thinned(rows: list[dict], epoch: int) -> list[dict]:
+    """The rows with those of one epoch replaced by means over fifty steps, step, images and seconds being the
+    last one's.
     """
     own = [row for row in rows if row["epoch"] == epoch]
     means = []
-    for start in range(0, len(own), steps):
-        part = own[start:start + steps]
+    for start in range(0, len(own), 50):
+        part = own[start:start + 50]
         last = ("step", "epoch", "images", "seconds")
         means.append(rounded({key: part[-1][key] if key in last
                               else sum(float(row[key]) for row in part) / len(part)
