@@ -22,7 +22,7 @@ are tested against torch, number for number.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from nodelib.experiment import snapshot_records
@@ -111,25 +111,18 @@ class Explains:
     n: int
 
 
-def explanations(
-    runs: Mapping[str, Sequence[SnapshotRecord]],
-    times: Iterable[float] = TABLE_T1,
-    *,
-    whole_epochs: bool = True,
-) -> list[Explains]:
-    """Which quantity predicts masked points: one row for each of `EXPLANATIONS`, the best first.
+def explanations(runs: Mapping[str, Sequence[SnapshotRecord]]) -> list[Explains]:
+    """Which quantity predicts masked points at whole epochs: one row for each of `EXPLANATIONS`, the best
+    first.
 
     Args:
-        runs: label -> records of a run's `snapshots.csv`; times: end times of the test that count, each a
-            point of its own.
-        whole_epochs: leave out the snapshots within the first epoch.
+        runs: label -> records of a run's `snapshots.csv`, of which each of the table's end times is a point.
     """
     points: list[tuple[float, ...]] = []
     for records in runs.values():
-        for t1 in times:
+        for t1 in TABLE_T1:
             columns = [
-                snapshot_records.values(records, name, t1, whole_epochs=whole_epochs)
-                for name in ("fgsm", "fgsm-margin", *EXPLANATIONS)
+                snapshot_records.values(records, name, t1) for name in ("fgsm", "fgsm-margin", *EXPLANATIONS)
             ]
             common = set(columns[0]).intersection(*columns[1:])
             points += [tuple(column[epoch] for column in columns) for epoch in sorted(common)]

@@ -162,22 +162,20 @@ def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
     return records
 
 
-def attacked(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0,
-             count: int = ATTACKED) -> list[dict]:
+def attacked(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED) -> list[dict]:
     """Where the states of attacked images go, against the clean reference of `separation`.
 
     The last `count` images (at most the half that is not the reference) are attacked by PGD-10, epsilon 0.3.
     """
     half = len(images) // 2
     some = slice(len(images) - min(count, len(images) - half), None)
-    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=attack_t1)
+    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=1.0)
                        for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
     return _followed(model, (images[:half], labels[:half]), (images[some], labels[some]), found, labels[some],
                      "pgd")[0]
 
 
-def fooled(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0,
-           count: int = ATTACKED) -> list[dict]:
+def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED) -> list[dict]:
     """Where the states of images go that an attack has fooled the network with, and only of those.
 
     The images of `attacked`, under PGD-40 with momentum and gradients at noisy points
@@ -187,10 +185,10 @@ def fooled(model: ODENet, images: Tensor, labels: Tensor, attack_t1: float = 1.0
     half = len(images) // 2
     some = slice(len(images) - min(count, len(images) - half), None)
     found = torch.cat([pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9,
-                           t1=attack_t1)
+                           t1=1.0)
                        for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
     with torch.no_grad():
-        said, before = (torch.cat([model(x, attack_t1).argmax(1) for x in kind.split(BATCH)])
+        said, before = (torch.cat([model(x, 1.0).argmax(1) for x in kind.split(BATCH)])
                         for kind in (found, images[some]))
     wrong = (said != labels[some]) & (before == labels[some])  # what was wrong already is not fooled
     if not wrong.any():

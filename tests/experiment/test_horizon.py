@@ -114,7 +114,7 @@ def test_the_quantity_that_ranks_masked_points_comes_first():
         found += records(
             epoch, 10.0, fgsm=fgsm, fgsm_margin=0.0, gap_50=gap, past_17=past, past_104=0.0, zero_gradient=0.0
         )
-    best, *others = horizon.explanations({"a": found}, (10.0, 100.0))
+    best, *others = horizon.explanations({"a": found})
     assert (best.quantity, best.n) == ("past-17", 4) and best.correlation == pytest.approx(1)
     assert {row.quantity: row.correlation for row in others} == pytest.approx(
         {"gap-50": -0.8, "past-104": 0, "zero-gradient": 0}
