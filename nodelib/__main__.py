@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -103,7 +103,8 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
     from nodelib.experiment.pending import transfer_sources
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
-    measurements = protocols.get(arguments.protocol, config, transfer_sources(folder.parent), arguments.images)
+    sources = transfer_sources(folder.parent)
+    measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
     records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=arguments.device,
                                                            budget=budget)}
     for r in (records[m.id] for m in measurements if m.id in records):

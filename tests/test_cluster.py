@@ -69,16 +69,20 @@ def slurm(tmp_path, monkeypatch):
         (tmp_path / name).mkdir(mode=0o700)
     tmp_path.joinpath("munge", "key").write_bytes(os.urandom(1024))
     tmp_path.joinpath("munge", "key").chmod(0o400)
-    (tmp_path / "slurm.conf").write_text(SLURM.format(
-        host=socket.gethostname().partition(".")[0], ports=free_ports(2), folder=tmp_path, cores=os.cpu_count()))
-    monkeypatch.setenv("SLURM_CONF", str(tmp_path / "slurm.conf"))
+    host, settings = socket.gethostname().partition(".")[0], tmp_path / "slurm.conf"
+    settings.write_text(SLURM.format(host=host, ports=free_ports(2), folder=tmp_path, cores=os.cpu_count()))
+    monkeypatch.setenv("SLURM_CONF", str(settings))
+    srun = tmp_path / "srun"  # of a job, from whose environment Snakemake takes the settings away
+    srun.write_text(f'#!/bin/sh\nSLURM_CONF="{settings}" exec {shutil.which("srun")} "$@"\n')
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     files = [f"--{name}={tmp_path}/munge/{name.partition('-')[0]}"
              for name in ("socket", "key-file", "log-file", "pid-file", "seed-file")]
+    commands = ["munged", "--foreground", "--force", *files], ["slurmctld", "-D"], ["slurmd", "-D"]
     daemons = [subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL,
-                                stderr=subprocess.DEVNULL)
-               for command in (["munged", "--foreground", "--force", *files], ["slurmctld", "-D"], ["slurmd", "-D"])]
+                                stderr=subprocess.DEVNULL) for command in commands]
     try:
-        until(lambda: "idle" in subprocess.run(["sinfo", "-h", "-o", "%t"], capture_output=True, text=True).stdout)
+        until(lambda: "idle" in said("sinfo", "-h", "-o", "%t"))
         yield ["--slurm-no-account", "--slurm-status-command", "squeue", "--default-resources", "mem_mb=1",
                "runtime=60", "--slurm-init-seconds-before-status-checks", "2", "--latency-wait", "10"]
     finally:
@@ -86,6 +90,10 @@ def slurm(tmp_path, monkeypatch):
         for daemon in reversed(daemons):
             daemon.terminate()
             daemon.wait(60)
+
+
+def said(*command: str) -> str:
+    return subprocess.run(command, capture_output=True, text=True).stdout
 
 
 def until(condition, seconds: float = 600.0) -> None:
@@ -100,8 +108,9 @@ class Sweep:
 
     def __init__(self, folder: Path, profile: str, *options: str) -> None:
         self.folder, self.root = folder, folder / "runs"
-        self.command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "workflow" / "Snakefile"),
-                        "--profile", str(ROOT / "workflow" / "profiles" / profile), *options, "--config",
+        workflow = ROOT / "workflow"
+        self.command = [sys.executable, "-m", "snakemake", "--snakefile", str(workflow / "Snakefile"),
+                        "--profile", str(workflow / "profiles" / profile), *options, "--config",
                         "scale=smoke", f"root={self.root}", "runs=resnet-0", "seeds=2", "steps=table"]
 
     def start(self) -> subprocess.Popen:
@@ -110,14 +119,14 @@ class Sweep:
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                                 env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
 
-    def finish(self) -> tuple[set[str], str]:
-        """The files of the jobs that a call did, by their name, and what it said; all must have come out well."""
+    def finish(self) -> set[str]:
+        """The names of the files of the jobs that a call did, all of which must come out well."""
         started, process = time.time(), self.start()
-        said = process.communicate(timeout=900)[0]
-        assert process.returncode == 0, said[-3000:]
-        done = {line.split()[-1] for line in said.splitlines() if line.strip().startswith("output:")}
+        text = process.communicate(timeout=900)[0]
+        assert process.returncode == 0, text[-3000:]
+        done = {line.split()[-1] for line in text.splitlines() if line.strip().startswith("output:")}
         assert all(Path(name).stat().st_mtime >= started for name in done)
-        return {Path(name).name for name in done}, said
+        return {Path(name).name for name in done}
 
     def stored(self) -> dict[str, bytes]:
         """Content of the finished runs' configs, which says when and from what they were trained."""
@@ -136,17 +145,18 @@ def check(sweep: Sweep, kill) -> None:
     sweep.finish()
     after = sweep.stored()
     assert after.keys() == {"resnet-0-seed0", "resnet-0-seed1"} and before.items() <= after.items()
-    assert sweep.finish()[0] == set()
+    assert sweep.finish() == set()
 
     whole = {name: artifacts.load_run(sweep.root / name) for name in after}
     (sweep.root / "resnet-0-seed0" / "model.safetensors").unlink()
     (sweep.root / "resnet-0-seed1" / "metrics.csv").unlink()
-    assert sweep.finish()[0] == {"resnet-0-seed0.train", "resnet-0-seed0.table", "resnet-0-seed1.table"}
+    assert sweep.finish() == {"resnet-0-seed0.train", "resnet-0-seed0.table", "resnet-0-seed1.table"}
     assert sweep.stored()["resnet-0-seed1"] == after["resnet-0-seed1"]
     for name, run in whole.items():
         again = artifacts.load_run(sweep.root / name)
         again.load_model()
-        assert [(r["id"], r["correct"]) for r in again.metrics] == [(r["id"], r["correct"]) for r in run.metrics]
+        found, wanted = ([(r["id"], r["correct"]) for r in each.metrics] for each in (again, run))
+        assert found == wanted
 
 
 def test_killed_midway_it_goes_on_and_what_was_deleted_is_made_again(tmp_path):
@@ -154,13 +164,12 @@ def test_killed_midway_it_goes_on_and_what_was_deleted_is_made_again(tmp_path):
     check(sweep, lambda: None)
     (sweep.root / "resnet-0-seed0" / "model.safetensors").write_bytes(b"nothing")
     refused = sweep.start()
-    said = refused.communicate(timeout=300)[0]
-    assert refused.returncode != 0 and "is altered" in said
+    assert "is altered" in refused.communicate(timeout=300)[0] and refused.returncode
 
 
 def test_the_same_as_jobs_of_slurm(slurm, tmp_path):
     def kill() -> None:
         subprocess.run(["scancel", "--signal=KILL", "--full", "--user", "root"], check=True)
-        until(lambda: not subprocess.run(["squeue", "-h"], capture_output=True, text=True).stdout)
+        until(lambda: not said("squeue", "-h"))
 
     check(Sweep(tmp_path, "slurm", "--jobs", "2", *slurm), kill)

@@ -438,7 +438,8 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
 
 
 def named(texts: Iterable[str]) -> list[str]:
-    """Names of runs from names and `GROUPS`, each text one or several with commas between; InputError as `get`.
+    """Names of runs from names and `GROUPS`, in each text one or several with commas between; InputError as
+    `get`.
     """
     names = [name for text in texts for part in text.split(",") for name in GROUPS.get(part, (part,))]
     for name in names:

@@ -1,4 +1,4 @@
-"""What a sweep of runs still has to do: what was deleted, damaged or made of other weights counts as missing."""
+"""What a sweep of runs still has to do: what was deleted, or made of other weights, counts as missing."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pending(config: RunConfig, root: Path, step: str) -> bool:
 
     Raises:
         InputError: unknown step.
-        ArtifactError: the folder holds a run of another config, which must not be replaced unasked.
+        ArtifactError: the folder holds a run of another config, or altered weights: not replaced unasked.
     """
     folder = root / config.folder
     if step not in ("train", "states"):

@@ -412,8 +412,8 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
 
 
 def unfinished(config: RunConfig, folder: Path) -> bool:
-    """Whether the folder lacks the run: there is none, a shorter one, one whose weights are gone, or one killed
-    with its checkpoint left.
+    """Whether the folder lacks the run: there is none, a shorter one, one without weights, or one killed with
+    its checkpoint left.
 
     Raises:
         ArtifactError: the folder holds a run of another config, which this one does not prolong.

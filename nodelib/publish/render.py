@@ -13,8 +13,8 @@ machine changes no byte of it.
         - data/runs/{rows,small-10-tight}-seed*/metrics.csv
 
 In braces stand names of runs or of their groups, see `nodelib.experiment.configs.GROUPS`. A run's
-`config.json` holds the hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
-its imports are followed (`nodelib.publish.dependencies`).
+`config.json` holds the hash of its weights and changes with them. Which files of the library a chapter
+depends on is not declared: its imports are followed (`nodelib.publish.dependencies`).
 
 A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from
 what the notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
@@ -289,7 +289,7 @@ def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -
 
 
 def stale(chapter: Path, parameters: dict[str, Any] | None = None, out: Path | None = None) -> bool:
-    """Whether a page's notebook, in a folder if not its own, is missing or of other text, inputs or source."""
+    """Whether a page's notebook, beside it or in `out`, is missing or of other text, inputs or source."""
     chapter, parameters = chapter.resolve(), parameters or {}
     return _changed(prepare(chapter, parameters), _target(chapter, out, parameters))
 
