@@ -39,7 +39,7 @@ def costs(runs: Sequence[Run], seeds: int) -> list[tuple[str, int, float, float,
     """Per family, with so many seeds: its name, runs, hours of training, hours of evaluation, and hours of
     its longest run with its evaluation; on one core each, NaN where no run of some size is stored.
     """
-    rows = []
+    rows: list[tuple[str, int, float, float, float]] = []
     for family, groups in FAMILIES.items():
         wanted = [configs.get(name, seed) for seed in range(seeds) for name in configs.named(groups)]
         hours = [(_seconds(runs, config, _training) / 3600, _seconds(runs, config, _evaluation) / 3600)
