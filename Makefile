@@ -38,7 +38,7 @@ test: $(VENV)/.test ## run the checks (FAST=1: in a minute; TESTS="tests/publish
 	$(PY) -m mypy
 	$(PY) -m pytest $(if $(TESTS),$(TESTS),-m "not more$(if $(FAST), and not slow and not browser)")
 
-test-more: $(VENV)/.test ## run the longer checks too: every notebook at smoke scale, every page in a browser
+test-more: $(VENV)/.cluster ## run the longer checks too: every notebook at smoke scale, every page in a browser, a cluster
 	$(PY) -m pytest -m more
 
 runs: $(VENV)/.book ## train what is missing (RUNS="small-10 ...") and execute the pages of the runs
@@ -90,6 +90,10 @@ $(VENV)/.book: $(PINS) | $(VENV)/.python
 $(VENV)/.test: $(VENV)/.book
 	@echo "installing the packages of the checks into $(VENV)"
 	$(PIP) -e '.[book,test,attacks]'
+	@touch "$@"
+
+$(VENV)/.cluster: $(VENV)/.test
+	$(PIP) -e '.[book,test,attacks,cluster]'
 	@touch "$@"
 
 $(VENV)/.bench: $(VENV)/.book

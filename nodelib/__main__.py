@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,14 +28,6 @@ FORWARDED = {  # commands with a parser of their own
 }
 
 
-def _names(texts: Sequence[str]) -> list[str]:
-    groups = {"rows": configs.ROWS, "pair": configs.PAIR, "controls": configs.CONTROLS, "all": configs.NAMES}
-    names = [name for text in texts for part in text.split(",") for name in groups.get(part, (part,))]
-    for name in names:
-        configs.get(name)  # raises, listing the known runs
-    return names
-
-
 def _stored(root: Path | None) -> tuple[list[Run], int]:
     """The runs that can be read, and the exit status: 1 where others cannot, which are named and left out."""
     from nodelib.experiment.artifacts import stored_runs
@@ -53,7 +45,7 @@ def _train(arguments: argparse.Namespace) -> int:
 
     resolve_device(arguments.device)
     budget = Budget(arguments.budget)
-    for name in _names(arguments.run):
+    for name in configs.named(arguments.run):
         for seed in arguments.seed:
             config = configs.get(name, seed, arguments.scale)
             folder = runs_root(arguments.root) / config.folder
@@ -78,7 +70,7 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
     measure: takes a run's folder, the arguments and the seconds left; returns the exit status.
     """
     def call(arguments: argparse.Namespace) -> int:
-        names, budget = _names(arguments.run), Budget(arguments.budget)
+        names, budget = configs.named(arguments.run), Budget(arguments.budget)
         runs, status = _stored(arguments.root)
         found = [run for run in runs if run.name in names
                  and (arguments.seed is None or run.seed in arguments.seed)]
@@ -100,18 +92,17 @@ def _evaluating(arguments: argparse.Namespace) -> int:
 
     resolve_device(arguments.device)
     # raises before any work
-    protocols.get(arguments.protocol, configs.get(_names(arguments.run)[0]), (), arguments.images)
+    protocols.get(arguments.protocol, configs.get(configs.named(arguments.run)[0]), (), arguments.images)
     return _measuring(_evaluate)(arguments)
 
 
 def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
     """Measure a stored run and print what was asked for."""
     from nodelib.experiment import artifacts, evaluation, protocols
+    from nodelib.experiment.pending import transfer_sources
 
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
-    # adversarial images come from the first seed of every main run that is stored beside this one
-    sources = [f"{name}-seed0" for name in (*configs.ROWS, *configs.PAIR)
-               if (folder.parent / f"{name}-seed0" / "config.json").exists()]
+    sources = transfer_sources(folder.parent)
     measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
     records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=arguments.device,
                                                            budget=budget)}
@@ -193,7 +184,7 @@ def _verify(arguments: argparse.Namespace) -> int:
 
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
-    names, root = _names(arguments.run), runs_root(arguments.root)
+    names, root = configs.named(arguments.run), runs_root(arguments.root)
     if arguments.seal and not names:
         raise InputError("--seal accepts files as they are; name the runs it may accept, or all")
     runs, unread = stored_runs(root, names)
@@ -238,7 +229,7 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--root", type=Path, help="folder of the runs (default: data/runs)")
         return added
 
-    which = f"a run, or rows, pair, controls, all. Runs: {', '.join(configs.NAMES)}"
+    which = f"a run, or {', '.join(configs.GROUPS)}. Runs: {', '.join(configs.NAMES)}"
 
     def of_runs(name: str, function: Callable, text: str, seeds: list[int] | None) -> argparse.ArgumentParser:
         added = add(name, function, text)

@@ -106,10 +106,10 @@ def checkout(tmp_path):
         shutil.copy(ROOT / name, folder / name)
     programs = folder / ".venv" / "bin"
     programs.mkdir(parents=True)
-    for name in ("python", "jupyter-book", "python3", "cc", "chromium"):
+    for name in ("python", "jupyter-book", "python3", "cc", "chromium", "slurmd"):
         (programs / name).write_text(f'#!/bin/sh\necho "{name} $*" >> "{folder}/calls"\n')
         (programs / name).chmod(0o755)
-    for name in (".python", ".book", ".test", ".bench", ".upkeep"):
+    for name in (".python", ".book", ".test", ".bench", ".cluster", ".upkeep"):
         (folder / ".venv" / name).touch()
     return folder
 

@@ -7,6 +7,7 @@ import difflib
 import json
 import math
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -385,6 +386,7 @@ COMPARED: dict[str, str] = {
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)
+GROUPS = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS, "post": POST_ROWS + POST_PAIR, "all": NAMES}
 
 # Minutes on two cores for all eight main runs together; the architectures unchanged.
 _SMOKE = {
@@ -423,6 +425,16 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
             attack = dict(epsilon=0.1, steps=1, step_size=0.125, curriculum=(), noise=0.0, momentum=0.0)
             values["adversarial"] = dataclasses.replace(values["adversarial"], shared_pooling=False, **attack)
     return RunConfig(name=name, seed=seed, scale=scale, **values)
+
+
+def named(texts: Iterable[str]) -> list[str]:
+    """Names of runs from names and `GROUPS`, in each text one or several with commas between; InputError as
+    `get`.
+    """
+    names = [name for text in texts for part in text.split(",") for name in GROUPS.get(part, (part,))]
+    for name in names:
+        get(name)  # raises, listing the known runs
+    return names
 
 
 def build(config: RunConfig) -> ODENet | ResNet:

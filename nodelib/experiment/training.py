@@ -104,7 +104,9 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         model.load_state_dict(prefix.load_model(device).state_dict())
         start = RunConfig.from_dict(prefix.config).steps
         return start, artifacts.history_until(prefix.path / "history.csv", start), None
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() and (
+            (folder / "model.safetensors").exists()
+            or RunConfig.from_dict(artifacts.load_run(folder).config) != config):
         raise artifacts.ArtifactError(f"{folder} holds a finished run, which this config does not prolong; "
                                       "delete that folder to train it again, or give another root or seed")
     return 0, [], None
@@ -410,7 +412,8 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
 
 
 def unfinished(config: RunConfig, folder: Path) -> bool:
-    """Whether the folder lacks the run: there is none, a shorter one, or one killed with its checkpoint left.
+    """Whether the folder lacks the run: there is none, a shorter one, one without weights, or one killed with
+    its checkpoint left.
 
     Raises:
         ArtifactError: the folder holds a run of another config, which this one does not prolong.
@@ -423,6 +426,8 @@ def unfinished(config: RunConfig, folder: Path) -> bool:
         raise artifacts.ArtifactError(
             f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); give "
             "another root or seed, or delete that folder to train it again")
+    if not (folder / "model.safetensors").exists():
+        return True
     if config.endless or not (checkpoint := folder / "checkpoint.safetensors").exists():
         return False
     with contextlib.suppress(artifacts.ForeignCheckpoint):  # of a longer run that this one becomes

@@ -12,10 +12,9 @@ machine changes no byte of it.
         - data/seed.json
         - data/runs/{rows,small-10-tight}-seed*/metrics.csv
 
-In braces stand names of runs or of their groups, rows, pair, controls and post. A run's `config.json` holds
-the
-hash of its weights and changes with them. Which files of the library a chapter depends on is not declared:
-its imports are followed (`nodelib.publish.dependencies`).
+In braces stand names of runs or of their groups, see `nodelib.experiment.configs.GROUPS`. A run's
+`config.json` holds the hash of its weights and changes with them. Which files of the library a chapter
+depends on is not declared: its imports are followed (`nodelib.publish.dependencies`).
 
 A chapter counts as changed when its text, one of these inputs or source files, or a parameter differs from
 what the notebook records, when the notebook's cells are not the text's, or when a figure that the text shows
@@ -55,7 +54,7 @@ from typing import Any, NamedTuple
 
 from nodelib.experiment import checksums
 from nodelib.experiment.artifacts import write_atomic
-from nodelib.experiment.configs import CONTROLS, NAMES, PAIR, POST_ROWS, ROWS, SCALES
+from nodelib.experiment.configs import GROUPS, NAMES, SCALES
 from nodelib.experiment.paths import PUBLISHED, data_dir
 from nodelib.experiment.progress import say
 from nodelib.publish.dependencies import source_files
@@ -274,11 +273,10 @@ def _runs_named(pattern: str) -> list[str]:
     if not brace:
         return [pattern]
     inside, _, after = rest.partition("}")
-    groups = {"rows": ROWS, "pair": PAIR, "controls": CONTROLS, "post": POST_ROWS}
-    names = [name for part in inside.split(",") for name in groups.get(part, (part,))]
+    names = [name for part in inside.split(",") for name in GROUPS.get(part, (part,))]
     if unknown := sorted(set(names) - set(NAMES)):
         raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "
-                          f"{', '.join(NAMES)}, and their groups {', '.join(groups)}")
+                          f"{', '.join(NAMES)}, and their groups {', '.join(GROUPS)}")
     return [before + name + after for name in names]
 
 
@@ -288,6 +286,12 @@ def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -
     if out is not None:
         return Path(out).resolve() / name
     return chapter.parent.parent / "runs" / name if is_run else chapter.with_name(name)
+
+
+def stale(chapter: Path, parameters: dict[str, Any] | None = None, out: Path | None = None) -> bool:
+    """Whether a page's notebook, beside it or in `out`, is missing or of other text, inputs or source."""
+    chapter, parameters = chapter.resolve(), parameters or {}
+    return _changed(prepare(chapter, parameters), _target(chapter, out, parameters))
 
 
 def _changed(prepared: Any, target: Path) -> bool:
@@ -530,9 +534,7 @@ def main(arguments: list[str] | None = None) -> int:
                 write_atomic(path.resolve(), tidy_text(path).encode())
                 continue
             if options.list:
-                page = prepare(path.resolve(), parameters)
-                stale = _changed(page, _target(path.resolve(), None, parameters))
-                say(f"{label}: {'changed' if stale else 'up to date'}")
+                say(f"{label}: {'changed' if stale(path, parameters) else 'up to date'}")
                 continue
             done = render(path, options.force, options.scale, options.out, parameters)
         except NodelibError as error:

@@ -595,3 +595,14 @@ def test_the_posts_adversarial_training_attacks_other_images_in_training_mode(tm
     assert len(seen) == 3 and len(seen[0][0]) == 32 and not torch.equal(seen[0][0], images[order])
     assert np.isfinite(run.history["loss"]).all()
     assert configs.get("wide-adversarial-post").adversarial.train_mode
+
+
+def test_a_run_whose_weights_are_gone_is_trained_again_and_another_is_not_replaced(tiny_run, tmp_path):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(artifacts.ArtifactError, match="does not prolong"):
+        training.train(tiny_config(learning_rate=1e-3), tmp_path, progress=False)
+    again = training.run(tiny_config(), tmp_path, evaluate=False, progress=False)
+    assert again.provenance["weights_sha256"] == tiny_run.provenance["weights_sha256"]
+    again.load_model()

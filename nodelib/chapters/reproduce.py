@@ -1,0 +1,49 @@
+"""What a sweep of both families of runs costs, from the times of the stored ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from nodelib.experiment import configs, protocols
+from nodelib.experiment.artifacts import Run
+from nodelib.experiment.configs import RunConfig
+
+FAMILIES = {"the rows and the pair": ("rows", "pair"), "the same by the post's recipe": ("post",)}
+PROTOCOLS = ("table", "strong")
+
+
+def _images(config: RunConfig) -> int:
+    return config.epochs * config.train_images
+
+
+def _training(run: Run, config: RunConfig) -> float:
+    return run.provenance["seconds"] / _images(RunConfig.from_dict(run.config)) * _images(config)
+
+
+def _evaluation(run: Run, config: RunConfig) -> float:
+    stored = RunConfig.from_dict(run.config)
+    ids = {m.id for name in PROTOCOLS for m in protocols.get(name, stored)}
+    return sum(record["seconds"] or 0.0 for record in run.metrics if record["id"] in ids)
+
+
+def _seconds(runs: Sequence[Run], config: RunConfig, price: Callable[[Run, RunConfig], float]) -> float:
+    """As its dearest stored seed took; of a run that is not stored, as the dearest of its size did that was
+    trained by the exact gradient.
+    """
+    own = [run for run in runs if run.name == config.name] or [
+        run for run in runs if (run.config["channels"], run.config["gradient"]) == (config.channels, "exact")]
+    return max((price(run, config) for run in own), default=float("nan"))
+
+
+def costs(runs: Sequence[Run], seeds: int) -> list[tuple[str, int, float, float, float]]:
+    """Per family, with so many seeds: its name, runs, hours of training, hours of evaluation, and hours of
+    its longest run with its evaluation; on one core each, NaN where no run of some size is stored.
+    """
+    rows: list[tuple[str, int, float, float, float]] = []
+    for family, groups in FAMILIES.items():
+        wanted = [configs.get(name, seed) for seed in range(seeds) for name in configs.named(groups)]
+        hours = [(_seconds(runs, config, _training) / 3600, _seconds(runs, config, _evaluation) / 3600)
+                 for config in wanted]
+        training, evaluation = map(sum, zip(*hours))
+        rows.append((family, len(wanted), training, evaluation, max(map(sum, hours))))
+    return rows
