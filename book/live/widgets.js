@@ -395,7 +395,12 @@ NodeLive.widgets = (function () {
     const width = 640,
       height = 58,
       ground = 34;
-    const svg = drawing("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", class: "node-live-axis" });
+    const svg = drawing("svg", {
+      viewBox: `0 0 ${width} ${height}`,
+      role: "img",
+      "aria-label": "The steps of the solver",
+      class: "node-live-axis",
+    });
     return {
       element: svg,
       show({ steps, rejected, nfe }, t1, scale = "logarithmic") {
