@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from torch import Tensor
 
 from nodelib.attacks.strong import RANDOMISED, STRONG, library_afterthoughts, library_warnings, require
 from nodelib.experiment.artifacts import Run
@@ -23,11 +25,6 @@ from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
 from nodelib.publish.page import markdown
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from torch import Tensor
 
 COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact",
            "PGD-100": "pgd100-restarts",
@@ -417,8 +414,6 @@ def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
 
 
 def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
     # stable, so that the order of the runs stays
     data = pd.DataFrame(rows, columns=columns)
     first = {value: k for k, value in enumerate(dict.fromkeys(data[order[0]]))}
