@@ -24,6 +24,7 @@ from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
 from nodelib.publish.page import markdown
+from nodelib.publish.table import interval
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
 
 COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact",
@@ -58,12 +59,6 @@ def on_first(run: Run, record_id: str, n: int) -> str | None:
     """A record's accuracy in per cent on its first n images; None where it has fewer, or there is none."""
     record = find(run, record_id)
     return None if record is None or record["n"] < n else f"{100 * run.outcomes(record_id)[:n].mean():.1f}"
-
-
-def interval(correct: int, n: int) -> str:
-    """"12.5 (11.0 to 14.1)": accuracy in per cent with its 95 % interval."""
-    low, high = wilson(correct, n)
-    return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def reach(n: int) -> float:
