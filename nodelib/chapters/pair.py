@@ -79,8 +79,8 @@ def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
             n = min(r["n"] for r in largest.values())
             for t1, record in largest.items():
                 right = int(run.outcomes(record["id"])[:n].sum())
-                rows.append((run.name, run.seed, test, t1,
-                             *(100 * share for share in (right / n, *wilson(right, n))), n))
+                rows.append((run.name, run.seed, test, t1, 100 * right / n,
+                             *(100 * end for end in wilson(right, n)), n))
     return pd.DataFrame(rows, columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n"])
 
 
