@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nodelib.chapters.pair import COMPLEXITY
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR
 from nodelib.publish.style import GREY, MARKERS, banded, colour, legend_above, panels, style
 from nodelib.statistics import wilson
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 COLOURS = {"standard": colour("wide-standard"), "adversarial": colour("wide-adversarial")}
 DASHES = {"standard": "-", "adversarial": "--"}
@@ -48,81 +45,69 @@ def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
     return rows
 
 
+@style()
 def end_time_curves(data: pd.DataFrame) -> Figure:
     """Accuracy in per cent against the end time, one panel per test, one line per network, a dotted one at
     the end time of training.
 
-    Line: mean over seeds. Light band: from the lowest to the highest end of the seeds' 95 % intervals over
-        images.
-    Dark band: range of the seeds' accuracies, where there are several.
-
-    Args:
-        data: columns network, test, t1, accuracy, low, high, and seed where there are several; see
-            `nodelib.chapters.pair.end_time_frame`.
+    Line: mean over seeds; light band: all of the seeds' 95 % intervals over images; dark band: range of the
+    seeds' accuracies. data: of `nodelib.chapters.pair.end_time_frame`.
     """
-    with style():
-        tests = list(dict.fromkeys(data["test"])) or [""]
-        figure, axes = panels(len(tests), columns=2, height=2.9, sharey=True)
-        for axis, test in zip(axes, tests):
-            for name, part in data[data["test"] == test].groupby("network", sort=False):
-                spread = part.groupby("t1").agg(mean=("accuracy", "mean"), least=("accuracy", "min"),
-                                                most=("accuracy", "max"), low=("low", "min"),
-                                                high=("high", "max"))
-                axis.fill_between(spread.index, spread["low"], spread["high"], color=COLOURS[name],
-                                  alpha=0.15, linewidth=0)
-                axis.fill_between(spread.index, spread["least"], spread["most"], color=COLOURS[name],
-                                  alpha=0.35, linewidth=0)
-                axis.plot(spread.index, spread["mean"], DASHES[name], marker="o", markersize=2.5,
-                          color=COLOURS[name], label=name)
-            axis.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
-            axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
-            axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
-        axes[0].set_ylabel("accuracy (%)")
-        legend_above(figure, axes[:1], title="trained")
+    tests = list(dict.fromkeys(data["test"])) or [""]
+    figure, axes = panels(len(tests), columns=2, height=2.9, sharey=True, ylabel="accuracy (%)")
+    for axis, test in zip(axes, tests):
+        for name, part in data[data["test"] == test].groupby("network", sort=False):
+            spread = part.groupby("t1").agg(mean=("accuracy", "mean"), least=("accuracy", "min"),
+                                            most=("accuracy", "max"), low=("low", "min"),
+                                            high=("high", "max"))
+            for low, high, alpha in (("low", "high", 0.15), ("least", "most", 0.35)):
+                axis.fill_between(spread.index, spread[low], spread[high], color=COLOURS[name], alpha=alpha,
+                                  linewidth=0)
+            axis.plot(spread["mean"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name],
+                      label=name)
+        axis.axvline(1, color="#888888", linewidth=0.8, linestyle=":")
+        axis.axhline(10, color="#888888", linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", xlabel="end time $t_1$", title=test, ylim=(-3, 103))
+    legend_above(figure, axes[:1], title="trained")
     return figure
 
 
+@style()
 def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
     """NFE over training (left) and of a test solve against the end time (right), standard and adversarial.
 
-    Args:
-        training: of `nodelib.chapters.pair.training_nfe_frame`; one line per seed, with the band from the
-            tenth to the ninetieth percentile.
-        tested: of `nodelib.chapters.pair.end_time_frame`; clean images, one line per seed.
+    training and tested: of `nodelib.chapters.pair.training_nfe_frame` and `end_time_frame`; a line per seed.
     """
-    with style():
-        figure, (left, right) = panels(2, height=2.9)
-        for (name, _), part in training.groupby(["network", "seed"], sort=False):
-            banded(left, part, "epoch", "nfe", COLOURS[name], DASHES[name], 0.15, label=name)
-        clean = tested[tested["test"] == "clean"]
-        for (name, _), part in clean.groupby(["network", "seed"], sort=False):
-            right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name],
-                       label=name)
-        left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$")
-        right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve")
-        for axis, data in ((left, training), (right, clean)):
-            axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
-            axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
-        legend_above(figure, (left if len(training) else right,), title="trained")
+    figure, (left, right) = panels(2, height=2.9)
+    for (name, _), part in training.groupby(["network", "seed"], sort=False):
+        banded(left, part, "epoch", "nfe", COLOURS[name], DASHES[name], 0.15, label=name)
+    clean = tested[tested["test"] == "clean"]
+    for (name, _), part in clean.groupby(["network", "seed"], sort=False):
+        right.plot(part["t1"], part["nfe"], DASHES[name], marker="o", markersize=2.5, color=COLOURS[name],
+                   label=name)
+    left.set(xlabel="passes over the training images", ylabel="NFE, forward solve to $t_1 = 1$")
+    right.set(xscale="log", xlabel="end time $t_1$ of the test", ylabel="NFE, test solve")
+    for axis, data in ((left, training), (right, clean)):
+        axis.axhspan(*POST_NFE, color=GREY, alpha=0.2, linewidth=0)
+        axis.set_ylim(0, 1.1 * max(POST_NFE[1], data["nfe"].max() if len(data) else 0))
+    legend_above(figure, (left if len(training) else right,), title="trained")
     return figure
 
 
+@style()
 def complexity(data: pd.DataFrame) -> Figure:
     """Three measures of the dynamics' complexity against the NFE of a test solve, one mark per run and seed.
 
-    Args:
-        data: of `nodelib.chapters.pair.complexity_frame`.
+    data: of `nodelib.chapters.pair.complexity_frame`.
     """
-    with style():
-        figure, axes = panels(len(COMPLEXITY), height=2.6)
-        for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
-            part = data[data["measure"] == measure]
-            for name, points in part.groupby("run", sort=False):
-                axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name,
-                          markersize=6,
-                          fillstyle="full" if name in PAIR else "none")
-            axis.set(xlabel="NFE to $t_1 = 1$", title=label)
-            if len(part):
-                axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
-        legend_above(figure, axes[:1])
+    figure, axes = panels(len(COMPLEXITY))
+    for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
+        part = data[data["measure"] == measure]
+        for name, points in part.groupby("run", sort=False):
+            axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name,
+                      markersize=6, fillstyle="full" if name in PAIR else "none")
+        axis.set(xlabel="NFE to $t_1 = 1$", title=label)
+        if len(part):
+            axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
+    legend_above(figure, axes[:1])
     return figure

@@ -10,9 +10,11 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
+from torch import Tensor
 
 from nodelib.attacks.strong import RANDOMISED, STRONG, library_afterthoughts, library_warnings, require
 from nodelib.experiment.artifacts import Run
@@ -22,12 +24,8 @@ from nodelib.experiment.measurement import EPSILON, Measurement
 from nodelib.experiment.protocols import GRADIENT_METHODS
 from nodelib.experiment.worst_case import survivors
 from nodelib.publish.page import markdown
+from nodelib.publish.table import interval
 from nodelib.statistics import SIGNIFICANCE, mcnemar, on_common, wilson
-
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from torch import Tensor
 
 COLUMNS = {"clean": "none", "FGSM": "fgsm-exact", "PGD-10": "pgd10-exact", "PGD-40": "pgd40-exact",
            "PGD-100": "pgd100-restarts",
@@ -61,12 +59,6 @@ def on_first(run: Run, record_id: str, n: int) -> str | None:
     """A record's accuracy in per cent on its first n images; None where it has fewer, or there is none."""
     record = find(run, record_id)
     return None if record is None or record["n"] < n else f"{100 * run.outcomes(record_id)[:n].mean():.1f}"
-
-
-def interval(correct: int, n: int) -> str:
-    """"12.5 (11.0 to 14.1)": accuracy in per cent with its 95 % interval."""
-    low, high = wilson(correct, n)
-    return f"{100 * correct / n:.1f} ({100 * low:.1f} to {100 * high:.1f})"
 
 
 def reach(n: int) -> float:
@@ -417,8 +409,6 @@ def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
 
 
 def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
     # stable, so that the order of the runs stays
     data = pd.DataFrame(rows, columns=columns)
     first = {value: k for k, value in enumerate(dict.fromkeys(data[order[0]]))}

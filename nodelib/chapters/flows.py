@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from nodelib.chapters.toys import fit
 from nodelib.solver.integrate import odeint
 
 NORMAL = math.log(2 * math.pi)
@@ -104,15 +105,11 @@ class Flow(nn.Module):
 
 def train(flow: Flow, steps: int, points: int = 256) -> None:
     """Maximise the likelihood of `points` fresh moons in every step."""
-    optimiser = torch.optim.Adam(flow.parameters(), lr=0.02)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.02, total_steps=max(1, steps))
-    for step in range(steps):
+    def loss(step: int) -> Tensor:
         x = torch.stack([two_moons(points, 10_000 * k + step) for k in range(len(flow.w1))])
-        optimiser.zero_grad()
-        # the sum keeps the seeds apart
-        (-flow.log_density(x).mean(1)).sum().backward()
-        optimiser.step()
-        schedule.step()
+        return (-flow.log_density(x).mean(1)).sum()  # the sum keeps the seeds apart
+
+    fit(flow, steps, 0.02, loss)
 
 
 def grid(side: int, half: float) -> tuple[Tensor, float]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+from matplotlib.figure import Figure
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, get
 from nodelib.publish import table
 from nodelib.publish.style import ATTACKS, GREY, NARROW, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 # label, column of ours, the post's column, marker, colour
 _SERIES = (
@@ -32,6 +30,7 @@ def ours(runs: Sequence[Run], name: str) -> list[str | None]:
     return [f"{statistics.fmean(values):.1f}" if values else None for values in found]
 
 
+@style()
 def overview(runs: Sequence[Run]) -> Figure:
     """Accuracy of each row of the table at its training end time: the post hollow, ours filled.
 
@@ -42,25 +41,24 @@ def overview(runs: Sequence[Run]) -> Figure:
     import matplotlib.pyplot as plt
 
     own = {cell.run: cell for cell in table.cells(list(runs)) if cell.t1 == get(cell.run).test_t1}
-    with style():
-        figure, axes = plt.subplots(figsize=(NARROW, 4.4))
-        for y, name in enumerate(ROWS):
-            for offset, (_, column, post, marker, colour) in zip((-0.25, 0, 0.25), _SERIES):
-                values = [100 * record["accuracy"] for record in own[name].records[column]]
-                axes.plot(values, [y + offset] * len(values), marker, color=colour)
-                if post is not None:
-                    theirs = getattr(own[name], post)
-                    axes.plot(theirs, y + offset, marker, color=colour, fillstyle="none", markersize=8)
-                    if values:  # what is between the post's figure and ours
-                        axes.plot([statistics.fmean(values), theirs], [y + offset] * 2, color=colour,
-                                  linewidth=1, alpha=0.5)
-        axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
-                 xlabel="test accuracy at the training end time (%)")
-        axes.set_ylim(len(ROWS) - 0.5, -0.5)
-        axes.grid(False, axis="y")
-        handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label)
-                   for label, _, _, m, c in _SERIES]
-        handles.append(plt.Line2D([], [], marker="s", color=GREY, fillstyle="none", linestyle="",
-                                  markersize=8, label="hollow: the post"))
-        figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    figure, axes = plt.subplots(figsize=(NARROW, 4.4))
+    for y, name in enumerate(ROWS):
+        for offset, (_, column, post, marker, colour) in zip((-0.25, 0, 0.25), _SERIES):
+            values = [100 * record["accuracy"] for record in own[name].records[column]]
+            axes.plot(values, [y + offset] * len(values), marker, color=colour)
+            if post is not None:
+                theirs = getattr(own[name], post)
+                axes.plot(theirs, y + offset, marker, color=colour, fillstyle="none", markersize=8)
+                if values:  # what is between the post's figure and ours
+                    axes.plot([statistics.fmean(values), theirs], [y + offset] * 2, color=colour,
+                              linewidth=1, alpha=0.5)
+    axes.set(yticks=range(len(ROWS)), yticklabels=ROWS, xlim=(-3, 103),
+             xlabel="test accuracy at the training end time (%)")
+    axes.set_ylim(len(ROWS) - 0.5, -0.5)
+    axes.grid(False, axis="y")
+    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label)
+               for label, _, _, m, c in _SERIES]
+    handles.append(plt.Line2D([], [], marker="s", color=GREY, fillstyle="none", linestyle="",
+                              markersize=8, label="hollow: the post"))
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure

@@ -49,18 +49,18 @@ def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
     in per cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed
     pooling; where several records fit, the one with most images.
     """
-    rows = {}
-    for run in runs:
-        for test, conditions in TESTS.items():
-            for r in sorted((r for r in run.metrics if matches(r, **conditions)), key=lambda r: r["n"]):
-                rows[run.name, run.seed, test, r["t1"]] = {
-                    "network": kind(run), "seed": run.seed, "test": test, "t1": r["t1"],
-                    **{key: 100 * r[key] for key in ("accuracy", "low", "high")}, "n": r["n"],
-                    "nfe": r["nfe"]}
-    ordered = sorted(rows,
-                     key=lambda key: (key[0] != PAIR[0], key[0], key[1], list(TESTS).index(key[2]), key[3]))
-    return pd.DataFrame([rows[key] for key in ordered],
-                        columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n", "nfe"])
+    rows = [{"network": kind(run), "seed": run.seed, "test": test, "t1": t1, "n": r["n"], "nfe": r["nfe"],
+             **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
+            for run in sorted(runs, key=lambda run: (run.name != PAIR[0], run.name, run.seed))
+            for test in TESTS for t1, r in _by_end_time(run, test).items()]
+    return pd.DataFrame(rows, columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n",
+                                       "nfe"])
+
+
+def _by_end_time(run: Run, test: str) -> dict[float, dict]:
+    """A run's record of one of `TESTS` on most images at each end time, ascending."""
+    found = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"]) if matches(r, **TESTS[test])}
+    return dict(sorted(found.items()))
 
 
 def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
@@ -72,18 +72,15 @@ def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
     """
     rows = []
     for run in runs:
-        for test, conditions in TESTS.items():
-            largest = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"])
-                       if matches(r, **conditions)}
+        for test in TESTS:
+            largest = _by_end_time(run, test)
             if len(largest) < least:
                 continue
             n = min(r["n"] for r in largest.values())
-            for t1, record in sorted(largest.items()):
+            for t1, record in largest.items():
                 right = int(run.outcomes(record["id"])[:n].sum())
-                low, high = wilson(right, n)
-                rows.append({"network": run.name, "seed": run.seed, "test": test, "t1": t1,
-                             "accuracy": 100 * right / n, "low": 100 * low,
-                             "high": 100 * high, "n": n})
+                rows.append((run.name, run.seed, test, t1, 100 * right / n,
+                             *(100 * end for end in wilson(right, n)), n))
     return pd.DataFrame(rows, columns=["network", "seed", "test", "t1", "accuracy", "low", "high", "n"])
 
 
@@ -116,35 +113,27 @@ def reach(run: Run) -> float | None:
 def describe_attack(record: dict) -> str:
     """A metric record's attack in words, such as "PGD, 40 steps, 5 restarts"."""
     settings, name = record.get("settings") or {}, record["attack"]
-    words = [_SPELT.get(name, name)]
     if name == "worst":
         attacks = [used for used in record.get("combines") or ()
                    if not used.startswith(("none", "clean", "mask-clean"))]
-        return f"{words[0]} over {len(attacks)} records of attacks"
-    if name != "fgsm" and settings.get("steps"):
-        words.append(f"{settings['steps']:,} {'queries' if name in _QUERYING else 'steps'}")
-    if (settings.get("restarts") or 1) > 1:
-        words.append(f"{settings['restarts']} restarts")
-    if settings.get("loss", "cross-entropy") != "cross-entropy":
-        words.append(f"{settings['loss']} loss".replace("loss loss", "loss"))
-    scale = settings.get("logit_scale", 1.0)
-    if scale != 1.0:
-        words.append("rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}")
-    if (settings.get("draws") or 1) > 1:
-        words.append(f"{settings['draws']} draws"
-                     + (f" with noise of {settings['noise']:g}" if settings.get("noise") else ""))
-    elif settings.get("noise") and settings.get("momentum"):
-        words.append(f"along summed gradients (noise {settings['noise']:g}, momentum "
-                     f"{settings['momentum']:g})")
-    elif settings.get("noise"):
-        words.append(f"noise of {settings['noise']:g}")
-    elif settings.get("momentum"):
-        words.append(f"momentum {settings['momentum']:g}")
-    if record.get("gradient") not in ("exact", "none", None):
-        words.append(f"{record['gradient']} gradient")
-    if record.get("source") not in ("white-box", None):
-        words.append(str(record["source"]))
-    return ", ".join(words)
+        return f"{_SPELT[name]} over {len(attacks)} records of attacks"
+    steps, restarts, draws, noise, momentum = (
+        settings.get(key) or 0 for key in ("steps", "restarts", "draws", "noise", "momentum"))
+    scale, loss = settings.get("logit_scale", 1.0), settings.get("loss", "cross-entropy")
+    words = {
+        _SPELT.get(name, name): True,
+        f"{steps:,} {'queries' if name in _QUERYING else 'steps'}": name != "fgsm" and steps,
+        f"{restarts} restarts": restarts > 1,
+        f"{loss} loss": loss != "cross-entropy",
+        "rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}": scale != 1.0,
+        f"{draws} draws" + (f" with noise of {noise:g}" if noise else ""): draws > 1,
+        f"along summed gradients (noise {noise:g}, momentum {momentum:g})": draws < 2 and noise and momentum,
+        f"noise of {noise:g}": draws < 2 and noise and not momentum,
+        f"momentum {momentum:g}": draws < 2 and momentum and not noise,
+        f"{record.get('gradient')} gradient": record.get("gradient") not in ("exact", "none", None),
+        str(record.get("source")): record.get("source") not in ("white-box", None),
+    }
+    return ", ".join(said for said, applies in words.items() if applies)
 
 
 def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
@@ -156,26 +145,21 @@ def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
     then by what they leave, the most first, and the worst case per image last, whatever number of images the
     others ran on. Of one attack, the record on most images.
     """
-    rows = []
-    for run in runs:
-        for r in run.metrics:
-            clean = matches(r, t1=1.0, **CLEAN)
-            if clean or (r["attack"] != "none"
-                         and matches(r, t1=1.0, epsilon=EPSILON, clip=True, pooling="fixed", rtol=1e-3)):
-                rows.append({"network": kind(run), "seed": run.seed,
-                             "attack": "none" if clean else describe_attack(r),
-                             "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
-                             "after": (r["settings"] or {}).get("dropped") is not None,
-                             "idle": ((r["settings"] or {}).get("dropped") or 0) >= r["n"],
-                             "order": (0 if clean else 2 if r["attack"] == "worst" else 1, -r["accuracy"])})
-    frame = pd.DataFrame(rows, columns=["network", "seed", "attack", "n", "accuracy", "low", "high", "idle",
-                                        "after", "order"])
+    rows: dict[tuple, dict] = {}
     # an attack on most images only: the diagnoses repeat some on fewer
-    frame = frame.sort_values("n", ascending=False,
-                              kind="stable").drop_duplicates(["network", "seed", "attack"])
-    keys = sorted(frame.index,
-                  key=lambda i: (frame["network"][i] != "standard", frame["seed"][i], frame["order"][i]))
-    return frame.loc[keys].drop(columns="order").reset_index(drop=True)
+    for run, r in sorted(((run, r) for run in runs for r in run.metrics), key=lambda each: -each[1]["n"]):
+        clean = matches(r, t1=1.0, **CLEAN)
+        if clean or (r["attack"] != "none"
+                     and matches(r, t1=1.0, epsilon=EPSILON, clip=True, pooling="fixed", rtol=1e-3)):
+            words, dropped = "none" if clean else describe_attack(r), (r["settings"] or {}).get("dropped")
+            place = (kind(run) != "standard", run.seed, 0 if clean else 2 if r["attack"] == "worst" else 1)
+            rows.setdefault((*place, words), {
+                "network": kind(run), "seed": run.seed, "attack": words, "n": r["n"],
+                **{key: 100 * r[key] for key in ("accuracy", "low", "high")},
+                "after": dropped is not None, "idle": (dropped or 0) >= r["n"]})
+    ordered = sorted(rows.items(), key=lambda item: (item[0][:3], -item[1]["accuracy"]))
+    return pd.DataFrame([row for _, row in ordered], columns=["network", "seed", "attack", "n", "accuracy",
+                                                              "low", "high", "idle", "after"])
 
 
 def complexity_frame(runs: Sequence[Run]) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from nodelib.chapters.toys import fit
 from nodelib.solver.integrate import odeint
 
 END = 5.0
@@ -142,21 +143,17 @@ def targets(states: Tensor, index: Tensor) -> Tensor:
 
 def train(model: nn.Module, data: Data, steps: int, learning_rate: float) -> None:
     """Fit all seeds to their noisy observations by Adam with a one-cycle rate."""
-    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(1, steps))
     wanted = targets(data.observed, data.seen)
-    for _ in range(steps):
-        optimiser.zero_grad()
-        each = (model(data, data.seen) - wanted).square().mean((1, 2, 3))
-        each.sum().backward()  # the sum keeps the seeds apart
-        # every seed's gradient is clipped by itself
+
+    def clip() -> None:  # every seed's gradient by itself
         for p in model.parameters():
-            if p.grad is None:
-                continue
-            flat = p.grad.flatten(1)
-            p.grad *= (1 / flat.norm(dim=1).clamp(min=1.0)).view(-1, *[1] * (p.ndim - 1))
-        optimiser.step()
-        schedule.step()
+            if p.grad is not None:
+                size = p.grad.flatten(1).norm(dim=1).clamp(min=1.0)
+                p.grad *= (1 / size).view(-1, *[1] * (p.ndim - 1))
+
+    # the sum keeps the seeds apart
+    fit(model, steps, learning_rate,
+        lambda _: (model(data, data.seen) - wanted).square().mean((1, 2, 3)).sum(), clip)
 
 
 def sequences(data: Data) -> list[Tensor]:

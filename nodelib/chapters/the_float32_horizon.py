@@ -4,41 +4,24 @@ beside the post."""
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from matplotlib.figure import Figure
 
 from nodelib.chapters.gap_growth import Phases
 from nodelib.experiment import horizon
 from nodelib.experiment.overshoot import DIRECTIONS, Steps
-from nodelib.publish.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    MARKERS,
-    ORANGE,
-    VERMILLION,
-    colour,
-    legend_above,
-    panels,
-    style,
-)
+from nodelib.publish import style
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-_STEPS = dict(zip(DIRECTIONS, ((ORANGE, "-", "s"), (BLUE, "--", "o"), (GREEN, "-.", "D"),
-                               (VERMILLION, ":", "^"))))
+_STEPS = dict(zip(DIRECTIONS, ((style.ORANGE, "-", "s"), (style.BLUE, "--", "o"), (style.GREEN, "-.", "D"),
+                               (style.VERMILLION, ":", "^"))))
 
 
 def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Gradient of the mean cross-entropy by torch in float32: sizes of the true and the nearest wrong logit's
-    entry, and the exact size.
-
-    Args:
-        gaps: to the nearest of two classes, shape (G,); batch: images of the mean.
+    entry, and the exact size, for gaps between two classes, shape (G,), and the mean over `batch` images.
     """
     z = torch.zeros(len(gaps), 2)
     z[:, 1] = -torch.tensor(list(gaps))
@@ -51,80 +34,75 @@ def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.nda
     return true, wrong, 1 / (1 + np.exp(np.asarray(gaps, dtype=float))) / batch
 
 
+@style.style()
 def lost_terms() -> Figure:
     """The two entries of a gradient against the gap: exact, and what float32 makes of them, with both
     horizons."""
     gaps = np.arange(0.0, 115.0, 0.25)
     true, wrong, exact = entries(gaps)
-    with style():
-        figure, (axis,) = panels(1, height=3.0, width=6.0)
-        axis.plot(gaps, exact, color=GREY, linewidth=4, alpha=0.35, label="exact, both")
-        axis.plot(gaps[wrong > 0], wrong[wrong > 0], color=VERMILLION, label="float32, wrong class")
-        axis.plot(gaps[true > 0], true[true > 0], color=BLUE, linestyle="--", label="float32, true class")
-        for edge in (horizon.true_class_lost()[0], horizon.gradient_lost()):
-            axis.axvline(edge, color=GREY, linewidth=0.8, linestyle=":")
-            axis.annotate(f"{edge:.1f}", (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
-                          textcoords="offset points", color=GREY)
-        axis.set(yscale="log", xlabel="gap between the true and the nearest wrong logit",
-                 ylabel="size of the entry", xlim=(0, 115))
-        axis.legend(loc="lower left")
+    figure, (axis,) = style.panels(1, height=3.0, width=6.0)
+    axis.plot(gaps, exact, color=style.GREY, linewidth=4, alpha=0.35, label="exact, both")
+    axis.plot(gaps[wrong > 0], wrong[wrong > 0], color=style.VERMILLION, label="float32, wrong class")
+    axis.plot(gaps[true > 0], true[true > 0], color=style.BLUE, linestyle="--", label="float32, true class")
+    for edge in (horizon.true_class_lost()[0], horizon.gradient_lost()):
+        axis.axvline(edge, color=style.GREY, linewidth=0.8, linestyle=":")
+        axis.annotate(f"{edge:.1f}", (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
+                      textcoords="offset points", color=style.GREY)
+    axis.set(yscale="log", xlabel="gap between the true and the nearest wrong logit",
+             ylabel="size of the entry", xlim=(0, 115))
+    axis.legend(loc="lower left")
     return figure
 
 
+@style.style()
 def single_steps(found: Sequence[Steps]) -> Figure:
     """Accuracy against the length of one step along four directions, one panel per factor on the logits."""
-    with style():
-        figure, axes = panels(len(found), sharey=True, height=2.7)
-        for axis, steps in zip(axes, found):
-            for name, (shade, dash, marker) in _STEPS.items():
-                axis.plot(steps.epsilons, steps.left(name), dash, color=shade, marker=marker, markersize=3.5,
-                          label=name)
-            axis.set(xlabel=r"length of the step $\epsilon$", ylim=(-3, 103))
-            axis.set_title(f"logits × {steps.factor:g}: median gap {np.median(steps.gap):.0f}")
-        axes[0].set_ylabel("accuracy (%)")
-        legend_above(figure, axes[:1])
+    figure, axes = style.panels(len(found), sharey=True, height=2.7, ylabel="accuracy (%)")
+    for axis, steps in zip(axes, found):
+        for name, (shade, dash, marker) in _STEPS.items():
+            axis.plot(steps.epsilons, steps.left(name), dash, color=shade, marker=marker, markersize=3.5,
+                      label=name)
+        axis.set(xlabel=r"length of the step $\epsilon$", ylim=(-3, 103))
+        axis.set_title(f"logits × {steps.factor:g}: median gap {np.median(steps.gap):.0f}")
+    style.legend_above(figure, axes[:1])
     return figure
 
 
+@style.style()
 def phase_diagram(diagrams: Sequence[Phases]) -> Figure:
     """Share of images without a gradient over end time and width, one panel per diagram, with the line of one
     half."""
-    with style():
-        figure, axes = panels(len(diagrams), sharey=True, height=2.9)
-        for axis, phases in zip(axes, diagrams):
-            drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100,
-                                    shading="gouraud")
-            if phases.lost.min() < 0.5 < phases.lost.max():
-                axis.contour(phases.times, phases.channels, phases.lost, levels=[0.5], colors="white",
-                             linewidths=1.2)
-            axis.set(xscale="log", yscale="log", xlabel="end time $T$", title=f"{phases.state} state")
-            axis.grid(False)
-            ticks = [c for c in (16, 32, 64, 128, 256) if phases.channels[0] <= c <= phases.channels[-1]]
-            axis.set_yticks(ticks, [str(c) for c in ticks])
-            axis.minorticks_off()
-        axes[0].set_ylabel("channels")
-        figure.colorbar(drawn, ax=axes, label="gradient lost (% of images)")
+    figure, axes = style.panels(len(diagrams), sharey=True, height=2.9, ylabel="channels")
+    for axis, phases in zip(axes, diagrams):
+        drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100,
+                                shading="gouraud")
+        if phases.lost.min() < 0.5 < phases.lost.max():
+            axis.contour(phases.times, phases.channels, phases.lost, levels=[0.5], colors="white",
+                         linewidths=1.2)
+        axis.set(xscale="log", yscale="log", xlabel="end time $T$", title=f"{phases.state} state")
+        axis.grid(False)
+        ticks = [c for c in (16, 32, 64, 128, 256) if phases.channels[0] <= c <= phases.channels[-1]]
+        axis.set_yticks(ticks, [str(c) for c in ticks])
+        axis.minorticks_off()
+    figure.colorbar(drawn, ax=axes, label="gradient lost (% of images)")
     return figure
 
 
+@style.style()
 def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]], post: Mapping) -> Figure:
-    """Predicted accuracy under one step against the post's, one panel per prediction, with the line of
-    equality.
+    """Predicted accuracy under one step against the post's, a panel per prediction, and the line of equality.
 
-    Args:
-        predicted: label -> result of `nodelib.chapters.gap_growth.predict`; post: the content of
-            `data/seed.json`.
+    predicted: label -> of `nodelib.chapters.gap_growth.predict`; post: the content of `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
-    with style():
-        figure, axes = panels(len(predicted), sharey=True, height=3.0)
-        for axis, (label, entries) in zip(axes, predicted.items()):
-            axis.plot((0, 100), (0, 100), color=GREY, linewidth=0.8, linestyle=":")
-            for row in dict.fromkeys(row for row, _ in entries):
-                points = [(figures[key], value) for key, value in entries.items()
-                          if key[0] == row and key in figures]
-                axis.plot(*zip(*points), linestyle="", marker=MARKERS[row], color=colour(row), label=row)
-            axis.set(xlabel="the post (%)", title=label, xlim=(-4, 104), ylim=(-4, 104))
-        axes[0].set_ylabel("predicted (%)")
-        legend_above(figure, axes[:1], 6)
+    figure, axes = style.panels(len(predicted), sharey=True, height=3.0, ylabel="predicted (%)")
+    for axis, (label, entries) in zip(axes, predicted.items()):
+        axis.plot((0, 100), (0, 100), color=style.GREY, linewidth=0.8, linestyle=":")
+        for row in dict.fromkeys(row for row, _ in entries):
+            points = [(figures[key], value) for key, value in entries.items()
+                      if key[0] == row and key in figures]
+            axis.plot(*zip(*points), linestyle="", marker=style.MARKERS[row], color=style.colour(row),
+                      label=row)
+        axis.set(xlabel="the post (%)", title=label, xlim=(-4, 104), ylim=(-4, 104))
+    style.legend_above(figure, axes[:1], 6)
     return figure

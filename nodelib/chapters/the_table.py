@@ -3,29 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import matplotlib
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS
 from nodelib.publish.style import ATTACKS, NARROW, panels, style
 from nodelib.publish.table import COLUMNS
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 
 def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
-    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy, low,
-    high.
-
-    Args:
-        runs: finished runs. seed: the content of `data/seed.json`.
-
-    Accuracies in per cent; low and high are the 95 % interval over images, missing for the post's.
+    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy in per
+    cent, and low and high, the 95 % interval over images, missing for the post's in `seed`, `data/seed.json`.
     """
     rows = []
     for entry in seed["table"]:
@@ -41,38 +34,28 @@ def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+@style()
 def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
-    """Accuracy against test end time, one panel per network: the post's as open markers, ours filled.
-
-    Ours are measured by the post's protocol, with 95 % Wilson intervals over images; every seed of a
-    network has its own marks.
-
-    Args:
-        runs: finished runs, see `nodelib.experiment.artifacts.find_runs`.
-        seed: the content of `data/seed.json`.
+    """`accuracy_frame` against test end time, one panel per network: the post's as open markers, ours filled,
+    by the post's protocol, with 95 % Wilson intervals over images; every seed has its own marks.
     """
     data = accuracy_frame(runs, seed)
     shapes = {"clean": "o", "FGSM": "s"}
-    with style():
-        figure, axes = panels(len(ROWS), columns=2, sharex=True, sharey=True, height=1.9, width=NARROW)
-        for axis, name in zip(axes, ROWS):
-            for test, marker in shapes.items():
-                part = data[(data["run"] == name) & (data["test"] == test)]
-                post, ours = part[part["source"] == "post"], part[part["source"] == "ours"]
-                axis.plot(post["t1"], post["accuracy"], marker, color=ATTACKS[test], fillstyle="none",
-                          markersize=7)
-                spread = np.abs(ours[["low", "high"]].to_numpy().T - ours["accuracy"].to_numpy())
-                axis.errorbar(ours["t1"], ours["accuracy"], yerr=spread, fmt=marker, color=ATTACKS[test],
-                              markersize=4, capsize=2, linewidth=1)
-            axis.set_title(name)
-            axis.set(xscale="log", ylim=(-4, 104))
-        for axis in axes[-2:]:
-            axis.set_xlabel("test end time $t_1$")
-        for axis in axes[::2]:
-            axis.set_ylabel("accuracy (%)")
-        fills: tuple[tuple[str, Literal["none", "full"]], ...] = (("post", "none"), ("ours", "full"))
-        handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
-                                           fillstyle=fill, label=f"{test}, {source}")
-                   for source, fill in fills for test in shapes]
-        figure.legend(handles=handles, loc="outside upper center", ncols=2)
+    figure, axes = panels(len(ROWS), columns=2, sharex=True, sharey=True, height=1.9, width=NARROW,
+                          xlabel="test end time $t_1$", ylabel="accuracy (%)")
+    for axis, name in zip(axes, ROWS):
+        for test, marker in shapes.items():
+            part = data[(data["run"] == name) & (data["test"] == test)]
+            post, ours = part[part["source"] == "post"], part[part["source"] == "ours"]
+            axis.plot(post["t1"], post["accuracy"], marker, color=ATTACKS[test], fillstyle="none",
+                      markersize=7)
+            spread = np.abs(ours[["low", "high"]].to_numpy().T - ours["accuracy"].to_numpy())
+            axis.errorbar(ours["t1"], ours["accuracy"], yerr=spread, fmt=marker, color=ATTACKS[test],
+                          markersize=4, capsize=2, linewidth=1)
+        axis.set(title=name, xscale="log", ylim=(-4, 104))
+    fills: tuple[tuple[str, Literal["none", "full"]], ...] = (("post", "none"), ("ours", "full"))
+    handles = [matplotlib.lines.Line2D([], [], marker=shapes[test], color=ATTACKS[test], linestyle="",
+                                       fillstyle=fill, label=f"{test}, {source}")
+               for source, fill in fills for test in shapes]
+    figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure

@@ -39,6 +39,19 @@ class Field(nn.Module):
         return torch.tanh(torch.cat([y, time], -1) @ self.w1 + self.b1) @ self.w2 + self.b2
 
 
+def fit(model: nn.Module, steps: int, learning_rate: float, loss: Callable[[int], Tensor],
+        clip: Callable[[], None] = lambda: None) -> None:
+    """Minimise loss(step) by Adam with a one-cycle rate; `clip` may change gradients before every step."""
+    optimiser = torch.optim.Adam(model.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, learning_rate, total_steps=max(1, steps))
+    for step in range(steps):
+        optimiser.zero_grad()
+        loss(step).backward()
+        clip()
+        optimiser.step()
+        schedule.step()
+
+
 def staircase(x: Tensor) -> Tensor:
     """The target of `train_staircase`: -1.5, 0 or 1.5, whichever third of [-2, 2] holds x."""
     return 1.5 * (torch.bucketize(x, torch.tensor([-2 / 3, 2 / 3])) - 1).to(x)
@@ -55,14 +68,7 @@ def train_staircase(steps: int) -> Field:
     """
     func = Field(1)
     x = torch.linspace(-2, 2, 61).view(-1, 1)
-    optimiser = torch.optim.Adam(func.parameters(), lr=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.05, total_steps=max(1, steps))
-    for _ in range(steps):
-        optimiser.zero_grad()
-        y = odeint(func, x, (0.0, 5.0), rtol=1e-3, atol=1e-3).y[-1]
-        nn.functional.mse_loss(y, staircase(x)).backward()
-        optimiser.step()
-        schedule.step()
+    fit(func, steps, 0.05, lambda _: nn.functional.mse_loss(odeint(func, x, (0.0, 5.0)).y[-1], staircase(x)))
     return func.requires_grad_(False)
 
 

@@ -5,39 +5,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
 from nodelib.publish.style import BLUE, GREY, VERMILLION, panels, style
 from nodelib.statistics import mcnemar, on_common
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 PLAIN = {name: name.removesuffix("-leaky")
          for name in ("wide-standard-leaky", "wide-adversarial-leaky", "small-100-leaky")}
 
 
+@style()
 def sensitivities(growth: Mapping[str, tuple[Sequence[float], torch.Tensor]]) -> Figure:
-    """By what factor backpropagation lengthens a gradient, against the end time, with float32's largest
-    number.
+    """By what factor backpropagation lengthens a gradient, against the end time, below float32's largest.
 
-    Args:
-        growth: label -> end times, and factors of shape (times, states).
+    growth: label -> end times, and factors of shape (times, states).
     """
-    with style():
-        figure, (axis,) = panels(1, height=3.0, width=5.0)
-        for (label, (times, factors)), shade, marker in zip(growth.items(), (VERMILLION, BLUE), "so"):
-            values = factors.log10().numpy()
-            axis.plot(times, values.mean(1), f"{marker}-", color=shade, label=label)
-            axis.fill_between(times, values.min(1), values.max(1), color=shade, alpha=0.2, linewidth=0)
-        axis.axhline(math.log10(torch.finfo(torch.float32).max), color=GREY, linewidth=0.8, linestyle=":")
-        axis.set(xscale="log", xlabel="end time $t$", ylabel="factor, power of ten")
-        axis.legend()
+    figure, (axis,) = panels(1, height=3.0, width=5.0)
+    for (label, (times, factors)), shade, marker in zip(growth.items(), (VERMILLION, BLUE), "so"):
+        values = factors.log10().numpy()
+        axis.plot(times, values.mean(1), f"{marker}-", color=shade, label=label)
+        axis.fill_between(times, values.min(1), values.max(1), color=shade, alpha=0.2, linewidth=0)
+    axis.axhline(math.log10(torch.finfo(torch.float32).max), color=GREY, linewidth=0.8, linestyle=":")
+    axis.set(xscale="log", xlabel="end time $t$", ylabel="factor, power of ten")
+    axis.legend()
     return figure
 
 

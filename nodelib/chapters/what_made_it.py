@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
 from nodelib.publish.style import GREY, NARROW, colour
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, TABLE_T1, at_factor, curve, dial
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 def curves(evidence: Evidence, **how: Any) -> dict[str, dict[float, float]]:

@@ -3,115 +3,100 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
 from nodelib.chapters import spiral
 from nodelib.chapters.flows import Flow, grid, two_moons
+from nodelib.experiment.artifacts import Run
 from nodelib.publish import style
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
-    from nodelib.experiment.artifacts import Run
-
-
+@style.style()
 def size_accuracy(data: pd.DataFrame) -> Figure:
     """Test accuracy against number of parameters, one point per stored run with its 95 % interval.
 
-    Args:
-        data: tidy: run, parameters, accuracy, low, high (per cent).
+    data: columns run, parameters, and accuracy, low, high in per cent.
     """
     # networks of equal size would hide each other: they lie a little to the left and right
     aside = dict(zip(dict.fromkeys(data["run"]), (1, 1.06, 0.94, 1.06)))
-    with style.style():
-        figure, (axis,) = style.panels(1, height=3.0)
-        for name, part in data.groupby("run"):
-            place, left = part["parameters"] * aside[name], aside[name] < 1
-            errors = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
-            axis.errorbar(place, part["accuracy"], yerr=errors, fmt=style.MARKERS[name], capsize=3,
-                          color=style.colour(name))
-            axis.annotate(name, (place.iloc[0], part["accuracy"].mean()), textcoords="offset points",
-                          xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
-                          color=style.colour(name))
-        axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)", xlim=(1e4, 2e6),
-                 ylim=(min(data["low"].min() - 0.3, 98), 100))
+    figure, (axis,) = style.panels(1, height=3.0)
+    for name, part in data.groupby("run"):
+        place, left = part["parameters"] * aside[name], aside[name] < 1
+        errors = [part["accuracy"] - part["low"], part["high"] - part["accuracy"]]
+        axis.errorbar(place, part["accuracy"], yerr=errors, fmt=style.MARKERS[name], capsize=3,
+                      color=style.colour(name))
+        axis.annotate(name, (place.iloc[0], part["accuracy"].mean()), textcoords="offset points",
+                      xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
+                      color=style.colour(name))
+    axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)", xlim=(1e4, 2e6),
+             ylim=(min(data["low"].min() - 0.3, 98), 100))
     return figure
 
 
+@style.style()
 def tolerance_dial(data: pd.DataFrame) -> Figure:
     """Accuracy (left) and NFE (right) against the tolerance at test time, one line per network.
 
-    Args:
-        data: rows of `nodelib.experiment.tolerance.dial`, of all runs together.
+    data: of `nodelib.experiment.tolerance.dial`, of all runs together.
     """
-    with style.style():
-        figure, axes = style.panels(2, height=2.9)
-        for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
-            style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy",
-                        axis=axis,
-                        xlabel="rtol = atol at test time", ylabel=label)
-        for row in data.itertuples():
-            axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
-        axes[1].legend().remove()
+    figure, axes = style.panels(2, height=2.9)
+    for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
+        style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
+                    legend=axis is axes[0], xlabel="rtol = atol at test time", ylabel=label)
+    for row in data.itertuples():
+        axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
     return figure
 
 
+@style.style()
 def spirals(data: spiral.Data, models: dict[str, torch.nn.Module],
             which: Sequence[int] = (0, 1, 2)) -> Figure:
     """Some trajectories of the first seed: the truth, the noisy observations, and what each model says.
 
-    Args:
-        data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories.
+    data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories.
     """
     found = {name: spiral.predict_all(model, data)[0] for name, model in models.items()}
-    with style.style():
-        figure, axes = style.panels(len(which), height=2.6, sharex=True, sharey=True)
-        for axis, n in zip(axes, which):
-            axis.plot(*data.states[0, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
-            for name, predicted in found.items():
-                axis.plot(*predicted[n].T, color=style.METHODS[name], linewidth=1.2,
-                          linestyle="-" if name == "ODE" else "--",
-                          label=name)
-            seen = data.observed[0, n, data.seen[0, n]]
-            axis.plot(*seen.T, "o", color="black", markersize=3, label="observed")
-            axis.set(xlabel="$y_1$", aspect="equal")
-        axes[0].set_ylabel("$y_2$")
-        style.legend_above(figure, axes[:1])
+    figure, axes = style.panels(len(which), ylabel="$y_2$", sharex=True, sharey=True)
+    for axis, n in zip(axes, which):
+        axis.plot(*data.states[0, n].T, color="#999999", linewidth=3, alpha=0.6, label="truth")
+        for name, predicted in found.items():
+            axis.plot(*predicted[n].T, "-" if name == "ODE" else "--", color=style.METHODS[name],
+                      linewidth=1.2, label=name)
+        seen = data.observed[0, n, data.seen[0, n]]
+        axis.plot(*seen.T, "o", color="black", markersize=3, label="observed")
+        axis.set(xlabel="$y_1$", aspect="equal")
+    style.legend_above(figure, axes[:1])
     return figure
 
 
+@style.style()
 def moons(flow: Flow, side: int = 90) -> Figure:
     """Data, learned density and samples of the first of the flows trained side by side."""
     points, _ = grid(side, 2.6)
     with torch.no_grad():
         points = points.to(flow.w1).expand(len(flow.w1), -1, -1)
         density = flow.log_density(points, 1e-4)[0].exp().view(side, side)
-    with style.style():
-        figure, axes = style.panels(3, height=2.5, sharex=True, sharey=True)
-        axes[0].plot(*two_moons(800, 10**6).T, ".", color=style.BLUE, markersize=2)
-        axes[1].imshow(density, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), interpolation="bilinear")
-        axes[2].plot(*flow.sample(800)[0].T, ".", color=style.VERMILLION, markersize=2)
-        for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow")):
-            axis.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
-            axis.grid(False)
+    figure, axes = style.panels(3, height=2.5, sharex=True, sharey=True)
+    axes[0].plot(*two_moons(800, 10**6).T, ".", color=style.BLUE, markersize=2)
+    axes[1].imshow(density, origin="lower", extent=(-2.6, 2.6, -2.6, 2.6), interpolation="bilinear")
+    axes[2].plot(*flow.sample(800)[0].T, ".", color=style.VERMILLION, markersize=2)
+    for axis, title in zip(axes, ("data", "density of the flow", "samples of the flow")):
+        axis.set(title=title, aspect="equal", xlim=(-2.6, 2.6), ylim=(-2.6, 2.6))
+        axis.grid(False)
     return figure
 
 
+@style.style()
 def growth(data: pd.DataFrame) -> Figure:
-    """Operations of traces and log-determinants against the dimension.
-
-    Args:
-        data: tidy: dimension, quantity, operations.
-    """
+    """Operations of traces and log-determinants, from columns dimension, quantity, operations."""
     colours = {"log-determinant": style.VERMILLION, "trace": style.BLUE, "estimated trace": style.SKY,
                "closed form": style.GREEN}
-    with style.style():
-        return style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
-                           xlabel="dimension", ylabel="operations for one point")
+    return style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
+                       xlabel="dimension", ylabel="operations for one point")
 
 
 def exponent(data: pd.DataFrame, quantity: str) -> float:
@@ -120,21 +105,16 @@ def exponent(data: pd.DataFrame, quantity: str) -> float:
     return float(np.polyfit(np.log(part["dimension"]), np.log(part["operations"]), 1)[0])
 
 
+@style.style()
 def evaluations_in_training(data: pd.DataFrame) -> Figure:
-    """NFE of the forward solve over training, one line per run; the band is the spread within a hundredth.
-
-    Args:
-        data: of `training_evaluations`.
-    """
+    """NFE over training by `training_evaluations`, a line per run; the band is the spread in a hundredth."""
     part = data[data["quantity"] == "nfe_forward"]
-    with style.style():
-        figure, (axis,) = style.panels(1, height=3.0)
-        for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
-            style.banded(axis, rows, "share", "value", style.colour(name), ("-", "--", "-.", ":")[i % 4],
-                         label=name)
-        axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None),
-                 xlim=(0, 100))
-        axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    figure, (axis,) = style.panels(1, height=3.0)
+    for i, (name, rows) in enumerate(part.groupby("run", sort=False)):
+        style.banded(axis, rows, "share", "value", style.colour(name), ("-", "--", "-.", ":")[i % 4],
+                     label=name)
+    axis.set(xlabel="share of the training (%)", ylabel="evaluations (NFE)", ylim=(0, None), xlim=(0, 100))
+    axis.legend(loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

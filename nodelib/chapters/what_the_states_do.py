@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nodelib.chapters.state_records import at
 from nodelib.experiment.configs import PAIR, ROWS
@@ -13,29 +14,24 @@ from nodelib.publish.page import markdown_table
 from nodelib.publish.style import BLUE, GREY, VERMILLION, panels, style
 from nodelib.verdicts.states import RESIDUAL
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 FURTHER = (20.0, 40.0, 80.0, 640.0)  # units of log time of which `further` tells
 
 
+@style()
 def class_angles(angles: Mapping[str, Mapping[float, tuple[float, float]]]) -> Figure:
     """Mean angles within and across classes against time, a panel per network.
 
-    Args:
-        angles: network -> time -> (within, across) in degrees.
+    angles: network -> time -> (within, across) in degrees.
     """
-    with style():
-        figure, axes = panels(len(angles), columns=2, height=2.8, sharey=True)
-        for axis, (name, found) in zip(axes, angles.items()):
-            times = list(found)
-            within, across = zip(*found.values())
-            axis.plot(times, across, "s--", color=VERMILLION, label="different classes")
-            axis.plot(times, within, "o-", color=BLUE, label="same class")
-            axis.axvline(1000, color=GREY, linewidth=0.8, linestyle=":")
-            axis.set(xscale="log", yscale="log", xlabel="time $t$", title=name)
-        axes[0].set(ylabel="mean angle (degrees)")
-        axes[0].legend()
+    figure, axes = panels(len(angles), columns=2, height=2.8, sharey=True, ylabel="mean angle (degrees)")
+    for axis, (name, found) in zip(axes, angles.items()):
+        times = list(found)
+        within, across = zip(*found.values())
+        axis.plot(times, across, "s--", color=VERMILLION, label="different classes")
+        axis.plot(times, within, "o-", color=BLUE, label="same class")
+        axis.axvline(1000, color=GREY, linewidth=0.8, linestyle=":")
+        axis.set(xscale="log", yscale="log", xlabel="time $t$", title=name)
+    axes[0].legend()
     return figure
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.contract import LADDER, LADDER_EPSILONS, LOCAL_MEASUREMENTS
 from nodelib.publish.style import DASHES, NARROW, banded, colour, panels, style
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without adversarial training
 
@@ -65,17 +62,17 @@ def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
                                        "high", "smallest"])
 
 
+@style()
 def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:
     """Accuracy under the worst case against epsilon up to 0.3, a line a run with its 95 % interval as a band.
 
     data: of `worst_cases`. A control has the colour of the run it varies, and a dash.
     """
-    with style():
-        figure, (axis,) = panels(1, width=NARROW, height=3.6)
-        for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
-            banded(axis, part, "epsilon", "accuracy", colour(name), "-o", 0.12, markersize=4, label=name,
-                   dashes=DASHES[name] or (None, None))
-        axis.set(xlabel="epsilon", ylabel="accuracy under all stored attacks (%)", ylim=(-3, 103))
-        if len(data):
-            axis.legend()
+    figure, (axis,) = panels(1, width=NARROW, height=3.6)
+    for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
+        banded(axis, part, "epsilon", "accuracy", colour(name), "-o", 0.12, markersize=4, label=name,
+               dashes=DASHES[name] or (None, None))
+    axis.set(xlabel="epsilon", ylabel="accuracy under all stored attacks (%)", ylim=(-3, 103))
+    if len(data):
+        axis.legend()
     return figure

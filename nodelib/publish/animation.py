@@ -121,8 +121,7 @@ def _glyph(letter: str) -> np.ndarray:
 
 
 def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None = None,
-         scaling: str = "frame",
-         levels: int = LEVELS, title: str = "") -> np.ndarray:
+         scaling: str = "frame", levels: int = LEVELS, title: str = "") -> np.ndarray:
     """Frames of one image's state with a clock below: uint8, shape (T, H, W).
 
     Args:
@@ -135,11 +134,12 @@ def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None 
         raise ValueError(f"{len(states)} states for {len(times)} times; there must be one per time")
     chosen = states if channels is None else states[:, list(channels)]
     frames = grey(tile(chosen), scaling, levels)
-    parts = [frames, clocks(times, frames.shape[2])]
-    if title:
-        parts.insert(0, np.broadcast_to(clock(title, frames.shape[2]),
-                                        (len(times), GLYPH_HEIGHT + 2, frames.shape[2])))
-    return np.concatenate(parts, axis=1)
+    return np.concatenate([*_titles(title, frames), frames, clocks(times, frames.shape[2])], axis=1)
+
+
+def _titles(title: str, frames: np.ndarray) -> list[np.ndarray]:
+    """The line above every frame, as a list to put before them; an empty one without a title."""
+    return [np.repeat(clock(title, frames.shape[2])[None], len(frames), 0)] if title else []
 
 
 def clocks(times: Sequence[float], width: int) -> np.ndarray:
@@ -153,8 +153,7 @@ def clocks(times: Sequence[float], width: int) -> np.ndarray:
 
 
 def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float], size: int = 150,
-               trail: int = 6,
-               title: str = "") -> np.ndarray:
+               trail: int = 6, title: str = "") -> np.ndarray:
     """Points moving in a plane, each drawn as the digit of its class in the colour of its class, on black.
 
     Args:
@@ -182,11 +181,9 @@ def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float]
         for (x, y), label in zip(pixel[k], labels):
             corner = frame[y - 2:y + 3, x - 1:x + 2]
             corner[_glyph(str(int(label)))] = colours[int(label)]
-    width = frames.shape[2]
-    bars = [np.broadcast_to(clock(title, width), (len(times), GLYPH_HEIGHT + 2, width))] if title else []
-    lines = [*bars, clocks(times, width)]
-    shown = [np.repeat(line[..., None], 3, axis=3) for line in lines]
-    return np.concatenate([*shown[:-1], frames, shown[-1]], axis=1)
+    lines = [*_titles(title, frames), clocks(times, size)]
+    *above, below = (np.repeat(line[..., None], 3, axis=3) for line in lines)
+    return np.concatenate([*above, frames, below], axis=1)
 
 
 def side_by_side(*films: np.ndarray, gap: int = 4) -> np.ndarray:
@@ -224,8 +221,7 @@ def gif(frames: np.ndarray) -> bytes:
                          "(T, H, W, 3)")
     milliseconds = max(20, 10 * round(1200 / len(frames)))
     return iio.imwrite("<bytes>", list(frames), extension=".gif", plugin="pillow", duration=milliseconds,
-                       loop=0,
-                       optimize=True)
+                       loop=0, optimize=True)
 
 
 def sample_times(end: float, frames: int) -> list[float]:

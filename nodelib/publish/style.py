@@ -15,19 +15,17 @@ from __future__ import annotations
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import NAMES, PAIR, ROWS
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 BLUE, SKY, ORANGE, GREEN, VERMILLION, PURPLE, BLACK = (
     "#0072B2", "#56B4E9", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#000000")
@@ -116,31 +114,40 @@ def scientific(value: float) -> str:
     return f"{mantissa} × 10" + str(int(exponent)).translate(raised)
 
 
-def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, **options: Any,
-           ) -> tuple[Figure, list[Axes]]:
+def panels(count: int, *, columns: int = 3, height: float = 2.6, width: float = WIDTH, xlabel: str = "",
+           ylabel: str = "", **options: Any) -> tuple[Figure, list[Axes]]:
     """A figure of `count` equal panels in rows of at most `columns`; height in inches per row.
 
-    `options` go to `matplotlib.pyplot.subplots`, such as sharex or sharey.
+    xlabel stands below the last panel of every column, ylabel beside the first of every row. `options` go to
+    `matplotlib.pyplot.subplots`, such as sharex or sharey.
     """
     import matplotlib.pyplot as plt
 
     columns = min(columns, count)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False,
-                                layout="constrained",
-                                **options)
-    flat = list(axes.flat)
-    for axis in flat[count:]:
+    figure, grid = plt.subplots(rows, columns, figsize=(width, height * rows), squeeze=False,
+                                layout="constrained", **options)
+    axes = list(grid.flat[:count])
+    for axis in grid.flat[count:]:
         axis.set_axis_off()
-    return figure, flat[:count]
+    for axis in axes[-columns:]:
+        axis.set_xlabel(xlabel)
+    for axis in axes[::columns]:
+        axis.set_ylabel(ylabel)
+    return figure, axes
+
+
+def labelled(axes: Iterable[Axes]) -> tuple[list, list[str]]:
+    """What panels hold for a legend: a handle for each label, and the labels."""
+    found = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
+    return list(found.values()), list(found)
 
 
 def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4, title: str | None = None) -> None:
     """One legend above all panels, with one entry a label, however many lines and panels have it."""
-    handles = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels())}
-    if handles:
-        figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=columns,
-                      title=title)
+    handles, labels = labelled(axes)
+    if labels:
+        figure.legend(handles, labels, loc="outside upper center", ncols=columns, title=title)
 
 
 def banded(axis: Axes, data: pd.DataFrame, x: str, y: str, shade: str, dash: str = "-", alpha: float = 0.2,
@@ -151,8 +158,8 @@ def banded(axis: Axes, data: pd.DataFrame, x: str, y: str, shade: str, dash: str
 
 
 def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str, str] | None = None,
-          log: str = "", xlabel: str | None = None, ylabel: str | None = None, height: float = 3.2,
-          axis: Axes | None = None) -> Figure:
+          log: str = "", height: float = 3.2, axis: Axes | None = None, legend: bool = True,
+          **options: Any) -> Figure:
     """One line per value of `hue`: the mean over equal x, with the range of the observations as a band.
 
     Args:
@@ -160,7 +167,8 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
         x, y, hue: column names.
         colours: value of hue -> colour; default: of the runs or methods of that name, else the cycle.
         log: "", "x", "y" or "xy": which axes are logarithmic.
-        axis: draw here instead of in a new figure.
+        axis: draw here instead of in a new figure; options: of it, such as xlabel.
+        legend: False for lines that a legend elsewhere names.
     """
     import seaborn
 
@@ -168,19 +176,14 @@ def lines(data: pd.DataFrame, x: str, y: str, hue: str, *, colours: Mapping[str,
     known = {**METHODS, **RUNS, **(colours or {})}
     cycle = iter(matplotlib.rcParams["axes.prop_cycle"].by_key()["color"] * 3)
     palette = {value: known.get(value) or next(cycle) for value in values}
-    figure: Any = None if axis is None else axis.figure
-    if axis is None:
-        figure, (axis,) = panels(1, height=height)
+    axis = axis or panels(1, height=height)[1][0]
     seaborn.lineplot(data=data, x=x, y=y, hue=hue, hue_order=values, palette=palette, style=hue,
                      markers=True, ax=axis, errorbar=("pi", 100), err_kws={"alpha": 0.2, "linewidth": 0})
-    if "x" in log:
-        axis.set_xscale("log")
-    if "y" in log:
-        axis.set_yscale("log")
-    axis.set(xlabel=xlabel if xlabel is not None else x, ylabel=ylabel if ylabel is not None else y)
-    if (legend := axis.get_legend()) is not None:
-        legend.set_title("")
-    return figure
+    axis.set(**{f"{which}scale": "log" for which in log})
+    axis.set(**options)
+    if (key := axis.get_legend()) is not None:
+        key.set_title("") if legend else key.remove()
+    return axis.figure  # type: ignore[return-value]
 
 
 def history_frame(run: Run, columns: Sequence[str] = ("loss", "accuracy", "nfe_forward", "nfe_backward"),
@@ -204,29 +207,26 @@ def history_frame(run: Run, columns: Sequence[str] = ("loss", "accuracy", "nfe_f
     return pd.DataFrame(rows, columns=["step", "quantity", "value", "low", "high"])
 
 
+@style()
 def training_history(run: Run) -> Figure:
     """Loss, accuracy and function evaluations of a run against the optimiser step.
 
     The lines are means over hundredths of the run, the bands reach from the tenth to the ninetieth
     percentile inside each.
     """
-    import seaborn
-
     data = history_frame(run)
     labels = {"training loss": ["loss"], "training accuracy": ["accuracy"],
               "evaluations per step (NFE)": ["nfe_forward", "nfe_backward"]}
     known = set(data["quantity"])
     groups = [(label, [c for c in names if c in known])
               for label, names in labels.items() if known & {*names}]
-    with style():
-        figure, axes = panels(max(1, len(groups)), height=2.7)
-        for axis, (label, names) in zip(axes, groups):
-            for name, shade in zip(names, (colour(run.name) if run.name in RUNS else BLUE, GREY)):
-                part = data[data["quantity"] == name]
-                axis.fill_between(part["step"], part["low"], part["high"], color=shade, alpha=0.25,
-                                  linewidth=0)
-                seaborn.lineplot(data=part, x="step", y="value", color=shade, ax=axis,
-                                 label=name.removeprefix("nfe_") if len(names) > 1 else None)
-            axis.set(xlabel="optimiser step", ylabel=label)
-            axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
+    figure, axes = panels(max(1, len(groups)), height=2.7)
+    for axis, (label, names) in zip(axes, groups):
+        for name, shade in zip(names, (colour(run.name) if run.name in RUNS else BLUE, GREY)):
+            banded(axis, data[data["quantity"] == name], "step", "value", shade, alpha=0.25,
+                   label=name.removeprefix("nfe_"))
+        if len(names) > 1:
+            axis.legend()
+        axis.set(xlabel="optimiser step", ylabel=label)
+        axis.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(4))
     return figure
