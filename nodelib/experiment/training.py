@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.experiment import artifacts, checksums, mnist, snapshots
+from nodelib.experiment import artifacts, checksums, mnist, own_rays, snapshots
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import check_scratch, runs_root
@@ -309,9 +309,13 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             inputs = torch.cat([images, attack_batch(model, *victims, config, attack, t1, draw)])
             targets = torch.cat([labels, victims[1]])
         model.train()
-        logits = model(inputs, t1) if isinstance(model, ODENet) else model(inputs)
+        state = model.block(model.stem(inputs), t1) if isinstance(model, ODENet) else None
+        logits = model(inputs) if state is None else model.head(state)
     nfe_forward = _nfe(model)
     loss = F.cross_entropy(logits, targets)
+    if config.own_rays and isinstance(model, ODENet) and state is not None:
+        points = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        loss = loss + config.own_rays * own_rays.penalty(model, state, targets, t1, points)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()
