@@ -170,8 +170,8 @@ class RunConfig:
             raise InputError(f"own_rays is {self.own_rays}; it must be finite and at least 0")
         if self.own_rays and (self.architecture != "odenet" or self.leaky or not self.last_norm
                               or self.adversarial):
-            raise InputError(f"own_rays is {self.own_rays}; only an ODE-net with its last normalisation, without "
-                             "leak and adversarial training, is given rays: leave it at 0")
+            raise InputError(f"own_rays is {self.own_rays}; it must be 0 but for an ODE-net with its last "
+                             "normalisation, without leak and adversarial training")
         self._check_ranges()
         self._check_names()
         self._check_cycles()
@@ -345,7 +345,8 @@ _NAMED: dict[str, dict] = {
     "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},
     "small-10-scaled": {**_SMALL, **_T10, "head_scale": 0.1},
     # with a weight of 1 the cross-entropy alone moves the head's rows, and the rays do not come about
-    "small-10-rays": {**_SMALL, **_T10, "own_rays": 10.0},
+    "small-10-rays": {**_SMALL, **_T10, "epochs": 1, "own_rays": 10.0},
+    "small-10-short": {**_SMALL, **_T10, "epochs": 1},
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "resnet-0": {**_WIDE, "architecture": "resnet", "blocks": 0},  # stem and head alone
@@ -392,7 +393,8 @@ COMPARED: dict[str, str] = {
     "large-100-short": "large-100", "small-10-tight": "small-10", "small-100-leaky": "small-100",
     "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial",
     "small-100-nolast": "small-100",
-    "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "small-10-rays": "small-10", "resnet-0": "wide-standard",
+    "small-100-unscaled": "small-100", "small-10-scaled": "small-10",
+    "small-10-rays": "small-10-short", "small-10-short": "small-10", "resnet-0": "wide-standard",
     "resnet-6": "wide-standard", "resnet-1": "wide-standard",
     "wide-adversarial-plain": "wide-adversarial",
 }

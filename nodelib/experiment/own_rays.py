@@ -5,16 +5,16 @@ makes of the class's row of the head, less the mean of all rows: every ray is a 
 and in this direction the logit of the class grows fastest. Nothing is stored beside the weights, and as the
 rows without their mean add up to zero, the ten cannot become one.
 
-If f were w_c, a scaled state w = y / t would move straight to w_c (dw/ds = w_c - w in log time). So f is asked
-to be w_c on all of that way, and around it. From a point
+If f were w_c, a scaled state w = y / t would move straight to w_c (dw/ds = w_c - w in log time). So f is
+asked to be w_c on all of that way, and around it. From a point
 
     p = (1 - b) ((1 - a) y(t) / t + a w_c + noise) + b w_k,
 
-y(t) the state of a training image of class c where the loss reads it, a uniform on [0, 1], b on [0, `PUSH`] and
-k any class, f is applied `TIMES` times over, and the penalty is the mean square of the distances of f(p),
-f(f(p)), ... to w_c, in units of the spread of the ten. At a = 1 and b = 0 this asks for a ray; the noise and the
-push towards another class's ray, that it attracts, and how far; to apply f again, that what is left of a
-deviation, which lies along the leading eigenvectors of its Jacobian, shrinks further.
+y(t) the state of a training image of class c where the loss reads it, a uniform on [0, 1], b on [0, `PUSH`]
+and k any class, f is applied `TIMES` times over, and the penalty is the mean square of the distances of
+f(p), f(f(p)), ... to w_c, in units of the spread of the ten. At a = 1 and b = 0 this asks for a ray; the
+noise and the push towards another class's ray, that it attracts, and how far; to apply f again, that what
+is left of a deviation, which lies along the leading eigenvectors of its Jacobian, shrinks further.
 
 Penalties on the field for attractors by construction: Kang et al., 2021 (SODEF), and Rodriguez et al., 2022
 (LyaNet). This one costs `TIMES` evaluations of f on the batch.
