@@ -344,9 +344,9 @@ _NAMED: dict[str, dict] = {
     # end time and head's scale, two by two: logits ten times as large, or as small, from the start
     "small-100-unscaled": {**_SMALL, **_T100, "head_scale": 1.0},
     "small-10-scaled": {**_SMALL, **_T10, "head_scale": 0.1},
-    # with a weight of 1 the cross-entropy alone moves the head's rows, and the rays do not come about
-    "small-10-rays": {**_SMALL, **_T10, "epochs": 1, "own_rays": 10.0},
-    "small-10-short": {**_SMALL, **_T10, "epochs": 1},
+    # in trials of a few hundred steps no rays came about with a weight of 1; with one of 10 they did, and after
+    # an epoch 93 % of the test images were right
+    "small-10-rays": {**_SMALL, **_T10, "own_rays": 3.0},
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "resnet-0": {**_WIDE, "architecture": "resnet", "blocks": 0},  # stem and head alone
@@ -394,7 +394,7 @@ COMPARED: dict[str, str] = {
     "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial",
     "small-100-nolast": "small-100",
     "small-100-unscaled": "small-100", "small-10-scaled": "small-10",
-    "small-10-rays": "small-10-short", "small-10-short": "small-10", "resnet-0": "wide-standard",
+    "small-10-rays": "small-10", "resnet-0": "wide-standard",
     "resnet-6": "wide-standard", "resnet-1": "wide-standard",
     "wide-adversarial-plain": "wide-adversarial",
 }
