@@ -1,10 +1,15 @@
-"""Figures of the forced drift and of the spectrum at a ray."""
+"""Figures of the forced drift and of the spectrum at a ray, and what became of rays that were asked for."""
 
 from __future__ import annotations
 
+import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
+from nodelib import dynamics
+from nodelib.experiment.measure_states import SAME_RAY
+from nodelib.experiment.own_rays import own_rays
+from nodelib.networks import ODENet
 from nodelib.publish.style import BLUE, VERMILLION, panels, style
 
 
@@ -31,3 +36,31 @@ def spectrum(values: torch.Tensor) -> Figure:
     axis.axvline(1, color="black", linewidth=1, linestyle="--")
     axis.set(xlabel="real part", ylabel="imaginary part")
     return figure
+
+
+def rays_found(net: ODENet, images: torch.Tensor, labels: torch.Tensor, log_time: float = 20.0,
+               tolerance: float = 1e-6) -> pd.DataFrame:
+    """The rays where the flow from the ten given directions ends, and the images that end on each.
+
+    Args:
+        net: in float64; images, labels: followed to t = 1000, and from there, as the directions are, for
+            `log_time` with the solver's `tolerance`.
+
+    Returns:
+        a row per class: angle, by which the velocity at the direction asked for is off, and moved, from there
+        to the ray (degrees); residual and eigenvalue (largest real part) of the ray; own and other,
+        images of its class and of others within `SAME_RAY` degrees of it.
+    """
+    func, given = net.block.func, own_rays(net)
+    start = torch.cat([given, dynamics.states_at(net, images, [1000.0])[0] / 1000])
+    end = dynamics.flow_in_log_time(func, start, log_time, tolerance, tolerance)
+    rows = []
+    for label, w in enumerate(given):
+        ray = dynamics.solve_ray(func, end[label], smoothing=0)
+        on = labels[dynamics.angle(end[len(given):], ray.w) <= SAME_RAY]
+        rows.append({"class": label,
+                     "angle": float(dynamics.angle(dynamics.normalised_field(func)(w[None])[0], w)),
+                     "moved": float(dynamics.angle(ray.w, w)), "residual": ray.residual,
+                     "eigenvalue": dynamics.leading_eigenvalue(func, ray.w)[0].real,
+                     "own": int((on == label).sum()), "other": int((on != label).sum())})
+    return pd.DataFrame(rows).set_index("class")

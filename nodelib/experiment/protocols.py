@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
-from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig
+from nodelib.experiment.configs import COMPARED, ROWS, TABLE_T1, RunConfig
 from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
@@ -354,6 +354,21 @@ def ladder_protocol(config: RunConfig) -> list[Measurement]:
     return result
 
 
+RAYS_T1 = (10.0, 100.0, 1000.0, 10000.0)
+
+
+def rays_protocol(config: RunConfig) -> list[Measurement]:
+    """Clean accuracy and PGD-40 on the margin at epsilon 0.1, late and later: of the network with a ray per
+    class and of the one it is compared with. 256 images attacked; see `nodelib.verdicts.own_rays`.
+    """
+    if config.name not in ("small-10-rays", COMPARED["small-10-rays"]):
+        return []
+    n = diagnostic_images(config)
+    attacks = [Measurement(t1, n, **PGD40, loss="margin", label="rays-pgd40") for t1 in RAYS_T1]
+    return [*(Measurement(t1, config.test_images if t1 == config.test_t1 else 4 * n) for t1 in RAYS_T1),
+            *(at_epsilon(m, 0.1) for m in attacks)]
+
+
 def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     """Clean accuracy at the run's own end time for solver tolerances from 1e-1 to 1e-6."""
     if config.architecture != "odenet":
@@ -366,7 +381,7 @@ PROTOCOLS: dict[str, Any] = {"table": table_protocol, "strong": strong_protocol,
              "epsilon": epsilon_protocol,
              "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
              "transfer": transfer_protocol, "tolerance": tolerance_protocol,
-             "ladder": ladder_protocol}
+             "ladder": ladder_protocol, "rays": rays_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (),

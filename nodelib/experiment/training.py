@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.experiment import artifacts, checksums, mnist, snapshots
+from nodelib.experiment import artifacts, checksums, mnist, own_rays, snapshots
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import check_scratch, runs_root
@@ -187,13 +187,14 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
     if start == 0:
         watch.take(model, 0)
     saved = time.monotonic()
-    order, order_epoch = np.empty(0, dtype=np.int64), -1
+    order: np.ndarray = np.empty(0, dtype=np.int64)
+    order_epoch = -1
     with Progress(config.folder, config.steps, "step", start, progress) as bar, stop_requests() as stops:
         for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
             if epoch != order_epoch:
-                order, order_epoch = _generator(config.seed, "order",
-                                                epoch).permutation(config.train_images), epoch
+                order_epoch = epoch
+                order = _generator(config.seed, "order", epoch).permutation(config.train_images)
             index = torch.from_numpy(
                 order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
             if config.cycle(step)[1] == step:  # a new cycle knows nothing of the moments of the one before
@@ -311,9 +312,13 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             inputs = torch.cat([images, attack_batch(model, *victims, config, attack, t1, draw)])
             targets = torch.cat([labels, victims[1]])
         model.train()
-        logits = model(inputs, t1) if isinstance(model, ODENet) else model(inputs)
+        state = model.block(model.stem(inputs), t1) if isinstance(model, ODENet) else None
+        logits = model(inputs) if state is None else model.head(state)
     nfe_forward = _nfe(model)
     loss = F.cross_entropy(logits, targets)
+    if config.own_rays and isinstance(model, ODENet) and state is not None:
+        points = torch.Generator().manual_seed(int(draw.integers(2**62)))
+        loss = loss + config.own_rays * own_rays.penalty(model, state, targets, t1, points)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()

@@ -162,6 +162,7 @@ def differs_in(control: str) -> str:
              "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
              "head_scale": f"head scaled by {config.head_scale:g}",
+             "own_rays": "penalty for a ray of its own per class",
              "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}
     if config.adversarial is not None and base.adversarial is not None:

@@ -351,3 +351,11 @@ def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
     assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(LADDER_EPSILONS)
     assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100"))
                if m.attack not in ("none", "worst"))
+
+
+def test_a_network_with_a_ray_per_class_and_its_control_are_attacked_alike_late_and_later():
+    with_rays, without, other = (protocols.rays_protocol(configs.get(name))
+                                 for name in ("small-10-rays", "small-10", "small-100"))
+    assert with_rays == without and not other
+    attacked = [(m.t1, m.epsilon, m.loss) for m in with_rays if m.attack == "pgd"]
+    assert attacked == [(t1, 0.1, "margin") for t1 in (10, 100, 1000, 10000)]

@@ -539,7 +539,7 @@ def test_without_its_optimisers_state_a_run_at_a_constant_rate_is_not_prolonged(
 def test_a_checkpoint_outlives_a_field_added_to_the_config_and_not_one_changed():
     config = tiny_config(**CONSTANT)
     assert set(config.identity()) >= {"schedule", "learning_rate"}
-    assert not {"epochs", "leaky", "start"} & set(config.identity())
+    assert not {"epochs", "leaky", "start", "own_rays"} & set(config.identity())
     longer = dataclasses.replace(config, epochs=9, snapshots=None)
     assert training.fingerprint(config) == training.fingerprint(longer)
     assert training.fingerprint(config) != training.fingerprint(dataclasses.replace(config, leaky=True))
