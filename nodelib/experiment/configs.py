@@ -386,6 +386,7 @@ NAMES = tuple(_NAMED)
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
 PAIR = ("wide-standard", "wide-adversarial")
 POST_ROWS = tuple(f"{row}-post" for row in ROWS)
+POST_PAIR = tuple(f"{name}-post" for name in PAIR)
 # a control, and the run that it is compared with: one thing differs between the two
 COMPARED: dict[str, str] = {
     "small-100-adjoint": "small-100-short", "small-100-short": "small-100",
