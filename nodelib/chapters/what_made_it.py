@@ -98,13 +98,17 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
         above.axhline(figures[row], color=paint, linewidth=0.8, dashes=(6, 3))
         gap = snapshots.values(run.snapshots, "gap-50", t1, whole_epochs=False)
         below.plot(list(gap), list(gap.values()), color=paint, marker=".")
-    above.set(ylabel="correct under one step (%)", ylim=(-1, None))
-    below.axhline(24 * np.log(2), color=GREY, linewidth=1)
-    last = max((max(snapshots.values(run.snapshots, "gap-50", OWN_T1[run.name.removesuffix("-post")]),
-                    default=0.0) for run in shown), default=0.0)
-    below.text(last, 24 * np.log(2), "the true class's term is lost above", color=GREY, fontsize=8.5,
-               va="bottom", ha="right")
-    below.set(ylabel="gap of the two largest logits", xlabel="epochs by the post's recipe", ylim=(0, None))
+    above.set(ylabel="correct under one step (%)", ylim=(-1, 99))
+    for level, words in ((24 * np.log(2), "the true class's term is lost above"),
+                         (150 * np.log(2), "the whole gradient is lost above")):
+        below.axhline(level, color=GREY, linewidth=1)
+        below.text(0.99, level, words, color=GREY, fontsize=8.5, va="bottom", ha="right",
+                   transform=below.get_yaxis_transform())
+    below.set(ylabel="gap of the two largest logits", xlabel="epochs by the post's recipe",
+              xscale="log", yscale="log")
+    below.set_xticks([1 / 16, 1 / 4, 1, 4, 16, 64], ["1/16", "1/4", "1", "4", "16", "64"])
+    below.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    below.minorticks_off()
     if shown:
-        above.legend(loc="upper right")
+        above.legend(loc="center left", bbox_to_anchor=(0, 0.66))
     return figure
