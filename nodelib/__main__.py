@@ -117,11 +117,14 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
     return OUT_OF_TIME if missing else 0
 
 
-def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
-    from nodelib.experiment.measure_states import Reach, measure_run
+def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
+    from nodelib.experiment import artifacts, measure_states
 
-    reach = Reach(arguments.far_images, arguments.log_time)
-    measure_run(folder, arguments.images, reach, parts=arguments.part, budget=budget, report=say)
+    reach = measure_states.Reach(arguments.far_images, arguments.log_time)
+    done = measure_states.measure_run(folder, arguments.images, reach, parts=arguments.part, budget=budget,
+                                      report=say)
+    wanted = set(arguments.part) or set(measure_states.pending(artifacts.load_run(folder)))
+    return OUT_OF_TIME if budget is not None and wanted - set(done) else 0
 
 
 def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:

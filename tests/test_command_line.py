@@ -227,6 +227,13 @@ def test_a_root_that_is_a_file_is_an_error_that_says_so(command, tmp_path, capsy
     assert f"{tmp_path / 'file'} is a file" in capsys.readouterr().err
 
 
+def test_measuring_that_ran_out_of_time_says_so_by_its_status(tiny_run, tmp_path):
+    shutil.copytree(tiny_run.path, tmp_path / tiny_run.path.name)
+    line = ["measure", "small-10", "--root", str(tmp_path), "--part", "local"]
+    assert main([*line, "--budget", "0"]) == 3
+    assert main(line) == 0
+
+
 @pytest.mark.parametrize("command", [["evaluate", "--protocol", "tolerance", "--images", "4"], ["measure"]])
 def test_damaged_weights_are_refused_where_all_is_measured_already(command, tiny_run, tmp_path, capsys,
                                                                    monkeypatch):
