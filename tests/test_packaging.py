@@ -117,7 +117,7 @@ def checkout(tmp_path):
 @pytest.fixture(autouse=True)
 def outside(monkeypatch):
     """Without the variables of a `make test TESTS=...` that these tests themselves may run in."""
-    for name in ("MAKEFLAGS", "MAKEOVERRIDES", "TESTS", "FAST"):
+    for name in ("MAKEFLAGS", "MAKEOVERRIDES", "TESTS", "FAST", "VENV", "PYTHON"):
         monkeypatch.delenv(name, raising=False)
 
 
