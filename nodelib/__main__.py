@@ -39,11 +39,21 @@ def _stored(root: Path | None) -> tuple[list[Run], int]:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import training
+    from nodelib.experiment import distributed
     from nodelib.experiment.device import resolve_device
+
+    with distributed.processes(resolve_device(arguments.device)):
+        return _train_each(arguments)
+
+
+def _train_each(arguments: argparse.Namespace) -> int:
+    from nodelib.experiment import distributed, training
     from nodelib.experiment.paths import runs_root
 
-    resolve_device(arguments.device)
+    if arguments.evaluate and distributed.size() > 1:
+        raise InputError(f"--evaluate measures in one process and not in {distributed.size()}; train without "
+                         "it, then `python -m nodelib evaluate`")
+    tell = say if distributed.leads() else lambda line: None
     budget = Budget(arguments.budget)
     for name in configs.named(arguments.run):
         for seed in arguments.seed:
@@ -53,12 +63,12 @@ def _train(arguments: argparse.Namespace) -> int:
                 try:
                     run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
                 except training.OutOfTime as stop:
-                    say(str(stop))
+                    tell(str(stop))
                     return OUT_OF_TIME
-                say(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
-                    f"{run.path}")
+                tell(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
+                     f"{run.path}")
             else:
-                say(f"{config.folder}: stored already")
+                tell(f"{config.folder}: stored already")
             if arguments.evaluate and _evaluate(folder, arguments, budget.left):
                 return OUT_OF_TIME
     return 0
@@ -252,6 +262,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--evaluate", action="store_true",
                        help="measure each run on the table when it is trained, and those stored already "
                        "where records are missing")
+    train.epilog = ("Several processes share each batch of one run when torchrun starts them: torchrun "
+                    "--nproc-per-node 2 -m nodelib train NAME.")
     train.set_defaults(protocol="table", images=None)
     evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
                       "the protocol's own")

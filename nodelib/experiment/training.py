@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from nodelib.experiment import artifacts, checksums, mnist, own_rays, snapshots
+from nodelib.experiment import artifacts, checksums, distributed, mnist, own_rays, snapshots
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import check_scratch, runs_root
@@ -54,6 +54,9 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
     optimiser's state beside it, and prolonged from there bit for bit; what was measured of its older weights
     goes.
 
+    Within `distributed.processes`, or a process group of your own, every process calls this with the same
+    arguments and takes its slice of each batch; rank 0 writes, and all must see its folder.
+
     Args:
         config: what to train.
         root: folder that holds the runs; default `data/runs`.
@@ -68,12 +71,14 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
             finished run that the config does not prolong.
         DivergedError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
+        InputError: several processes cannot share the config, see `distributed.check`.
     """
+    distributed.check(config)
     device = resolve_device(device)
     disable_tf32()
     folder = runs_root(root) / config.folder
     check_scratch(config.scale, folder.parent)
-    with artifacts.locked(folder):
+    with artifacts.locked(folder) if distributed.leads() else contextlib.nullcontext():
         return _train(config, folder, device, budget, checkpoint_seconds, progress)
 
 
@@ -87,7 +92,6 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
         _restore(model, optimiser, tensors)
         if not config.endless and not _outdated(folder, config.epochs):
-            checkpoint.unlink()  # killed after the run was complete
             return start, [], artifacts.load_run(folder)
         rows = artifacts.history_until(folder / "history.csv", start)
         last = start // config.steps_per_epoch - 1
@@ -137,8 +141,16 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
     optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
     checkpoint = folder / "checkpoint.safetensors"
     start, rows, finished = _resume(config, folder, model, optimiser, device)
+    leads = distributed.leads()
+    # it also keeps rank 0 from writing before all have read
+    if any(there != (start,) for there in distributed.gather(start)):
+        raise artifacts.ArtifactError(f"the processes find different states of the run in {folder}; give a "
+                                      "folder that all machines see (--root)")
     if finished is not None:
+        if leads and not config.endless:
+            checkpoint.unlink()  # killed after the run was complete
         return finished
+    parallel = distributed.shared(model)
     seconds_before = rows[-1]["seconds"] if rows else 0.0
 
     def write(step: int) -> None:
@@ -147,13 +159,16 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
         artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
 
     def save(step: int) -> None:
-        with artifacts.writing(folder):
-            write(step)
+        if leads:
+            with artifacts.writing(folder):
+                write(step)
 
     def publish(step: int) -> None:
         """Store the run as it is after so many steps; killed at any point, its older state or this one is
         left, or a resume mends it.
         """
+        if not leads:
+            return
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
             if config.endless or (folder / "config.json").exists():
                 write(step)
@@ -172,7 +187,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
                 "provenance": {
                     **artifacts.source_state(), **artifacts.environment(device),
                     "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
-                    "parameters": count_parameters(model),
+                    "parameters": count_parameters(model), "processes": distributed.size(),
                     "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
                     "started": started.isoformat(timespec="seconds"),
                     "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -184,12 +199,13 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
     if config.endless and start and not rest and _outdated(folder, epochs):
         publish(start)  # killed between the checkpoint of an epoch and its store
     watch = snapshots.Watch(config, folder, start)
-    if start == 0:
+    if start == 0 and leads:
         watch.take(model, 0)
     saved = time.monotonic()
     order: np.ndarray = np.empty(0, dtype=np.int64)
     order_epoch = -1
-    with Progress(config.folder, config.steps, "step", start, progress) as bar, stop_requests() as stops:
+    shown = progress if leads else False
+    with Progress(config.folder, config.steps, "step", start, shown) as bar, stop_requests() as stops:
         for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
             if epoch != order_epoch:
@@ -202,22 +218,26 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * learning_rate(config, step)
             others = _others(config, images, labels, step, len(index))
-            row = _step(model, optimiser, images[index], labels[index], config, step, others)
+            row = _step(model, optimiser, images[index], labels[index], config, step, others,
+                        parallel)
             seconds = seconds_before + time.monotonic() - began
             rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row,
                                            "seconds": seconds}))
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
-            watch.take(model, step + 1)
+            if leads:
+                watch.take(model, step + 1)
             if config.endless and position + 1 == config.steps_per_epoch:
                 save(step + 1)  # an older checkpoint must not meet a history that lacks its steps
                 rows[:] = artifacts.thinned(rows, epoch)
                 if step + 1 < config.steps:
                     publish(step + 1)
                     saved = time.monotonic()
-            if stops:  # only between steps: a half-made update must never be stored
+            late = budget is not None and time.monotonic() - began > budget and step + 1 < config.steps
+            stopped, out_of_time = map(any, zip(*distributed.gather(bool(stops), late)))
+            if stopped:  # only between steps: a half-made update must never be stored
                 save(step + 1)
                 raise KeyboardInterrupt
-            if budget is not None and time.monotonic() - began > budget and step + 1 < config.steps:
+            if out_of_time:
                 save(step + 1)
                 raise OutOfTime(f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
                                 "run the same command again to continue")
@@ -226,8 +246,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
                 saved = time.monotonic()
     model.eval()
     publish(config.steps)
-    if not config.endless:
+    if leads and not config.endless:
         checkpoint.unlink(missing_ok=True)
+    distributed.gather(0)  # until it is stored
     return artifacts.load_run(folder)
 
 
@@ -296,9 +317,10 @@ def stop_requests() -> Iterator[list[int]]:
 
 
 def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tensor, labels: Tensor,
-          config: RunConfig, step: int, others: tuple[Tensor, Tensor] | None = None) -> dict:
-    """One optimiser step; returns the history's columns. `others`: images and labels to attack instead of the
-    batch's own.
+          config: RunConfig, step: int, others: tuple[Tensor, Tensor] | None = None,
+          parallel: nn.Module | None = None) -> dict:
+    """One optimiser step; returns the history's columns, over all processes (of nfe the largest). `others`:
+    images and labels to attack instead of the batch's own; `parallel`: see `distributed.shared`.
     """
     draw = _generator(config.seed, "step", step)
     low, high = config.t1
@@ -312,8 +334,11 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
             inputs = torch.cat([images, attack_batch(model, *victims, config, attack, t1, draw)])
             targets = torch.cat([labels, victims[1]])
         model.train()
-        state = model.block(model.stem(inputs), t1) if isinstance(model, ODENet) else None
-        logits = model(inputs) if state is None else model.head(state)
+        if parallel is not None:
+            state, logits, targets = None, parallel(inputs, t1), distributed.own_slice(targets)
+        else:
+            state = model.block(model.stem(inputs), t1) if isinstance(model, ODENet) else None
+            logits = model(inputs) if state is None else model.head(state)
     nfe_forward = _nfe(model)
     loss = F.cross_entropy(logits, targets)
     if config.own_rays and isinstance(model, ODENet) and state is not None:
@@ -321,7 +346,10 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
         loss = loss + config.own_rays * own_rays.penalty(model, state, targets, t1, points)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
-    value, correct = loss.item(), (logits.argmax(1) == targets).float().mean().item()
+    losses, accuracies, *nfe = zip(*distributed.gather(
+        loss.item(), (logits.argmax(1) == targets).float().mean().item(), nfe_forward,
+        _nfe(model, backward=True)))
+    value, correct = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
     slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
     for quantity, number, way_out in (("loss", value, f"lower the learning rate ({config.learning_rate:g})"),
                                       ("gradient's norm", slope,
@@ -333,8 +361,8 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)
             + (step // config.steps_per_epoch) * config.train_images,
-            "t1": t1, "loss": value, "accuracy": correct, "nfe_forward": nfe_forward,
-            "nfe_backward": _nfe(model, backward=True)}
+            "t1": t1, "loss": value, "accuracy": correct, "nfe_forward": int(max(nfe[0])),
+            "nfe_backward": int(max(nfe[1]))}
 
 
 def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig,
