@@ -105,7 +105,9 @@ async (rules) => {
   for (const entry of [...document.querySelectorAll('dl.py')].slice(20)) entry.remove();
   for (const formula of document.querySelectorAll('mjx-container > svg')) formula.replaceChildren();
   for (const details of document.querySelectorAll('details:not(.above-input)')) details.open = true;
-  for (const change of document.getAnimations()) if (change instanceof CSSTransition) change.finish();
+  // what fades in is half transparent meanwhile
+  for (const change of document.getAnimations())
+    if (Number.isFinite(change.effect.getComputedTiming().endTime)) change.finish();
   const {violations} = await axe.run({resultTypes: ['violations'], runOnly: rules});
   return violations.filter(({impact}) => ['serious', 'critical'].includes(impact)).flatMap(
     ({id, nodes}) => nodes.map(({target, failureSummary}) => `${id}: ${target} (${failureSummary})`));
