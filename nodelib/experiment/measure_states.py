@@ -178,26 +178,27 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKE
 def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED) -> list[dict]:
     """Where the states of images go that an attack has fooled the network with, and only of those.
 
-    The images of `attacked`, under PGD-40 with momentum and gradients at noisy points
-    (`nodelib.experiment.protocols.AVERAGED`, one start), because PGD-10 fools too few of a network trained
-    against it; those it takes for another digit unattacked are left out. No record where it fools no image.
+    The first half of the images, at most that of `IMAGES`, is the clean reference; those behind it are
+    attacked in turn until `count` have fooled the network: by PGD-40 with momentum and gradients at noisy
+    points (`nodelib.experiment.protocols.AVERAGED`, one start), because PGD-10 fools too few of a network
+    trained against it. Those it takes for another digit unattacked are left out. No record where it fools no
+    image.
     """
-    half = len(images) // 2
-    some = slice(len(images) - min(count, len(images) - half), None)
-    found = torch.cat([pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9,
-                           t1=1.0)
-                       for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
-    with torch.no_grad():
-        said, before = (torch.cat([model(x, 1.0).argmax(1) for x in kind.split(BATCH)])
-                        for kind in (found, images[some]))
-    wrong = (said != labels[some]) & (before == labels[some])  # what was wrong already is not fooled
-    if not wrong.any():
+    half = min(len(images), IMAGES) // 2
+    parts: list[tuple[Tensor, ...]] = []
+    for x, y in zip(images[half:].split(BATCH), labels[half:].split(BATCH)):
+        found = pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9, t1=1.0)
+        with torch.no_grad():
+            said, before = model(found, 1.0).argmax(1), model(x, 1.0).argmax(1)
+        wrong = (said != y) & (before == y)  # what was wrong already is not fooled
+        parts.append((x[wrong], y[wrong], found[wrong], said[wrong]))
+        if sum(len(part[1]) for part in parts) >= count:
+            break
+    clean, own, found, said = (torch.cat(column)[:count] for column in zip(*parts))
+    if not len(own):
         return []
-    records, nearest = _followed(model, (images[:half], labels[:half]),
-                                 (images[some][wrong], labels[some][wrong]), found[wrong],
-                                 labels[some][wrong], "fooled")
-    n = int(wrong.sum())
-    return records + [record("nearest_said", (near == said[wrong]).double().mean(), t1=t1, n=n,
+    records, nearest = _followed(model, (images[:half], labels[:half]), (clean, own), found, own, "fooled")
+    return records + [record("nearest_said", (near == said).double().mean(), t1=t1, n=len(own),
                              images="fooled", statistic="mean")
                       for t1, near in zip(SNAPSHOTS, nearest)]
 
@@ -553,8 +554,8 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     Args:
         folder: of the run.
         count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves
-            cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` by default, not
-            leaky, all 10,000.
+            cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` and of fooled
+            images by default, not leaky, all 10,000.
         reach: how many of them are followed further than to their rays, and how far.
         parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
         budget: seconds after which no further part is begun.
@@ -581,7 +582,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         keys = PARTS[part].keys
         measured = (images, labels)
         # all there are: a tenth of them would not do
-        if part == "two digits" and count is None and not run.config["leaky"]:
+        if part in ("two digits", "fooled") and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
         artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)

@@ -247,5 +247,11 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
     assert 0 < wrong.sum() < (said != labels[30:]).sum()
     assert {r["n"] for r in found} == {int(wrong.sum())} and {r["images"] for r in found} == {"fooled"}
     assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
+    attacked: list[int] = []
+    monkeypatch.setattr(measure_states, "BATCH", 10)
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: attacked.append(len(x)) or 1 - x)
+    first = wrong.cumsum(0).tolist()
+    assert {r["n"] for r in measure_states.fooled(model, images, labels, count=1)} == {1}
+    assert len(attacked) == next(k for k in (1, 2, 3) if first[10 * k - 1])  # no more than had to be
     monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: x)
     assert measure_states.fooled(model, images, labels, count=50) == []
