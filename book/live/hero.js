@@ -10,7 +10,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
   let shown = true,
     stale = false,
     stop = new AbortController();
-  const views = ["The digit", "Attacked"].map((title) => {
+  const views = ["The digit", "Attacked in one step"].map((title) => {
     const view = picture(title),
       words = h("p", { class: "node-live-says" });
     const { element } = panel(title, view.element);
@@ -34,7 +34,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
         const p = softmax(logits),
           k = argmax(p);
         views[i].view.show(pixels);
-        views[i].words.replaceChildren("The network says ", h("strong", {}, String(k)), `, ${percent(p[k])}`);
+        views[i].words.replaceChildren(`${run.replace(/-seed\d+$/, "")} says `, h("strong", {}, String(k)), `, ${percent(p[k])}`);
         views[i].element.classList.toggle("node-live-wrong", k !== label);
       });
       body.dataset.done = String(Number(body.dataset.done || 0) + 1);

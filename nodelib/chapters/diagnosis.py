@@ -375,13 +375,15 @@ def zero_table(data: pd.DataFrame) -> str:
     return markdown(["run:", "t", "logit gap", *views, "images"], rows)
 
 
-def anchor_table(seed: Mapping) -> str:
-    """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, as Markdown."""
+def anchor_table(seed: Mapping, *more: Sequence) -> str:
+    """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, as Markdown, and more rows
+    above them.
+    """
     number = lambda value: None if value is None else f"{value:.2f}"  # noqa: E731
     rows = [[f"{a['network']} ({a['year']})", number(a["clean"]), number(a["fgsm"]),
              ", ".join(f"{p['accuracy']:.2f} ({p['note']})" for p in a["pgd"]), number(a["autoattack"])]
             for a in seed["anchors"]]
-    return markdown(["network:", "clean", "FGSM", "PGD", "AutoAttack"], rows)
+    return markdown(["network:", "clean", "FGSM", "PGD", "AutoAttack"], [*more, *rows])
 
 
 def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:

@@ -284,7 +284,7 @@ def test_the_hero_attacks_one_digit_after_the_other(visit):
     place.locator("[data-done]").wait_for()
     words = place.locator(".node-live-says")
     wrong = place.locator(".node-live-wrong")
-    assert words.first.inner_text().startswith("The network says 7,") and wrong.count() == 1
+    assert words.first.inner_text().startswith("small-10 says 7,") and wrong.count() == 1
     body = place.locator("[data-done]").element_handle()
     done = "([body, n]) => Number(body.dataset.done) === n"
     place.get_by_role("slider").press("Home")
@@ -292,7 +292,7 @@ def test_the_hero_attacks_one_digit_after_the_other(visit):
     assert words.first.inner_text() == words.last.inner_text() and wrong.count() == 0
     place.get_by_role("button", name="Another digit").press("Enter")
     page.wait_for_function(done, arg=[body, 3])
-    assert words.first.inner_text().startswith("The network says 2,")
+    assert words.first.inner_text().startswith("small-10 says 2,")
 
 
 def test_the_end_time_slider_shows_what_the_library_computes(visit):
