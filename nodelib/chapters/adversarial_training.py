@@ -108,6 +108,10 @@ def complexity(data: pd.DataFrame) -> Figure:
                       markersize=6, fillstyle="full" if name in PAIR else "none")
         axis.set(xlabel="NFE to $t_1 = 1$", title=label)
         if len(part):
-            axis.set(xlim=(0, 1.15 * part["nfe"].max()), ylim=(0, 1.15 * part["value"].max()))
+            axis.set(xlim=(0, 1.15 * part["nfe"].max()))
+            if measure == "accepted_steps":
+                axis.set(ylim=(0, 1.15 * part["value"].max()))
+            else:
+                axis.set_yscale("log")
     legend_above(figure, axes[:1])
     return figure

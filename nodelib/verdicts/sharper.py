@@ -278,31 +278,36 @@ def fooled_are_pulled(evidence: Evidence) -> Verdict:
         figures))
 
 
-def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
-    """C22. Networks at t = 1, snapshots at their row's own end time; a snapshot counts with its mean. Step
-    sizes enter with a minus. A correlation cannot reach twice 0.5, so the threshold is judged at half and
-    once.
+def complexity_points(evidence: Evidence) -> list[tuple[float, float, float, float, float]]:
+    """End time, NFE, Jacobian norm, path curvature and minus step size: of networks at t = 1, of snapshots,
+    with their means, at their row's own end time.
     """
-    c = constants("C22")
-    points: list[tuple[float, float, float, float]] = []
+    points: list[tuple[float, float, float, float, float]] = []
     for run in evidence.runs:
         measured = {m["name"]: m["value"] for m in run.measurements
                     if m["t1"] == 1.0 and m["name"] in ("jacobian_norm", "path_turning", "accepted_steps")}
         clean = [r for r in run.metrics if matches(r, t1=1.0, **CLEAN)]
         if len(measured) == 3 and clean:
             nfe = max(clean, key=lambda r: r["n"])["nfe"]
-            points.append((nfe, measured["jacobian_norm"], measured["path_turning"],
+            points.append((1.0, nfe, measured["jacobian_norm"], measured["path_turning"],
                            -1 / measured["accepted_steps"]))
         by_step: dict[tuple[int, float], dict[str, float]] = {}
         for r in getattr(run, "snapshots", ()):
             by_step.setdefault((r.step, r.t1), {})[r.quantity] = r.value
-        points += [(s["nfe"], s["jacobian-norm"], s["path-turning"], -s["step-size"])
-                   for s in by_step.values()
+        points += [(t1, s["nfe"], s["jacobian-norm"], s["path-turning"], -s["step-size"])
+                   for (_, t1), s in by_step.items()
                    if {"nfe", "jacobian-norm", "path-turning", "step-size"} <= set(s)]
+    return points
+
+
+def evaluations_mean_complexity(evidence: Evidence) -> Verdict:
+    """C22. A correlation cannot reach twice 0.5, so the threshold is judged at half and once."""
+    c = constants("C22")
+    points = complexity_points(evidence)
     if len(points) < c.least:
         raise Missing([f"{len(points)} of {c.least} networks and snapshots with Jacobian norm, curvature and "
                        "step sizes"])
-    evaluations, *others = zip(*points)
+    _, evaluations, *others = zip(*points)
     names = ("Jacobian norm", "path curvature", "smaller steps")
     found = [rank_correlation(evaluations, values) for values in others]
     figures = tuple(Figure(f"rank correlation of NFE with {n}", r) for n, r in zip(names, found))
