@@ -18,6 +18,7 @@ from docutils import nodes
 
 COMMITS = 3  # named; of more, how many
 DESCRIPTION = 200  # characters of a page's own description
+SHOWN = 160  # characters of an entry; longer ones are folded
 
 
 def _notebook_record(path: Path) -> dict:
@@ -76,10 +77,18 @@ def bibtex(root: Path, year: str, url: str = "") -> str:
     return "\n".join(["@software{nodelib,", *lines, "}"])
 
 
+def _entry(text: str) -> str:
+    if len(text) <= SHOWN:
+        return escape(text)
+    begin = text[:SHOWN // 3]
+    first = escape(begin.rpartition(",")[0] or begin)
+    return f"<details><summary>{first} …</summary>{escape(text)}</details>"
+
+
 def _add_card(app, pagename: str, templatename: str, context: dict, doctree) -> None:
     path = Path(app.env.doc2path(pagename)) if doctree is not None else Path()
     if path.suffix == ".ipynb":
-        rows = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>"
+        rows = "".join(f"<dt>{escape(name)}</dt><dd>{_entry(text)}</dd>"
                        for name, text in facts(_notebook_record(path)).items())
         source = context["pathto"](f"_sources/{context['sourcename']}", 1)
         rows += f'<dt>Notebook</dt><dd><a href="{escape(source)}" download>{escape(path.name)}</a></dd>'
