@@ -23,8 +23,8 @@ def names() -> dict:
     return found
 
 
-def test_there_are_four_examples_of_at_most_twenty_lines():
-    assert len(EXAMPLES) == 4
+def test_no_example_is_longer_than_twenty_lines():
+    assert len(EXAMPLES) == 7
     for source in EXAMPLES:
         assert len([line for line in source.splitlines() if line.strip()]) <= 20
 
@@ -40,6 +40,11 @@ def test_the_attacks_stay_in_the_ball_and_break_images(names):
         assert (attacked - names["images"]).abs().max() <= names["epsilon"] + 1e-6
     accuracy = names["accuracy"]
     assert accuracy["clean"] > 0.95 and accuracy["PGD"] < accuracy["FGSM"] < accuracy["clean"]
+
+
+def test_the_strong_set_and_an_ode_of_ones_own_are_attacked(names):
+    assert names["robust"].shape == (16,) and names["robust"].float().mean() < 0.7
+    assert names["learned"] > 0.9 and max(names["left"].values()) < 0.5
 
 
 def test_the_function_for_torchdiffeq_gives_its_states(names):
