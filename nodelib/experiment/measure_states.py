@@ -187,7 +187,8 @@ def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED)
     half = min(len(images), IMAGES) // 2
     parts: list[tuple[Tensor, ...]] = []
     for x, y in zip(images[half:].split(BATCH), labels[half:].split(BATCH)):
-        found = pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9, t1=1.0)
+        found = pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9,
+                    t1=1.0)
         with torch.no_grad():
             said, before = model(found, 1.0).argmax(1), model(x, 1.0).argmax(1)
         wrong = (said != y) & (before == y)  # what was wrong already is not fooled
