@@ -5,7 +5,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
-.PHONY: help book test test-more runs pdf bench faults lock coverage clean
+.PHONY: help book test test-more runs pdf bench faults lock coverage mutants clean
 
 VENV ?= .venv
 # make splits the names of targets at spaces; those of the folder above do no harm, for all that is run is in quotes
@@ -22,6 +22,7 @@ TESTS ?=
 FAST ?=
 BENCH ?=
 FORCE ?=
+MUTANTS ?=
 export PYTHONUTF8 := 1
 export PYTHONUNBUFFERED := 1
 
@@ -59,6 +60,9 @@ lock: $(VENV)/.upkeep ## write requirements.lock anew: every package with its ha
 
 coverage: $(VENV)/.upkeep ## run the checks and list the lines of nodelib that none of them reaches
 	$(PY) -m pytest -m "not more" --cov=nodelib --cov-report=term-missing:skip-covered
+
+mutants: $(VENV)/.upkeep ## break solver, statistics and verdicts by small changes (an hour), into tests/mutants.csv
+	OMP_NUM_THREADS=1 $(PY) tests/mutants.py $(MUTANTS)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
 	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -80,7 +80,7 @@ def test_the_make_commands_of_the_text_exist(page):
 
 def test_make_help_lists_every_target():
     done = subprocess.run(["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True)
-    for target in ("book", "test", "runs", "bench", "faults", "lock", "coverage", "clean"):
+    for target in ("book", "test", "runs", "bench", "faults", "lock", "coverage", "mutants", "clean"):
         assert f"make {target}" in done.stdout
 
 
@@ -147,6 +147,8 @@ def test_every_target_works_in_a_folder_with_a_space_in_its_name(checkout):
     assert "uv pip compile" in locking and "--generate-hashes" in locking
     (measuring,) = called(checkout, "make", "coverage")
     assert "--cov=nodelib" in measuring
+    mutating = called(checkout, "make", "mutants", "MUTANTS=--survivors")
+    assert mutating == ["python tests/mutants.py --survivors"]
     (checkout / ".venv" / ".test").unlink()
     (checkout / ".venv" / ".book").unlink()
     installed = called(checkout, "make", ".venv/.test")
