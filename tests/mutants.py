@@ -99,9 +99,10 @@ def mutants(folder: Path) -> Iterator[tuple[dict, str]]:
                     continue
             except (SyntaxError, AttributeError):  # the latter: cosmic-ray cannot do `except module.Error`
                 continue
-            was, now = next((a, b) for a, b in zip(source.splitlines(), mutated.splitlines()) if a != b)
+            lines = source.splitlines()
+            now = next(new for old, new in zip(lines, mutated.splitlines()) if old != new)
             yield dict(module=path.relative_to(folder).as_posix(), line=line, operator=name.split("/")[1],
-                       was=was.strip(), mutant=now.strip()), mutated
+                       was=lines[line - 1].strip(), mutant=now.strip()), mutated
             break
 
 
