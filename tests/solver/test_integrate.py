@@ -179,6 +179,13 @@ def test_dense_output_integrates_polynomials_of_degree_four():
         for power in range(4):
             integral = sum(w * c**power for w, c in zip(weights, DOPRI5.c))
             assert integral == pytest.approx(x ** (power + 1) / (power + 1), abs=1e-9)
+    assert DOPRI5.dense(1.0) == DOPRI5.b  # to the bit
+
+
+def test_at_rest_the_first_step_is_the_smallest_and_those_after_it_grow_tenfold():
+    solution = odeint(lambda t, y: torch.zeros_like(y), torch.ones(2), [0.0, 1.0])
+    assert solution.first_step == 1e-6 and solution.rejected == 0
+    assert solution.step_sizes == pytest.approx([10.0**k for k in range(-6, 1)])
 
 
 def smooth(t, y):

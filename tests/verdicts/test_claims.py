@@ -272,7 +272,10 @@ def test_six_and_four(told, angle, turning, expected):
             .measure("class_mean_angle", b, t1=1000.0, label="6-4")
             for n, a, b in zip(("wide-adversarial", "wide-standard"), told, angle)]
     runs[0].measure("turning", turning, t1=1000.0, part="centred")
-    assert verdict("C17", runs).verdict == expected
+    judged = verdict("C17", runs)
+    assert judged.verdict == expected and "reaches below" not in judged.reason
+    runs[0].measurements[0]["value"] = 0.91  # of 1,000 images: from 89 % on
+    assert "reaches below" in verdict("C17", runs).reason
 
 
 @pytest.mark.parametrize("early, late, after, expected", [

@@ -378,7 +378,8 @@ def test_c12_reads_losses_from_the_bands():
 
 @pytest.mark.parametrize(
     "few, many, expected",
-    [(26, 300, "reproduced"), (26, 100, "in part"), (14, 300, "in part"), (26, 30, "not reproduced")],
+    [(26, 300, "reproduced"), (26, 100, "in part"), (14, 300, "in part"), (26, 30, "not reproduced"),
+     (20, 40, "in part")],
 )
 def test_c14_compares_training_solves_at_equal_epochs(few, many, expected):
     runs = []
