@@ -15,7 +15,7 @@ from builders import SEED, StubRun
 from nodelib import verdicts
 from nodelib.experiment import configs
 from nodelib.statistics import within_tolerance
-from nodelib.verdicts import robustness
+from nodelib.verdicts import end_time, robustness
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing, value_figure
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
@@ -188,7 +188,16 @@ C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_bac
     ("C7", dict(log_density_difference=1e-2, trace_exponent=1.0, logdet_exponent=2.5), "not reproduced"),
 ])
 def test_claims_settled_by_chapters(claim, values, expected):
-    assert verdict(claim, chapters={claim: values}).verdict == expected
+    judged = verdict(claim, chapters={claim: values})
+    assert judged.verdict == expected and judged.evidence == (f"data/claims/{claim}.json",)
+
+
+def test_the_summary_shows_two_figures_and_that_there_are_more():
+    values = dict(log_density_difference=1e-6, trace_exponent=1.0, logdet_exponent=2.5)
+    rows = verdicts.ledger([], SEED, {"C7": values})
+    line, = (line for line in verdicts.summary(rows).splitlines() if line.startswith("| [C7]"))
+    assert "| difference: 1e-06 nats; trace exponent: 1; ... | reproduced |" in line
+    assert "log-determinant exponent: 2.5 |" in verdicts.as_markdown(rows)
 
 
 def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_are():
@@ -211,7 +220,9 @@ def test_fewer_parameters_is_an_artefact_when_a_single_block_does_as_well():
     def runs(ode, six, one):
         return [StubRun(n).clean(v, 1, n=10000) for n, v in
                 (("wide-standard", ode), ("resnet-6", six), ("resnet-1", one))]
-    assert verdict("C4", runs(99.4, 99.5, 98.0)).verdict == "reproduced"
+    reproduced = verdict("C4", runs(99.4, 99.5, 98.0))
+    assert reproduced.verdict == "reproduced" and reproduced.evidence == (
+        "wide-standard-seed0: r0", "resnet-6-seed0: r0", "resnet-1-seed0: r0")
     assert verdict("C4", runs(99.4, 99.5, 99.4)).verdict == "artefact"
     assert verdict("C4", runs(99.0, 99.5, 98.0)).verdict == "not reproduced"
 
@@ -220,6 +231,9 @@ def test_fewer_parameters_is_in_part_when_the_sizes_are_not_three_to_one(monkeyp
     monkeypatch.setattr(builders, "parameters", lambda name: 100)
     runs = [StubRun(n).clean(99, 1) for n in ("wide-standard", "resnet-6", "resnet-1")]
     assert verdict("C4", runs).verdict == "in part"
+    sizes = {"wide-standard": 100, "resnet-6": 300, "resnet-1": 1000}  # a single block that saves nothing
+    monkeypatch.setattr(builders, "parameters", sizes.get)
+    assert verdict("C4", runs).verdict == "reproduced"
 
 
 @pytest.mark.parametrize("at_500, expected", [((94, 72, 94, 96), "reproduced"), ((94, 95, 94, 70), "in part"),
@@ -233,7 +247,7 @@ def test_keeping_accuracy_at_500(at_500, expected):
 @pytest.mark.parametrize("standard, adversarial, expected", [
     (3, 300, "reproduced"), (3, 10, "in part"), (300, 3, "not reproduced")])
 def test_range_of_end_times(standard, adversarial, expected):
-    times = [*np.geomspace(0.1, 0.9, 10), *np.geomspace(1, 1000, 31)]
+    times = [*np.geomspace(0.1, 0.9, 10), *np.geomspace(1, 1000, 30)]  # no fewer
     runs = []
     for name, reach in (("wide-standard", standard), ("wide-adversarial", adversarial)):
         run = StubRun(name)
@@ -241,8 +255,15 @@ def test_range_of_end_times(standard, adversarial, expected):
             run.clean(98 if t1 <= reach else 40, float(t1))
         runs.append(run)
     assert verdict("C15", runs).verdict == expected
-    runs[0].metrics = runs[0].metrics[:30]
+    runs[0].metrics = runs[0].metrics[1:]
     assert verdict("C15", runs).verdict == UNDECIDED
+
+
+def test_accuracy_that_falls_at_once_reaches_no_further_than_one():
+    run = StubRun("wide-standard")
+    for t1 in (*np.geomspace(0.1, 0.9, 10), *np.geomspace(1, 1000, 30)):
+        run.clean(98 if t1 <= 1 else 40, t1)
+    assert end_time.accuracy_reach(run) == 1.0
 
 
 def test_the_headline_reaches_every_verdict():
@@ -251,6 +272,7 @@ def test_the_headline_reaches_every_verdict():
     assert headline(91, lambda run: run.worst(85, 100)) == "reproduced"
     assert headline(91, lambda run: run.worst(50, 100)) == "in part"
     assert headline(60, lambda run: run.worst(85, 100)) == "in part"
+    assert headline(91, lambda run: run.worst(81, 100)) == "in part"  # of 1,000 images: from 78 % on
     assert headline(91, lambda run: run.pgd(2, 100)) == "artefact"
     assert headline(60, lambda run: run.pgd(2, 100)) == "not reproduced"
 

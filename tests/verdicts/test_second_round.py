@@ -14,7 +14,7 @@ from builders import SEED, StubRun
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import ArtifactError
 from nodelib.experiment.snapshot_records import SnapshotRecord
-from nodelib.statistics import holm, paired_bootstrap
+from nodelib.statistics import holm, paired_bootstrap, rank_correlation
 from nodelib.verdicts import post_recipe, predictions, second_round
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing
 from nodelib.verdicts.ledger import ledger
@@ -117,10 +117,16 @@ def test_holm_stops_at_the_first_p_value_that_is_too_large():
     assert holm([0.006, 0.006], 0.01) == [False, False]
 
 
+def test_ranks_that_agree_have_correlation_one_ties_share_a_rank_and_a_constant_has_none():
+    assert rank_correlation([1, 2, 3], [2, 4, 9]) == pytest.approx(1)
+    assert rank_correlation([1, 2, 3], [1, 1, 2]) == pytest.approx(3**0.5 / 2)
+    assert rank_correlation([1, 2, 3], [4, 4, 4]) == rank_correlation([1, 2], [1, 2]) == 0.0
+
+
 def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
     values = np.random.default_rng(0).choice(post_recipe.LADDER_EPSILONS, size=(1, 300))
     difference, p = paired_bootstrap(values + 0.05, values, resamples=500)
-    assert difference == pytest.approx(0.05) and p < 0.01
+    assert difference == pytest.approx(0.05) and p == 2 / 501  # no resample without it
     assert paired_bootstrap(values, values[:, ::-1], resamples=500)[1] > 0.01
     with pytest.raises(ValueError, match="same images"):
         paired_bootstrap(values, values[:, :10])
@@ -344,6 +350,11 @@ def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_where_o
     small_only = {**as_claimed, "large-10": 0.3}
     assert verdict("C10", robust_family(lambda row: at(small_only[row]))).verdict == "in part"
     assert verdict("C10", robust_family(lambda row: at(0.1))).verdict == "artefact"
+    assert verdict("C10", robust_family(lambda row: at(0.2 - as_claimed[row]))).verdict == "artefact"
+    # the right order by one image of 200 more in each row is none
+    more = {row: k for k, row in enumerate(sorted(as_claimed, key=as_claimed.get))}
+    hardly = robust_family(lambda row: np.r_[np.full(more[row], 0.15), np.full(200 - more[row], 0.1)])
+    assert verdict("C10", hardly).verdict == "artefact"
     levelled = [Snapped(POST[row]) for row in ROWS]
     for run, row in zip(levelled, ROWS):
         for t1 in TABLE_T1:
@@ -386,7 +397,7 @@ def test_c14_compares_training_solves_at_equal_epochs(few, many, expected):
     for name, nfe in (("wide-standard-post", few), ("wide-adversarial-post", many)):
         run = StubRun(name)
         run.history = {
-            "nfe_forward": np.r_[np.full(40, 20.0), np.full(40, nfe)],
+            "nfe_forward": np.r_[np.full(70, 500.0), np.full(10, nfe)],  # the last quarter of the last epoch
             "epoch": np.r_[np.zeros(40), np.ones(40)],
         }
         runs.append(run)

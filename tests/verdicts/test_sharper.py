@@ -75,7 +75,8 @@ def test_c5_compares_both_networks_within_half_the_evaluations(gain, expected):
         for k in range(1, 7):
             run.score(here if k <= 2 else 99.5, 10, rtol=10.0**-k, nfe=20.0 * k)
         runs.append(run)
-    assert verdict("C5", runs).verdict == expected
+    found = verdict("C5", runs)
+    assert found.verdict == expected and "; one seed" in found.reason
 
 
 def test_c6_asks_ten_pairs_and_their_interval():
@@ -89,6 +90,8 @@ def test_c6_asks_ten_pairs_and_their_interval():
         return verdict("C6", chapters={"C6": {"rmse_ode": ode, "rmse_rnn": rnn, **sizes}})
     assert judged(better, rnn).verdict == "reproduced"
     assert judged(equal, rnn).verdict == "not reproduced"
+    sizes["parameters_ode"] = 90  # about as many
+    assert judged(better, rnn).verdict == "reproduced"
     few = judged(better[:9], rnn[:9])
     assert few.verdict == UNDECIDED and few.missing == ("C6: 9 of 10 seeds a side",)
 
@@ -134,6 +137,7 @@ def classes(adversarial=(0.95, 0.95), standard=(0.5, 0.5), own=10):
 def test_c18_holds_in_all_ranges_in_some_in_none_or_without_the_attack_too():
     assert verdict("C18", classes()).verdict == "reproduced"
     assert verdict("C18", classes(own=7)).verdict == "in part"
+    assert verdict("C18", classes(adversarial=(0.95, 0.7))).verdict == "in part"  # 0.2 more, but not 0.9
     assert verdict("C18", classes(standard=(0.9, 0.9), own=0)).verdict == "artefact"
     assert verdict("C18", classes(adversarial=(0.5, 0.5), own=0)).verdict == "not reproduced"
 
@@ -150,6 +154,8 @@ def settling(turning=(0.1, 0.3), times=(100.0, 300.0), speeds=(50.0, 60.0), rays
 
 def test_c20_holds_in_all_ranges_in_some_or_in_none():
     assert verdict("C20", settling()).verdict == "reproduced"
+    assert verdict("C20", settling(times=(100.0, 200.0))).verdict == "reproduced"
+    assert verdict("C20", settling(times=(100.0, 190.0))).verdict == "in part"
     assert verdict("C20", settling(times=(NEVER, NEVER), rays=(0.0, 0.0))).verdict == "in part"
     runs = settling(turning=(0.3, 0.3), times=(300.0, 300.0), rays=(0.0, 0.0))
     assert verdict("C20", runs).verdict == "not reproduced"
