@@ -700,6 +700,25 @@ def test_tiny_cotangents_lose_nothing_to_the_end_of_the_float_range(name):
     assert above[:2].all() and torch.equal(tiny[above], scaled[above])
 
 
+def test_cotangents_left_unbalanced_are_lost_below_the_range_of_floats():
+    func, y0 = dynamics("small")
+    leaf = y0.requires_grad_()
+    y = odeint(func, leaf, [0.0, 4.0], params=()).y[-1]
+
+    def gradient(size):
+        return torch.autograd.grad(y, leaf, weights * size, retain_graph=True)[0].double()
+    weights, size = torch.randn(y.shape), 2.0**-140
+    expected, balanced = gradient(1.0) * size, gradient(size)
+    with kernel.unbalanced(False):
+        assert torch.equal(gradient(size), balanced)
+    with kernel.unbalanced():
+        lost = gradient(size)
+        with kernel.unbalanced(False):
+            assert torch.equal(gradient(size), lost)
+    assert torch.equal(gradient(size), balanced)
+    assert relative_error(balanced, expected) < 0.01 < relative_error(lost, expected)
+
+
 def test_cotangents_without_a_size_go_through_as_they_are():
     func, y0 = dynamics("small")
     leaf = y0.requires_grad_()
