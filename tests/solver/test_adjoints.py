@@ -407,6 +407,17 @@ def test_anchor_times_are_log_spaced_and_end_at_the_end():
     assert max(ratios) == pytest.approx(min(ratios))
 
 
+def test_a_single_anchor_is_the_end_time_which_the_adjoint_restores_anyway():
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+
+    def gradient(**settings):
+        leaf = y0.clone().requires_grad_()
+        return torch.autograd.grad(odeint(func, leaf, [0.0, 4.0], **settings).y[-1].sum(), leaf)[0]
+    plain = gradient(gradient="adjoint")
+    assert torch.equal(gradient(gradient="anchored", anchors=1), plain)
+    assert not torch.equal(gradient(gradient="anchored", anchors=2), plain)
+
+
 @pytest.mark.parametrize("gradient",
                          ["exact", "adjoint", "anchored", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
 def test_every_gradient_name_trains(gradient):

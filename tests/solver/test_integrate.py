@@ -9,6 +9,7 @@ import pytest
 import torch
 import torchdiffeq
 from problems import PROBLEMS, relative_error, trained_networks
+from torchdiffeq._impl import dopri5
 
 from nodelib.experiment import artifacts
 from nodelib.networks import ODEFunc
@@ -171,6 +172,14 @@ def test_tableaus_are_consistent(table):
     assert sum(table.b) == pytest.approx(1, abs=1e-14)
     for row, node in zip(table.a, table.c):
         assert sum(row) == pytest.approx(node, abs=1e-14)
+
+
+def test_dopri5_has_torchdiffeqs_coefficients():
+    theirs = dopri5._DORMAND_PRINCE_SHAMPINE_TABLEAU
+    assert list(DOPRI5.c[1:]) == theirs.alpha.tolist()
+    assert [list(row) for row in DOPRI5.a[1:]] == [row.tolist() for row in theirs.beta]
+    assert list(DOPRI5.b) == theirs.c_sol.tolist() and list(DOPRI5.middle) == dopri5.DPS_C_MID.tolist()
+    assert list(DOPRI5.error) == pytest.approx(theirs.c_error.tolist(), rel=1e-14)
 
 
 def test_dense_output_integrates_polynomials_of_degree_four():
