@@ -5,6 +5,7 @@ constants.
 from __future__ import annotations
 
 import copy
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -336,7 +337,8 @@ def at(epsilon):
     return np.full(200, epsilon)
 
 
-def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_where_only_the_figures_hold():
+def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_by_figures_alone(monkeypatch):
+    monkeypatch.setattr(post_recipe, "paired_bootstrap", partial(paired_bootstrap, resamples=2000))
     as_claimed = {
         "small-10": 0.02,
         "small-random": 0.05,
@@ -349,6 +351,10 @@ def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_where_o
     assert verdict("C9", robust_family(lambda row: at(as_claimed[row]))).verdict == "reproduced"
     small_only = {**as_claimed, "large-10": 0.3}
     assert verdict("C10", robust_family(lambda row: at(small_only[row]))).verdict == "in part"
+    large_only = {**as_claimed, "small-10": 0.3}
+    assert verdict("C10", robust_family(lambda row: at(large_only[row]))).verdict == "in part"
+    half = robust_family(lambda row: at(0.1 if row.endswith("100") else 0.05))  # in neither size both
+    assert verdict("C10", half).verdict == "artefact"
     assert verdict("C10", robust_family(lambda row: at(0.1))).verdict == "artefact"
     assert verdict("C10", robust_family(lambda row: at(0.2 - as_claimed[row]))).verdict == "artefact"
     # the right order by one image of 200 more in each row is none
