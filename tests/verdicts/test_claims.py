@@ -200,6 +200,15 @@ def test_the_summary_shows_two_figures_and_that_there_are_more():
     assert "log-determinant exponent: 2.5 |" in verdicts.as_markdown(rows)
 
 
+def test_the_details_list_some_of_what_is_missing_and_count_the_rest():
+    found, missing = verdicts.ledger([], SEED, {"C1": dict(unit_step_difference=0.0, euler_order=1.05)})[:2]
+    assert "*From:* `data/claims/C1.json`." in verdicts.as_details([found])
+    names = [f"data/claims/C2.json: {name}" for name in verdicts.CHAPTER_VALUES["C2"]]
+    assert missing.missing == tuple(names) and len(names) == 3
+    assert f"*Missing:* {'; '.join(names)}.\n" in verdicts.as_details([missing], 3) + "\n"
+    assert f"*Missing:* {names[0]}; and 2 more." in verdicts.as_details([missing], 1)
+
+
 def test_errors_of_both_gradients_are_shown_and_called_useless_only_where_both_are():
     judged = verdict("C3", chapters={"C3": {**C3, "adjoint_error": [0.1, 0.9, 0.95, 1.0],
                                             "backprop_error": [0.1, 0.5, 2.0, 3.0]}})
