@@ -84,6 +84,7 @@ def test_random_networks_take_torchdiffeqs_steps(t1, compiled):
         solution = odeint(func, y0, [0.0, t1], compiled=compiled)
     assert abs(solution.accepted - counts["accepted"]) <= 1
     assert abs(solution.rejected - counts["rejected"]) <= 1
+    assert solution.nfe == 2 + 6 * (solution.accepted + solution.rejected)
     assert relative_error(solution.y[-1], expected[-1]) < 1e-3
 
 
