@@ -7,6 +7,7 @@ import subprocess
 import sys
 import weakref
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from torch import nn
 
 from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
-from nodelib.solver.adjoints import anchor_times
+from nodelib.solver.adjoints import _with_anchors, anchor_times
 from nodelib.solver.errors import StepLimitError
 from nodelib.solver.integrate import odeint
 
@@ -405,6 +406,14 @@ def test_anchor_times_are_log_spaced_and_end_at_the_end():
     assert len(times) == 20 and times[-1] == 101.0
     ratios = [(b - 1) / (a - 1) for a, b in zip(times, times[1:])]
     assert max(ratios) == pytest.approx(min(ratios))
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_fixed_steps_are_restored_where_they_start_nearest_to_the_anchors(sign):
+    steps = [SimpleNamespace(t=sign * t, y=torch.tensor(sign * t)) for t in range(100)]
+    tape = SimpleNamespace(steps=steps, stepper=SimpleNamespace(unpack=lambda y: y))
+    times, y = _with_anchors([0.0, sign * 100], torch.tensor([0.0, sign * 100]), tape, 3)
+    assert times == y.tolist() == [0.0, sign * 1, sign * 10, sign * 99, sign * 100]
 
 
 def test_a_single_anchor_is_the_end_time_which_the_adjoint_restores_anyway():
