@@ -297,7 +297,8 @@ def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: fl
     k_probe, _ = stepper.evaluate(t + direction * h0, torch.add(y, k, alpha=direction * h0))
     d2 = norm((k_probe - k).div_(scale)).item() / h0
     if not math.isfinite(d2):
-        raise NonFiniteError("the derivative func(t, y) is NaN or infinite", t + h0, h0, d2)
+        raise NonFiniteError("the derivative func(t, y) is NaN or infinite", t + direction * h0,
+                             direction * h0, d2)
     if d1 <= 1e-15 and d2 <= 1e-15:
         h1 = max(1e-6, h0 * 1e-3)
     else:

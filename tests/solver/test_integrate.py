@@ -192,6 +192,14 @@ def test_dense_output_integrates_polynomials_of_degree_four():
     assert DOPRI5.dense(1.0) == DOPRI5.b  # to the bit
 
 
+@pytest.mark.parametrize("end", [1.0, 3.0])
+def test_a_derivative_that_is_not_finite_at_the_probe_for_the_first_step_is_told_with_its_time(end):
+    with pytest.raises(NonFiniteError) as caught:
+        odeint(lambda t, y: y * (1.0 if t == 2 else math.nan), torch.ones(2), [2.0, end])
+    error = caught.value
+    assert error.t == 2 + error.h != 2 and (error.t < 2) == (end < 2)
+
+
 def test_at_rest_the_first_step_is_the_smallest_and_those_after_it_grow_tenfold():
     solution = odeint(lambda t, y: torch.zeros_like(y), torch.ones(2), [0.0, 1.0])
     assert solution.first_step == 1e-6 and solution.rejected == 0
