@@ -192,6 +192,15 @@ def test_dense_output_integrates_polynomials_of_degree_four():
     assert DOPRI5.dense(1.0) == DOPRI5.b  # to the bit
 
 
+@pytest.mark.parametrize("size", [1e-9, 1e-6, 1.0, 1e3])
+@torch.no_grad()
+def test_the_first_step_is_torchdiffeqs_for_states_of_any_size(size):
+    y0 = torch.full((2,), size, dtype=torch.float64)
+    ours, theirs = (odeint(lambda t, y: 1 - y, y0, [0.0, 1.0], gradient=gradient).first_step
+                    for gradient in ("exact", "torchdiffeq-backprop"))
+    assert ours == pytest.approx(theirs, rel=1e-12)
+
+
 @pytest.mark.parametrize("end", [1.0, 3.0])
 def test_a_derivative_that_is_not_finite_at_the_probe_for_the_first_step_is_told_with_its_time(end):
     with pytest.raises(NonFiniteError) as caught:
