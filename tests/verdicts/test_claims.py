@@ -201,7 +201,9 @@ def test_the_summary_shows_two_figures_and_that_there_are_more():
 
 
 def test_the_details_list_some_of_what_is_missing_and_count_the_rest():
-    found, missing = verdicts.ledger([], SEED, {"C1": dict(unit_step_difference=0.0, euler_order=1.05)})[:2]
+    rows = verdicts.ledger([], SEED, {"C1": dict(unit_step_difference=0.0, euler_order=1.05)})
+    found, missing, renewed = rows[:3]
+    assert "First round" in verdicts.as_details([renewed]) and "First" not in verdicts.as_details([found])
     assert "*From:* `data/claims/C1.json`." in verdicts.as_details([found])
     names = [f"data/claims/C2.json: {name}" for name in verdicts.CHAPTER_VALUES["C2"]]
     assert missing.missing == tuple(names) and len(names) == 3
