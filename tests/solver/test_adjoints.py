@@ -416,6 +416,15 @@ def test_fixed_steps_are_restored_where_they_start_nearest_to_the_anchors(sign):
     assert times == y.tolist() == [0.0, sign * 1, sign * 10, sign * 99, sign * 100]
 
 
+def test_the_adjoint_differentiates_what_was_made_of_a_parameter_once_for_all_evaluations():
+    rate = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    made = rate.exp()
+    y = odeint(lambda t, y: -made * y, torch.ones(1, dtype=torch.float64), [0.0, 1.0], params=(rate,),
+               gradient="adjoint", rtol=1e-9, atol=1e-9).y[-1]
+    found, = torch.autograd.grad(y.sum(), rate)
+    assert found.item() == pytest.approx(-math.exp(0.5 - math.exp(0.5)), rel=1e-6)
+
+
 def test_a_single_anchor_is_the_end_time_which_the_adjoint_restores_anyway():
     func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
 
