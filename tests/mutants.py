@@ -40,9 +40,9 @@ SAMPLE, SEED = 300, "2018"
 MEMORY = 16 * 2**30  # bytes of addresses, against mutants that fill lists without end
 
 # what is mutated, and the tests that see it, those first that few mutants of the solver outlive
-SOLVER = {"adjoints": "like_torchdiffeq adjoints second_derivatives", "errors": "integrate trust",
+SOLVER = {"adjoints": "like_torchdiffeq adjoints second_derivatives neighbours", "errors": "integrate trust",
           "forward": "integrate like_torchdiffeq adjoints", "integrate": "integrate like_torchdiffeq trust",
-          "kernel": "adjoints building", "seeding": "seeding", "stepper": "trust adjoints",
+          "kernel": "adjoints building", "seeding": "seeding", "stepper": "trust integrate adjoints",
           "tableau": "integrate like_torchdiffeq", "tuples": "like_torchdiffeq integrate"}
 DEADLY = [f"tests/solver/test_{each}" for each in (
     "integrate.py::test_random_networks_take_torchdiffeqs_steps[True-10.0]",
@@ -61,7 +61,7 @@ TESTS = {
     "nodelib/verdicts/*.py": [*RULES, "tests/chapters/test_ledger_tiles.py"],
 }
 # slow ones: what they see, others see, or it survives
-COSTLY = ("peak_of_the_process or python_O or forked_process or go_down_as_torch or refuses or read_again or "
+COSTLY = ("peak_of_the_process or python_O or forked_process or refuses or read_again or "
           "real_run or compiled_network or (random_networks and (large or 500)) or "
           "(linear_in_the_cotangent and torch)")
 
