@@ -15,6 +15,8 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
+import itertools
 import os
 from collections.abc import Iterator
 
@@ -29,6 +31,16 @@ from nodelib.solver.errors import InputError
 WAIT = datetime.timedelta(days=1)
 
 
+@functools.cache
+def _launcher() -> tuple[distributed.Store, int, int]:
+    """The store through which the processes find each other, this one's rank, and how many they are."""
+    return next(distributed.rendezvous("env://", timeout=WAIT))
+
+
+# the store keeps the addresses of every group, so each joining has names of its own there
+_joined = itertools.count()
+
+
 @contextlib.contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Join the processes of a `torchrun` for as long as the block lasts; nothing without one, or of one.
@@ -41,8 +53,11 @@ def processes(device: torch.device) -> Iterator[None]:
     cuda = device.type == "cuda"
     if cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    store, rank, world_size = _launcher()
     # `gather` speaks of numbers on the CPU
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=WAIT)
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=WAIT, rank=rank,
+                                   store=distributed.PrefixStore(f"nodelib-{next(_joined)}", store),
+                                   world_size=world_size)
     try:
         yield
     finally:
