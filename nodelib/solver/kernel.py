@@ -40,7 +40,9 @@ from nodelib.solver.tableau import DOPRI5, Tableau
 logger = logging.getLogger("nodelib")
 SOURCE = Path(__file__).with_name("kernel.c")
 FLAGS = ("-O3", "-march=native", "-fno-math-errno", "-shared", "-fPIC")
-CHUNK = 8  # samples a thread works on together
+# samples a thread works on together: few stay in its cache, but from WIDE channels on the weights do not, and
+# more samples share one reading of them
+CHUNK, WIDE, WIDE_CHUNK = 8, 128, 16
 CONVOLUTIONS, NORMS, STAGES = 4, 5, 7
 MINIMAL_TOLERANCE = 1e-4  # rounding of minimal filtering, a few 1e-6 of f, must not show in the estimate
 DOMAIN = 36  # products of a tile in minimal filtering, see kernel.c
@@ -49,6 +51,7 @@ FILTER = torch.tensor([[1 / 4, 0, 0], [-1 / 6, -1 / 6, -1 / 6], [-1 / 6, 1 / 6, 
                        [1 / 24, 1 / 12, 1 / 6],
                        [1 / 24, -1 / 12, 1 / 6], [0, 0, 1]], dtype=torch.float32, device="cpu")
 COMPILE_SECONDS = 120
+HUGE, ADVICE = 2**21, 14  # bytes of a huge page, and MADV_HUGEPAGE, on Linux
 _libraries: dict[tuple, ctypes.CDLL | None] = {}
 _told: set[str] = set()
 _dynamics: type[nn.Module] | None = None
@@ -191,7 +194,8 @@ def _folders() -> Iterator[Path]:
 
 def _build(key: tuple) -> Path:
     names = ("C", "H", "W", "GROUPS", "LAST_NORM", "LEAKY")
-    macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)] + [f"-DCHUNK={CHUNK}"]
+    macros = [f"-D{name}={int(value)}" for name, value in zip(names, key)]
+    macros.append(f"-DCHUNK={CHUNK if key[0] < WIDE else WIDE_CHUNK}")
     command = [*_compiler(), *macros]
     # -march=native: a cached library must not meet another processor (a shared home folder)
     parts = (SOURCE.read_bytes(), " ".join(command).encode(), _processor().encode())
@@ -243,6 +247,32 @@ def _compile(command: Sequence[str], folder: Path, name: str) -> Path:
     logger.info("compiled kernels in %.1f s%s: %s", time.perf_counter() - start,
                 "" if openmp else " without OpenMP", shlex.join(command))
     return path
+
+
+def _room(like: Tensor, *shape: int) -> Tensor:
+    """An uninitialised tensor like a tensor that is there (torch's default type and device may be others).
+
+    What a step keeps is fresh memory, and the system hands that out page by page, each filled with zeros: by
+    pages of 4096 bytes a small network's solve waits as long for them as it computes. Where the system has
+    huge pages it is asked for those.
+    """
+    room = like.new_empty(shape)
+    start = -(-room.data_ptr() // HUGE) * HUGE
+    size = (room.data_ptr() + room.nbytes - start) // HUGE * HUGE
+    if size > 0 and _madvise is not None:
+        _madvise(start, size, ADVICE)  # advice: where it is not taken, nothing else changes
+    return room
+
+
+def _find_madvise() -> Any:
+    if sys.platform != "linux":
+        return None
+    found = ctypes.CDLL(None, use_errno=True).madvise
+    found.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+    return found
+
+
+_madvise = _find_madvise()
 
 
 def _checksum(path: Path) -> str:
@@ -323,9 +353,8 @@ class NativeStepper(TorchStepper):
         self.structure = _Params(*(x.data_ptr() for x in self.tensors), func.norm0.eps, self.minimal)
         self.evaluation_size = self.n * library.nodelib_kept()
         self.bytes_per_evaluation = 4 * self.evaluation_size
-        # here and below like a tensor that is there: torch's default type and device may be others
-        self.scratch = y0.new_empty(self.threads * library.nodelib_scratch())
-        self.k = y0.new_empty((5, self.n, *y0.shape[2:], y0.shape[1]))  # stages 2 to 6 of the current step
+        self.scratch = _room(y0, self.threads * library.nodelib_scratch())
+        self.k = _room(y0, 5, self.n, *y0.shape[2:], y0.shape[1])  # stages 2 to 6 of the current step
         self.bars: Tensor | None = None
 
     def _call(self, name: str, *arguments: Any) -> Any:
@@ -344,7 +373,7 @@ class NativeStepper(TorchStepper):
 
     def evaluate(self, t: float, y: Tensor, keep: bool = False) -> tuple[Tensor, Any]:
         self._count(1)
-        k, kept = torch.empty_like(y), self.scratch.new_empty(self.evaluation_size) if keep else None
+        k, kept = torch.empty_like(y), _room(self.scratch, self.evaluation_size) if keep else None
         self._call("nodelib_evaluate", y, k, kept, self.scratch)
         return k, kept
 
@@ -357,14 +386,14 @@ class NativeStepper(TorchStepper):
         if self.params and self.bars is None:
             channels = self.func.channels
             size = CONVOLUTIONS * (DOMAIN if self.minimal else 9) * channels**2 + 2 * NORMS * channels
-            self.bars = self.scratch.new_empty((self.threads, size)).zero_()
+            self.bars = _room(self.scratch, self.threads, size).zero_()
         return self.bars
 
     def step(self, t: float, y: Tensor, k1: Tensor | None, h: float, keep: bool = False,
              estimate: bool = True) -> Step:
         self._count(STAGES - 1)
         y_next, k_next = torch.empty_like(y), torch.empty_like(y)
-        kept = self.scratch.new_empty((STAGES - 1) * self.evaluation_size) if keep else None
+        kept = _room(self.scratch, (STAGES - 1) * self.evaluation_size) if keep else None
         error = (ctypes.c_float * STAGES)(*(h * e for e in DOPRI5.error))
         square = self._call("nodelib_step", y, k1, self.k, y_next, k_next, kept, _matrix(h), error,
                             self.rtol, self.atol, self.scratch)

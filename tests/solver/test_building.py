@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import platform
 import shutil
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -227,3 +228,49 @@ def test_a_user_without_a_home_has_kernels_in_a_folder_for_temporary_files(empty
     monkeypatch.setattr(Path, "home", homeless)
     assert kernel.load(*KEY) is not None
     assert [path.parent.parent for path in empty_cache.parent.rglob("*.so")] == [empty_cache.parent]
+
+
+def test_what_a_step_keeps_asks_for_huge_pages_within_itself_and_no_bit_depends_on_them(monkeypatch):
+    if kernel.load(*KEY) is None:
+        pytest.skip("no C compiler")
+    asked, rooms, room = [], [], kernel._room
+
+    def noted(like, *shape):
+        found = room(like, *shape)
+        rooms.append((found.data_ptr(), found.data_ptr() + found.nbytes))
+        return found
+
+    def solve(batch):
+        torch.manual_seed(0)
+        func, y0 = ODEFunc(16), torch.randn(batch, 16, 7, 7, requires_grad=True)
+        return torch.autograd.grad(odeint(func, y0, [0.0, 1.0]).y[-1].square().sum(), y0)[0]
+
+    monkeypatch.setattr(kernel, "_madvise", None)  # another system
+    expected = solve(64)
+    monkeypatch.setattr(kernel, "_madvise", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(kernel, "_room", noted)
+    assert torch.equal(solve(64), expected) and len(asked) > 3
+    for start, size, advice in asked:
+        assert start % kernel.HUGE == size % kernel.HUGE == 0 and size > 0 and advice == 14
+        assert any(low <= start and start + size <= high for low, high in rooms)
+    asked.clear()
+    solve(1)  # nothing of one image is as large as a huge page, but for the threads' scratch
+    assert len(asked) <= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="huge pages by advice are Linux's")
+def test_the_system_takes_the_advice():
+    assert kernel._madvise is not None
+    room = kernel._room(torch.empty(0), 3 * kernel.HUGE // 4)
+    start = -(-room.data_ptr() // kernel.HUGE) * kernel.HUGE
+    if kernel._madvise(start, kernel.HUGE, kernel.ADVICE):  # 22, EINVAL, of a system built without huge pages
+        assert kernel.ctypes.get_errno() == errno.EINVAL
+
+
+@pytest.mark.parametrize("channels, together", [(16, 8), (64, 8), (128, 16), (256, 16)])
+def test_more_samples_share_a_reading_of_weights_that_no_cache_holds(channels, together, empty_cache,
+                                                                     monkeypatch):
+    commands = []
+    monkeypatch.setattr(kernel, "_compile", lambda command, *_: commands.append(command))
+    kernel._build((channels, 7, 7, 16, True, False))
+    assert f"-DCHUNK={together}" in commands[0]
