@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nodelib.bench import cases, measure, methods, suites
+from nodelib.bench import cases, measure, suites
 from nodelib.bench.cases import TOLERANCE, Case, Problem, Settings
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.device import disable_tf32, resolve_device
@@ -35,10 +35,13 @@ from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
 
 RUNS = ("large-100-post", "large-random-post", "large-10-post", "wide-standard-post")
-COMPARED = tuple(Case(*values) for values in (("small", 8, 1.0), ("small", 8, 10.0), ("large", 8, 1.0),
-                                              ("large", 8, 10.0), ("wide", 8, 1.0)))
-TIMED = (Case("small", 128, 10.0), Case("large", 32, 10.0), Case("wide", 64, 1.0))
-METHODS = ("exact", "torchdiffeq-adjoint", "torchdiffeq-backprop")
+COMPARED = tuple(Case(*values) for values in (
+    ("small-100", 8, 1.0), ("small-100", 8, 10.0), ("large-100", 8, 1.0), ("large-100", 8, 10.0),
+    ("wide-standard", 8, 1.0)))
+# the batches of the book, and those that fill a device
+TIMED = (Case("small-10", 128, 10.0), Case("large-10", 32, 10.0), Case("wide-standard", 64, 1.0),
+         Case("small-10", 512, 10.0), Case("large-10", 512, 10.0))
+METHODS = ("exact", "torchdiffeq-adjoint", "torchdiffeq-backprop", "torchdiffeq-compile", "torchode")
 LOGITS, GRADIENT = 1e-4, 1e-3  # largest relative differences between a GPU and a processor
 TIMING, TRAINING = 0.3, 0.93  # shares of all the time after which measuring and training end
 STORING = 15  # seconds that a training has to store itself
@@ -75,12 +78,12 @@ def _answers(case: Case, device: str, dtype: torch.dtype,
     solution = odeint(model.block.func, model.stem(problem.images.to(dtype)), [0.0, case.t1], rtol=TOLERANCE,
                       atol=TOLERANCE, compiled=compiled)
     logits = model.head(solution.y[-1])
-    gradients = torch.autograd.grad(F.cross_entropy(logits, problem.labels), problem.parameters())
+    gradients = torch.autograd.grad(F.cross_entropy(logits, problem.labels), problem.wanted())
     return solution.accepted, [logits.detach().double().cpu()], [g.double().cpu() for g in gradients]
 
 
 def training_steps(selected: Sequence[Case], device: str, until: float) -> list[dict]:
-    """Seconds of a training step by the exact gradient and torchdiffeq's two; none begins after `until`."""
+    """Seconds of a training step by `METHODS`, what is not installed left out; none begins after `until`."""
     rows = []
     for i, case in enumerate(selected):
         left = (until - time.monotonic()) / (len(selected) - i)
@@ -88,7 +91,7 @@ def training_steps(selected: Sequence[Case], device: str, until: float) -> list[
             say(f"{case.name}: no time left")
             continue
         problem = Problem(case, device)
-        steps = {name: methods.METHODS[name](problem) for name in METHODS}
+        steps, _ = suites.prepared(problem, METHODS)
         _, times = measure.interleave(steps, 7, device, left / (2 * len(METHODS)))
         for name, values in times.items():
             rows.append({**dataclasses.asdict(case), "method": name, "seconds": measure.spread(values),

@@ -69,7 +69,8 @@ def convolution_throughput(repeats: int = 15) -> dict[str, float]:
     """Operations per second (in 1e9) of torch's 3x3 convolution: its best shape, and the three of the
     networks.
 
-    The best of several shapes and layouts is taken for what this machine's convolutions can reach.
+    The best of several shapes and layouts is taken for what this machine's convolutions can reach, on as many
+    threads as torch has.
     """
     def rate(n: int, channels: int, size: int, layout: torch.memory_format) -> float:
         x = torch.randn(n, channels, size, size).contiguous(memory_format=layout)
@@ -79,7 +80,7 @@ def convolution_throughput(repeats: int = 15) -> dict[str, float]:
         return 2 * n * size**2 * 9 * channels**2 / min(times) / 1e9
 
     layouts = (torch.contiguous_format, torch.channels_last)
-    shapes = {"small": (128, 16, 7), "large": (32, 128, 7), "wide": (64, 64, 10)}
+    shapes = {"small-100": (128, 16, 7), "large-100": (32, 128, 7), "wide-standard": (64, 64, 10)}
     found = {name: max(rate(*shape, layout) for layout in layouts) for name, shape in shapes.items()}
     others = ((16, 64, 28), (16, 64, 56), (16, 128, 14), (16, 128, 28), (16, 256, 14), (32, 256, 7))
     found["best"] = max(*found.values(), *(rate(*shape, layout) for shape in others for layout in layouts))

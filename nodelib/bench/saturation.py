@@ -7,7 +7,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from nodelib.bench import measure
+from nodelib.bench import cases, measure
 from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.solver import kernel
 from nodelib.solver.integrate import odeint
@@ -25,7 +25,7 @@ def saturation(settings: Settings) -> dict:
     Balanced: by `NativeStepper.powers`, as the library does it.
     """
     rows = []
-    for network in settings.networks:
+    for network in [name for name in cases.SIZES if name in settings.networks]:
         problem = Problem(Case(network, 2 if settings.quick else 8, T1), "cpu")
         func = problem.func
         with torch.no_grad():

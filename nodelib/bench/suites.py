@@ -17,6 +17,8 @@ import torch
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Case, Problem, Settings
 from nodelib.bench.convolution import convolution
+from nodelib.bench.growth import growth
+from nodelib.bench.parts import parts
 from nodelib.bench.saturation import saturation
 from nodelib.experiment import artifacts
 from nodelib.experiment.device import disable_tf32
@@ -26,6 +28,7 @@ from nodelib.solver import kernel
 from nodelib.solver.integrate import Solver
 
 TOLERANCES = (1e-2, 1e-3, 1e-4, 1e-5)
+LARGEST = 4096  # Runge-Kutta steps of equal size
 ERROR_BATCH = 8  # images of the gradient-error measurement: its reference takes thousands of evaluations
 
 
@@ -34,7 +37,7 @@ def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], di
     steps, missing = {}, {}
     for name in names:
         try:
-            steps[name] = methods.METHODS[name](problem)
+            steps[name] = (methods.ATTACKS if problem.attack else methods.METHODS)[name](problem)
         except ImportError as error:
             missing[name] = f"not installed ({error})"
             say(f"  {name}: {missing[name]}; the extra `bench` has it")
@@ -42,7 +45,7 @@ def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], di
 
 
 def training_step(settings: Settings) -> dict:
-    """Time, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
+    """Time, counts, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
     throughput = measure.convolution_throughput(3 if settings.quick
                                                 else 15) if settings.device == "cpu" else {}
     rows: list[dict] = []
@@ -73,28 +76,25 @@ def training_step(settings: Settings) -> dict:
         first, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
         errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device,
                                  list(steps))
-        counts = steps["exact"].counts
-        # one convolution forward per evaluation; two backward per product, for the input and the weights
-        operations = (counts[0] + 2 * counts[1]) * problem.flops_per_evaluation()
         for name, values in times.items():
             row = {**dataclasses.asdict(case), "method": name, "rounds": len(values),
                    "seconds": measure.spread(values),
                    "first_seconds": first[name], "ratio": measure.ratios(times["exact"], values),
-                   "gradient_error": errors[name], "peak_bytes": peaks[name], "weights": problem.weights}
+                   "gradient_error": errors[name], "peak_bytes": peaks[name], "weights": problem.weights,
+                   **(steps[name].counts() or {})}
             if name == "exact":
-                row |= {"nfe": counts[0], "nfe_backward": counts[1], "operations": operations}
-                if throughput:
-                    rate = operations / row["seconds"]["median"] / 1e9
-                    row |= {"gflops": rate, "share_of_best": rate / throughput["best"],
-                            "share_of_own_shape": rate / throughput[case.network]}
+                # a convolution per evaluation; two per product, for cotangents of the input and the weights
+                evaluations = row["nfe"] + 2 * row["products"]
+                row |= {f"{kind}gflops": evaluations * each / row["seconds"]["median"] / 1e9
+                        for kind, each in (("", problem.flops_per_evaluation()),
+                                           ("minimal_", problem.minimal_flops_per_evaluation()))}
             rows.append(row)
-            share = (f", {100 * row['share_of_best']:.0f} % of the best convolution"
-                     if "share_of_best" in row else "")
             memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row["peak_bytes"] is not None else ""
             say(f"  {name:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
                 f"[{row['ratio']['low']:.2f}, {row['ratio']['high']:.2f}]  error "
-                f"{row['gradient_error']:.2g}{memory}{share}")
-    budget_rows = [] if settings.quick or "large" not in settings.networks else small_memory(rows, settings)
+                f"{row['gradient_error']:.2g}{memory}")
+    wanted = "large-100" in settings.networks and not settings.quick
+    budget_rows = small_memory(rows, settings) if wanted else []
     return {"throughput_gflops": throughput, "rows": rows, "omitted": omitted, "memory_rows": budget_rows,
             "error_batch": ERROR_BATCH, "reference": "float64, state tolerance 1e-9",
             "tolerance": cases.TOLERANCE}
@@ -109,9 +109,8 @@ def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, 
 
 
 def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
-    """Large network, t = 100: time within a quarter of the peak memory that backprop takes, and of our own.
-    """
-    case = Case("large", 32, 100.0)
+    """large-100: time within a quarter of the peak memory that backprop takes, and of our own."""
+    case = Case("large-100", 32, 100.0)
     found = {row["method"]: row for row in rows
              if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case)}
     result = []
@@ -149,15 +148,60 @@ def _budget(problem: Problem, case: Case, peak: float, settings: Settings) -> in
     return max(0, int(0.95 * peak) - found.get("bytes", 0) + one_step)
 
 
+def attack_step(settings: Settings) -> dict:
+    """Time of one gradient of the loss in the images alone, and of a training step of the exact gradient."""
+    rows = []
+    for case in cases.of_each_size(settings):
+        problem = Problem(case, settings.device, attack=True)
+        steps, _ = prepared(problem, list(methods.ATTACKS))
+        steps["training step"] = methods.ours()(Problem(case, settings.device))
+        _, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
+        for name, values in times.items():
+            rows.append({**dataclasses.asdict(case), "method": name, "seconds": measure.spread(values),
+                         "ratio": measure.ratios(times["exact"], values), **(steps[name].counts() or {})})
+        say(f"{case.name}: " + ", ".join(f"{row['method']} {row['seconds']['median']:.3f} s"
+                                         for row in rows[-len(times):]))
+    return {"rows": rows, "tolerance": cases.TOLERANCE}
+
+
+def fixed_step(settings: Settings) -> dict:
+    """Time of Runge-Kutta steps of equal size, as many as leave the gradient no worse than the exact one.
+
+    The number of steps is doubled until then, on `ERROR_BATCH` images; `LARGEST` are the most tried.
+    """
+    rows = []
+    chosen = [case for case in cases.TIMED if case.network in ("small-10", "small-100", "wide-standard")]
+    for case in cases.QUICK if settings.quick else chosen:
+        few = Problem(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device)
+        reference = cases.reference_gradient(few)
+        error = cases.gradient_error(methods.ours()(few)(), reference)
+        steps, found = 4, float("inf")
+        while found > error and steps < LARGEST:
+            steps *= 2
+            found = cases.gradient_error(methods.rk4(steps, False)(few)(), reference)
+        problem = Problem(case, settings.device)
+        timed = {"exact": methods.ours()(problem),
+                 "rk4, reversed exactly": methods.rk4(steps, False)(problem),
+                 "rk4, torchdiffeq": methods.rk4(steps, True)(problem)}
+        _, times = measure.interleave(timed, min(settings.rounds, 3), settings.device, settings.limit)
+        for name, values in times.items():
+            rows.append({**dataclasses.asdict(case), "method": name, "steps": steps, "gradient_error":
+                         error if name == "exact" else found, "seconds": measure.spread(values),
+                         "ratio": measure.ratios(times["exact"], values), **(timed[name].counts() or {})})
+        say(f"{case.name}: {steps} steps, error {found:.2g} for {error:.2g}, "
+            f"{rows[-1]['ratio']['median']:.1f} x")
+    return {"rows": rows, "error_batch": ERROR_BATCH}
+
+
 def end_time(settings: Settings) -> dict:
     """Cost of a small training step against the end time."""
     rows = []
     for t1 in (1.0, 10.0) if settings.quick else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
-        problem = Problem(Case("small", 8 if settings.quick else 128, t1), settings.device)
+        problem = Problem(Case("small-100", 8 if settings.quick else 128, t1), settings.device)
         steps, _ = prepared(problem, ["exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
         _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
         for name, values in times.items():
-            rows.append({"t1": t1, "method": name, "nfe": steps["exact"].counts[0], **measure.spread(values)})
+            rows.append({"t1": t1, "method": name, **measure.spread(values), **(steps[name].counts() or {})})
         say(f"t = {t1:g}: "
             + ", ".join(f"{name} {measure.spread(v)['median']:.3f} s" for name, v in times.items()))
     return {"rows": rows, "batch": problem.case.batch}
@@ -166,7 +210,8 @@ def end_time(settings: Settings) -> dict:
 def batch_size(settings: Settings) -> dict:
     """Cost of a training step at t = 10 against the batch."""
     rows = []
-    sizes = {"small": (1, 4)} if settings.quick else {"small": (1, 4, 16, 64, 256), "large": (1, 4, 16, 64)}
+    sizes = {"small-100": (1, 4)} if settings.quick else {
+        "small-100": (1, 2, 4, 8, 16, 32, 64, 128, 256), "large-100": (1, 2, 4, 8, 16, 32, 64)}
     for network, batches in sizes.items():
         for batch in batches:
             problem = Problem(Case(network, batch, 10.0), settings.device)
@@ -184,7 +229,7 @@ def work_precision(settings: Settings) -> dict:
     rows = []
     batch = 4 if settings.quick else 16
     for t1 in (1.0,) if settings.quick else (1.0, 10.0, 100.0):
-        problem = Problem(Case("small", batch, t1), settings.device)
+        problem = Problem(Case("small-100", batch, t1), settings.device)
         reference = cases.reference_gradient(problem)
         slow = set()
         for tolerance in TOLERANCES[:2] if settings.quick else TOLERANCES:
@@ -209,9 +254,9 @@ def work_precision(settings: Settings) -> dict:
     return {"rows": rows, "batch": batch, "reference": "float64, state tolerance 1e-9"}
 
 
-SUITES = {"training-step": training_step, "end-time": end_time, "batch": batch_size,
-          "work-precision": work_precision,
-          "convolution": convolution, "saturation": saturation}
+SUITES = {"training-step": training_step, "attack-step": attack_step, "fixed-step": fixed_step,
+          "end-time": end_time, "batch": batch_size, "work-precision": work_precision,
+          "convolution": convolution, "saturation": saturation, "parts": parts, "growth": growth}
 
 
 def machine(settings: Settings) -> dict:
@@ -228,7 +273,8 @@ def machine(settings: Settings) -> dict:
                      platform.processor() or platform.machine())
     return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
             "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
-            "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "diffrax", "jax")},
+            "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "torchdyn",
+                                                      "diffrax", "jax")},
             **artifacts.source_state(),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,11 +16,36 @@ from nodelib.solver.errors import InputError
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_finds_nearly_the_same_gradient(name):
-    if name in ("torchode", "diffrax"):
+    if name in ("torchode", "torchdyn", "diffrax"):
         pytest.importorskip(name)
-    problem = cases.Problem(cases.Case("small", 4, 1.0))
+    if name == "torchdiffeq-compile" and not (shutil.which("g++") or shutil.which("clang++")):
+        pytest.skip("no C++ compiler")
+    problem = cases.Problem(cases.Case("small-100", 4, 1.0))
     reference = cases.reference_gradient(problem, 1e-8)
     assert cases.gradient_error(methods.METHODS[name](problem)(), reference) < 0.3
+
+
+@pytest.mark.parametrize("name", methods.ATTACKS)
+def test_every_attack_finds_nearly_the_same_gradient_of_the_images(name):
+    if name == "torchode":
+        pytest.importorskip(name)
+    case = cases.Case("small-100", 4, 1.0)
+    expected, = methods.ours(tolerance=1e-6, compiled=False)(cases.Problem(case, attack=True))()
+    found, = methods.ATTACKS[name](cases.Problem(case, attack=True))()
+    assert found.shape == (4, 1, 28, 28) and cases.gradient_error([found], [expected.double()]) < 0.01
+
+
+def test_evaluations_and_products_are_counted():
+    problem = cases.Problem(cases.Case("small-100", 4, 10.0))
+    counts = {name: methods.METHODS[name](problem).counts() for name in (
+        "exact", "exact, torch alone", "torchdiffeq-adjoint", "torchdiffeq-backprop")}
+    # with the first evaluation shared by steps, one product each but for the last step's last stage
+    assert counts["exact"] == counts["exact, torch alone"] == counts["torchdiffeq-backprop"]
+    assert counts["exact"]["products"] == counts["exact"]["nfe"] - 1 and counts["exact"]["nfe_backward"] == 0
+    adjoint = counts["torchdiffeq-adjoint"]
+    assert adjoint["nfe"] == counts["exact"]["nfe"] and adjoint["products"] == adjoint["nfe_backward"] > 0
+    assert methods.rk4(5, True)(problem).counts() == methods.rk4(5, False)(problem).counts() == {
+        "nfe": 20, "nfe_backward": 0, "products": 20}
 
 
 def test_rounds_are_interleaved_and_slow_methods_run_in_fewer(monkeypatch):
@@ -43,7 +69,7 @@ def test_ratios_are_taken_round_by_round():
 
 
 def test_operations_are_those_of_the_convolutions():
-    problem = cases.Problem(cases.Case("small", 2, 1.0))
+    problem = cases.Problem(cases.Case("small-100", 2, 1.0))
     y = problem.model.stem(problem.images).detach()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         problem.func(0.0, y)
@@ -55,7 +81,7 @@ def test_a_missing_peer_is_named(monkeypatch, capsys):
         raise ImportError("No module named 'absent'")
 
     monkeypatch.setitem(methods.METHODS, "absent", absent)
-    steps, missing = suites.prepared(cases.Problem(cases.Case("small", 1, 1.0)), ["exact", "absent"])
+    steps, missing = suites.prepared(cases.Problem(cases.Case("small-100", 1, 1.0)), ["exact", "absent"])
     assert list(steps) == ["exact"] and "No module named 'absent'" in missing["absent"]
     assert "absent" in capsys.readouterr().out
 
@@ -83,10 +109,33 @@ def test_invalid_options_are_refused(arguments):
     assert stop.value.code == 2
 
 
+@pytest.mark.parametrize("suite", ["attack-step", "fixed-step", "parts", "growth"])
+def test_every_suite_has_a_tiny_version(suite, tmp_path):
+    if kernel.load(16, 7, 7, 16, True, False) is None:
+        pytest.skip("no C compiler")
+    assert main(["--quick", "--only", suite, "--output", str(tmp_path)]) == 0
+    rows = json.loads((tmp_path / f"{suite}.json").read_text())["rows"]
+    assert rows and all(row["nfe"] > 0 and row["products"] > 0 for row in rows)
+    if suite == "parts":
+        assert {"whole step", "stem", "solve", "reverse"} < {*rows[0]["seconds"]} and rows[0]["limit"] > 0
+    if suite == "fixed-step":
+        assert all(row["gradient_error"] <= rows[0]["gradient_error"] for row in rows)
+
+
+def test_an_untrained_and_an_early_network_are_measured_beside_the_rows():
+    first, _ = cases.weights(cases.UNTRAINED)
+    early, source = cases.weights(cases.EARLY)
+    late, _ = cases.weights("small-100")
+    assert not torch.equal(first.linear.weight, late.linear.weight) and "epoch4" in source
+    assert {case.network for case in cases.TIMED} == {*cases.RUNS}
+    assert early.linear.weight.norm() > first.linear.weight.norm()
+
+
 def test_minimal_filtering_is_measured_against_the_sum(tmp_path):
     if kernel.load(16, 7, 7, 16, True, False) is None:
         pytest.skip("no C compiler")
-    assert main(["--quick", "--only", "convolution", "--networks", "small", "--output", str(tmp_path)]) == 0
+    arguments = ["--quick", "--only", "convolution", "--networks", "small-100"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
     rows = {row["way"]: row for row in json.loads((tmp_path / "convolution.json").read_text())["rows"]}
     assert rows["sum"]["speed_up"]["median"] == 1 and rows["minimal"]["speed_up"]["median"] > 0
     assert rows["sum"]["error"] < rows["minimal"]["error"] < 2e-5
@@ -96,7 +145,8 @@ def test_gradients_at_the_end_of_the_range_of_floats_are_measured_both_ways(tmp_
     if kernel.load(16, 7, 7, 16, True, False) is None:
         pytest.skip("no C compiler")
     before = kernel.NativeStepper.powers
-    assert main(["--quick", "--only", "saturation", "--networks", "small", "--output", str(tmp_path)]) == 0
+    arguments = ["--quick", "--only", "saturation", "--networks", "small-100"]
+    assert main([*arguments, "--output", str(tmp_path)]) == 0
     rows = json.loads((tmp_path / "saturation.json").read_text())["rows"]
     assert [(row["size"], row["way"]) for row in rows] == [
         (size, way) for size in (1e-36, 1e-40) for way in ("as they are", "balanced")]
