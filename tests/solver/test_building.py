@@ -8,6 +8,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import re
 import shutil
 import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -256,6 +257,15 @@ def test_what_a_step_keeps_asks_for_huge_pages_within_itself_and_no_bit_depends_
     asked.clear()
     solve(1)  # nothing of one image is as large as a huge page, but for the threads' scratch
     assert len(asked) <= 1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_the_kernels_share_the_threads_of_torch():
+    if kernel.load(*KEY) is None:
+        pytest.skip("no C compiler")
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "/" in line}
+    # two pools of threads of one process would wait for each other's processors
+    assert len([path for path in mapped if re.match(r"lib(gomp|omp|iomp)", Path(path).name)]) <= 1
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="huge pages by advice are Linux's")
