@@ -1,7 +1,7 @@
-"""Sphinx extension: list nodelib's modules on the API page, so that a new one appears there by itself.
+"""Sphinx extension: list nodelib's modules on the API's pages, so that a new one appears there by itself.
 
-In the page's text, `% modules: models attacks` stands for these modules or packages with everything in
-them, `% modules: rest` for all that no other line names, and `% house` for a drawing of the library's
+In the pages' text, `% modules: models attacks` stands for these modules or packages with everything in
+them, `% modules: rest` for all that no line of any page names, and `% house` for a drawing of the library's
 folders, made from their imports.
 """
 
@@ -12,8 +12,10 @@ import functools
 import importlib
 import pkgutil
 import re
+from pathlib import Path
 
-PAGE = "19-api"
+PAGES = ("19-api", "24-api-of-the-book")
+LINE = re.compile(r"^% modules: (.*)$", re.MULTILINE)
 
 
 def _public_modules() -> list[str]:
@@ -38,11 +40,11 @@ def _section(name: str) -> str:
 
 
 def _expand(app, docname: str, source: list[str]) -> None:
-    if docname != PAGE:
+    if docname not in PAGES:
         return
     modules = _public_modules()
-    lines = re.findall(r"^% modules: (.*)$", source[0], re.MULTILINE)
-    named = {word for line in lines for word in line.split()}
+    texts = [Path(app.srcdir, f"{page}.md").read_text(encoding="utf-8") for page in PAGES]
+    named = {word for text in texts for line in LINE.findall(text) for word in line.split()}
 
     def belongs(module: str, word: str) -> bool:
         if word == "rest":
@@ -53,7 +55,7 @@ def _expand(app, docname: str, source: list[str]) -> None:
         return "\n".join(_section(m) for word in match[1].split() for m in modules if belongs(m, word))
 
     source[0] = source[0].replace("% house", _house())
-    source[0] = re.sub(r"^% modules: (.*)$", sections, source[0], flags=re.MULTILINE)
+    source[0] = LINE.sub(sections, source[0])
 
 
 def _arrows() -> dict[str, set[str]]:

@@ -18,7 +18,7 @@ from nodelib.solver.errors import InputError, NodelibError
 
 SITE = Path(__file__).resolve().parents[2] / "_build" / "html"
 NAME = "book.pdf"
-LEFT_OUT = ("runs/", "19-api")
+LEFT_OUT = ("runs/", "19-api", "24-api")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
              "--disable-background-networking", "--disable-component-update", "--disable-sync"]
