@@ -40,17 +40,18 @@ def lost_terms() -> Figure:
     horizons."""
     gaps = np.arange(0.0, 115.0, 0.25)
     true, wrong, exact = entries(gaps)
-    figure, (axis,) = style.panels(1, height=3.0, width=6.0)
+    figure, (axis,) = style.panels(1, height=3.4, width=style.NARROW)
     axis.plot(gaps, exact, color=style.GREY, linewidth=4, alpha=0.35, label="exact, both")
     axis.plot(gaps[wrong > 0], wrong[wrong > 0], color=style.VERMILLION, label="float32, wrong class")
     axis.plot(gaps[true > 0], true[true > 0], color=style.BLUE, linestyle="--", label="float32, true class")
-    for edge in (horizon.true_class_lost()[0], horizon.gradient_lost()):
+    edges = horizon.true_class_lost()[0], horizon.gradient_lost()
+    for edge in edges:
         axis.axvline(edge, color=style.GREY, linewidth=0.8, linestyle=":")
         axis.annotate(f"{edge:.1f}", (edge, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
                       textcoords="offset points", color=style.GREY)
     axis.set(yscale="log", xlabel="gap between the true and the nearest wrong logit",
              ylabel="size of the entry", xlim=(0, 115))
-    axis.legend(loc="lower left")
+    axis.legend(loc="upper right", bbox_to_anchor=(edges[1], 1), bbox_transform=axis.get_xaxis_transform())
     return figure
 
 
@@ -95,7 +96,8 @@ def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]],
     predicted: label -> of `nodelib.chapters.gap_growth.predict`; post: the content of `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
-    figure, axes = style.panels(len(predicted), sharey=True, height=3.0, ylabel="predicted (%)")
+    figure, axes = style.panels(len(predicted) + 1, columns=2, sharey=True, height=2.4, width=style.NARROW,
+                                ylabel="predicted (%)")
     for axis, (label, entries) in zip(axes, predicted.items()):
         axis.plot((0, 100), (0, 100), color=style.GREY, linewidth=0.8, linestyle=":")
         for row in dict.fromkeys(row for row, _ in entries):
@@ -104,5 +106,6 @@ def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]],
             axis.plot(*zip(*points), linestyle="", marker=style.MARKERS[row], color=style.colour(row),
                       label=row)
         axis.set(xlabel="the post (%)", title=label, xlim=(-4, 104), ylim=(-4, 104))
-    style.legend_above(figure, axes[:1], 6)
+    axes[-1].legend(*style.labelled(axes[:1]), loc="center")
+    axes[-1].set_axis_off()
     return figure
