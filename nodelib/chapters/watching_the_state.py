@@ -10,7 +10,18 @@ from matplotlib.figure import Figure
 
 from nodelib import dynamics
 from nodelib.dynamics import QUANTITIES, Paths
-from nodelib.publish.style import DASHES, GREY, MARKERS, RUNS, banded, colour, legend_above, panels, style
+from nodelib.publish.style import (
+    DASHES,
+    GREY,
+    MARKERS,
+    NARROW,
+    RUNS,
+    banded,
+    colour,
+    legend_above,
+    panels,
+    style,
+)
 
 LOGARITHMIC = {"norm", "relative_speed", "turning", "speed", "ray_distance"}
 
@@ -60,7 +71,7 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
 @style()
 def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]) -> Figure:
     """Clean accuracy against end time; above it `ends`, low and high of each network's training end time."""
-    figure, (axis,) = panels(1, height=2.8)
+    figure, (axis,) = panels(1, height=3.6, width=NARROW)
     for name, path in paths.items():
         later = path.times > 0
         axis.plot(path.times[later], 100 * path.accuracy[later], color=colour(name), label=name,
@@ -69,7 +80,7 @@ def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]
                   clip_on=False)
     axis.set(xscale="log", ylim=(0, 103), xlabel="end time $t_1$", ylabel="clean accuracy (%)")
     axis.axhline(10, color=GREY, linewidth=0.8, linestyle=":")
-    axis.legend()
+    legend_above(figure, [axis], 2)
     return figure
 
 
