@@ -10,7 +10,7 @@ from nodelib import dynamics
 from nodelib.experiment.measure_states import SAME_RAY
 from nodelib.experiment.own_rays import own_rays
 from nodelib.networks import ODENet
-from nodelib.publish.style import BLUE, VERMILLION, panels, style
+from nodelib.publish.style import BLUE, NARROW, VERMILLION, panels, style
 
 
 @style()
@@ -31,7 +31,7 @@ def drifts(times: torch.Tensor, states: torch.Tensor, channel: int) -> Figure:
 @style()
 def spectrum(values: torch.Tensor) -> Figure:
     """Eigenvalues in the complex plane, shape (n,), with the line Re = 1 that stability must not cross."""
-    figure, (axis,) = panels(1, height=3.2, width=5.0)
+    figure, (axis,) = panels(1, height=3.2, width=NARROW)
     axis.plot(values.real.numpy(), values.imag.numpy(), "o", color=BLUE, markersize=4, fillstyle="none")
     axis.axvline(1, color="black", linewidth=1, linestyle="--")
     axis.set(xlabel="real part", ylabel="imaginary part")
