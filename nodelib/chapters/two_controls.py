@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from nodelib.chapters import state_records
 from nodelib.experiment.artifacts import Run
-from nodelib.publish.style import BLUE, GREY, VERMILLION, panels, style
+from nodelib.publish.style import BLUE, GREY, NARROW, VERMILLION, panels, style
 from nodelib.statistics import mcnemar, on_common
 
 PLAIN = {name: name.removesuffix("-leaky")
@@ -25,7 +25,7 @@ def sensitivities(growth: Mapping[str, tuple[Sequence[float], torch.Tensor]]) ->
 
     growth: label -> end times, and factors of shape (times, states).
     """
-    figure, (axis,) = panels(1, height=3.0, width=5.0)
+    figure, (axis,) = panels(1, height=3.0, width=NARROW)
     for (label, (times, factors)), shade, marker in zip(growth.items(), (VERMILLION, BLUE), "so"):
         values = factors.log10().numpy()
         axis.plot(times, values.mean(1), f"{marker}-", color=shade, label=label)
