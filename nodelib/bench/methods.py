@@ -140,7 +140,7 @@ def rk4(steps: int, by_torchdiffeq: bool) -> Callable[[Problem], Step]:
 
 
 def torchdyn() -> Callable[[Problem], Step]:
-    """torchdyn's dopri5 with backprop (Poli et al., 2021)."""
+    """torchdyn's dopri5 with backprop (Poli et al., 2020)."""
     def prepare(problem: Problem) -> Step:
         import_torchvision()  # which torchdyn's dependencies import
         from torchdyn.numerics import odeint as solve
