@@ -175,9 +175,9 @@ def fixed_step(settings: Settings) -> dict:
         few = Problem(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device)
         reference = cases.reference_gradient(few)
         error = cases.gradient_error(methods.ours()(few)(), reference)
-        steps, found = 4, float("inf")
+        steps, found = 0, float("inf")
         while found > error and steps < LARGEST:
-            steps *= 2
+            steps = max(1, 2 * steps)
             found = cases.gradient_error(methods.rk4(steps, False)(few)(), reference)
         problem = Problem(case, settings.device)
         timed = {"exact": methods.ours()(problem),
