@@ -61,7 +61,7 @@ lock: $(VENV)/.upkeep ## write requirements.lock anew: every package with its ha
 coverage: $(VENV)/.upkeep ## run the checks and list the lines of nodelib that none of them reaches
 	$(PY) -m pytest -m "not more" --cov=nodelib --cov-report=term-missing:skip-covered
 
-mutants: $(VENV)/.upkeep ## break solver, statistics and verdicts by small changes (an hour), into tests/mutants.csv
+mutants: $(VENV)/.upkeep ## break solver, statistics and verdicts by small changes (half an hour), into tests/mutants.csv
 	OMP_NUM_THREADS=1 $(PY) tests/mutants.py $(MUTANTS)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
