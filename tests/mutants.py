@@ -41,9 +41,10 @@ MEMORY = 16 * 2**30  # bytes of addresses, against mutants that fill lists witho
 
 # what is mutated, and the tests that see it, those first that few mutants of the solver outlive
 SOLVER = {"adjoints": "like_torchdiffeq adjoints second_derivatives neighbours", "errors": "integrate trust",
-          "forward": "integrate like_torchdiffeq adjoints", "integrate": "integrate like_torchdiffeq trust adjoints",
-          "kernel": "adjoints building", "seeding": "seeding", "stepper": "trust integrate adjoints",
-          "tableau": "integrate like_torchdiffeq", "tuples": "like_torchdiffeq integrate"}
+          "forward": "integrate like_torchdiffeq adjoints", "kernel": "adjoints building",
+          "integrate": "integrate like_torchdiffeq trust adjoints", "seeding": "seeding",
+          "stepper": "trust integrate adjoints", "tableau": "integrate like_torchdiffeq",
+          "tuples": "like_torchdiffeq integrate"}
 DEADLY = [f"tests/solver/test_{each}" for each in (
     "integrate.py::test_random_networks_take_torchdiffeqs_steps[True-10.0]",
     "adjoints.py::test_evaluations_of_the_backward_pass_are_counted",
