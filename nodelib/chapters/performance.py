@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Any
+
 import pandas as pd
 from matplotlib.figure import Figure
 
+from nodelib.bench import cases
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.paths import data_dir
 from nodelib.publish import style
@@ -13,11 +15,14 @@ from nodelib.publish.page import markdown
 
 COLOURS = {
     "exact": style.BLUE, "exact, torch alone": style.SKY, "torchdiffeq-adjoint": style.VERMILLION,
-    "torchdiffeq-backprop": style.ORANGE, "torchode": style.PURPLE, "diffrax": style.GREY,
-    "adjoint": style.VERMILLION, "anchored": style.GREEN,
+    "torchdiffeq-backprop": style.ORANGE, "torchdiffeq-compile": "#9A5B00", "torchode": style.PURPLE,
+    "torchdyn": style.GREEN, "diffrax": style.GREY, "adjoint": style.VERMILLION, "anchored": style.GREEN,
 }
 MARKERS = {"exact": "o", "exact, torch alone": "v", "torchdiffeq-adjoint": "s", "torchdiffeq-backprop": "D",
            "torchode": "P", "diffrax": "X", "adjoint": "s", "anchored": "^"}
+LATEST = 100.0  # the end time that small-100 was trained for
+LARGEST_SIDE = 12  # pixels, of the kernels
+DRAWN = ("small-10", "small-100", "large-10", "large-100", "wide-standard", cases.UNTRAINED)
 
 
 def load(suite: str) -> dict:
@@ -26,7 +31,7 @@ def load(suite: str) -> dict:
 
 
 def steps_frame(result: dict) -> pd.DataFrame:
-    """Training steps as tidy data: case, method, seconds, ratio (with low and high), error, peak in MB."""
+    """Training steps as tidy data: case, method, seconds, ratio (low, high), error, peak in MB, counts."""
     rows = []
     for row in result["rows"]:
         rows.append({
@@ -36,19 +41,19 @@ def steps_frame(result: dict) -> pd.DataFrame:
             "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"],
             "low": row["ratio"]["low"], "high": row["ratio"]["high"],
             "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
-            "share": row.get("share_of_best"), "gflops": row.get("gflops"), "nfe": row.get("nfe"),
+            "gflops": row.get("gflops"), "minimal_gflops": row.get("minimal_gflops"),
+            **{count: row.get(count) for count in ("nfe", "nfe_backward", "products")},
         })
     return pd.DataFrame(rows)
 
 
 @style.style()
 def ratio_bars(data: pd.DataFrame) -> Figure:
-    """Time over that of the exact gradient, one panel per case; whiskers are quartiles of per-round ratios.
-    """
-    cases = list(dict.fromkeys(data["case"]))
-    figure, axes = style.panels(len(cases), columns=2, height=1.9, sharex=True)
-    for axis, case in zip(axes, cases):
-        part = data[(data["case"] == case) & (data["method"] != "exact")].reset_index(drop=True)
+    """Time over that of the exact gradient, a panel for each of `DRAWN`; whiskers: quartiles over rounds."""
+    figure, axes = style.panels(len(DRAWN), columns=1, height=1.55, width=style.NARROW, sharex=True)
+    for axis, network in zip(axes, DRAWN):
+        part = data[(data["network"] == network) & (data["method"] != "exact")].reset_index(drop=True)
+        case = part["case"].iloc[0]
         axis.barh(part["method"], part["ratio"], color=[COLOURS[m] for m in part["method"]], height=0.65,
                   xerr=[part["ratio"] - part["low"], part["high"] - part["ratio"]],
                   error_kw={"elinewidth": 1, "capsize": 2})
@@ -59,35 +64,26 @@ def ratio_bars(data: pd.DataFrame) -> Figure:
         axis.set(title=case, xscale="log")
         axis.invert_yaxis()
         axis.grid(axis="y", visible=False)
-    axes[-1].set_xlim(0.7, 3 * data["high"].max())
+    axes[-1].set_xlim(0.7, 3 * data.loc[data["network"].isin(DRAWN), "high"].max())
     figure.supxlabel("time relative to the exact gradient (log scale)", fontsize=9.5)
     return figure
-
-
-def log_fit(rows: pd.DataFrame) -> tuple[float, float, float]:
-    """(a, b, R^2) of the least-squares fit NFE = a + b log10 t over t of at least 1."""
-    part = rows[rows["t1"] >= 1]
-    x, y = np.log10(part["t1"].to_numpy()), part["nfe"].to_numpy(dtype=float)
-    b, a = np.polyfit(x, y, 1)
-    residual = y - (a + b * x)
-    return float(a), float(b), float(1 - residual.var() / y.var())
 
 
 @style.style()
 def cost_over_end_time(rows: pd.DataFrame) -> Figure:
     """Seconds of a training step, and evaluations of its forward solve, against the end time."""
-    figure, (left, right) = style.panels(2, height=3.0, xlabel="end time $t_1$")
+    figure, (left, right) = style.panels(2, columns=1, height=2.3, width=style.NARROW,
+                                         xlabel="end time $t_1$")
     for method, part in rows.groupby("method", sort=False):
         style.banded(left, part, "t1", "median", COLOURS[method], marker=MARKERS[method], label=method)
     own = rows[rows["method"] == "exact"]
-    right.plot(own["t1"], own["nfe"], color=style.BLUE, marker="o", linestyle="", label="measured")
-    a, b, _ = log_fit(own)
-    t = np.array([1, own["t1"].max()])
-    right.plot(t, a + b * np.log10(t), color=style.GREY, linestyle="--", label="a + b log t")
+    right.plot(own["t1"], own["nfe"], color=style.BLUE, marker="o")
+    right.axvline(LATEST, color=style.GREY, linestyle=":", linewidth=1)
+    right.annotate("trained to", (LATEST, 0), xytext=(-3, 6), ha="right", fontsize=9, color=style.GREY,
+                   textcoords="offset points")
     left.set(xscale="log", yscale="log", ylabel="seconds per step")
     right.set(xscale="log", ylabel="evaluations, forward (NFE)", ylim=(0, None))
-    left.legend()
-    right.legend()
+    style.legend_above(figure, [left], columns=1)
     return figure
 
 
@@ -95,14 +91,15 @@ def cost_over_end_time(rows: pd.DataFrame) -> Figure:
 def cost_over_batch(rows: pd.DataFrame) -> Figure:
     """Milliseconds per image of a training step against the batch, one panel per network."""
     networks = rows.groupby("network", sort=False)
-    figure, axes = style.panels(len(networks), columns=2, height=3.0)
+    figure, axes = style.panels(len(networks), columns=2, height=2.6, width=style.NARROW)
     for axis, (network, here) in zip(axes, networks):
         for method, part in here.groupby("method", sort=False):
             each = part[["median", "low", "high"]].mul(1000 / part["batch"], axis=0)
             style.banded(axis, each.assign(batch=part["batch"]), "batch", "median", COLOURS[method],
                    marker=MARKERS[method], label=method)
-        axis.set(title=network, xscale="log", yscale="log", xlabel="batch", ylabel="milliseconds per image")
-    axes[0].legend()
+        axis.set(title=network, xscale="log", yscale="log", xlabel="batch")
+    axes[0].set_ylabel("milliseconds per image")
+    style.legend_above(figure, axes[:1])
     return figure
 
 
@@ -110,28 +107,65 @@ def cost_over_batch(rows: pd.DataFrame) -> Figure:
 def work_precision(rows: pd.DataFrame) -> Figure:
     """Gradient error against seconds as the tolerance tightens, one panel per end time."""
     times = rows.groupby("t1", sort=False)
-    figure, axes = style.panels(len(times), height=3.0, sharey=True, ylabel="relative error of the gradient")
+    figure, axes = style.panels(len(times), columns=2, height=2.3, width=style.NARROW, sharey=True,
+                                ylabel="relative error of the gradient")
     for axis, (t1, here) in zip(axes, times):
         for method, part in here.groupby("method", sort=False):
             axis.plot(part["seconds"], part["gradient_error"], color=COLOURS[method],
                       marker=MARKERS[method], label=method)
         axis.set(title=f"$t_1$ = {t1:g}", xscale="log", yscale="log", xlabel="seconds")
-    style.legend_above(figure, axes[:1])
+    style.legend_above(figure, axes[:1], columns=2)
     return figure
 
 
+@style.style()
+def growth(rows: pd.DataFrame) -> Figure:
+    """Milliseconds of an evaluation with its product for one image, against channels and against the side.
+
+    Filled: by the compiled kernels. Open: shapes they do not know, by torch.
+    """
+    figure, (left, right) = style.panels(2, columns=2, height=2.8, width=style.NARROW, sharey=True,
+                                         ylabel="ms per evaluation and image")
+    for axis, kinds, label in ((left, ["channels", "tenfold"], "channels, 7 by 7 pixels"),
+                               (right, ["side"], "pixels a side, 64 channels")):
+        part = rows[rows["grows"].isin(kinds)].sort_values("value")
+        each = 1000 * part["median"] / part["batch"] / part["nfe"]
+        compiled = (part["value"] <= LARGEST_SIDE) | (axis is left)
+        axis.plot(part["value"], each, color=style.BLUE, linewidth=1)
+        axis.scatter(part["value"][compiled], each[compiled], color=style.BLUE, zorder=3)
+        axis.scatter(part["value"][~compiled], each[~compiled], facecolor="white", edgecolor=style.BLUE,
+                     zorder=3)
+        axis.set(xscale="log", yscale="log", xlabel=label)
+        ticks = [value for value in part["value"] if value not in (12, 512)]  # too close beside others
+        axis.set_xticks(ticks, [str(value) for value in ticks])
+        axis.set_xticks([], minor=True)
+    return figure
+
+
+def growth_frame(result: dict) -> pd.DataFrame:
+    """What grows, its value, the batch, the counts, and the median seconds of a step."""
+    return pd.DataFrame([{**row, "median": row["seconds"]["median"]} for row in result["rows"]])
+
+
 def table(data: pd.DataFrame) -> str:
-    """Markdown: seconds with quartiles, ratio, gradient error and peak memory of every measured step."""
+    """Markdown: seconds with quartiles, ratio, counts, gradient error and peak memory of every step."""
     def spread(median: float, low: float, high: float, digits: str) -> str:
         return f"{median:{digits}} [{low:{digits}}, {high:{digits}}]"
 
     rows = [("" if again else row.case, row.method,
              spread(row.seconds, row.seconds_low, row.seconds_high, ".3g"),
-             spread(row.ratio, row.low, row.high, ".2f"), f"{row.gradient_error:.2g}",
+             spread(row.ratio, row.low, row.high, ".2f"), counted(row), f"{row.gradient_error:.2g}",
              "n/a" if pd.isna(row.megabytes) else f"{row.megabytes:.0f}")
             for row, again in zip(data.itertuples(), data["case"].eq(data["case"].shift()))]
     return markdown(["step:", "method:", "seconds [quartiles]", "ratio to exact [quartiles]",
-                     "gradient error", "peak memory (MB)"], rows)
+                     "evaluations forward + backward, products", "gradient error", "peak memory (MB)"], rows)
+
+
+def counted(row: Any) -> str:
+    """Evaluations of the forward and of the backward pass, and vector-Jacobian products."""
+    if pd.isna(row.nfe):
+        return "not counted"
+    return f"{row.nfe:.0f} + {row.nfe_backward:.0f}, {row.products:.0f}"
 
 
 def best_peer(data: pd.DataFrame, case: str) -> pd.Series:
