@@ -59,7 +59,8 @@ def test_every_requirement_of_the_project_is_locked_to_its_pin():
 def needed() -> dict[str, importlib.metadata.Distribution]:
     """What the book and its checks need, directly or not, as far as it is installed."""
     found: dict[str, importlib.metadata.Distribution] = {}
-    waiting = [Requirement(line) for group in ("book", "test", "attacks") for line in extras()[group]]
+    lines = [Requirement(line) for group in ("book", "test", "attacks") for line in extras()[group]]
+    waiting = [each for each in lines if not each.marker or each.marker.evaluate()]
     while waiting:
         wanted = waiting.pop()
         name = canonicalize_name(wanted.name)
