@@ -1,8 +1,10 @@
+import importlib.util
 import json
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
 
 import pytest
 import torch
@@ -173,7 +175,9 @@ def test_the_gpus_ten_minutes_can_be_rehearsed_on_the_processor_and_go_on_where_
     compared, timed = (json.loads((output / f"{file}.json").read_text())["rows"]
                        for file in ("parity", "training-step"))
     assert len(compared) == 2 and all(row["passed"] for row in compared)
-    assert {row["method"] for row in timed} == set(gpu.METHODS)
+    able = {"torchode": importlib.util.find_spec("torchode") is not None,
+            "torchdiffeq-compile": bool(shutil.which("g++") or shutil.which("clang++"))}
+    assert {row["method"] for row in timed} == {name for name in gpu.METHODS if able.get(name, True)}
     with tarfile.open(output / "runs-00.tar") as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
     unpacked = tmp_path / "unpacked" / folder.name
@@ -198,6 +202,18 @@ def test_folders_are_packed_into_archives_below_a_limit(tmp_path):
     (folders[0] / "file0").write_bytes(bytes(limit))
     with pytest.raises(InputError, match="file0"):
         gpu.pack(folders, tmp_path, limit)
+
+
+def test_a_method_that_fails_on_a_gpu_is_named_and_left_out(monkeypatch, capsys):
+    def failing():
+        raise RuntimeError("no compiler\nand more")
+
+    found = {**methods.METHODS, "torchdiffeq-compile": lambda problem: methods.Step(failing, lambda: None)}
+    monkeypatch.setattr(methods, "METHODS", found)
+    monkeypatch.setattr(gpu, "METHODS", ("exact", "torchdiffeq-compile"))
+    rows = gpu.training_steps(cases.QUICK, "cpu", time.monotonic() + 60)
+    assert [row["method"] for row in rows] == ["exact"]
+    assert "torchdiffeq-compile is left out: no compiler" in capsys.readouterr().out
 
 
 def test_two_devices_that_compute_different_things_are_told_apart(monkeypatch):
