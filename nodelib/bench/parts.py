@@ -1,4 +1,4 @@
-"""Where the time of a training step goes: its parts one by one, on one thread and on all."""
+"""Where the time of a training step goes: its parts one by one."""
 
 from __future__ import annotations
 
