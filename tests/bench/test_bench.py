@@ -15,13 +15,16 @@ from nodelib.experiment import artifacts, configs, records
 from nodelib.solver import kernel
 from nodelib.solver.errors import InputError
 
+# inductor's linker command breaks at a space
+COMPILES = bool(shutil.which("g++") or shutil.which("clang++")) and " " not in torch.__file__
+
 
 @pytest.mark.parametrize("name", methods.METHODS)
 def test_every_method_finds_nearly_the_same_gradient(name):
     if name in ("torchode", "torchdyn", "diffrax"):
         pytest.importorskip(name)
-    if name == "torchdiffeq-compile" and not (shutil.which("g++") or shutil.which("clang++")):
-        pytest.skip("no C++ compiler")
+    if name == "torchdiffeq-compile" and not COMPILES:
+        pytest.skip("no C++ compiler, or a space in the path of torch")
     problem = cases.Problem(cases.Case("small-100", 4, 1.0))
     reference = cases.reference_gradient(problem, 1e-8)
     assert cases.gradient_error(methods.METHODS[name](problem)(), reference) < 0.3
@@ -176,7 +179,7 @@ def test_the_gpus_ten_minutes_can_be_rehearsed_on_the_processor_and_go_on_where_
                        for file in ("parity", "training-step"))
     assert len(compared) == 2 and all(row["passed"] for row in compared)
     able = {"torchode": importlib.util.find_spec("torchode") is not None,
-            "torchdiffeq-compile": bool(shutil.which("g++") or shutil.which("clang++"))}
+            "torchdiffeq-compile": COMPILES}
     assert {row["method"] for row in timed} == {name for name in gpu.METHODS if able.get(name, True)}
     with tarfile.open(output / "runs-00.tar") as archive:
         archive.extractall(tmp_path / "unpacked", filter="data")
