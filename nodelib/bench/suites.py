@@ -185,8 +185,9 @@ def fixed_step(settings: Settings) -> dict:
                  "rk4, torchdiffeq": methods.rk4(steps, True)(problem)}
         _, times = measure.interleave(timed, min(settings.rounds, 3), settings.device, settings.limit)
         for name, values in times.items():
-            rows.append({**dataclasses.asdict(case), "method": name, "steps": steps, "gradient_error":
-                         error if name == "exact" else found, "seconds": measure.spread(values),
+            rows.append({**dataclasses.asdict(case), "method": name, "steps": steps,
+                         "gradient_error": error if name == "exact" else found,
+                         "seconds": measure.spread(values),
                          "ratio": measure.ratios(times["exact"], values), **(timed[name].counts() or {})})
         say(f"{case.name}: {steps} steps, error {found:.2g} for {error:.2g}, "
             f"{rows[-1]['ratio']['median']:.1f} x")
