@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 
@@ -56,11 +58,20 @@ def torchrun(root, *names, budget=(), **environment):
     root.mkdir(exist_ok=True)
     worker.write_text(WORKER)
     paths = [here, os.path.dirname(here), os.path.dirname(os.path.dirname(here))]
-    return subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(worker),
-         "train", *names, "--root", str(root), *budget],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), **environment},
-        capture_output=True, text=True, timeout=300)
+    # every core for each process, as for one that is alone: unless they share them, a step takes a minute
+    threads = str(os.cpu_count())
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
+               str(worker), "train", *names, "--root", str(root), *budget]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
+             "PYTHONPATH": os.pathsep.join(paths), **environment})
+    try:
+        output, errors = process.communicate(timeout=300)
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # what torchrun started would outlive it
+            os.killpg(process.pid, signal.SIGKILL)
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def state(folder) -> dict[str, torch.Tensor]:
