@@ -62,7 +62,7 @@ coverage: $(VENV)/.upkeep ## run the checks and list the lines of nodelib that n
 	$(PY) -m pytest -m "not more" --cov=nodelib --cov-report=term-missing:skip-covered
 
 mutants: $(VENV)/.upkeep ## break solver, statistics and verdicts by small changes (half an hour), into tests/mutants.csv
-	OMP_NUM_THREADS=1 $(PY) tests/mutants.py $(MUTANTS)
+	OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 $(PY) tests/mutants.py $(MUTANTS)
 
 clean: ## remove the virtual environment and everything built; executed notebooks and runs stay
 	rm -rf "$(VENV)" _build nodelib.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -117,7 +117,8 @@ class Sweep:
         path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         return subprocess.Popen(self.command, cwd=self.folder, text=True, start_new_session=True,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                                env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"})
+                                env={**os.environ, "PYTHONPATH": path,
+                                     "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
 
     def finish(self) -> set[str]:
         """The names of the files of the jobs that a call did, all of which must come out well."""

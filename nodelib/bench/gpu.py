@@ -114,7 +114,8 @@ def train(names: Sequence[str], scale: str, device: str, root: Path, output: Pat
     """
     command = [sys.executable, "-m", "nodelib", "train", "--scale", scale, "--device", device,
                "--root", str(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # processes beside each other
+    # processes beside each other
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     with contextlib.ExitStack() as stack:
         processes = []
         for name in names:

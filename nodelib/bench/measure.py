@@ -121,7 +121,7 @@ def in_new_process(arguments: list[str], timeout: float) -> dict:
     process.
     """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
-                   "OMP_NUM_THREADS": str(torch.get_num_threads())}
+                   **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))}
     command = [sys.executable, "-m", "nodelib", "bench", "--peak", *arguments]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, env=environment)

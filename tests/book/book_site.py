@@ -46,7 +46,8 @@ def site() -> Site:
     done = subprocess.run(
         [str(Path(sys.executable).parent / "jupyter-book"), "build", "book/", "-W", "-n", "--keep-going",
          "--path-output", str(folder)],
-        cwd=ROOT, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        cwd=ROOT, capture_output=True, text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
     return Site(folder / "_build" / "html", done.stdout + done.stderr, done.returncode)
 
 
