@@ -23,6 +23,9 @@ FAST ?=
 BENCH ?=
 FORCE ?=
 MUTANTS ?=
+# several tests beside each other, each on one core
+SINGLE := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
+BESIDE := --numprocesses=logical --maxprocesses=4 --dist=loadgroup
 export PYTHONUTF8 := 1
 export PYTHONUNBUFFERED := 1
 
@@ -37,7 +40,7 @@ book: $(VENV)/.book ## execute the chapters that changed (FORCE=1: all) and buil
 test: $(VENV)/.test ## run the checks (FAST=1: in a minute; TESTS="tests/publish/test_render.py -k pairs": these)
 	$(PY) -m ruff check nodelib tests book/_ext
 	$(PY) -m mypy
-	$(PY) -m pytest $(if $(TESTS),$(TESTS),-m "not more$(if $(FAST), and not slow and not browser)")
+	$(if $(TESTS),,$(SINGLE)) $(PY) -m pytest $(if $(TESTS),$(TESTS),$(BESIDE) -m "not more$(if $(FAST), and not slow and not browser)")
 
 test-more: $(VENV)/.cluster ## run the longer checks too: every notebook at smoke scale, every page in a browser, a cluster
 	$(PY) -m pytest -m more

@@ -21,6 +21,13 @@ from nodelib import networks
 from nodelib.experiment import configs, mnist, training
 
 
+def pytest_collection_modifyitems(items):
+    """Beside each other run files, not tests, of which several share a module's fixture, or the built site."""
+    for item in items:
+        shared = "site" if "site" in vars(item.module) else item.module.__name__
+        item.add_marker(pytest.mark.xdist_group(shared))
+
+
 @pytest.fixture(scope="session")
 def test_images() -> tuple[torch.Tensor, torch.Tensor]:
     """The first 64 test images and labels."""
