@@ -22,7 +22,7 @@ from nodelib.experiment import configs, mnist, training
 
 
 def pytest_collection_modifyitems(items):
-    """Beside each other run files, not tests, of which several share a module's fixture, or the built site."""
+    """Files run beside each other, not tests: several share the fixture of a module, or the built site."""
     for item in items:
         shared = "site" if "site" in vars(item.module) else item.module.__name__
         item.add_marker(pytest.mark.xdist_group(shared))
