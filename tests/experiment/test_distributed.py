@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
 
@@ -63,14 +61,15 @@ def torchrun(root, *names, budget=(), **environment):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2",
                str(worker), "train", *names, "--root", str(root), *budget]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads,
              "PYTHONPATH": os.pathsep.join(paths), **environment})
     try:
         output, errors = process.communicate(timeout=300)
-    finally:
-        with contextlib.suppress(ProcessLookupError):  # what torchrun started would outlive it
-            os.killpg(process.pid, signal.SIGKILL)
+    except subprocess.TimeoutExpired:
+        process.terminate()  # and not kill: torchrun then ends its processes, which would outlive it
+        process.wait()
+        raise
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
