@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from typing import Any, Callable, Sequence
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.solver.errors import StepLimitError, UnsupportedGradientError
-from nodelib.solver.forward import Solution, Solver, Tape, check_transforms, rms_norm, uncompiled
+from nodelib.solver.forward import Solution, Solver, Tape, refuse_batches, rms_norm, uncompiled
 from nodelib.solver.kernel import native_stepper
 from nodelib.solver.stepper import Step, checked_call
 from nodelib.solver.tableau import DOPRI5, Tableau
@@ -82,7 +83,7 @@ class _Exact(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, y_bar):
-        check_transforms(y_bar)
+        refuse_batches(y_bar)
         y0, *params = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: a gradient of this gradient may follow
             return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, ctx.held, y_bar, y0, *params)
@@ -109,11 +110,11 @@ class _Reverse(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, *bars):
-        check_transforms(*(bar for bar in bars if bar is not None))
+        refuse_batches(*(bar for bar in bars if bar is not None))
         if torch.is_grad_enabled():
             raise UnsupportedGradientError(
-                "a third derivative of a solve is not available; for a second one give create_graph=True to "
-                "the first call of torch.autograd.grad alone")
+                "a third derivative of a solve is not available here; nest torch.func.grad, or for a second "
+                "one give create_graph=True to the first call of torch.autograd.grad alone")
         y_bar, y0, *params = ctx.saved_tensors
         stepper = ctx.tape.stepper
         with torch.enable_grad():
@@ -127,10 +128,37 @@ class _Reverse(torch.autograd.Function):
                 return (None,) * (5 + len(params))
             outputs, cotangents = zip(*pairs)
             found = torch.autograd.grad(outputs, (y_bar, start, *params), cotangents, allow_unused=True)
-        reused = int(stepper.tableau.first_same_as_last)
-        evaluations = (stepper.tableau.stages - reused) * len(ctx.tape.steps) + reused
-        ctx.counts.append(4 * evaluations)  # each, its vector-Jacobian product, and one product for either
+        # each, its vector-Jacobian product, and one product for either
+        ctx.counts.append(4 * evaluations(stepper.tableau, len(ctx.tape.steps)))
         return None, None, None, *found
+
+
+def replayed_solution(solver: Solver, y0: Tensor) -> Solution:
+    """A solve that torch's own transforms differentiate (torch.func, forward mode), as often as they like.
+
+    Its steps are found without derivatives and taken again, their sizes constant, by torch's operations: the
+    same solution and the same exact gradient, for the memory of a plain backpropagation and without kernels.
+    Every tensor that func uses is differentiated, whatever `params` of `odeint` says.
+    """
+    def field(t: Tensor, y: Tensor) -> Tensor:
+        k = solver.func(t, y)
+        refuse_batches(y, *([k] if isinstance(k, Tensor) else ()))
+        return k
+
+    plain = dataclasses.replace(solver, func=field, compiled=False, seek_hidden=False)
+    with torch.no_grad(), torch.autograd.forward_ad._set_fwd_grad_enabled(False):
+        solution, tape = plain.solve(y0.detach(), keep_bytes=-1)
+    assert tape is not None
+    tableau = tape.stepper.tableau
+    solution.y = replay(solver.func, tableau, y0, tape.steps, len(solver.times))
+    solution.nfe += evaluations(tableau, len(tape.steps))
+    return solution
+
+
+def evaluations(tableau: Tableau, steps: int) -> int:
+    """Of func, in so many accepted steps."""
+    reused = int(tableau.first_same_as_last)
+    return (tableau.stages - reused) * steps + reused
 
 
 def replay(func: Callable, tableau: Tableau, y0: Tensor, steps: Sequence[Step], count: int) -> Tensor:
@@ -160,7 +188,7 @@ def _combine(y: Tensor, h: float, weights: Sequence[float], k: Sequence[Tensor])
 def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[Tensor | None]]:
     """Cotangents of y0 and of the parameters from those of the states at all times, shape (T, *y0.shape)."""
     stepper = tape.stepper
-    evaluations = stepper.nfe
+    before = stepper.nfe
     gradients: list[Tensor | None] = [None] * len(stepper.params)
     used = y_bar.flatten(1).any(1).tolist()
     powers = stepper.powers(y_bar)
@@ -184,7 +212,7 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
     if powers is not None:
         y0_bar = y0_bar / powers
     gradients = stepper.finish(gradients)
-    counts.append(products + stepper.nfe - evaluations)
+    counts.append(products + stepper.nfe - before)
     return y0_bar, gradients
 
 
@@ -240,7 +268,7 @@ class _ContinuousAdjoint(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, y_bar):
-        check_transforms(y_bar)
+        refuse_batches(y_bar)
         _refuse_graph(y_bar)
         y, *params = ctx.saved_tensors
         solver = ctx.solver

@@ -161,7 +161,7 @@ class Solver:
         """The derivative at the start, for methods in which a step's last stage opens the next, or None."""
         if not stepper.tableau.first_same_as_last:
             return None
-        k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None)
+        k, kept = stepper.evaluate(self.times[0], y, keep=tape is not None and tape.budget >= 0)
         if tape is not None:
             tape.start = kept
         return k
@@ -253,7 +253,7 @@ class Solver:
 
 
 class Tape:
-    """Accepted steps in order, with activations kept up to a budget in bytes.
+    """Accepted steps in order, with activations kept up to a budget in bytes (below 0: none, ever).
 
     One step's activations are reserved for recomputing, so that the peak stays within the budget as
     long as it holds at least one step.
@@ -313,15 +313,20 @@ def next_step_size(h: float, ratio: float) -> float:
     return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))
 
 
-def check_transforms(*tensors: Tensor) -> None:
-    """Raise inside a transform of torch.func, in forward-mode differentiation, and for batched cotangents.
+def transforming() -> bool:
+    """Whether a transform of torch.func, or forward-mode differentiation, is around this call."""
+    forward = torch.autograd.forward_ad._current_level >= 0
+    return forward or torch._C._functorch.maybe_current_level() is not None
 
-    A solver's step control reads numbers out of tensors, which none of them allows.
-    """
-    functorch, forward_ad = torch._C._functorch, torch.autograd.forward_ad
-    if (functorch.maybe_current_level() is not None or forward_ad._current_level >= 0
-        or any(functorch.is_legacy_batchedtensor(x) for x in tensors)):
-        raise UnsupportedGradientError(
-            "a solve cannot run inside torch.func (grad, vmap, jvp, ...) or forward-mode differentiation; "
-            "use torch.autograd.grad instead of torch.func.grad, a batch or a loop instead of vmap (and of "
-            "vectorize=True, is_grads_batched=True), torch.autograd.functional.jvp instead of torch.func.jvp")
+
+def refuse_batches(*tensors: Tensor) -> None:
+    """Raise if a tensor is one of vmap's batches, from which step control cannot read a number."""
+    functorch = torch._C._functorch
+    for x in tensors:
+        batched = functorch.is_legacy_batchedtensor(x)
+        while functorch.is_functorch_wrapped_tensor(x):
+            batched, x = batched or functorch.is_batchedtensor(x), functorch.get_unwrapped(x)
+        if batched:
+            raise UnsupportedGradientError(
+                "a solve cannot run over a batch of vmap, nor its reverse over batched cotangents "
+                "(vectorize=True, is_grads_batched=True): give the batch as y0's first dimension, or loop")

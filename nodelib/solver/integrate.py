@@ -9,19 +9,20 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.solver.adjoints import adjoint_solution, exact_solution, torchdiffeq_solution
+from nodelib.solver.adjoints import adjoint_solution, exact_solution, replayed_solution, torchdiffeq_solution
 from nodelib.solver.errors import (
     InputError,
     StateTypeError,
     TimesError,
     ToleranceError,
+    UnsupportedGradientError,
     check_choice,
     check_flag,
     check_whole,
     is_number,
     plain,
 )
-from nodelib.solver.forward import FIXED, Solution, Solver, check_transforms, rms_norm, uncompiled
+from nodelib.solver.forward import FIXED, Solution, Solver, rms_norm, transforming, uncompiled
 from nodelib.solver.tuples import Flat
 
 METHODS = ("dopri5", *FIXED)
@@ -99,15 +100,18 @@ def odeint(
     Raises:
         TimesError, ToleranceError, StateTypeError, DerivativeError, ChangedStateError: bad input.
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
-        UnsupportedGradientError: inside torch.func or forward-mode differentiation; in a backward pass with
-            create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint", or of a third derivative.
+        UnsupportedGradientError: inside torch.func or forward-mode differentiation for all but "exact"; in a
+            backward pass with create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint"; for a
+            third derivative outside torch.func; over a batch of vmap.
         InputError: unknown method or gradient, an argument of another type.
         ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
-    for gradients with respect to times. torch.compile leaves a solve as it is and compiles what is around it;
-    within torch.autocast a solve is in float32.
+    for gradients with respect to times. Inside torch.func (grad, vjp, jvp, jacrev, jacfwd, hessian) and
+    forward-mode differentiation a solve with "exact" takes its accepted steps a second time, by torch's
+    operations, which are what is differentiated: no kernel, the whole solve in memory. torch.compile leaves
+    a solve as it is and compiles what is around it; within torch.autocast a solve is in float32.
     """
     for name, value in (("func", func), ("norm", norm)):
         if not callable(value):
@@ -123,7 +127,6 @@ def odeint(
                           memory_budget=memory_budget, norm=over, anchors=anchors, compiled=compiled)
         solution.y = flat.split(solution.y)
         return solution
-    check_transforms()
     times = _check_times(t)
     _check_state(y0)
     _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
@@ -141,6 +144,12 @@ def odeint(
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size,
                     first_step=first_step,
                     max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
+    if transforming():
+        if gradient != "exact":
+            raise UnsupportedGradientError(
+                f"gradient={gradient!r} is not available inside torch.func or forward-mode differentiation; "
+                "use gradient='exact' there, or torch.autograd.grad")
+        return replayed_solution(solver, y0)
     if gradient.startswith("torchdiffeq"):
         return torchdiffeq_solution(solver, y0, params, gradient)
     if not differentiate:

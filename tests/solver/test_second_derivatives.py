@@ -130,36 +130,114 @@ def test_a_third_derivative_is_refused():
         torch.autograd.grad(first.square().sum(), y0, create_graph=True)
 
 
-def transforms(final, func, y0):
-    def loss(p):
-        return odeint(lambda t, y: torch.func.functional_call(func, p, (t, y)), y0, [0.0, 1.0]).y.sum()
-
-    return {
-        "grad": lambda: torch.func.grad(lambda y: final(y).sum())(y0),
-        "grad of parameters": lambda: torch.func.grad(loss)(dict(func.named_parameters())),
-        "vmap": lambda: torch.func.vmap(final)(y0),
-        "jvp": lambda: torch.func.jvp(final, (y0,), (y0,)),
-        "jacrev": lambda: torch.func.jacrev(final)(y0),
-        "forward mode": lambda: dual(final, y0),
-        "vectorised jacobian": lambda: torch.autograd.functional.jacobian(final, y0, vectorize=True),
-    }
+def final(func, y0, **settings):
+    return odeint(func, y0, [0.0, 0.7, 2.0], **settings).y[1:].sum(0)
 
 
-def dual(final, y0):
+def dual(f, y0, tangent):
     with torch.autograd.forward_ad.dual_level():
-        return final(torch.autograd.forward_ad.make_dual(y0, y0))
+        y = f(torch.autograd.forward_ad.make_dual(y0, tangent))
+        return torch.autograd.forward_ad.unpack_dual(y).tangent
 
 
-@pytest.mark.parametrize("gradient", ["exact", "adjoint"])
-@pytest.mark.parametrize("name", transforms(None, None, None))
-def test_torchs_transforms_are_refused_in_the_solvers_words(name, gradient):
+FIXED_STEPS = {"method": "rk4", "step_size": 0.3}
+TRANSFORMS = {
+    "grad": lambda f, y, v: torch.func.grad(lambda y: (f(y) * v).sum())(y),
+    "vjp": lambda f, y, v: torch.func.vjp(f, y)[1](v)[0],
+    "jvp": lambda f, y, v: torch.func.jvp(f, (y,), (v,))[1],
+    "jacrev": lambda f, y, v: torch.func.jacrev(f)(y),
+    "jacfwd": lambda f, y, v: torch.func.jacfwd(f)(y),
+    "hessian": lambda f, y, v: torch.func.hessian(lambda y: (f(y) * v).sum())(y),
+    "grad of a grad": lambda f, y, v: torch.func.grad(
+        lambda y: torch.func.grad(lambda y: f(y).square().sum())(y).square().sum())(y),
+    "forward mode": dual,
+}
+EAGER = {
+    "grad": lambda f, y, v: torch.autograd.functional.vjp(f, y, v)[1],
+    "vjp": lambda f, y, v: torch.autograd.functional.vjp(f, y, v)[1],
+    "jvp": lambda f, y, v: torch.autograd.functional.jvp(f, y, v)[1],
+    "jacrev": lambda f, y, v: torch.autograd.functional.jacobian(f, y),
+    "jacfwd": lambda f, y, v: torch.autograd.functional.jacobian(f, y),
+    "hessian": lambda f, y, v: torch.autograd.functional.hessian(lambda y: (f(y) * v).sum(), y),
+    "grad of a grad": lambda f, y, v: penalised(f, y),
+    "forward mode": lambda f, y, v: torch.autograd.functional.jvp(f, y, v)[1],
+}
+
+
+def penalised(f, y):
+    y = y.detach().requires_grad_()
+    (g,) = torch.autograd.grad(f(y).square().sum(), y, create_graph=True)
+    return torch.autograd.grad(g.square().sum(), y)[0]
+
+
+@pytest.mark.parametrize("settings", [{}, FIXED_STEPS], ids=str)
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_torchs_transforms_give_what_autograd_gives(name, settings):
     func, y0 = Contraction(), state().detach()
+    v = torch.randn_like(y0)
+    found = TRANSFORMS[name](lambda y: final(func, y, **settings), y0, v)
+    expected = EAGER[name](lambda y: final(func, y, **settings), y0, v)
+    assert expected.abs().max() > 1e-3 and relative_error(found, expected) < 1e-10
 
-    def final(y):
-        return odeint(func, y, [0.0, 1.0], gradient=gradient).y[-1]
 
-    with pytest.raises(UnsupportedGradientError, match="torch.autograd.grad"):
-        transforms(final, func, y0)[name]()
+def test_a_transform_differentiates_the_tensors_that_a_function_closes_over():
+    y0, times = state().detach(), [0.0, 1.0]
+
+    def solved(rate):
+        return odeint(lambda t, y: -rate * y, y0, times, rtol=1e-9, atol=1e-9).y[-1].sum()
+
+    rate = torch.tensor(0.5, dtype=torch.float64)
+    first, second = torch.func.grad(solved)(rate), torch.func.grad(torch.func.grad(solved))(rate)
+    assert relative_error(first, -y0.sum() * torch.exp(-rate)) < 1e-6
+    assert relative_error(second, y0.sum() * torch.exp(-rate)) < 1e-5
+
+
+def test_a_transformed_solve_is_the_same_solve_and_tells_what_it_cost():
+    func, y0 = Contraction(), state().detach()
+    seen = []
+
+    def solved(y):
+        seen.append(odeint(func, y, [0.0, 2.0]))
+        return seen[-1].y[-1].sum(), seen[-1].y[-1]
+
+    _, y = torch.func.grad(solved, has_aux=True)(y0)
+    expected = odeint(func, y0, [0.0, 2.0])
+    assert seen[0].steps == expected.steps and relative_error(y, expected.y[-1]) < 1e-14
+    assert seen[0].nfe == expected.nfe + 1 + 6 * expected.accepted
+
+
+def test_a_network_is_transformed_in_its_images_and_in_its_parameters():
+    torch.manual_seed(0)
+    model, images = ODENet(16, 7).double().eval(), torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    parameters = {name: p.detach() for name, p in model.named_parameters()}
+
+    def loss(parameters, images):
+        return torch.func.functional_call(model, parameters, (images,)).square().mean()
+
+    learned, pixels = torch.func.grad(loss, argnums=(0, 1))(parameters, images)
+    leaf = images.clone().requires_grad_()
+    model(leaf).square().mean().backward()
+    assert relative_error(pixels, leaf.grad) < 1e-10
+    assert all(relative_error(learned[name], p.grad) < 1e-9 for name, p in model.named_parameters()
+               if p.grad.abs().max() > 1e-12)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_a_gradient_that_no_transform_can_take_is_refused_in_the_solvers_words(name):
+    func, y0 = Contraction(), state().detach()
+    with pytest.raises(UnsupportedGradientError, match="gradient='exact'"):
+        TRANSFORMS[name](lambda y: final(func, y, gradient="adjoint"), y0, y0)
+
+
+@pytest.mark.parametrize("over", [
+    lambda func, y0: torch.func.vmap(lambda y: final(func, y))(y0),
+    lambda func, y0: torch.func.vmap(torch.func.grad(lambda y: final(func, y).sum()))(y0),
+    lambda func, y0: torch.func.vmap(lambda rate: final(lambda t, y: -rate * y, y0))(y0[0]),
+    lambda func, y0: torch.autograd.functional.jacobian(lambda y: final(func, y), y0, vectorize=True),
+], ids=["states", "gradients of states", "rates", "cotangents"])
+def test_a_batch_of_vmap_is_refused_in_the_solvers_words(over):
+    with pytest.raises(UnsupportedGradientError, match="first dimension, or loop"):
+        over(Contraction(), state().detach())
 
 
 @pytest.mark.parametrize("gradient", ["exact", "adjoint"])
