@@ -328,6 +328,18 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     return result
 
 
+def post_protocol(config: RunConfig) -> list[Measurement]:
+    """What judges a run by the post's recipe at its own end time: clean accuracy, 40 steps on the margin
+    loss, and the post's one step on the cross-entropy and on every loss that stands beside it.
+    """
+    if not config.endless or config.architecture != "odenet":
+        return []
+    own, n = config.test_t1, rescaling_images(config)
+    return [Measurement(own, min(config.test_images, 1000)),
+            Measurement(own, n, **PGD40, loss="margin", label="pgd40-margin"),
+            *(m for m in rescaling_protocol(config) if m.t1 == own and m.label.endswith("adjoint-s1"))]
+
+
 def ladder_protocol(config: RunConfig) -> list[Measurement]:
     """The smallest epsilon at which each image falls: the same cascade at rising epsilon, at the own end
     time.
@@ -381,7 +393,7 @@ PROTOCOLS: dict[str, Any] = {"table": table_protocol, "strong": strong_protocol,
              "epsilon": epsilon_protocol,
              "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
              "transfer": transfer_protocol, "tolerance": tolerance_protocol,
-             "ladder": ladder_protocol, "rays": rays_protocol}
+             "ladder": ladder_protocol, "rays": rays_protocol, "post": post_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (),

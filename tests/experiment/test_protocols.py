@@ -13,6 +13,7 @@ from nodelib.attacks import fgsm
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.contract import LADDER_EPSILONS
 from nodelib.experiment.measurement import Measurement
+from nodelib.experiment.paths import runs_root
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors
 from nodelib.verdicts import end_time, robustness
@@ -78,6 +79,13 @@ def test_images_cap_every_measurement_and_bad_names_are_refused():
         protocols.get("weak", config)
     with pytest.raises(ValueError, match="images is 0"):
         protocols.get("table", config, (), 0)
+
+
+@pytest.mark.parametrize("name", ["large-100-post", "small-10-post", "small-100-post", "small-random-post"])
+def test_a_protocol_asks_for_every_record_that_judges_a_run_by_the_posts_recipe(name):
+    run = artifacts.load_run(runs_root() / configs.get(name).folder)
+    wanted = {m.id: m.n for m in protocols.get("post", configs.RunConfig.from_dict(run.config))}
+    assert {record["id"]: record["n"] for record in run.metrics} == wanted
 
 
 @pytest.mark.parametrize("name", ["small-10", "large-100", "wide-standard"])
