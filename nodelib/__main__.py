@@ -7,15 +7,31 @@ import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from nodelib.experiment import command, configs
+from nodelib import verdicts
+from nodelib.experiment import (
+    artifacts,
+    checksums,
+    command,
+    configs,
+    distributed,
+    evaluation,
+    gradient_health,
+    measure_states,
+    overshoot,
+    protocols,
+    rescaling,
+    training,
+    verification,
+)
 from nodelib.experiment.budget import Budget, seconds
+from nodelib.experiment.device import resolve_device
+from nodelib.experiment.measurement import TEST_IMAGES
+from nodelib.experiment.paths import data_dir, runs_root
+from nodelib.experiment.pending import transfer_sources
 from nodelib.experiment.progress import say
+from nodelib.publish import readme, table
 from nodelib.solver.errors import InputError
-
-if TYPE_CHECKING:
-    from nodelib.experiment.artifacts import Run
 
 OUT_OF_TIME = 3  # exit status where the budget ended before the work did
 FORWARDED = {  # commands with a parser of their own
@@ -28,28 +44,20 @@ FORWARDED = {  # commands with a parser of their own
 }
 
 
-def _stored(root: Path | None) -> tuple[list[Run], int]:
+def _stored(root: Path | None) -> tuple[list[artifacts.Run], int]:
     """The runs that can be read, and the exit status: 1 where others cannot, which are named and left out."""
-    from nodelib.experiment.artifacts import stored_runs
-
-    runs, faults = stored_runs(root)
+    runs, faults = artifacts.stored_runs(root)
     for fault in faults:
         say(f"error: {fault}", sys.stderr)
     return runs, 1 if faults else 0
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import distributed
-    from nodelib.experiment.device import resolve_device
-
     with distributed.processes(resolve_device(arguments.device)):
         return _train_each(arguments)
 
 
 def _train_each(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import distributed, training
-    from nodelib.experiment.paths import runs_root
-
     if arguments.evaluate and distributed.size() > 1:
         raise InputError(f"--evaluate measures in one process and not in {distributed.size()}; train without "
                          "it, then `python -m nodelib evaluate`")
@@ -97,9 +105,6 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
 
 
 def _evaluating(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import protocols
-    from nodelib.experiment.device import resolve_device
-
     resolve_device(arguments.device)
     # raises before any work
     protocols.get(arguments.protocol, configs.get(configs.named(arguments.run)[0]), (), arguments.images)
@@ -108,9 +113,6 @@ def _evaluating(arguments: argparse.Namespace) -> int:
 
 def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
     """Measure a stored run and print what was asked for."""
-    from nodelib.experiment import artifacts, evaluation, protocols
-    from nodelib.experiment.pending import transfer_sources
-
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
     sources = transfer_sources(folder.parent)
     measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
@@ -128,8 +130,6 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
 
 
 def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
-    from nodelib.experiment import artifacts, measure_states
-
     reach = measure_states.Reach(arguments.far_images, arguments.log_time)
     done = measure_states.measure_run(folder, arguments.images, reach, parts=arguments.part, budget=budget,
                                       report=say)
@@ -138,26 +138,18 @@ def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -
 
 
 def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
-    from nodelib.experiment.gradient_health import measure_run
-
-    say(f"{folder.name}: {len(measure_run(folder, arguments.images))} measurements")
+    say(f"{folder.name}: {len(gradient_health.measure_run(folder, arguments.images))} measurements")
 
 
 def _steps(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
-    from nodelib.experiment.overshoot import measure_run
-
-    say(f"{folder.name}: {len(measure_run(folder, arguments.images, arguments.kept))} measurements")
+    say(f"{folder.name}: {len(overshoot.measure_run(folder, arguments.images, arguments.kept))} measurements")
 
 
 def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
-    from nodelib.experiment.rescaling import measure_run
-
-    measure_run(folder, budget)
+    rescaling.measure_run(folder, budget)
 
 
 def _table(arguments: argparse.Namespace) -> int:
-    from nodelib.publish import table
-
     runs, status = _stored(arguments.root)
     rows = table.rows(runs)
     markdown = table.as_markdown(rows)
@@ -165,20 +157,14 @@ def _table(arguments: argparse.Namespace) -> int:
 
 
 def _claims(arguments: argparse.Namespace) -> int:
-    from nodelib import verdicts
-    from nodelib.experiment.artifacts import read_json
-    from nodelib.experiment.paths import data_dir
-
     runs, status = _stored(arguments.root)
-    rows = verdicts.ledger(runs, read_json(data_dir() / "seed.json"))
+    rows = verdicts.ledger(runs, artifacts.read_json(data_dir() / "seed.json"))
     return _shown(arguments, status, "claims", verdicts.as_text(rows), verdicts.as_markdown(rows),
                   verdicts.summary(rows))
 
 
 def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, markdown: str,
            written: str) -> int:
-    from nodelib.publish import readme
-
     if arguments.write is None:
         print(markdown if arguments.markdown else text)
     elif status:
@@ -189,20 +175,14 @@ def _shown(arguments: argparse.Namespace, status: int, name: str, text: str, mar
 
 
 def _verify(arguments: argparse.Namespace) -> int:
-    from nodelib.experiment import checksums
-    from nodelib.experiment.artifacts import ArtifactError, stored_runs
-    from nodelib.experiment.measurement import TEST_IMAGES
-    from nodelib.experiment.paths import runs_root
-    from nodelib.experiment.verification import problems, strangers
-
     if not 1 <= arguments.sample <= TEST_IMAGES:
         raise InputError(f"sample is {arguments.sample}; it must be from 1 to {TEST_IMAGES}")
     names, root = configs.named(arguments.run), runs_root(arguments.root)
     if arguments.seal and not names:
         raise InputError("--seal accepts files as they are; name the runs it may accept, or all")
-    runs, unread = stored_runs(root, names)
+    runs, unread = artifacts.stored_runs(root, names)
     count = len(runs) + len(unread)
-    unread += [] if names else strangers(root)
+    unread += [] if names else verification.strangers(root)
     if not runs and not unread:
         raise InputError(f"{root} holds no finished run{' of ' if names else ''}{', '.join(names)}; name "
                          "another folder (--root), or train one with `python -m nodelib train`")
@@ -213,8 +193,8 @@ def _verify(arguments: argparse.Namespace) -> int:
     faults = len(unread)
     for run in runs:
         try:
-            found = list(problems(run, arguments.sample))
-        except ArtifactError as error:  # the other runs are checked all the same
+            found = list(verification.problems(run, arguments.sample))
+        except artifacts.ArtifactError as error:  # the other runs are checked all the same
             found = [str(error)]
         faults += len(found)
         say("\n  ".join([run.path.name, *found] if found else [f"{run.path.name}: ok"]))

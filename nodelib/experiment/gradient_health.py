@@ -24,10 +24,10 @@ from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.evaluation import at_tolerance, test_subset
-from nodelib.experiment.gradients import cosines
 from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.protocols import diagnostic_images
+from nodelib.experiment.records import record
 from nodelib.networks import ODENet
 
 METHODS: dict[str, tuple[str, float]] = {
@@ -42,25 +42,30 @@ DIFFERENCED = 8  # images checked against finite differences
 OFF_TIES = 1e-3
 
 
-def record(name: str, value: float | Tensor, t1: float, n: int, statistic: str = "median",
-           **settings: Any) -> dict:
-    """One record of `measurements.csv`."""
-    return {"name": name, "t1": t1, "label": "all", "images": "clean", "statistic": statistic,
-            "value": float(value), "n": n,
-            "settings": settings}
-
-
 def gradients(model: ODENet, images: Tensor, labels: Tensor, t1: float, gradient: str, tolerance: float,
               **options: Any) -> Tensor:
     """Input gradients of the mean loss of each batch, shape of images; options go to `input_gradient`."""
     with attacking(model, gradient), at_tolerance(model.block, tolerance, tolerance):
-        return torch.cat([input_gradient(model, x, y, t1, **options)[0] for x,
-                          y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH))])
+        return torch.cat([input_gradient(model, x, y, t1, **options)[0]
+                          for x, y in zip(images.split(SEED_BATCH), labels.split(SEED_BATCH))])
 
 
 def zero_share(gradient: Tensor) -> float:
     """Share of images whose gradient is exactly zero in every pixel."""
     return (gradient.flatten(1) == 0).all(1).double().mean().item()
+
+
+def cosines(found: Tensor, expected: Tensor) -> Tensor:
+    """Cosine of the angle between vectors, row by row, in float64, shape (N,) for shapes (N, D); 0 where
+    either is zero.
+
+    Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to
+    which torch.nn.functional.cosine_similarity pads lengths.
+    """
+    tiny = torch.finfo(torch.float64).tiny
+    one, other = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=tiny)
+                  for x in (found, expected))
+    return F.cosine_similarity(one, other)
 
 
 def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
@@ -94,6 +99,13 @@ def finite_difference(double: ODENet, images: Tensor, labels: Tensor, t1: float)
     return torch.cat(errors).median().item()
 
 
+def _zero_gradient(found: Tensor, t1: float, gradient: str, rtol: float, **options: Any) -> dict:
+    """The record of `zero_share`; options as of `input_gradient`."""
+    settings = {"loss": "cross-entropy", "logit_scale": 1.0, "batch": SEED_BATCH, **options}
+    return record("zero_gradient", zero_share(found), t1, len(found), "mean", gradient=gradient, rtol=rtol,
+                  **settings)
+
+
 def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TABLE_T1,
            progress: bool | None = False) -> list[dict]:
     """The records of a network on given images.
@@ -116,9 +128,7 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
             records += [record("finite_difference",
                                finite_difference(double, few + size * noise, labels[:len(few)], t1), t1,
                                len(few), noise=size) for size in (0.0, OFF_TIES)]
-            records.append(record("zero_gradient", zero_share(reference), t1, n, "mean", gradient="reference",
-                                  rtol=REFERENCE_TOLERANCE, loss="cross-entropy", logit_scale=1.0,
-                                  batch=SEED_BATCH))
+            records.append(_zero_gradient(reference, t1, "reference", REFERENCE_TOLERANCE))
             for gradient, tolerance in METHODS.values():
                 found = gradients(model, images, labels, t1, gradient, tolerance)
                 signs, cosine = agreement(found, reference)
@@ -126,15 +136,10 @@ def health(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float]
                 records += [record("sign_agreement", signs, t1, n, "mean", **how),
                             record("gradient_cosine", cosine, t1, n, **how),
                             record("gradient_error", relative_error(found, reference), t1, n, **how),
-                            record("zero_gradient", zero_share(found), t1, n, "mean", **how,
-                                   loss="cross-entropy",
-                                   logit_scale=1.0, batch=SEED_BATCH)]
+                            _zero_gradient(found, t1, **how)]
             for options in REMEDIES.values():
                 found = gradients(model, images, labels, t1, "exact", 1e-3, **options)
-                records.append(record("zero_gradient", zero_share(found), t1, n, "mean", gradient="exact",
-                                      rtol=1e-3,
-                                      **{"loss": "cross-entropy", "logit_scale": 1.0, "batch": SEED_BATCH,
-                                         **options}))
+                records.append(_zero_gradient(found, t1, "exact", 1e-3, **options))
             bar.advance()
     return records
 

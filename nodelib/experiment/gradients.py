@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nodelib.experiment.gradient_health import cosines
 from nodelib.networks import ODENet
 from nodelib.solver.adjoints import continuous_adjoint
 from nodelib.solver.integrate import odeint, rms_norm
@@ -73,8 +74,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
         a, found, nfe = continuous_adjoint(func, (0.0, t1), solution.y,
                                            torch.stack([torch.zeros_like(end_bar), end_bar]),
                                            params, rtol=backward_tolerance, atol=backward_tolerance,
-                                           norm=rms_norm,
-                                           max_steps=100_000)
+                                           norm=rms_norm, max_steps=100_000)
         nfe += solution.nfe
     (images_bar,) = torch.autograd.grad(y0, images, a)
     return Gradient(images_bar / scale, a / scale, torch.cat([g.reshape(-1) for g in found]) / scale, nfe)
@@ -90,19 +90,6 @@ def reference_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float,
 def relative_error(found: Tensor, expected: Tensor) -> float:
     """|found - expected| / |expected|, Euclidean norms over all elements."""
     return float((found.double() - expected).norm() / expected.norm())
-
-
-def cosines(found: Tensor, expected: Tensor) -> Tensor:
-    """Cosine of the angle between vectors, row by row, in float64, shape (N,) for shapes (N, D); 0 where
-    either is zero.
-
-    Each is scaled to a largest entry of 1 first: a saturated softmax leaves gradients far below the 1e-8 to
-    which torch.nn.functional.cosine_similarity pads lengths.
-    """
-    tiny = torch.finfo(torch.float64).tiny
-    one, other = (x.double() / x.double().abs().amax(1, keepdim=True).clamp(min=tiny)
-                  for x in (found, expected))
-    return F.cosine_similarity(one, other)
 
 
 def cosine(found: Tensor, expected: Tensor) -> float:

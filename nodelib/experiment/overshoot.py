@@ -19,6 +19,7 @@ import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,8 +31,8 @@ from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts, horizon
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.evaluation import test_subset
-from nodelib.experiment.gradient_health import record
 from nodelib.experiment.measurement import SEED_BATCH
+from nodelib.experiment.records import record
 from nodelib.networks import ODENet, check_labels
 from nodelib.solver.kernel import unbalanced
 
@@ -80,17 +81,8 @@ class Steps:
         return 100 * self.right[direction].mean(1)
 
 
-def follow(
-    model: ODENet,
-    images: Tensor,
-    labels: Tensor,
-    t1: float,
-    factor: float = 1.0,
-    *,
-    epsilons: Sequence[float] = EPSILONS,
-    gradient: str = "exact",
-    batch: int = SEED_BATCH,
-) -> Steps:
+def follow(model: ODENet, images: Tensor, labels: Tensor, t1: float, factor: float = 1.0, *,
+           epsilons: Sequence[float] = EPSILONS, gradient: str = "exact", batch: int = SEED_BATCH) -> Steps:
     """Take the four steps at every length, unclipped, for a model in eval mode with fixed pooling.
 
     The exact gradient is taken without the engine's balancing of tiny cotangents, which would cure part of
@@ -110,17 +102,14 @@ def follow(
     labels = check_labels(labels, len(images))
     lengths = np.asarray(epsilons, dtype=float)
     if len(lengths) < 2 or lengths[0] != 0 or not (np.diff(lengths) > 0).all():
-        raise ValueError(
-            f"epsilons are {list(epsilons)}; they must rise from 0, such as {list(EPSILONS[:3])}"
-        )
+        raise ValueError(f"epsilons are {list(epsilons)}; they must rise from 0, such as "
+                         f"{list(EPSILONS[:3])}")
     if not factor > 0:
         raise ValueError(f"factor is {factor}; it must be above 0")
     right: dict[str, list[Tensor]] = {name: [] for name in DIRECTIONS}
     gaps, zeros = [], []
     agreement: dict[tuple[str, str], list[Tensor]] = {
-        pair: []
-        for pair in (("cross-entropy", "log-odds"), ("cross-entropy", "margin"), ("log-odds", "margin"))
-    }
+        ("cross-entropy", "log-odds"): [], ("cross-entropy", "margin"): [], ("log-odds", "margin"): []}
     with attacking(model, gradient), unbalanced() if gradient == "exact" else contextlib.nullcontext():
         for x, y in zip(images.split(batch), labels.split(batch)):
             sign = {}
@@ -138,15 +127,10 @@ def follow(
                 with torch.no_grad():
                     found = [model(x + e * move, t1).argmax(1) == y for e in lengths.tolist()]
                 right[name].append(torch.stack(found))
-    return Steps(
-        t1,
-        factor,
-        lengths,
-        {name: torch.cat(parts, 1).cpu().numpy() for name, parts in right.items()},
-        torch.cat(gaps).cpu().numpy(),
-        torch.cat(zeros).cpu().numpy(),
-        {pair: torch.cat(parts).cpu().numpy() for pair, parts in agreement.items()},
-    )
+    return Steps(t1, factor, lengths,
+                 {name: torch.cat(parts, 1).cpu().numpy() for name, parts in right.items()},
+                 torch.cat(gaps).cpu().numpy(), torch.cat(zeros).cpu().numpy(),
+                 {pair: torch.cat(parts).cpu().numpy() for pair, parts in agreement.items()})
 
 
 def causes(steps: Steps) -> dict[str, float]:
@@ -175,7 +159,7 @@ def causes(steps: Steps) -> dict[str, float]:
     return {name: 100 * float(which.mean()) for name, which in found.items()}
 
 
-def records(steps: Steps, **settings: object) -> list[dict]:
+def records(steps: Steps, **settings: Any) -> list[dict]:
     """What `measurements.csv` keeps of single steps, as shares: causes, what each direction leaves, and
     signs.
 
@@ -186,20 +170,12 @@ def records(steps: Steps, **settings: object) -> list[dict]:
         settings: told with every record, such as the gradient method.
     """
     told = {"logit_scale": steps.factor, **settings}
-    found = [
-        record("step_cause", share / 100, steps.t1, steps.n, name, **told)
-        for name, share in causes(steps).items()
-    ]
-    found += [
-        record("step_left", left / 100, steps.t1, steps.n, name, epsilon=float(epsilon), **told)
-        for name in DIRECTIONS
-        for epsilon, left in zip(steps.epsilons, steps.left(name))
-    ]
-    between = (
-        steps.right["cross-entropy"][0]
-        & (steps.gap > horizon.true_class_lost()[1])
-        & (steps.gap < horizon.gradient_lost(flush=True))
-    )
+    found = [record("step_cause", share / 100, steps.t1, steps.n, name, **told)
+             for name, share in causes(steps).items()]
+    found += [record("step_left", left / 100, steps.t1, steps.n, name, epsilon=float(epsilon), **told)
+              for name in DIRECTIONS for epsilon, left in zip(steps.epsilons, steps.left(name))]
+    between = (steps.right["cross-entropy"][0] & (steps.gap > horizon.true_class_lost()[1])
+               & (steps.gap < horizon.gradient_lost(flush=True)))
     if between.any():
         same = steps.signs["cross-entropy", "log-odds"][between].mean()
         found.append(record("turned_signs", same, steps.t1, int(between.sum()), "mean", **told))
@@ -217,7 +193,5 @@ def measure_run(folder: str | Path, n: int = 256, kept: str | None = None) -> li
     followed = follow(run.load_ode_net(kept), *test_subset(n), RunConfig.from_dict(run.config).test_t1)
     found = records(followed, gradient="exact", kept=kept)
     names = {entry["name"] for entry in found}
-    artifacts.add_measurements(
-        run, found, lambda entry: entry["name"] in names and entry["settings"].get("kept") == kept
-    )
+    artifacts.add_measurements(run, found, lambda r: r["name"] in names and r["settings"].get("kept") == kept)
     return found

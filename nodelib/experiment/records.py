@@ -15,7 +15,7 @@ import typing
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import NoneType, SimpleNamespace
-from typing import Any
+from typing import Any, SupportsFloat
 
 from nodelib.experiment.files import ArtifactError, not_finite, parse_json
 from nodelib.statistics import wilson
@@ -123,6 +123,13 @@ def _checked(path: Path, columns: dict[str, Any], fault: Callable[[dict], str | 
     if found := next(filter(None, map(fault, rows)), None):
         raise ArtifactError(f"{path}: {found}. Restore it with git.")
     return rows
+
+
+def record(name: str, value: SupportsFloat, t1: float | None, n: int, statistic: str = "median", *,
+           label: str = "all", images: str = "clean", **settings: Any) -> dict:
+    """One record of `measurements.csv`, see `nodelib.experiment.contract`."""
+    return {"name": name, "t1": t1, "label": label, "images": images, "statistic": statistic,
+            "value": float(value), "n": n, "settings": settings}
 
 
 def metrics_csv(rows: Iterable[dict]) -> bytes:

@@ -13,14 +13,12 @@ import torch
 from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts, evaluation, protocols
 from nodelib.experiment.configs import TABLE_T1, RunConfig
-from nodelib.experiment.gradient_health import record
 from nodelib.experiment.measurement import SEED_BATCH
+from nodelib.experiment.records import record
 from nodelib.networks import ODENet
 
-THRESHOLDS = (
-    17.0,
-    104.0,
-)  # of the gap: beyond, p of the true class rounds to 1 in float32; all others round to 0
+# of the gap: beyond, p of the true class rounds to 1 in float32; all others round to 0
+THRESHOLDS = (17.0, 104.0)
 
 
 def gap_records(model: ODENet, n: int) -> list[dict]:
@@ -29,24 +27,11 @@ def gap_records(model: ODENet, n: int) -> list[dict]:
     """
     images, _ = evaluation.test_subset(n)
     with torch.no_grad(), evaluation.evaluating(model, "random"):
-        gaps = {
-            t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
-            for t1 in TABLE_T1
-        }
-    return [
-        record(
-            "gap_past",
-            (factor * gap > threshold).double().mean(),
-            t1,
-            n,
-            "mean",
-            logit_scale=factor,
-            threshold=threshold,
-        )
-        for t1, gap in gaps.items()
-        for threshold in THRESHOLDS
-        for factor in protocols.FACTORS
-    ]
+        gaps = {t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
+                for t1 in TABLE_T1}
+    return [record("gap_past", (factor * gap > threshold).double().mean(), t1, n, "mean", logit_scale=factor,
+                   threshold=threshold)
+            for t1, gap in gaps.items() for threshold in THRESHOLDS for factor in protocols.FACTORS]
 
 
 def measure_run(folder: Path, budget: float | None = None, progress: bool | None = None) -> None:

@@ -12,8 +12,7 @@ import torch.nn.functional as F
 from nodelib.__main__ import main
 from nodelib.experiment import artifacts, horizon, overshoot
 from nodelib.experiment.contract import STEP_MEASUREMENTS
-from nodelib.experiment.gradient_health import record
-from nodelib.experiment.records import measurements_csv
+from nodelib.experiment.records import measurements_csv, record
 
 
 def steps(right: dict[str, list[list[int]]], zero: list[bool], gap: list[float]) -> overshoot.Steps:
