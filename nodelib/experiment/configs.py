@@ -15,7 +15,7 @@ import torch
 
 from nodelib.attacks import Attack
 from nodelib.networks import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_choice, check_whole
 from nodelib.solver.integrate import GRADIENTS
 from nodelib.solver.seeding import seeded
 
@@ -35,11 +35,9 @@ class AttackConfig:
     training, Cai et al., 2018), or empty for one attack throughout. shared_pooling: where pooling is random,
     attack and loss of a step see one draw of the regions (in the last cycle; in those of the curriculum
     every forward pass draws its own, unless the entry has a third value, True). noise, momentum: of the last
-    cycle's
-    gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way:
-    train_mode, the attack sees the
-    network in training mode; other_images, it changes as many other images as the batch has instead of
-    the batch's own.
+    cycle's gradients, see `nodelib.attacks.pgd`; those of the curriculum have neither. The post's way:
+    train_mode, the attack sees the network in training mode; other_images, it changes as many other images
+    as the batch has instead of the batch's own.
     """
 
     epsilon: float = 0.3
@@ -64,9 +62,8 @@ class AttackConfig:
         if cycle >= len(self.curriculum):
             return dataclasses.replace(self, curriculum=())
         steps, step_size, *shared = self.curriculum[cycle]
-        return dataclasses.replace(self, steps=steps, step_size=step_size, curriculum=(),
-                                   shared_pooling=bool(shared and shared[0]),
-                                   noise=0.0, momentum=0.0)
+        return dataclasses.replace(self, steps=steps, step_size=step_size, curriculum=(), noise=0.0,
+                                   momentum=0.0, shared_pooling=bool(shared and shared[0]))
 
     @classmethod
     def from_dict(cls, values: dict) -> AttackConfig:
@@ -92,8 +89,7 @@ class RunConfig:
         epochs, batch_size: passes and images per step.
         learning_rate, schedule: Adam's peak rate; "one-cycle" (linear warm-up over the first tenth,
             cosine to 0), "cosine" (to 0, without warm-up) or "constant". A run at a constant rate can be
-            prolonged, bit for
-            bit: the optimiser's state stays with it, and `epochs` is what is completed.
+            prolonged, bit for bit: the optimiser's state stays with it, and `epochs` is what is completed.
         halve_after: epochs after each of which a constant rate is halved.
         cycles: epochs of each of several learning-rate cycles, or empty for one of all epochs. Every cycle
             starts with a fresh optimiser and half the peak rate of the one before (warm restarts, Loshchilov
@@ -109,8 +105,7 @@ class RunConfig:
         own_rays: weight of the penalty that gives every class an attracting ray of its own, at least 0, see
             `nodelib.experiment.own_rays`; of ODE-nets with a last normalisation and without leak.
         snapshots: None, or how often the network is measured while it trains: 0 at parts of the first
-            epoch and at each epoch, else
-            that many steps, see `nodelib.experiment.snapshots`.
+            epoch and at each epoch, else that many steps, see `nodelib.experiment.snapshots`.
         test_images, attack_images: how many test images evaluation uses at `test_t1` and for attacks.
     """
 
@@ -151,22 +146,14 @@ class RunConfig:
         check_end_time(self.test_t1)
         if high < low:
             raise ValueError(f"t1 is {self.t1}; the upper end time must not be below the lower")
-        if self.scale not in SCALES:
-            raise ValueError(f"scale is {self.scale!r}; it must be one of {', '.join(map(repr, SCALES))}")
-        if self.gradient not in GRADIENTS:
-            raise ValueError(f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}")
-        for field, allowed in (("architecture", ("odenet", "resnet")), ("pooling", POOLINGS),
-                               ("schedule", SCHEDULES), ("subset", ("first", "random")),
-                               ("norm_init", ("ones", "uniform"))):
-            if getattr(self, field) not in allowed:
-                raise ValueError(f"{field} is {getattr(self, field)!r}; it must be one of "
-                                 f"{', '.join(map(repr, allowed))}")
+        for field, allowed in (("scale", SCALES), ("gradient", GRADIENTS), ("pooling", POOLINGS),
+                               ("architecture", ("odenet", "resnet")), ("schedule", SCHEDULES),
+                               ("subset", ("first", "random")), ("norm_init", ("ones", "uniform"))):
+            check_choice(field, getattr(self, field), allowed)
         if self.schedule != "constant" and self.halve_after:
             raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
                              "constant rate is halved")
-        if self.snapshots is not None and self.snapshots < 0:
-            raise ValueError(f"snapshots is {self.snapshots}; it must be None, 0 (by epochs) or a number of "
-                             "steps")
+        check_whole("snapshots", self.snapshots or 0, 0)
         if not 0 <= self.own_rays < math.inf:
             raise InputError(f"own_rays is {self.own_rays}; it must be finite and at least 0")
         if self.own_rays and (self.architecture != "odenet" or self.leaky or not self.last_norm
@@ -300,14 +287,14 @@ _ATTACKED = dict(adversarial=AttackConfig(epsilon=0.3, steps=3, step_size=0.15, 
 # teacher. Five leave 88 %, but regions that are drawn anew in every pass blunt them (95 % in training): the
 # third cycle draws once a step
 _PLAIN = dict(adversarial=AttackConfig(epsilon=0.3, steps=5, step_size=0.1, random_start=True,
-                                       shared_pooling=True,
-                                       curriculum=((3, 0.15), (5, 0.1))), epochs=4, cycles=(2, 1, 1))
+                                       shared_pooling=True, curriculum=((3, 0.15), (5, 0.1))),
+              epochs=4, cycles=(2, 1, 1))
 # the third cycle's network withstands the gradient at a point (93 % of 128 training images left by twenty
 # steps) far better than the average of gradients at ten (66 %): one cycle more, against steps along their
 # running sum (77 % in six)
 _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True,
-                                          shared_pooling=True, noise=0.15,
-                                          momentum=1.0, curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
+                                          shared_pooling=True, noise=0.15, momentum=1.0,
+                                          curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
                  epochs=5, cycles=(2, 1, 1, 1))
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
@@ -315,8 +302,7 @@ _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 # read from the post's code; its step is Adam's, constant but for two halvings, on all but a random twentieth
 # of the images
 _POST = dict(schedule="constant", halve_after=(50, 100), learning_rate=1e-3, batch_size=32,
-             train_images=57000, subset="random",
-             norm_init="uniform", snapshots=0)
+             train_images=57000, subset="random", norm_init="uniform", snapshots=0)
 _COSINE = dict(schedule="cosine", halve_after=())
 # of seeds after the first
 _LATER_EPOCHS = {"small-10-post": 60, "small-random-post": 60, "small-100-post": 60}
@@ -390,13 +376,11 @@ POST_PAIR = tuple(f"{name}-post" for name in PAIR)
 # a control, and the run that it is compared with: one thing differs between the two
 COMPARED: dict[str, str] = {
     "small-100-adjoint": "small-100-short", "small-100-short": "small-100",
-    "large-100-adjoint": "large-100-short",
-    "large-100-short": "large-100", "small-10-tight": "small-10", "small-100-leaky": "small-100",
-    "wide-standard-leaky": "wide-standard", "wide-adversarial-leaky": "wide-adversarial",
-    "small-100-nolast": "small-100",
-    "small-100-unscaled": "small-100", "small-10-scaled": "small-10",
-    "small-10-rays": "small-10", "resnet-0": "wide-standard",
-    "resnet-6": "wide-standard", "resnet-1": "wide-standard",
+    "large-100-adjoint": "large-100-short", "large-100-short": "large-100", "small-10-tight": "small-10",
+    "small-100-leaky": "small-100", "wide-standard-leaky": "wide-standard",
+    "wide-adversarial-leaky": "wide-adversarial", "small-100-nolast": "small-100",
+    "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "small-10-rays": "small-10",
+    "resnet-0": "wide-standard", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)
@@ -461,8 +445,8 @@ def build(config: RunConfig) -> ODENet | ResNet:
             model = ResNet(config.channels, config.size, config.blocks)
         else:
             model = ODENet(config.channels, config.size, t1=config.test_t1, rtol=config.rtol,
-                           atol=config.atol,
-                           gradient=config.gradient, leaky=config.leaky, last_norm=config.last_norm)
+                           atol=config.atol, gradient=config.gradient, leaky=config.leaky,
+                           last_norm=config.last_norm)
         model.linear.weight.mul_(config.head_scale)
         if config.norm_init == "uniform":
             model.norm.weight.uniform_()

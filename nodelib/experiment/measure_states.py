@@ -9,6 +9,7 @@ solved for in float64.
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -42,12 +43,13 @@ from nodelib.experiment.contract import LOCAL_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
+from nodelib.experiment.protocols import SWEEP_T1 as TIMES
+from nodelib.experiment.records import record
 from nodelib.experiment.solver_examples import Found, biases, examples
 from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
 
-TIMES = tuple(sorted({*(float(f"{t:.4g}") for t in np.geomspace(0.1, 1000, 41)), 500.0}))
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 # from the first time to each other one: the films' range, and long
 RANGES = ((1.0, 10.0), (100.0, 500.0, 1000.0))
@@ -68,23 +70,14 @@ ATTACKED = 200  # of them attacked, by default
 BATCH = 100  # images per solve
 
 
-def record(name: str, value: float | Tensor, *, n: int, t1: float | None = None, label: str = "all",
-           images: str = "clean",
-           statistic: str = "median", **settings: Any) -> dict:
-    """One record of `measurements.csv`."""
-    return {"name": name, "t1": t1, "label": label, "images": images, "statistic": statistic,
-            "value": float(value),
-            "n": n, "settings": settings}
-
-
-def median(name: str, values: Tensor | np.ndarray, **where: Any) -> dict:
+def median(name: str, values: Tensor | np.ndarray, t1: float | None = None, **where: Any) -> dict:
     """A record of the median over images, with its 95 % interval in the settings, where there are images
     enough.
     """
     values = np.asarray(values, dtype=float)
     interval = median_interval(values)
     known: dict[str, Any] = {} if interval is None else {"low": interval[0], "high": interval[1]}
-    return record(name, np.median(values), n=len(values), **where, **known)
+    return record(name, np.median(values), t1, len(values), **where, **known)
 
 
 def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
@@ -102,8 +95,8 @@ def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[
             whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
             for i, t1 in enumerate(later, 1):
                 where = (t1, since)
-                changed.setdefault(("state_change", None, *where),
-                                   []).append(norm(y[k[i]] - y[k[0]]) / norm(y[k[0]]))
+                change = norm(y[k[i]] - y[k[0]]) / norm(y[k[0]])
+                changed.setdefault(("state_change", None, *where), []).append(change)
                 for part, (a, b) in (("whole", whole), ("centred", centred)):
                     changed.setdefault(("state_angle", part, *where), []).append(angle(a[0], a[i]))
                     changed.setdefault(("velocity_angle", part, *where), []).append(angle(b[0], b[i]))
@@ -124,14 +117,12 @@ def motion(paths: Paths) -> list[dict]:
         at = {name: values[k] for name, values in paths.values.items()}
         records += [median("norm", at["norm"], t1=t1),
                     median("relative_speed", at["relative_speed"], t1=t1),
-                    record("state_accuracy", paths.accuracy[k], t1=t1, n=n, statistic="mean")]
+                    record("state_accuracy", paths.accuracy[k], t1, n, "mean")]
         for part, suffix in (("whole", ""), ("centred", "_centred")):
             records += [median(name, at[name + suffix], t1=t1, part=part)
                         for name in ("turning", "state_velocity_angle", "ray_distance")]
-    for measure, threshold in THRESHOLDS.items():
-        records.append(median("settling_time", settled_at(paths, measure), measure=measure,
-                              threshold=threshold))
-    return records
+    return records + [median("settling_time", settled_at(paths, measure), measure=measure,
+                             threshold=threshold) for measure, threshold in THRESHOLDS.items()]
 
 
 def settled_at(paths: Paths, measure: str) -> Tensor:
@@ -155,7 +146,7 @@ def separation(func: ODEFunc, whole: Tensor, labels: Tensor) -> list[dict]:
     half, clean, records = len(labels) // 2, remove_drift(func, whole), []
     for k, t1 in enumerate(SNAPSHOTS):
         reference, judged = (clean[k, :half], labels[:half]), (clean[k, half:], labels[half:])
-        records += [record(name, value.double().mean(), t1=t1, n=len(judged[1]), statistic="mean")
+        records += [record(name, value.double().mean(), t1, len(judged[1]), "mean")
                     for name, value in (("nearest_class", nearest_class(reference, *judged)),
                                         ("linear_probe", linear_probe(reference, *judged)),
                                         ("silhouette", silhouette(*judged)))]
@@ -171,8 +162,7 @@ def attacked(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKE
     some = slice(len(images) - min(count, len(images) - half), None)
     found = torch.cat([pgd(model, x, y, 0.3, step_size=0.075, steps=10, t1=1.0)
                        for x, y in zip(images[some].split(BATCH), labels[some].split(BATCH))])
-    return _followed(model, (images[:half], labels[:half]), (images[some], labels[some]), found, labels[some],
-                     "pgd")[0]
+    return _followed(model, (images[:half], labels[:half]), images[some], found, labels[some], "pgd")[0]
 
 
 def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED) -> list[dict]:
@@ -198,30 +188,29 @@ def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED)
     clean, own, found, said = (torch.cat(column)[:count] for column in zip(*parts))
     if not len(own):
         return []
-    records, nearest = _followed(model, (images[:half], labels[:half]), (clean, own), found, own, "fooled")
-    return records + [record("nearest_said", (near == said).double().mean(), t1=t1, n=len(own),
-                             images="fooled", statistic="mean")
-                      for t1, near in zip(SNAPSHOTS, nearest)]
+    records, nearest = _followed(model, (images[:half], labels[:half]), clean, found, own, "fooled")
+    return records + [record("nearest_said", (near == said).double().mean(), t1, len(own), "mean",
+                             images="fooled") for t1, near in zip(SNAPSHOTS, nearest)]
 
 
-def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: tuple[Tensor, Tensor], found: Tensor,
-              labels: Tensor,
+def _snapshots(model: ODENet, images: Tensor) -> Tensor:
+    """States at `SNAPSHOTS`, shape (len(SNAPSHOTS), N, C, H, W)."""
+    return torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
+                      for part in images.split(BATCH)], 1)
+
+
+def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: Tensor, found: Tensor, labels: Tensor,
               kind: str) -> tuple[list[dict], list[Tensor]]:
     """Records of attacked images beside their clean ones at `SNAPSHOTS`, and the class whose direction is
     nearest to each.
     """
-    func = model.block.func
-    # noqa: E731
-    solve = lambda x: torch.cat([remove_drift(func, states_at(model, part, SNAPSHOTS, model.block.rtol,
-                                                              model.block.atol)) for part in x.split(BATCH)],
-                                1)
-    known, before, after = solve(reference[0]), solve(clean[0]), solve(found)
+    known, before, after = (remove_drift(model.block.func, _snapshots(model, x))
+                            for x in (reference[0], clean, found))
     records, classes = [], []
     for k, t1 in enumerate(SNAPSHOTS):
         classes.append(class_directions(known[k], reference[1]).nearest(after[k]))
-        records += [record("nearest_class", (classes[-1] == labels).double().mean(), t1=t1, n=len(found),
-                           images=kind,
-                           statistic="mean"),
+        records += [record("nearest_class", (classes[-1] == labels).double().mean(), t1, len(found), "mean",
+                           images=kind),
                     median("attacked_angle", angle(after[k], before[k]), t1=t1, images=kind)]
     return records, classes
 
@@ -236,15 +225,13 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     if len(labels[:half].unique()) < 2:
         raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must "
                          "hold both, so give more images")
-    whole = torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
-                       for part in images.split(BATCH)], 1)
     records = []
-    for t1, states in zip(SNAPSHOTS, whole):
+    for t1, states in zip(SNAPSHOTS, _snapshots(model, images)):
         clean = remove_drift(func, states)
         told = nearest_class((clean[:half], labels[:half]), clean[half:], labels[half:]).double().mean()
         means = [states[labels == digit].mean(0, keepdim=True) for digit in PAIR]
-        records += [record("nearest_class", told, t1=t1, n=len(labels) - half, label=label, statistic="mean"),
-                    record("class_mean_angle", angle(*means).item(), t1=t1, n=len(labels), label=label)]
+        records += [record("nearest_class", told, t1, len(labels) - half, "mean", label=label),
+                    record("class_mean_angle", angle(*means), t1, len(labels), label=label)]
     return records
 
 
@@ -266,7 +253,7 @@ def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = 
     """
     func, end, w = _late(model, images[:count])
     values = lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
-    return [record("lyapunov_exponent", values.mean(), t1=end, n=len(values), statistic="mean",
+    return [record("lyapunov_exponent", values.mean(), end, len(values), "mean",
                    standard_error=float(values.std() / len(values) ** 0.5))]
 
 
@@ -324,16 +311,14 @@ def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float
     for log_time in log_times:
         w = flow_in_log_time(func, w, log_time - passed, 1e-5, 1e-5)
         passed, groups = log_time, _rays_reached(func, w)
-        records += [record("on_a_ray_later", (groups >= 0).double().mean(), t1=end, n=len(w),
-                           statistic="mean",
+        records += [record("on_a_ray_later", (groups >= 0).double().mean(), end, len(w), "mean",
                            log_time=log_time),
-                    record("rays_later", groups.max() + 1, t1=end, n=len(w), statistic="count",
-                           log_time=log_time)]
+                    record("rays_later", groups.max() + 1, end, len(w), "count", log_time=log_time)]
     reached = [_solve_from(func, w[groups == g][0], near=True, **effort)
                for g in range(int(groups.max()) + 1)]
     stable = [ray.residual <= SOLVED and ray.eigenvalue + ray.error < 1 for ray in reached]
     return [*records,
-            record("rays_later_attracting", sum(stable), t1=end, n=len(w), statistic="count", log_time=passed,
+            record("rays_later_attracting", sum(stable), end, len(w), "count", log_time=passed,
                    eigenvalues=[ray.eigenvalue for ray in reached],
                    ritz_residuals=[ray.error for ray in reached],
                    residuals=[ray.residual for ray in reached],
@@ -394,7 +379,7 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         if ray.residual <= SOLVED:
             found.append(ray.w)
     distinct = int(cluster(remove_drift(func, torch.stack(found))).max()) + 1 if found else 0
-    return [*records, record("class_rays", distinct, n=len(w), t1=end, statistic="count", log_time=log_time)]
+    return [*records, record("class_rays", distinct, end, len(w), "count", log_time=log_time)]
 
 
 def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = LOG_TIME,
@@ -407,23 +392,18 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     func, end, w = _late(model, images)
     w = flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
     groups = _rays_reached(func, w)
-    records = [record("on_a_ray", (groups >= 0).double().mean(), t1=end, n=len(w), statistic="mean",
-                      log_time=log_time)]
-    solved: dict[int, tuple[float, float]] = {}
+    records = [record("on_a_ray", (groups >= 0).double().mean(), end, len(w), "mean", log_time=log_time)]
 
-    def solve(group: int) -> tuple[float, float]:
-        if group not in solved:
-            start = w[groups == group][0] if group >= 0 else w.mean(0)
-            found = _solve_from(func, start, near=group >= 0, **effort)
-            solved[group] = found.residual, found.eigenvalue
-        return solved[group]
+    @functools.cache
+    def solve(group: int) -> Solved:
+        start = w[groups == group][0] if group >= 0 else w.mean(0)
+        return _solve_from(func, start, near=group >= 0, **effort)
 
     ends: list[set[int]] = []
     for digit in range(CLASSES):
         mine = groups[labels == digit]
         ends.append({g for g in mine[mine >= 0].unique().tolist() if (mine == g).sum() >= SHARE * len(mine)})
-    records.append(record("distinct_attractors", len(set().union(*ends)), t1=end, n=len(w),
-                          statistic="count"))
+    records.append(record("distinct_attractors", len(set().union(*ends)), end, len(w), "count"))
     for digit, kept in enumerate(ends):
         others = set().union(*ends[:digit], *ends[digit + 1:])
         found = [solve(g) for g in sorted(kept)] or [solve(-1)]
@@ -432,8 +412,8 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         records += [record("attractors", len(kept), statistic="count", **common),
                     record("own_attractors", len(kept - others), statistic="count", **common),
                     record("ray_share", share, statistic="mean", **common),
-                    record("ray_residual", max(r for r, _ in found), statistic="max", **common),
-                    record("ray_eigenvalue", max(e for _, e in found), statistic="max", **common)]
+                    record("ray_residual", max(ray.residual for ray in found), statistic="max", **common),
+                    record("ray_eigenvalue", max(ray.eigenvalue for ray in found), statistic="max", **common)]
     return records
 
 
@@ -442,15 +422,15 @@ def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
     t1 = model.block.t1 if isinstance(model, ODENet) else None
     return [entry for name, values in local_robustness(model, images, labels).items()
             for entry in (median(name, values, t1=t1),
-                          *(record(name, values.double().quantile(q / 100), n=len(values), t1=t1,
-                                   statistic=f"q{q}") for q in (10, 90)))]
+                          *(record(name, values.double().quantile(q / 100), t1, len(values), f"q{q}")
+                            for q in (10, 90)))]
 
 
 def solver_examples(model: ODENet, found: Found) -> list[dict]:
     """Records of `examples` or `biases`: a mean of shares and counts, a median of the rest; none of no image.
     """
     t1 = model.block.t1
-    return [record(name, values.double().mean(), n=len(values), t1=t1, statistic="mean", **settings)
+    return [record(name, values.double().mean(), t1, len(values), "mean", **settings)
             if name.startswith("fools") or name == "step_changes" else median(name, values, t1=t1, **settings)
             for name, values, settings in found if len(values)]
 
@@ -491,8 +471,8 @@ def key(record: dict) -> tuple[str, str, bool]:
 PARTS: dict[str, Part] = {
     "trajectories": Part(lambda model, images, labels, reach: trajectories(model, images, labels), (
         "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance",
-        "settling_time",
-        "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe", "silhouette")),
+        "settling_time", "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe",
+        "silhouette")),
     "two digits": Part(lambda model, images, labels, reach: six_and_four(model, images, labels),
                        ("nearest_class", "class_mean_angle"), two=True),
     "complexity": Part(lambda model, images, labels, reach: complexity(model, images[:64]),
@@ -505,8 +485,7 @@ PARTS: dict[str, Part] = {
     "rays": Part(lambda model, images, labels,
                  reach: attractors(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share",
-                  "ray_residual",
-                  "ray_eigenvalue")),
+                  "ray_residual", "ray_eigenvalue")),
     "far": Part(lambda model, images, labels,
                 reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
                 ("on_a_ray_later", "rays_later", "rays_later_attracting")),

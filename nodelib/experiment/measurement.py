@@ -11,6 +11,7 @@ import numpy as np
 from nodelib.attacks import LOSSES, METHODS, Attack
 from nodelib.experiment.records import EPSILON
 from nodelib.networks import POOLINGS, check_end_time
+from nodelib.solver.errors import check_choice, check_whole
 from nodelib.statistics import wilson
 
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -54,10 +55,9 @@ class Measurement:
     Fields:
         t1: end time of the test (the attack's too, except for "transfer").
         n: number of test images, the first n of `test_order()`, 1 to 10,000.
-        attack: "none"; "random-signs", a step of that length along signs drawn
-            from `seed`, what a destroyed
-            gradient looks like; an attack of `nodelib.attacks`; "transfer", PGD on the run
-            `source` at its own end time; "worst", per image the worst of the run's records so far.
+        attack: "none"; "random-signs", a step of that length along signs drawn from `seed`, what a destroyed
+            gradient looks like; an attack of `nodelib.attacks`; "transfer", PGD on the run `source` at its
+            own end time; "worst", per image the worst of the run's records so far.
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
         epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum,
@@ -112,9 +112,8 @@ class Measurement:
         if self.attack == "none" and self.epsilon:
             raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
         for name in ("n", "batch", "attack_batch"):
-            value = getattr(self, name)
-            if value is not None and (value < 1 or int(value) != value):
-                raise ValueError(f"{name} is {value}; it must be a whole number of at least 1")
+            if (value := getattr(self, name)) is not None:
+                check_whole(name, value, 1)
         for name in ("rtol", "atol", "attack_tolerance"):
             value = getattr(self, name)
             if value is not None and not value > 0:
@@ -122,10 +121,8 @@ class Measurement:
         if self.gradient == REFERENCE and self.attack != "fgsm":
             raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
                              "but fgsm")
-        if self.pooling not in POOLINGS:
-            raise ValueError(f"pooling is {self.pooling!r}; it must be one of {', '.join(POOLINGS)}")
-        if self.loss not in LOSSES:  # a record names it
-            raise ValueError(f"loss is {self.loss!r}; it must be one of {', '.join(LOSSES)}")
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("loss", self.loss, LOSSES)  # a record names it
         if (self.attack == "transfer") != (self.source is not None):
             raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
                              "no other, names the run it attacks, such as 'small-100-seed0'")
@@ -166,8 +163,8 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "restarts": m.restarts, "random_start": attack.random_start, "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
                 "dtype": "float64" if m.gradient == REFERENCE else "float32",
-                "batch": m.attack_batch or m.batch,
-                "pooling": m.pooling, "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
+                "batch": m.attack_batch or m.batch, "pooling": m.pooling,
+                "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
                 "library": attack.library or describe_gradient(m.gradient)[1]}
     if not m.balanced:
         settings["balanced"] = False
@@ -178,8 +175,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
 
 
 def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str, commit: str | None,
-           *,
-           combines: list[str] | None = None, dropped: int | None = None,
+           *, combines: list[str] | None = None, dropped: int | None = None,
            source_t1: float | None = None) -> dict:
     """One tidy record of the artifact contract.
 
