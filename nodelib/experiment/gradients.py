@@ -24,18 +24,17 @@ REFERENCE = 1e-7  # tolerance of the reference, in float64: kinks of the ReLU ma
 class Gradient:
     """Gradients of the mean cross-entropy of a batch.
 
-    images: with respect to the images, their shape; state: to y(0), the state's shape;
-    parameters: to the weights of f, one vector; nfe: evaluations forward and backward together.
+    images: with respect to the images, their shape; parameters: to the weights of f, one vector;
+    nfe: evaluations forward and backward together.
     """
 
     images: Tensor
-    state: Tensor
     parameters: Tensor
     nfe: int
 
 
 def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, gradient: str = "exact", *,
-                  rtol: float = 1e-3, atol: float = 1e-3, scale: float = 1.0, anchors: int = 20,
+                  rtol: float = 1e-3, atol: float = 1e-3, scale: float = 1.0,
                   backward_tolerance: float | None = None) -> Gradient:
     """The gradient of a network's mean cross-entropy at end time t1, by one of the methods of `odeint`.
 
@@ -44,7 +43,6 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
         gradient: one of `nodelib.solver.integrate.GRADIENTS`.
         scale: the loss is multiplied by this before the backward pass and the gradient divided by it
             after: no change on paper, but the adjoint's atol is compared with what it multiplies.
-        anchors: restored states of "anchored".
         backward_tolerance: rtol and atol of the adjoint's own solve; only for "adjoint".
 
     Raises:
@@ -63,7 +61,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
         return scale * F.cross_entropy(model.head(y), labels)
 
     if backward_tolerance is None:
-        solution = odeint(func, start, (0.0, t1), rtol=rtol, atol=atol, gradient=gradient, anchors=anchors)
+        solution = odeint(func, start, (0.0, t1), rtol=rtol, atol=atol, gradient=gradient)
         a, *found = torch.autograd.grad(loss(solution.y[-1]), (start, *params))
         nfe = solution.nfe + (solution.nfe_backward or 0)  # torchdiffeq's backprop does not count
     else:
@@ -77,7 +75,7 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
                                            norm=rms_norm, max_steps=100_000)
         nfe += solution.nfe
     (images_bar,) = torch.autograd.grad(y0, images, a)
-    return Gradient(images_bar / scale, a / scale, torch.cat([g.reshape(-1) for g in found]) / scale, nfe)
+    return Gradient(images_bar / scale, torch.cat([g.reshape(-1) for g in found]) / scale, nfe)
 
 
 def reference_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float,
@@ -103,23 +101,19 @@ def sign_disagreement(found: Tensor, expected: Tensor) -> float:
 
 
 def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
-                    methods: dict[str, dict],
-                    references: dict[float, Gradient] | None = None) -> pd.DataFrame:
+                    methods: dict[str, dict], references: dict[float, Gradient]) -> pd.DataFrame:
     """Errors of several gradients at several end times, as tidy data.
 
     Args:
         times: end times; methods: name -> keyword arguments of `loss_gradient`.
-        references: end time -> `reference_gradient`; computed where missing (and added).
+        references: end time -> `reference_gradient`.
 
     Returns:
         one row per method and end time: method, t1, input_error, parameter_error (relative), signs (share
         of the image gradient's signs that differ), cosine (of the angle between image gradients), nfe.
     """
-    references = {} if references is None else references
     rows = []
     for t1 in times:
-        if t1 not in references:
-            references[t1] = reference_gradient(model, images, labels, t1)
         expected = references[t1]
         for name, settings in methods.items():
             found = loss_gradient(model, images, labels, t1, **settings)

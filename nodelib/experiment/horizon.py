@@ -103,8 +103,7 @@ EXPLANATIONS = ("gap-50", "past-17", "past-104", "zero-gradient")
 
 @dataclass(frozen=True)
 class Explains:
-    """How well a quantity of the snapshots ranks their masked points: Spearman's correlation over n
-    snapshots."""
+    """How well a quantity of snapshots ranks their masked points: Spearman's correlation over n of them."""
 
     quantity: str
     correlation: float
@@ -121,14 +120,11 @@ def explanations(runs: Mapping[str, Sequence[SnapshotRecord]]) -> list[Explains]
     points: list[tuple[float, ...]] = []
     for records in runs.values():
         for t1 in TABLE_T1:
-            columns = [
-                snapshot_records.values(records, name, t1) for name in ("fgsm", "fgsm-margin", *EXPLANATIONS)
-            ]
+            columns = [snapshot_records.values(records, name, t1)
+                       for name in ("fgsm", "fgsm-margin", *EXPLANATIONS)]
             common = set(columns[0]).intersection(*columns[1:])
             points += [tuple(column[epoch] for column in columns) for epoch in sorted(common)]
     masked = [p[0] - p[1] for p in points]
-    found = [
-        Explains(name, rank_correlation(masked, [p[k] for p in points]), len(points))
-        for k, name in enumerate(EXPLANATIONS, 2)
-    ]
+    found = [Explains(name, rank_correlation(masked, [p[k] for p in points]), len(points))
+             for k, name in enumerate(EXPLANATIONS, 2)]
     return sorted(found, key=lambda row: -row.correlation)

@@ -14,7 +14,7 @@ import torch
 
 from nodelib.experiment._torchvision import import_torchvision
 from nodelib.experiment.paths import data_dir
-from nodelib.solver.errors import NodelibError
+from nodelib.solver.errors import NodelibError, check_choice
 
 
 class DataError(NodelibError, RuntimeError):
@@ -28,24 +28,15 @@ class _File(NamedTuple):
 
 
 FILES = {
-    ("train", "images"): _File(
-        "train-images-idx3-ubyte", 47040016,
-        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    ),
-    ("train", "labels"): _File(
-        "train-labels-idx1-ubyte", 60008,
-        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    ),
-    ("test", "images"): _File(
-        "t10k-images-idx3-ubyte", 7840016,
-        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    ),
-    ("test", "labels"): _File(
-        "t10k-labels-idx1-ubyte", 10008,
-        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-    ),
+    ("train", "images"): _File("train-images-idx3-ubyte", 47040016,
+                               "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db"),
+    ("train", "labels"): _File("train-labels-idx1-ubyte", 60008,
+                               "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5"),
+    ("test", "images"): _File("t10k-images-idx3-ubyte", 7840016,
+                              "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7"),
+    ("test", "labels"): _File("t10k-labels-idx1-ubyte", 10008,
+                              "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2"),
 }
-SPLITS = ("train", "test")
 
 
 def load(split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -67,16 +58,14 @@ def load(split: str, root: str | Path | None = None) -> tuple[torch.Tensor, torc
 
     Source: LeCun, Bottou, Bengio and Haffner, Proc. IEEE 86(11), 1998. CC BY-SA 3.0.
     """
-    if split not in SPLITS:
-        raise ValueError(f"split is {split!r}; it must be one of {', '.join(map(repr, SPLITS))}")
+    check_choice("split", split, ("train", "test"))
     images, labels = _load(split, Path(root) if root is not None else data_dir() / "mnist")
     return images.clone(), labels.clone()
 
 
 @functools.lru_cache(maxsize=4)
 def _load(split: str, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
-    contents = {name: read_verified(split, kind, root) for kind in ("images", "labels")
-                for name in [FILES[split, kind].name]}
+    contents = {FILES[split, kind].name: read_verified(split, kind, root) for kind in ("images", "labels")}
     # torchvision reads decompressed files below <root>/MNIST/raw and offers no other door
     with tempfile.TemporaryDirectory(prefix="mnist-") as scratch:
         raw = Path(scratch) / "MNIST" / "raw"
@@ -97,21 +86,16 @@ def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(
-            f"{path} is missing; expected the gzip-compressed MNIST file of {file.bytes} bytes "
-            f"(decompressed, SHA-256 {file.sha256}). {restore}"
-        ) from None
+        raise DataError(f"{path} is missing; expected the gzip-compressed MNIST file of {file.bytes} bytes "
+                        f"(decompressed, SHA-256 {file.sha256}). {restore}") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as gzip ({error}); expected {file.bytes} decompressed bytes, found a "
-            f"file of {path.stat().st_size if path.exists() else 0} bytes. {restore}"
-        ) from error
+        raise DataError(f"{path} cannot be read as gzip ({error}); expected {file.bytes} decompressed bytes, "
+                        f"found a file of {path.stat().st_size if path.exists() else 0} bytes. {restore}"
+                        ) from error
     found = hashlib.sha256(content).hexdigest()
     if len(content) != file.bytes or found != file.sha256:
-        raise DataError(
-            f"{path} is altered: expected {file.bytes} decompressed bytes with SHA-256 {file.sha256}, found "
-            f"{len(content)} bytes with SHA-256 {found}. {restore}"
-        )
+        raise DataError(f"{path} is altered: expected {file.bytes} decompressed bytes with SHA-256 "
+                        f"{file.sha256}, found {len(content)} bytes with SHA-256 {found}. {restore}")
     return content
 
 

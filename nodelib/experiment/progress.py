@@ -36,21 +36,18 @@ class Progress:
 
     def __init__(self, task: str, total: int, unit: str, done: int = 0, shown: bool | None = None) -> None:
         self.task, self.total, self.unit, self.done = task, total, unit, done
-        self.text = ""
-        self._bar = None
-        self._lines = shown is not False and not sys.stderr.isatty()
+        terminal = sys.stderr.isatty()
+        self._lines = shown is not False and not terminal
         self._last = time.monotonic()
-        if shown is not False and sys.stderr.isatty():
-            self._bar = tqdm(total=total, initial=done, desc=task, unit=unit, leave=True)
+        self._bar = tqdm(total=total, initial=done, desc=task, unit=unit,
+                         disable=shown is False or not terminal)
 
     def advance(self, text: str = "") -> None:
         """One more step is done; `text` describes its result."""
         self.done += 1
-        self.text = text
-        if self._bar is not None:
-            self._bar.set_postfix_str(text, refresh=False)
-            self._bar.update()
-        elif self._lines and (self.done == self.total or time.monotonic() - self._last > LINE_SECONDS):
+        self._bar.set_postfix_str(text, refresh=False)
+        self._bar.update()
+        if self._lines and (self.done == self.total or time.monotonic() - self._last > LINE_SECONDS):
             self._last = time.monotonic()
             say(f"{self.task}: {self.unit} {self.done} of {self.total}" + (f", {text}" if text else ""),
                 sys.stderr)
@@ -60,5 +57,4 @@ class Progress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
                  trace: TracebackType | None) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        self._bar.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nodelib.experiment import records
+from nodelib.solver.errors import check_choice
 
 COLUMNS = {"epoch": float, "step": int, "t1": float, "quantity": str, "value": float, "n": int}
 
@@ -41,10 +42,9 @@ SHARES = frozenset(("clean", "fgsm", "fgsm-margin", "random-signs", "zero-gradie
 class SnapshotRecord:
     """One value of one snapshot.
 
-    epoch: passes over the training images, a fraction within the first; step: optimiser steps; t1: end
-    time of the test; quantity:
-    one of `QUANTITIES`; value: a share from 0 to 1 for `SHARES`, else as the quantity says; n: number of
-    images.
+    epoch: passes over the training images, a fraction within the first; step: optimiser steps; t1: end time
+    of the test; quantity: one of `QUANTITIES`; value: a share from 0 to 1 for `SHARES`, else as the quantity
+    says; n: number of images.
     """
 
     epoch: float
@@ -55,14 +55,12 @@ class SnapshotRecord:
     n: int
 
     def __post_init__(self) -> None:
-        if self.quantity not in QUANTITIES:
-            raise ValueError(f"quantity is {self.quantity!r}; it must be one of {', '.join(QUANTITIES)}")
+        check_choice("quantity", self.quantity, QUANTITIES)
         if not math.isfinite(self.value) or (self.quantity in SHARES and not 0 <= self.value <= 1):
             raise ValueError(f"{self.quantity} is {self.value}; it must be finite, and a share from 0 to 1")
         if self.n < 1 or self.step < 0 or not self.epoch >= 0:
-            raise ValueError(
-                f"n is {self.n}, step {self.step}, epoch {self.epoch}; they must be at least 1, 0 and 0"
-            )
+            raise ValueError(f"n is {self.n}, step {self.step}, epoch {self.epoch}; they must be at least 1, "
+                             "0 and 0")
 
 
 def to_csv(rows: Iterable[SnapshotRecord]) -> bytes:
@@ -80,19 +78,13 @@ def from_csv(path: Path) -> list[SnapshotRecord]:
     return records.from_csv(path, COLUMNS, SnapshotRecord)
 
 
-def values(
-    rows: Sequence[SnapshotRecord], quantity: str, t1: float, *, whole_epochs: bool = True
-) -> dict[float, float]:
+def values(rows: Sequence[SnapshotRecord], quantity: str, t1: float, *,
+           whole_epochs: bool = True) -> dict[float, float]:
     """Epoch -> value of one quantity at one end time, rising; by default at whole epochs only."""
-    if quantity not in QUANTITIES:
-        raise ValueError(f"quantity is {quantity!r}; it must be one of {', '.join(QUANTITIES)}")
-    return {
-        r.epoch: r.value
-        for r in sorted(rows)
-        if r.quantity == quantity
-        and math.isclose(r.t1, t1)
-        and (not whole_epochs or (r.epoch >= 1 and r.epoch == int(r.epoch)))
-    }
+    check_choice("quantity", quantity, QUANTITIES)
+    return {r.epoch: r.value for r in sorted(rows)
+            if r.quantity == quantity and math.isclose(r.t1, t1)
+            and (not whole_epochs or (r.epoch >= 1 and r.epoch == int(r.epoch)))}
 
 
 def masked(rows: Sequence[SnapshotRecord], t1: float) -> dict[float, float]:

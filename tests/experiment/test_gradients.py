@@ -55,7 +55,7 @@ def test_a_backward_tolerance_is_refused_for_other_methods(case):
 def test_the_error_table_has_one_row_per_method_and_time(case):
     model, images, labels = case
     found = gradients.loss_gradient(model, images, labels, 1.0)
-    reference = gradients.Gradient(found.images.double(), found.state.double(), found.parameters.double(), 0)
+    reference = gradients.Gradient(found.images.double(), found.parameters.double(), 0)
     data = gradients.gradient_errors(model, images, labels, [1.0], {"a": {}, "b": {"gradient": "adjoint"}},
                                      {1.0: reference})
     assert data["method"].tolist() == ["a", "b"]
