@@ -18,6 +18,9 @@ from torch import Tensor
 
 from nodelib.attacks.common import attacking
 from nodelib.attacks.losses import margin_loss
+from nodelib.dynamics.motion import path_turning, velocities
+from nodelib.dynamics.paths import states_at
+from nodelib.dynamics.rays import jacobian_norm
 from nodelib.experiment import artifacts, checksums, snapshot_records
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.evaluation import evaluating, test_subset
@@ -25,6 +28,7 @@ from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.networks import ODENet
+from nodelib.solver.integrate import odeint
 
 PARTS = (16, 8, 4, 2)  # of the first epoch
 KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)
@@ -61,11 +65,8 @@ class Watch:
     def __init__(self, config: RunConfig, folder: Path, start: int) -> None:
         self.config, self.folder = config, folder
         self.path = folder / "snapshots.csv"
-        self.records = (
-            []
-            if config.snapshots is None
-            else [r for r in snapshot_records.from_csv(self.path) if r.step <= start and (start or r.step)]
-        )
+        stored = [] if config.snapshots is None else snapshot_records.from_csv(self.path)
+        self.records = [r for r in stored if r.step <= start and (start or r.step)]
         self.figure = _posts_figure(config)
 
     def take(self, model: Any, step: int) -> None:
@@ -92,27 +93,14 @@ class Watch:
         """How near any snapshot's FGSM at the own end time comes to the post's figure."""
         if self.figure is None:
             return -math.inf
-        return min(
-            (
-                abs(100 * value - self.figure)
-                for value in snapshot_records.values(
-                    records, "fgsm", self.config.test_t1, whole_epochs=False
-                ).values()
-            ),
-            default=math.inf,
-        )
+        found = snapshot_records.values(records, "fgsm", self.config.test_t1, whole_epochs=False)
+        return min((abs(100 * value - self.figure) for value in found.values()), default=math.inf)
 
 
 def _posts_figure(config: RunConfig) -> float | None:
-    row = config.name.removesuffix("-post")
-    return next(
-        (
-            e["adversarial"]
-            for e in artifacts.read_json(data_dir() / "seed.json")["table"]
-            if e["run"] == row and e["t1"] == config.test_t1 and config.name.endswith("-post")
-        ),
-        None,
-    )
+    table = artifacts.read_json(data_dir() / "seed.json")["table"]
+    return next((e["adversarial"] for e in table
+                 if f"{e['run']}-post" == config.name and e["t1"] == config.test_t1), None)
 
 
 def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
@@ -141,11 +129,8 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
             nfe += len(x) * model.block.nfe
             right["clean"].append(logits.argmax(1) == y)
             random = (2 * torch.randint(0, 2, x.shape, generator=signs) - 1).to(x)
-            for name, move in (
-                ("fgsm", ascent.sign()),
-                ("fgsm-margin", margin.sign()),
-                ("random-signs", random),
-            ):
+            for name, move in (("fgsm", ascent.sign()), ("fgsm-margin", margin.sign()),
+                               ("random-signs", random)):
                 with torch.no_grad():
                     right[name].append(model(x + EPSILON * move, t1).argmax(1) == y)
             first, second = logits.detach().topk(2, 1).values.unbind(1)
@@ -154,13 +139,10 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
             zeros.append((ascent == 0).flatten(1).all(1))
     gap = torch.cat(gaps).double()
     found = {name: torch.cat(parts).double().mean().item() for name, parts in right.items()}
-    found |= {
-        "zero-gradient": torch.cat(zeros).double().mean().item(),
-        "state-sum": torch.cat(sums).double().mean().item(),
-        "past-17": (gap > 17).double().mean().item(),
-        "past-104": (gap > 104).double().mean().item(),
-        "nfe": nfe / n,
-    }
+    found |= {"zero-gradient": torch.cat(zeros).double().mean().item(),
+              "state-sum": torch.cat(sums).double().mean().item(),
+              "past-17": (gap > 17).double().mean().item(), "past-104": (gap > 104).double().mean().item(),
+              "nfe": nfe / n}
     found |= {f"gap-{q:02d}": torch.quantile(gap, q / 100).item() for q in (5, 25, 50, 75, 95)}
     return [SnapshotRecord(epoch, step, t1, name, value, n) for name, value in found.items()]
 
@@ -168,11 +150,6 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
 def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
     """Jacobian norm, path curvature and the steps of solves of single images, at one end time, fixed regions.
     """
-    from nodelib.dynamics.motion import path_turning, velocities
-    from nodelib.dynamics.paths import states_at
-    from nodelib.dynamics.rays import jacobian_norm
-    from nodelib.solver.integrate import odeint
-
     device = next(model.parameters()).device
     images, func = test_subset(n)[0].to(device), model.block.func
     with evaluating(model, "fixed"):
@@ -183,12 +160,7 @@ def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> lis
             solves = [odeint(func, y[None], [0.0, t1], params=()) for y in states[0][:SINGLE_IMAGES]]
         jacobian = torch.stack([jacobian_norm(func, y, iterations=15) for y in states[::20]]).mean(0)
     sizes = [h for solve in solves for h in solve.step_sizes]
-    return [
-        SnapshotRecord(epoch, step, t1, name, float(value), count)
-        for name, value, count in (
-            ("jacobian-norm", jacobian.median(), n),
-            ("path-turning", turning.median(), n),
-            ("accepted-steps", np.median([solve.accepted for solve in solves]), len(solves)),
-            ("step-size", np.median(sizes), len(solves)),
-        )
-    ]
+    return [SnapshotRecord(epoch, step, t1, name, float(value), count) for name, value, count in (
+        ("jacobian-norm", jacobian.median(), n), ("path-turning", turning.median(), n),
+        ("accepted-steps", np.median([solve.accepted for solve in solves]), len(solves)),
+        ("step-size", np.median(sizes), len(solves)))]
