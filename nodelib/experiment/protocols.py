@@ -42,8 +42,8 @@ AVERAGED: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=40, step_si
 
 def end_times(config: RunConfig) -> tuple[float, ...]:
     """The table's end times and the run's own, rising; a residual network has one."""
-    return tuple(sorted({*TABLE_T1,
-                         config.test_t1})) if config.architecture == "odenet" else (config.test_t1,)
+    table = TABLE_T1 if config.architecture == "odenet" else ()
+    return tuple(sorted({*table, config.test_t1}))
 
 
 def table_protocol(config: RunConfig) -> list[Measurement]:
@@ -53,13 +53,11 @@ def table_protocol(config: RunConfig) -> list[Measurement]:
     clipped, random pooling, continuous adjoint, batch 32); FGSM and PGD-10 with the exact gradient
     (clipped, fixed pooling). Smoke runs use fewer images away from their own end time.
     """
-    times = end_times(config)
-    smoke = config.scale == "smoke"
+    attacked, smoke = config.attack_images, config.scale == "smoke"
     result = []
-    for t1 in times:
+    for t1 in end_times(config):
         own = t1 == config.test_t1
-        n = config.test_images if own or not smoke else min(config.test_images, config.attack_images)
-        attacked = config.attack_images
+        n = config.test_images if own or not smoke else min(config.test_images, attacked)
         result.append(Measurement(t1, n))
         if attacked:
             result.append(Measurement(t1, attacked, "fgsm", EPSILON, batch=min(BATCH, attacked),
@@ -82,9 +80,8 @@ def page_protocol(config: RunConfig) -> list[Measurement]:
 
     At smoke scale the table's protocol as a whole, as for a run that was never measured.
     """
-    whole = table_protocol(config)
-    return whole if config.name in ROWS or config.scale == "smoke" else [m for m in whole
-                                                                         if m.t1 == config.test_t1]
+    whole = config.name in ROWS or config.scale == "smoke"
+    return [m for m in table_protocol(config) if whole or m.t1 == config.test_t1]
 
 
 def strong_images(config: RunConfig) -> int:
@@ -101,8 +98,9 @@ def diagnostic_images(config: RunConfig) -> int:
 
 def attacked_times(config: RunConfig) -> tuple[float, ...]:
     """The run's own end time and t = 100; a residual network has one."""
-    times = (config.test_t1, ATTACK_T1) if config.architecture == "odenet" else (config.test_t1,)
-    return tuple(dict.fromkeys(times))
+    if config.architecture != "odenet" or config.test_t1 == ATTACK_T1:
+        return (config.test_t1,)
+    return config.test_t1, ATTACK_T1
 
 
 def strong_protocol(config: RunConfig) -> list[Measurement]:
@@ -114,8 +112,7 @@ def strong_protocol(config: RunConfig) -> list[Measurement]:
     targeted FAB and Square with the settings of AutoAttack's standard version. Each attacks the images that
     the records before it have left, the table's included. Of networks trained against attack also PGD-40 with
     momentum and gradients at noisy points, alone, on all the images. HopSkipJump with 1,000 labels per image
-    attacks
-    100 images, one by one, on its own: a black box that gets further than the others would show that
+    attacks 100 images, one by one, on its own: a black box that gets further than the others would show that
     their gradients mislead.
     """
     n, result = strong_images(config), []
@@ -131,9 +128,7 @@ def strong_protocol(config: RunConfig) -> list[Measurement]:
         ball: dict[str, Any] = dict(epsilon=EPSILON, drop=True)
         result += [
             Measurement(t1, n, **PGD100, drop=True, label="pgd100-restarts"),
-            Measurement(t1, n, "apgd-ce", steps=100, **ball),
-            Measurement(t1, n, "apgd-t", steps=100, **ball),
-            Measurement(t1, n, "fab-t", steps=100, **ball),
+            *(Measurement(t1, n, name, steps=100, **ball) for name in ("apgd-ce", "apgd-t", "fab-t")),
             *([Measurement(t1, n, **AVERAGED, label="pgd40-averaged")] if config.adversarial else []),
             Measurement(t1, n, "square", steps=5000, **ball),
             Measurement(t1, min(n, 100), "hop-skip-jump", EPSILON, steps=1000, batch=1),
@@ -210,8 +205,8 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
     solve; scored at a tight tolerance one by one; network and attack at 1e-6; not clipped; the adjoint's, the
     anchored and a tighter gradient; the gradient averaged over noise of half the ball's radius, and the sum
     of gradients at such noisy points, one a step. Of a network trained against attack also Square, which
-    needs no gradient, and its images scored one by
-    one at a tight tolerance: what no gradient finds may be the network's or the solver's.
+    needs no gradient, and its images scored one by one at a tight tolerance: what no gradient finds may be
+    the network's or the solver's.
     """
     n, result = diagnostic_images(config), []
     for t1 in attacked_times(config):
@@ -219,8 +214,7 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             "plain": {}, "margin": dict(loss="margin"), "rescaled": dict(logit_scale="gap"),
             "random-pooling": dict(pooling="random"), "expectation": dict(pooling="random", draws=10),
             "one-by-one": dict(batch=1),
-            "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
-                             attack_batch=BATCH),
+            "rescored": dict(rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3, attack_batch=BATCH),
             "tolerance-1e-6": dict(rtol=1e-6, atol=1e-6), "unclipped": dict(clip=False),
             "adjoint": dict(gradient="adjoint"), "anchored": dict(gradient="anchored"),
             "exact-1e-5": dict(attack_tolerance=1e-5),
@@ -228,19 +222,15 @@ def masking_protocol(config: RunConfig) -> list[Measurement]:
             "momentum": dict(loss="margin", noise=EPSILON / 2, momentum=1.0),
         }
         if config.architecture != "odenet":
-            changes = {name: changes[name]
-                       for name in ("plain", "margin", "rescaled", "random-pooling", "expectation",
-                                    "unclipped", "smoothed", "momentum")}
+            changes = {name: changes[name] for name in ("plain", "margin", "rescaled", "random-pooling",
+                                                        "expectation", "unclipped", "smoothed", "momentum")}
         for name, change in changes.items():
             mask = Measurement(t1, n, **{**PGD10, **change}, label=f"mask-{name}")
             result += [mask, at_epsilon(mask, MASKED_EPSILON)]
         if config.adversarial is not None and t1 == config.test_t1:
-            square = Measurement(t1, min(n, SQUARE_IMAGES), "square", EPSILON, steps=5000,
-                                 label="mask-square")
-            result.append(square)
-            if config.architecture == "odenet":
-                result.append(dataclasses.replace(square, **changes["rescored"],
-                                                  label="mask-square-rescored"))
+            result += [Measurement(t1, min(n, SQUARE_IMAGES), "square", EPSILON, steps=5000,
+                                   label=f"mask-square{suffix}", **changes[change])
+                       for suffix, change in (("", "plain"), ("-rescored", "rescored")) if change in changes]
         for name, change in (("clean-random", dict(pooling="random")),
                              ("clean-1e-6", dict(rtol=1e-6, atol=1e-6)),
                              ("clean-one-by-one", dict(batch=1))):
@@ -281,28 +271,27 @@ FEW_FACTORS = (1.0, 10.0, 100.0)
 
 def rescaling_images(config: RunConfig) -> int:
     """Images of the rescaling study: 1,000 of the small networks, 128 of the others."""
-    return min(64,
-               config.attack_images) if config.scale == "smoke" else 1000 if config.channels == 16 else 128
+    if config.scale == "smoke":
+        return min(64, config.attack_images)
+    return 1000 if config.channels == 16 else 128
 
 
 def rescaling_protocol(config: RunConfig) -> list[Measurement]:
     """FGSM by the post's protocol with the logits multiplied by a factor, which changes no prediction, at
     the table's end times.
 
-    By the adjoint on the cross-entropy at every factor. Beside it, at the own end time, the same with
-    single precision's rounding
-    put in by hand, and without the true class's term (`nodelib.attacks.losses.rounded_loss`); at every
-    factor at the own end time and a few elsewhere: the
+    By the adjoint on the cross-entropy at every factor. Beside it, at the own end time, the same with single
+    precision's rounding put in by hand, and without the true class's term
+    (`nodelib.attacks.losses.rounded_loss`); at every factor at the own end time and a few elsewhere: the
     exact gradient, balanced and not; the margin loss and the log odds, which do not saturate, by both
-    gradients; torchdiffeq's
-    adjoint at a few factors at the own end time; random signs and no attack at all.
+    gradients; torchdiffeq's adjoint at a few factors at the own end time; random signs and no attack at all.
     """
     if config.architecture != "odenet":
         return []
     protocol: dict[str, Any] = dict(attack="fgsm", epsilon=EPSILON, clip=False, pooling="random",
                                     batch=SEED_BATCH)
     n, result = rescaling_images(config), list[Measurement]()
-    factors, few = (FACTORS, FEW_FACTORS) if config.scale == "full" else (FEW_FACTORS, FEW_FACTORS)
+    factors, few = FACTORS if config.scale == "full" else FEW_FACTORS, FEW_FACTORS
     own = config.test_t1
 
     def add(t1: float, values: Sequence[float], label: str, **change: Any) -> None:
@@ -352,10 +341,9 @@ def ladder_protocol(config: RunConfig) -> list[Measurement]:
     epsilons = LADDER_EPSILONS if config.scale == "full" else (0.1, 0.3)
     result.append(Measurement(config.test_t1, n, label=f"{LADDER}-clean"))
     for epsilon in epsilons:
-        cascade = [Measurement(config.test_t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm")]
-        cascade += [Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True,
-                                label=f"{LADDER}-pgd40-{loss}")
-                    for loss in ("margin", "cross-entropy")]
+        cascade = [Measurement(config.test_t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm"),
+                   *(Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True,
+                                 label=f"{LADDER}-pgd40-{loss}") for loss in ("margin", "cross-entropy"))]
         if config.scale == "full":
             cascade += [Measurement(config.test_t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True,
                                     label=f"{LADDER}-apgd-t"),
@@ -385,15 +373,14 @@ def tolerance_protocol(config: RunConfig) -> list[Measurement]:
     """Clean accuracy at the run's own end time for solver tolerances from 1e-1 to 1e-6."""
     if config.architecture != "odenet":
         return []
-    n = min(config.test_images, 1000)
-    return tolerance_measurements(config.test_t1, n)
+    return tolerance_measurements(config.test_t1, min(config.test_images, 1000))
 
 
-PROTOCOLS: dict[str, Any] = {"table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol,
-             "epsilon": epsilon_protocol,
-             "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
-             "transfer": transfer_protocol, "tolerance": tolerance_protocol,
-             "ladder": ladder_protocol, "rays": rays_protocol, "post": post_protocol}
+PROTOCOLS: dict[str, Any] = {
+    "table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
+    "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
+    "transfer": transfer_protocol, "tolerance": tolerance_protocol, "ladder": ladder_protocol,
+    "rays": rays_protocol, "post": post_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (),
@@ -416,5 +403,4 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (),
     for m in result:  # the sweep asks for some of the table's end times again, on fewer images
         if m.id not in largest or m.n > largest[m.id].n:
             largest[m.id] = m
-    return list(largest.values()) if images is None else [dataclasses.replace(m, n=min(m.n, images))
-                                                          for m in largest.values()]
+    return [dataclasses.replace(m, n=min(m.n, images or m.n)) for m in largest.values()]
