@@ -20,6 +20,7 @@ No pickle is ever loaded.
 from __future__ import annotations
 
 import hashlib
+import importlib.metadata
 import os
 import platform
 import subprocess
@@ -75,11 +76,9 @@ class Run:
         """Per image, whether it was classified correctly, bool, shape (n,), in the subset's order."""
         n = self.metric(record_id)["n"]
         path = self.path / "outcomes.safetensors"
-        try:
-            bits = _read_outcomes(path)[record_id]
-        except KeyError:
-            raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again"
-                                ) from None
+        bits = _read_outcomes(path).get(record_id)
+        if bits is None:
+            raise ArtifactError(f"{path} holds no outcomes of record {record_id!r}; evaluate the run again")
         if 8 * len(bits) < n:
             raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record "
                                 f"{record_id!r} on {n}; evaluate the run again")
@@ -135,10 +134,8 @@ def _read_weights(path: Path, expected: str) -> bytes:
                             "or train the run again.") from None
     found = hashlib.sha256(content).hexdigest()
     if found != expected:
-        raise ArtifactError(
-            f"{path} is altered: config.json states SHA-256 {expected}, found {found} ({len(content)} "
-            "bytes). Restore it with git, or train the run again."
-        )
+        raise ArtifactError(f"{path} is altered: config.json states SHA-256 {expected}, found {found} "
+                            f"({len(content)} bytes). Restore it with git, or train the run again.")
     return content
 
 
@@ -176,9 +173,7 @@ def load_run(path: str | Path) -> Run:
 
 
 def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
-    """The provenance's entry "kept": SHA-256 of the earlier weights in a folder, by file; nothing where there
-    are none.
-    """
+    """The provenance's entry "kept": SHA-256 of a folder's earlier weights by file; none without any."""
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()
              for path in sorted(folder.glob("weights-*.safetensors"))}
     return {"kept": found} if found else {}
@@ -217,8 +212,7 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
 
 
 def add_measurements(run: Run, found: list[dict], replaces: Callable[[dict], bool]) -> Run:
-    """Store records of `measurements.csv` in place of those that `replaces` picks from what the folder holds
-    by now.
+    """Store records of `measurements.csv` in place of those that `replaces` picks of what the folder holds.
 
     Returns and raises as `add_metric`; also an ArtifactError, and nothing is stored, if a record would
     replace one of the same quantity on more images, or if one would be there twice.
@@ -295,9 +289,7 @@ def stored_runs(root: str | Path | None = None,
     Raises:
         ArtifactError: there is no such folder.
     """
-    runs: dict[str, Run] = {}
-    faults: list[str] = []
-    root = runs_root(root)
+    runs, faults, root = dict[str, Run](), list[str](), runs_root(root)
     if not root.is_dir():
         raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
                             f"{PUBLISHED / 'runs'}")
@@ -341,9 +333,7 @@ def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], step: int, fingerprint: str) -> None:
-    """Write weights, optimiser state and generator state, with the step and the config they belong to, and a
-    checksum of it all.
-    """
+    """Write weights and optimiser state, with the step and the config they belong to, and a checksum."""
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     checksum = _checksum(contiguous, str(step), fingerprint)
     metadata = {"step": str(step), "config": fingerprint, "sha256": checksum}
@@ -384,31 +374,24 @@ def write_history(path: Path, rows: list[dict]) -> None:
 
 
 def rounded(row: dict) -> dict:
-    """A row of the history as its file gives it back, so that a resumed run averages what an uninterrupted
-    one does.
-    """
+    """A row of the history as its file gives it back: a resumed run averages what an unstopped one does."""
     return {key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
 
 
 def thinned(rows: list[dict], epoch: int) -> list[dict]:
-    """The rows with those of one epoch replaced by means over fifty steps, step, images and seconds being the
-    last one's.
+    """The rows, those of one epoch replaced by means over fifty steps; step, images and seconds of the last.
     """
     own = [row for row in rows if row["epoch"] == epoch]
     means = []
     for start in range(0, len(own), 50):
         part = own[start:start + 50]
-        last = ("step", "epoch", "images", "seconds")
-        means.append(rounded({key: part[-1][key] if key in last
-                              else sum(float(row[key]) for row in part) / len(part)
-                              for key in part[0]}))
+        mean = {key: sum(float(row[key]) for row in part) / len(part) for key in part[0]}
+        means.append(rounded(mean | {key: part[-1][key] for key in ("step", "epoch", "images", "seconds")}))
     return [row for row in rows if row["epoch"] < epoch] + means
 
 
 def history_until(path: Path, step: int) -> list[dict]:
-    """The rows of a history that are of steps before this one; ArtifactError unless the last is of the step
-    before.
-    """
+    """The rows of a history before a step; ArtifactError unless the last is of the one before it."""
     rows = [row for row in records.from_csv(path, records.HISTORY) if row["step"] < step]
     if step and (not rows or rows[-1]["step"] != step - 1):
         raise ArtifactError(f"{path} ends at step {rows[-1]['step'] if rows else 'none'}, the weights beside "
@@ -422,8 +405,7 @@ def source_state() -> dict[str, Any]:
     def git(*arguments: str) -> str | None:
         try:
             done = subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True,
-                                  text=True,
-                                  timeout=20)
+                                  text=True, timeout=20)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -441,17 +423,12 @@ def describe_device(device: torch.device) -> str:
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Versions, device, threads and precision flags: what a figure may depend on."""
-    import importlib.metadata
-
     names = ("torch", "torchvision", "torchdiffeq", "numpy")
     return {
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in names},
         "device": describe_device(device),
         "threads": torch.get_num_threads(),
-        "precision": {
-            "dtype": "float32",
-            "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
-            "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32,
-        },
+        "precision": {"dtype": "float32", "cudnn_allow_tf32": torch.backends.cudnn.allow_tf32,
+                      "matmul_allow_tf32": torch.backends.cuda.matmul.allow_tf32},
     }

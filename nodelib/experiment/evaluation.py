@@ -82,7 +82,7 @@ def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[N
 
 @contextlib.contextmanager
 def evaluating(model: ODENet | ResNet, pooling: str, seed: int = 0) -> Iterator[None]:
-    """The model in eval mode, with such pooling regions, random ones drawn from the seed, for the time being.
+    """The model in eval mode, with such pooling regions, drawn from the seed if random, for the time being.
     """
     before = (model.training, model.pooling, model.pool.generator)
     model.eval()
@@ -124,14 +124,12 @@ def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measu
                 directions: Directions) -> Tensor:
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
     key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.balanced, m.batch,
-           start,
-           len(images))
+           start, len(images))
     if key not in directions:
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
         directions[key] = (attack(model, images, labels, unit) - images).sign()
-    return check_result(project(images + m.epsilon * directions[key], images, m.epsilon, m.clip), images,
-                        m.epsilon,
-                        m.clip, "fgsm")
+    moved = project(images + m.epsilon * directions[key], images, m.epsilon, m.clip)
+    return check_result(moved, images, m.epsilon, m.clip, "fgsm")
 
 
 def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement,
@@ -234,15 +232,13 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         source = None if m.source is None else sources[m.source]
         try:
             correct, nfe = evaluate(model, images[:m.n], labels[:m.n], m, progress, alive=alive,
-                                    source=source,
-                                    directions=directions)
+                                    source=source, directions=directions)
         except NodelibError as error:
             raise MeasurementError(f"{folder.name}: {m.id} cannot be measured: {error}") from error
-        run = artifacts.add_metric(run, record(
-            m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
-            dropped=None if alive is None else int((~alive).sum()),
-            source_t1=None if source is None else getattr(getattr(source, "block", None), "t1", None)),
-                                   correct)
+        found = record(m, correct, nfe, time.monotonic() - started, where, commit, combines=combines,
+                       dropped=None if alive is None else int((~alive).sum()),
+                       source_t1=getattr(getattr(source, "block", None), "t1", None))
+        run = artifacts.add_metric(run, found, correct)
     for m in worst:
         run = _worst(run, m, where, commit)
     return list(run.metrics)
@@ -265,7 +261,7 @@ def _worst(run: artifacts.Run, m: Measurement, where: str, commit: str | None) -
     correct, combines = survivors(_whole(run), run.outcomes, m)
     if not combines:
         return run
-    if stored is not None and sorted(stored["combines"]) == sorted(combines) \
+    if stored and sorted(stored["combines"]) == sorted(combines) \
             and np.array_equal(run.outcomes(m.id), correct):
         return run
     return artifacts.add_metric(run, record(m, correct, 0.0, 0.0, where, commit, combines=combines), correct)

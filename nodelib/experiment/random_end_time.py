@@ -16,6 +16,7 @@ from torch import Tensor
 
 from nodelib.attacks import Attack
 from nodelib.networks import ODENet, check_end_time
+from nodelib.solver.errors import check_whole
 from nodelib.statistics import wilson
 
 STEPS = 10
@@ -53,8 +54,8 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     Returns:
         one row per epsilon and attacker: attacker ("knows the end time", "one end time", the middle, or
         "mean of <draws>"), epsilon, accuracy with its 95 % interval over images, low and high, in per cent,
-        n. The interval is Wilson's, of as many
-        images right or wrong: where an image is right for some end times only, it is wider than need be.
+        n. The interval is Wilson's, of as many images right or wrong: where an image is right for some end
+        times only, it is wider than need be.
 
     Raises:
         ValueError: an end time or epsilon out of range, or draws or uses below 1, before any work.
@@ -63,9 +64,8 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     if high <= low:
         raise ValueError(f"between is {between}; the upper end time must be above the lower, or nothing is "
                          "random")
-    for name, value in (("draws", draws), ("uses", uses)):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; it must be at least 1")
+    check_whole("draws", draws, 1)
+    check_whole("uses", uses, 1)
     # at epsilon 0 nothing moves, whatever the step
     plans = [Attack("pgd", epsilon, epsilon / 4 or 1.0, STEPS, seed=0) for epsilon in epsilons]
     used = np.random.default_rng(0).uniform(low, high, uses).tolist()

@@ -33,6 +33,5 @@ def sweep(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: M
         correct, nfe = evaluate(model, images, labels, dataclasses.replace(measurement, **{field: value}))
         low, high = wilson(int(correct.sum()), len(correct))
         rows.append({**columns, field: value, "accuracy": 100 * correct.mean(), "low": 100 * low,
-                     "high": 100 * high,
-                     "nfe": nfe})
+                     "high": 100 * high, "nfe": nfe})
     return pd.DataFrame(rows)

@@ -13,14 +13,15 @@ from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.contract import MEASUREMENTS
 from nodelib.experiment.protocols import end_times
 from nodelib.experiment.training import fingerprint
-from nodelib.networks import count_parameters
+from nodelib.networks import ODENet, ResNet, count_parameters
 from nodelib.statistics import wilson
 
 # 99.999 %, two-sided: hundreds of honest records are computed again, and none should fail
 CONFIDENCE_Z = 4.42
+DIFFERING = 0.01  # largest share of images that may be classified otherwise
 
 
-def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> Iterator[str]:
+def problems(run: artifacts.Run, sample: int = 256) -> Iterator[str]:
     """What is wrong with a run, one sentence per fault; nothing if all is well.
 
     What a record states by itself was checked when it was read (`nodelib.experiment.records`). This checks
@@ -30,7 +31,7 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
     come out of the committed weights again: on the first `sample` test images (in whole
     batches, one at least and of an attack one at most, for its images share draws and step sizes) the stated
     accuracy must lie within the sampling error of the recomputed one, and the clean one at the run's own end
-    time must agree with the stored outcomes image by image, up to `tolerance` of them (another processor
+    time must agree with the stored outcomes image by image, up to `DIFFERING` of them (another processor
     rounds differently). Other records, iterative attacks above all, are not computed again.
     """
     config = RunConfig.from_dict(run.config)
@@ -76,7 +77,7 @@ def problems(run: artifacts.Run, sample: int = 256, tolerance: float = 0.01) -> 
             yield f"record {r['id']}: {correct} correct outcomes are stored, {r['correct']} are stated"
         else:
             sound.append(r)
-    yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample, tolerance)
+    yield from _recomputed(dataclasses.replace(run, metrics=sound), config, model, sample)
 
 
 def strangers(root: Path) -> list[str]:
@@ -102,8 +103,7 @@ def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
 
 
 def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
-    """A fault if a checkpoint lies beside the finished run, unless it is one of a config that prolongs the
-    run.
+    """A fault if a checkpoint lies beside the finished run, unless it is of a config that prolongs the run.
     """
     if path.exists():
         try:
@@ -117,15 +117,12 @@ def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
 
 
 def recomputable(run: artifacts.Run, config: RunConfig) -> list[dict]:
-    """The records that `problems` computes again: clean at the table's end times, and one step of FGSM at the
-    run's own.
-    """
-    times, steps = end_times(config), [f"{label}-t{config.test_t1:g}"
-                                       for label in ("fgsm-exact", "fgsm-seed")]
+    """The records that `problems` computes again: clean at the table's end times, FGSM at the run's own."""
+    times, steps = end_times(config), [f"fgsm-{kind}-t{config.test_t1:g}" for kind in ("exact", "seed")]
     return [r for r in run.metrics if r["id"] in steps or (r["attack"] == "none" and r["t1"] in times)]
 
 
-def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, tolerance: float) -> Iterator[str]:
+def _recomputed(run: artifacts.Run, config: RunConfig, model: ODENet | ResNet, sample: int) -> Iterator[str]:
     own = evaluation.Measurement(config.test_t1, 1).id
     for stated in recomputable(run, config):
         batches = max(1, sample // stated["batch"]) if stated["attack"] == "none" else 1
@@ -133,15 +130,13 @@ def _recomputed(run: artifacts.Run, config: RunConfig, model, sample: int, toler
         measurement = evaluation.Measurement(
             stated["t1"], n, stated["attack"], stated["epsilon"], clip=stated["clip"] is not False,
             gradient="exact" if stated["gradient"] == "none" else stated["gradient"],
-            pooling=stated["pooling"],
-            pooling_seed=stated["pooling_seed"] or 0, batch=stated["batch"], rtol=stated["rtol"],
-            atol=stated["atol"])
-        images, labels = evaluation.test_subset(n)
-        correct, _ = evaluation.evaluate(model, images, labels, measurement)
+            pooling=stated["pooling"], pooling_seed=stated["pooling_seed"] or 0, batch=stated["batch"],
+            rtol=stated["rtol"], atol=stated["atol"])
+        correct, _ = evaluation.evaluate(model, *evaluation.test_subset(n), measurement)
         differing = int(np.sum(correct != run.outcomes(stated["id"])[:n]))
         # elsewhere rounding grows with the flow, and which images an attack breaks depends on the signs of
         # small gradients
-        if stated["id"] == own and differing > tolerance * n:
+        if stated["id"] == own and differing > DIFFERING * n:
             yield (f"record {stated['id']}: {differing} of {n} outcomes differ when recomputed from the "
                    "weights")
         low, high = wilson(int(correct.sum()), n, CONFIDENCE_Z)
