@@ -43,14 +43,13 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
           progress: bool | None = None) -> artifacts.Run:
     """Train a config and store its run; resume from a checkpoint if there is one.
 
-    Cross-entropy, Adam (Kingma and Ba, 2015), a random end time per batch where the config asks for
-    one. Adversarial training classifies each batch's clean and attacked images together; the attack
-    runs in eval mode unless the config says otherwise. All randomness of a step is drawn from (seed,
-    step), so a run that was
-    interrupted and resumed gives the bits of one that was not, on the same machine and thread count.
-    A stored run that is the first learning-rate cycles of the config is prolonged, and replaced when
-    the longer run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its
-    own and stays. A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its
+    Cross-entropy, Adam (Kingma and Ba, 2015), a random end time per batch where the config asks for one.
+    Adversarial training classifies each batch's clean and attacked images together; the attack runs in eval
+    mode unless the config says otherwise. All randomness of a step is drawn from (seed, step), so a run that
+    was interrupted and resumed gives the bits of one that was not, on the same machine and thread count. A
+    stored run that is the first learning-rate cycles of the config is prolonged, and replaced when the longer
+    run is complete; one of another name (`configs.CONTINUES`) is prolonged into a folder of its own and
+    stays. A run at a constant rate (`RunConfig.endless`) is stored anew after every epoch, with its
     optimiser's state beside it, and prolonged from there bit for bit; what was measured of its older weights
     goes.
 
@@ -84,8 +83,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
 def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: torch.optim.Optimizer,
             device: torch.device) -> tuple[int, list[dict], artifacts.Run | None]:
-    """Where training begins: the step and the history until it, model and optimiser as they were there; and
-    the run, where nothing is left to train.
+    """Where training begins: step and history, model and optimiser as they were; the run, if it is complete.
     """
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
@@ -127,8 +125,7 @@ def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int,
 
 
 def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 - one loop, many ways to stop
-           budget: float | None,
-           checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
+           budget: float | None, checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
     began, started = time.monotonic(), datetime.now(timezone.utc)
     images, labels = mnist.load("train")
     chosen = training_images(config)
@@ -180,8 +177,8 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
             weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
             model.train(mode)
             artifacts.write_history(folder / "history.csv", rows)
-            done = dataclasses.replace(config,
-                                       epochs=step // config.steps_per_epoch) if config.endless else config
+            epochs = step // config.steps_per_epoch if config.endless else config.epochs
+            done = dataclasses.replace(config, epochs=epochs)
             artifacts.write_json(folder / "config.json", {
                 "config": done.to_dict(),
                 "provenance": {
@@ -218,8 +215,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
             for group in optimiser.param_groups:
                 group["lr"] = group["scale"] * learning_rate(config, step)
             others = _others(config, images, labels, step, len(index))
-            row = _step(model, optimiser, images[index], labels[index], config, step, others,
-                        parallel)
+            row = _step(model, optimiser, images[index], labels[index], config, step, others, parallel)
             seconds = seconds_before + time.monotonic() - began
             rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row,
                                            "seconds": seconds}))
@@ -253,9 +249,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
 
 
 def training_images(config: RunConfig) -> np.ndarray:
-    """Indices of the training images that a config uses, in their order: the first ones, or random ones drawn
-    from its seed.
-    """
+    """Indices of a config's training images, in their order: the first, or random ones from its seed."""
     if config.subset == "first":
         return np.arange(config.train_images)
     return np.sort(_generator(config.seed, "subset", 0).permutation(TRAIN_IMAGES)[:config.train_images])
@@ -284,8 +278,8 @@ def stored_prefix(config: RunConfig, folder: Path) -> artifacts.Run | None:
         return None
     stored = artifacts.load_run(folder)
     shorter = RunConfig.from_dict(stored.config)
-    return stored if config.extends(shorter if own
-                                    else dataclasses.replace(shorter, name=config.name)) else None
+    shorter = shorter if own else dataclasses.replace(shorter, name=config.name)
+    return stored if config.extends(shorter) else None
 
 
 def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
@@ -351,13 +345,12 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
         _nfe(model, backward=True)))
     value, correct = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
     slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-    for quantity, number, way_out in (("loss", value, f"lower the learning rate ({config.learning_rate:g})"),
-                                      ("gradient's norm", slope,
-                                       "shorten the end time, over which it grows, or lower the learning "
-                                       f"rate ({config.learning_rate:g})")):
+    for quantity, number, way_out in (
+            ("loss", value, ""), ("gradient's norm", slope, "shorten the end time, over which it grows, or ")):
         if not math.isfinite(number):
             raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
-                                f"{t1:g}); the last checkpoint is intact, {way_out}")
+                                f"{t1:g}); the last checkpoint is intact, {way_out}lower the learning rate "
+                                f"({config.learning_rate:g})")
     optimiser.step()
     return {"images": (step % config.steps_per_epoch) * config.batch_size + len(images)
             + (step // config.steps_per_epoch) * config.train_images,
@@ -366,8 +359,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
 
 
 def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig,
-                 attack: AttackConfig,
-                 t1: float, draw: np.random.Generator) -> Tensor:
+                 attack: AttackConfig, t1: float, draw: np.random.Generator) -> Tensor:
     """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one
     step of adversarial training.
     """
@@ -378,14 +370,11 @@ def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config:
 
 
 def _nfe(model: nn.Module, backward: bool = False) -> int:
-    block = getattr(model, "block", None)
-    return int(getattr(block, "nfe_backward" if backward else "nfe", 0)) if block is not None else 0
+    return int(getattr(getattr(model, "block", None), "nfe_backward" if backward else "nfe", 0))
 
 
 def learning_rate(config: RunConfig, step: int) -> float:
-    """Adam's rate at a step: constant but for halvings, or along a cosine to 0, with or without a linear
-    warm-up over a tenth.
-    """
+    """Adam's rate at a step: constant but for halvings, or a cosine to 0, maybe warmed up over a tenth."""
     number, first, length = config.cycle(step)
     halvings = sum(step >= epoch * config.steps_per_epoch for epoch in config.halve_after)
     peak, step = config.learning_rate * 0.5 ** (number + halvings), step - first
@@ -456,9 +445,9 @@ def unfinished(config: RunConfig, folder: Path) -> bool:
     stored = artifacts.load_run(folder).config
     if RunConfig.from_dict(stored) != config:
         differing = sorted(key for key, value in config.to_dict().items() if stored.get(key) != value)
-        raise artifacts.ArtifactError(
-            f"{folder} holds {config.folder} with another config (differs in {', '.join(differing)}); give "
-            "another root or seed, or delete that folder to train it again")
+        raise artifacts.ArtifactError(f"{folder} holds {config.folder} with another config (differs in "
+                                      f"{', '.join(differing)}); give another root or seed, or delete that "
+                                      "folder to train it again")
     if not (folder / "model.safetensors").exists():
         return True
     if config.endless or not (checkpoint := folder / "checkpoint.safetensors").exists():
