@@ -80,18 +80,18 @@ def median(name: str, values: Tensor | np.ndarray, t1: float | None = None, **wh
     return record(name, np.median(values), t1, len(values), **where, **known)
 
 
-def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[float] = TIMES) -> list[dict]:
+def trajectories(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
     """All that one solve to t = 1000 shows: motion, settling, change from t = 1 and 100 on, class separation,
     accuracy.
     """
-    func, times = model.block.func, list(times)
+    func = model.block.func
     snapshots: list[Tensor] = []  # whole states at SNAPSHOTS, one tensor per batch
     changed: dict[tuple, list[Tensor]] = {}
 
     def visit(y: Tensor, f: Tensor) -> None:
-        snapshots.append(y[[times.index(t1) for t1 in SNAPSHOTS]])
+        snapshots.append(y[[TIMES.index(t1) for t1 in SNAPSHOTS]])
         for since, *later in RANGES:
-            k = [times.index(t1) for t1 in (since, *later)]
+            k = [TIMES.index(t1) for t1 in (since, *later)]
             whole, centred = (y[k], f[k]), (remove_drift(func, y[k]), remove_drift(func, f[k]))
             for i, t1 in enumerate(later, 1):
                 where = (t1, since)
@@ -101,7 +101,7 @@ def trajectories(model: ODENet, images: Tensor, labels: Tensor, times: Iterable[
                     changed.setdefault(("state_angle", part, *where), []).append(angle(a[0], a[i]))
                     changed.setdefault(("velocity_angle", part, *where), []).append(angle(b[0], b[i]))
 
-    paths = follow(model, images, labels, times, rtol=model.block.rtol, atol=model.block.atol, visit=visit)
+    paths = follow(model, images, labels, TIMES, rtol=model.block.rtol, atol=model.block.atol, visit=visit)
     whole = torch.cat(snapshots, 1)
     return [*motion(paths),
             *(median(name, torch.cat(values), t1=t1, since=since, **({} if part is None else {"part": part}))

@@ -133,8 +133,7 @@ def pattern(solution: Solution) -> tuple[int, ...]:
 
 
 @torch.no_grad()
-def jumps(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor, epsilon: float,
-          points: int = POINTS) -> Found:
+def jumps(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor, epsilon: float) -> Found:
     """How often the pattern of steps changes on the straight way from each image to the attacked one, each
     solved alone, and by how much of the clean margin the margin jumps at the first change.
     """
@@ -146,11 +145,11 @@ def jumps(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor, epsil
             logits, solution = solve(model, start + s * way)
             return logits, pattern(solution)
 
-        passed = [at(i / (points - 1)) for i in range(points)]
-        changes = [i for i in range(1, points) if passed[i][1] != passed[i - 1][1]]
+        passed = [at(i / (POINTS - 1)) for i in range(POINTS)]
+        changes = [i for i in range(1, POINTS) if passed[i][1] != passed[i - 1][1]]
         counts.append(len(changes))
         if changes:
-            low, high = (changes[0] - 1) / (points - 1), changes[0] / (points - 1)
+            low, high = (changes[0] - 1) / (POINTS - 1), changes[0] / (POINTS - 1)
             before, after = passed[changes[0] - 1], passed[changes[0]]
             for _ in range(HALVINGS):
                 middle = (low + high) / 2
@@ -161,7 +160,7 @@ def jumps(model: ODENet, images: Tensor, labels: Tensor, attacked: Tensor, epsil
                     high, after = middle, found
             step = margins(after[0], label) - margins(before[0], label)
             sizes.append((step / margins(passed[0][0], label)).abs())
-    yield "step_changes", torch.tensor(counts, dtype=torch.float64), dict(epsilon=epsilon, points=points)
+    yield "step_changes", torch.tensor(counts, dtype=torch.float64), dict(epsilon=epsilon, points=POINTS)
     yield "step_jump", torch.cat(sizes) if sizes else torch.zeros(0), dict(epsilon=epsilon)
 
 

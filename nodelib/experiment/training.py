@@ -345,8 +345,9 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
         _nfe(model, backward=True)))
     value, correct = sum(losses) / len(losses), sum(accuracies) / len(accuracies)
     slope = float(nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None]))
-    for quantity, number, way_out in (
-            ("loss", value, ""), ("gradient's norm", slope, "shorten the end time, over which it grows, or ")):
+    for quantity, number, way_out in (("loss", value, ""),
+                                      ("gradient's norm", slope, "shorten the end time, over which it grows, "
+                                                                 "or ")):
         if not math.isfinite(number):
             raise DivergedError(f"the {quantity} is {number} at step {step} of {config.folder} (t1 = "
                                 f"{t1:g}); the last checkpoint is intact, {way_out}lower the learning rate "
