@@ -1,2 +1,1 @@
-"""From a named configuration to a stored run, and from a run to its records: the data flow, in one direction.
-"""
+"""From a named configuration to a stored run, and from a run to its records: data flow in one direction."""

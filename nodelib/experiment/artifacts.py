@@ -379,8 +379,7 @@ def rounded(row: dict) -> dict:
 
 
 def thinned(rows: list[dict], epoch: int) -> list[dict]:
-    """The rows, those of one epoch replaced by means over fifty steps; step, images and seconds of the last.
-    """
+    """The rows, those of one epoch replaced by means over fifty; step, images and seconds of the last."""
     own = [row for row in rows if row["epoch"] == epoch]
     means = []
     for start in range(0, len(own), 50):

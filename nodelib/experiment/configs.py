@@ -229,15 +229,11 @@ class RunConfig:
 
     @property
     def endless(self) -> bool:
-        """Whether the rate of a step does not depend on how many there will be, so that the run can be
-        prolonged at any epoch.
-        """
+        """Whether no step's rate depends on how many there will be: the run can be prolonged at any epoch."""
         return self.schedule == "constant" and not self.cycles
 
     def extends(self, other: RunConfig) -> bool:
-        """Whether `other` is this run after fewer of its learning-rate cycles, or of its epochs at a constant
-        rate.
-        """
+        """Whether `other` is this run after fewer learning-rate cycles, or epochs at a constant rate."""
         if self.endless and other.epochs < self.epochs:
             return dataclasses.replace(self, epochs=other.epochs) == other
         return any(self.first_cycles(count) == other for count in range(1, len(self.cycles)))
@@ -426,9 +422,7 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
 
 
 def named(texts: Iterable[str]) -> list[str]:
-    """Names of runs from names and `GROUPS`, in each text one or several with commas between; InputError as
-    `get`.
-    """
+    """Names of runs from names and `GROUPS`, in each text some with commas between; InputError as `get`."""
     names = [name for text in texts for part in text.split(",") for name in GROUPS.get(part, (part,))]
     for name in names:
         get(name)  # raises, listing the known runs
@@ -436,9 +430,7 @@ def named(texts: Iterable[str]) -> list[str]:
 
 
 def build(config: RunConfig) -> ODENet | ResNet:
-    """The untrained network of a run: weights drawn from its seed, the head's then multiplied by
-    `head_scale`.
-    """
+    """The untrained network of a run: weights from its seed, the head's then multiplied by `head_scale`."""
     with seeded(config.seed), torch.no_grad():
         model: ODENet | ResNet
         if config.architecture == "resnet":

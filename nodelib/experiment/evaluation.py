@@ -82,8 +82,7 @@ def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[N
 
 @contextlib.contextmanager
 def evaluating(model: ODENet | ResNet, pooling: str, seed: int = 0) -> Iterator[None]:
-    """The model in eval mode, with such pooling regions, drawn from the seed if random, for the time being.
-    """
+    """The model in eval mode with such pooling regions, drawn from the seed if random, for the time being."""
     before = (model.training, model.pooling, model.pool.generator)
     model.eval()
     model.pooling = pooling

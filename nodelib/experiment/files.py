@@ -22,8 +22,7 @@ WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write ta
 
 
 class ArtifactError(NodelibError, RuntimeError):
-    """A run's folder is missing a file, or a file is damaged, does not fit its config or cannot be written.
-    """
+    """A run's folder lacks a file, or a file is damaged, does not fit its config or cannot be written."""
 
 
 def write_atomic(path: str | Path, content: bytes) -> None:
@@ -109,8 +108,7 @@ def not_finite(value: Any) -> bool:
     return isinstance(value, float) and not math.isfinite(value)
 
 
-@contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run for as long as it trains, so that two processes cannot train the same one.
 
     Who measures it meanwhile is not kept waiting: what the folder stores changes within `writing` alone.
@@ -118,20 +116,17 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         ArtifactError: another process trains it.
     """
-    with _held(folder, "train", 0.0, "is being trained by another process; wait for it to end"):
-        yield
+    return _held(folder, "train", 0.0, "is being trained by another process; wait for it to end")
 
 
-@contextlib.contextmanager
-def writing(folder: Path) -> Iterator[None]:
+def writing(folder: Path) -> contextlib.AbstractContextManager[None]:
     """Hold what a run's folder stores while it is read, changed and written again: for moments only.
 
     Raises:
         ArtifactError: another process held it for more than `WRITE_SECONDS`.
     """
-    with _held(folder, "write", WRITE_SECONDS, f"was being written by another process for {WRITE_SECONDS:g} "
-               "s; see what hangs there and run the same command again"):
-        yield
+    return _held(folder, "write", WRITE_SECONDS, "was being written by another process for "
+                 f"{WRITE_SECONDS:g} s; see what hangs there and run the same command again")
 
 
 @contextlib.contextmanager

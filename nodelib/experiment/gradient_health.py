@@ -69,8 +69,7 @@ def cosines(found: Tensor, expected: Tensor) -> Tensor:
 
 
 def agreement(gradient: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Share of pixels with the reference's sign, and the median cosine with it (0 where a gradient is zero).
-    """
+    """Share of pixels with the reference's sign, and the median cosine with it (0 for a zero gradient)."""
     signs = (gradient.double().sign() == reference.sign()).double().mean().item()
     return signs, cosines(gradient.flatten(1), reference.flatten(1)).median().item()
 

@@ -1,5 +1,4 @@
-"""How far a gradient of an ODE-net is from the flow's own, and how far the state re-solved backwards strays.
-"""
+"""How far a gradient of an ODE-net is from the flow's, and how far the state re-solved backwards strays."""
 
 from __future__ import annotations
 

@@ -71,9 +71,7 @@ BATCH = 100  # images per solve
 
 
 def median(name: str, values: Tensor | np.ndarray, t1: float | None = None, **where: Any) -> dict:
-    """A record of the median over images, with its 95 % interval in the settings, where there are images
-    enough.
-    """
+    """A record of the median over images; from six on with its 95 % interval in the settings."""
     values = np.asarray(values, dtype=float)
     interval = median_interval(values)
     known: dict[str, Any] = {} if interval is None else {"low": interval[0], "high": interval[1]}
@@ -81,9 +79,7 @@ def median(name: str, values: Tensor | np.ndarray, t1: float | None = None, **wh
 
 
 def trajectories(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
-    """All that one solve to t = 1000 shows: motion, settling, change from t = 1 and 100 on, class separation,
-    accuracy.
-    """
+    """All of one solve to t = 1000: motion, settling, change from t = 1 and 100 on, separation, accuracy."""
     func = model.block.func
     snapshots: list[Tensor] = []  # whole states at SNAPSHOTS, one tensor per batch
     changed: dict[tuple, list[Tensor]] = {}
@@ -201,9 +197,7 @@ def _snapshots(model: ODENet, images: Tensor) -> Tensor:
 
 def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: Tensor, found: Tensor, labels: Tensor,
               kind: str) -> tuple[list[dict], list[Tensor]]:
-    """Records of attacked images beside their clean ones at `SNAPSHOTS`, and the class whose direction is
-    nearest to each.
-    """
+    """Records of attacked images beside clean ones at `SNAPSHOTS`, and the class of the nearest direction."""
     known, before, after = (remove_drift(model.block.func, _snapshots(model, x))
                             for x in (reference[0], clean, found))
     records, classes = [], []
@@ -216,9 +210,7 @@ def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: Tensor, fo
 
 
 def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
-    """How far the directions of two digits are apart, at `SNAPSHOTS`; the first half of them is the
-    reference.
-    """
+    """How far the directions of two digits are apart; the first half of the images is the reference."""
     func, chosen = model.block.func, (labels == PAIR[0]) | (labels == PAIR[1])
     images, labels = images[chosen], labels[chosen]
     half, label = len(labels) // 2, f"{PAIR[0]}-{PAIR[1]}"
@@ -249,8 +241,7 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
 
 
 def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:
-    """Largest Lyapunov exponent in log time, over the first `count` images. `model` is converted to float64.
-    """
+    """Largest Lyapunov exponent in log time, of the first `count` images. `model` is converted to float64."""
     func, end, w = _late(model, images[:count])
     values = lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
     return [record("lyapunov_exponent", values.mean(), end, len(values), "mean",
@@ -427,8 +418,7 @@ def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
 
 
 def solver_examples(model: ODENet, found: Found) -> list[dict]:
-    """Records of `examples` or `biases`: a mean of shares and counts, a median of the rest; none of no image.
-    """
+    """Records of `examples` or `biases`: means of shares and counts, medians of the rest, of images."""
     t1 = model.block.t1
     return [record(name, values.double().mean(), t1, len(values), "mean", **settings)
             if name.startswith("fools") or name == "step_changes" else median(name, values, t1=t1, **settings)

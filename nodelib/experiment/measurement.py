@@ -41,9 +41,7 @@ def median_interval(values: Sequence[float] | np.ndarray) -> tuple[float, float]
 
 
 def describe_gradient(gradient: str) -> tuple[str, str]:
-    """Method ("exact", "adjoint", "anchored", "reference") and library of a gradient name, as records state
-    them.
-    """
+    """Method ("exact", "adjoint", "anchored", "reference") and library of a gradient, as records say."""
     library, _, method = gradient.rpartition("-")
     return {"backprop": "exact"}.get(method, method), library or "nodelib"
 
@@ -143,9 +141,7 @@ class Measurement:
 
     @property
     def id(self) -> str:
-        """Name of the record: label and end time, as in "fgsm-seed-t10", and between them an epsilon that is
-        not the usual one.
-        """
+        """Name of the record: label, an unusual epsilon and the end time, as in "fgsm-seed-eps0.1-t10"."""
         label = self.label or self.attack
         if self.attack != "none" and self.epsilon != EPSILON and not label.endswith(f"-eps{self.epsilon:g}"):
             label += f"-eps{self.epsilon:g}"

@@ -78,8 +78,7 @@ def _load(split: str, root: Path) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
-    """The decompressed bytes of a split's "images" or "labels", with their header; a DataError as in `load`.
-    """
+    """The bytes of a split's "images" or "labels", decompressed, with header; a DataError as in `load`."""
     file = FILES[split, kind]
     path = (root or data_dir() / "mnist") / f"{file.name}.gz"
     restore = f"Restore it with `git checkout -- data/mnist/{path.name}`."

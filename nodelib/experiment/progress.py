@@ -14,9 +14,7 @@ LINE_SECONDS = 10.0  # between plain lines
 
 
 def say(line: str, file: TextIO | None = None, end: str = "\n") -> None:
-    """Print a line at once, by default to stdout. Where its reader, such as `head`, has seen enough, work
-    goes on silently.
-    """
+    """Print a line at once, to stdout by default; silently where its reader, such as `head`, has gone."""
     file = sys.stdout if file is None else file
     try:
         print(line, file=file, end=end, flush=True)

@@ -1,6 +1,4 @@
-"""What is measured on a run, by the name of the question: the table, strong attacks, sweeps, masking,
-transfer.
-"""
+"""What is measured on a run, by name: the table, strong attacks, sweeps, masking, transfer."""
 
 from __future__ import annotations
 

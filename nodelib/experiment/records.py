@@ -98,9 +98,7 @@ def _main(kind: Any) -> Any:
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """The records of a `metrics.csv`, each with its 95 % interval `low`, `high`, which is computed (Wilson,
-    1927).
-    """
+    """The records of a `metrics.csv`, each with the 95 % interval `low`, `high` (Wilson, 1927) computed."""
     rows = _checked(path, METRICS, metric_fault)
     if twice := {row["id"] for row in rows if sum(row["id"] == other["id"] for other in rows) > 1}:
         raise ArtifactError(f"{path} holds {', '.join(sorted(twice))} twice. Restore it with git.")
@@ -178,9 +176,7 @@ def measurement_fault(row: dict) -> str | None:
 
 
 def _mistyped(row: dict, columns: dict[str, Any], computed: tuple[str, ...] = ()) -> list[str]:
-    """Keys that a record lacks or has too many, or whose values are of the wrong type; a whole number will do
-    for a float.
-    """
+    """Keys that are missing, unknown, or of values of the wrong type; a whole number will do for a float."""
     wrong = sorted(set(row) - {*columns, *computed})
     for name, kind in columns.items():
         allowed = kind | int if _main(kind) is float else kind
@@ -198,9 +194,7 @@ def _quantity(row: dict) -> str:
 
 
 def doubled(rows: Iterable[dict]) -> list[dict]:
-    """Measurements that are there before: of the same quantity in the same settings, but for the interval of
-    the value.
-    """
+    """Measurements that are there before: of the same quantity and settings, but for its interval."""
     seen, found = set(), []
     for row in rows:
         key = _quantity(row)

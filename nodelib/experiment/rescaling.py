@@ -22,9 +22,7 @@ THRESHOLDS = (17.0, 104.0)
 
 
 def gap_records(model: ODENet, n: int) -> list[dict]:
-    """Share of images whose two largest logits, times a factor, differ by more than a threshold; pooling
-    redrawn, batches of 32.
-    """
+    """Share of images whose gap times a factor passes a threshold; pooling redrawn, batches of 32."""
     images, _ = evaluation.test_subset(n)
     with torch.no_grad(), evaluation.evaluating(model, "random"):
         gaps = {t1: logit_gap(torch.cat([model(x, t1) for x in images.split(SEED_BATCH)])).double()
@@ -35,9 +33,7 @@ def gap_records(model: ODENet, n: int) -> list[dict]:
 
 
 def measure_run(folder: Path, budget: float | None = None, progress: bool | None = None) -> None:
-    """Measure a stored run by the rescaling protocol, and its gaps where they are not stored yet; resumes
-    record by record.
-    """
+    """Measure a stored run by the rescaling protocol, and its gaps once; resumes record by record."""
     run = artifacts.load_ode_run(folder)
     config = RunConfig.from_dict(run.config)
     evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)

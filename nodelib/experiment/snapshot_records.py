@@ -88,9 +88,7 @@ def values(rows: Sequence[SnapshotRecord], quantity: str, t1: float, *,
 
 
 def masked(rows: Sequence[SnapshotRecord], t1: float) -> dict[float, float]:
-    """Epoch -> masked points: accuracy in per cent under FGSM on the cross-entropy minus that on the margin
-    loss.
-    """
+    """Epoch -> masked points: per cent left by FGSM on the cross-entropy minus that on the margin loss."""
     hidden, shown = values(rows, "fgsm", t1), values(rows, "fgsm-margin", t1)
     return {epoch: 100 * (hidden[epoch] - shown[epoch]) for epoch in hidden if epoch in shown}
 

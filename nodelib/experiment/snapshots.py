@@ -70,9 +70,7 @@ class Watch:
         self.figure = _posts_figure(config)
 
     def take(self, model: Any, step: int) -> None:
-        """Measure the network if a snapshot is due after this step and not there already; keep its weights
-        where they are wanted.
-        """
+        """Measure the network if a snapshot is due after this step and missing; keep weights where wanted."""
         config = self.config
         if not due(config, step) or any(r.step == step for r in self.records):
             return
@@ -148,8 +146,7 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
 
 
 def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
-    """Jacobian norm, path curvature and the steps of solves of single images, at one end time, fixed regions.
-    """
+    """Jacobian norm, path curvature and steps of solves of single images, at one end time, fixed regions."""
     device = next(model.parameters()).device
     images, func = test_subset(n)[0].to(device), model.block.func
     with evaluating(model, "fixed"):

@@ -17,9 +17,7 @@ TOLERANCES = tuple(10.0**-k for k in range(1, 7))
 
 
 def measurements(t1: float, n: int, tolerances: Sequence[float] = TOLERANCES) -> list[Measurement]:
-    """Clean accuracy at one end time for every tolerance, for `nodelib.experiment.evaluation.evaluate_run` to
-    store.
-    """
+    """Clean accuracy at one end time for every tolerance, as `evaluate_run` stores it."""
     return [Measurement(t1, n, rtol=tolerance, atol=tolerance, label=f"none-tolerance-{tolerance:.0e}")
             for tolerance in tolerances]
 

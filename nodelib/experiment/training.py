@@ -83,8 +83,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
 
 def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: torch.optim.Optimizer,
             device: torch.device) -> tuple[int, list[dict], artifacts.Run | None]:
-    """Where training begins: step and history, model and optimiser as they were; the run, if it is complete.
-    """
+    """Where training begins: step, history, model and optimiser as they were; the run, if complete."""
     checkpoint = folder / "checkpoint.safetensors"
     if checkpoint.exists():
         tensors, start = artifacts.load_checkpoint(checkpoint, fingerprint(config))
@@ -161,9 +160,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
                 write(step)
 
     def publish(step: int) -> None:
-        """Store the run as it is after so many steps; killed at any point, its older state or this one is
-        left, or a resume mends it.
-        """
+        """Store the run as of a step; killed anywhere, the older or this one stays, or a resume mends it."""
         if not leads:
             return
         with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
@@ -361,9 +358,7 @@ def _step(model: ODENet | ResNet, optimiser: torch.optim.Optimizer, images: Tens
 
 def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config: RunConfig,
                  attack: AttackConfig, t1: float, draw: np.random.Generator) -> Tensor:
-    """PGD images against the network as it is, in eval mode or, the post's way, in training mode, for one
-    step of adversarial training.
-    """
+    """PGD images for one step of adversarial training, in eval mode or, the post's way, in training mode."""
     model.train(attack.train_mode)
     pgd = attack.pgd(t1=t1 if isinstance(model, ODENet) else None, seed=int(draw.integers(2**62)),
                      allow_random_forward=config.pooling == "random")

@@ -103,8 +103,7 @@ def _history_problems(run: artifacts.Run, config: RunConfig) -> Iterator[str]:
 
 
 def _left_over(path: Path, config: RunConfig) -> Iterator[str]:
-    """A fault if a checkpoint lies beside the finished run, unless it is of a config that prolongs the run.
-    """
+    """A fault if a checkpoint lies beside the finished run, unless a config that prolongs it has it."""
     if path.exists():
         try:
             artifacts.load_checkpoint(path, fingerprint(config))
