@@ -17,23 +17,12 @@ from nodelib.attacks.common import check_images, check_result, forward, project
 from nodelib.experiment import artifacts, mnist
 from nodelib.experiment.budget import Budget
 from nodelib.experiment.device import disable_tf32, resolve_device
-from nodelib.experiment.measurement import (
-    BATCH,
-    EPSILON,
-    REFERENCE,
-    REFERENCE_TOLERANCE,
-    TEST_IMAGES,
-    Measurement,
-    record,
-)
+from nodelib.experiment.measurement import REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.worst_case import survivors
 from nodelib.networks import CLASSES, ODEBlock, ODENet, ResNet, check_labels
 from nodelib.solver.errors import InputError, NodelibError
 from nodelib.solver.kernel import unbalanced
-
-__all__ = ["BATCH", "EPSILON", "TEST_IMAGES", "Measurement", "MeasurementError", "at_tolerance",
-           "attack", "evaluate", "evaluate_run", "evaluating", "record", "test_order", "test_subset"]
 
 Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
 
@@ -159,9 +148,8 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     check_labels(labels, len(images), CLASSES)
     m, correct, nfe = measurement, [], 0.0
     batches = range(0, len(images), m.batch)
-    again = (directions is not None and m.attack == "fgsm" and m.pooling == "fixed" and alive is None
-             and m.attack_batch is None)
     apart = alive is not None or m.attack_batch is not None  # the attack has batches of its own
+    again = m.attack == "fgsm" and m.pooling == "fixed" and not apart
     todo = torch.arange(len(images)) if alive is None else torch.from_numpy(np.flatnonzero(alive))
     parts = todo.split(m.attack_batch or m.batch) if apart else ()
     with (evaluating(model, m.pooling, m.pooling_seed),
@@ -174,7 +162,7 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
             bar.advance()
         for start in batches:
             x, y = attacked[start:start + m.batch], labels[start:start + m.batch]
-            if again and directions is not None:
+            if directions is not None and again:
                 x = _fgsm_again(model, x, y, m, start, directions)
             elif not apart:
                 x = attack(model, x, y, m, source=source)

@@ -89,11 +89,6 @@ def relative_error(found: Tensor, expected: Tensor) -> float:
     return float((found.double() - expected).norm() / expected.norm())
 
 
-def cosine(found: Tensor, expected: Tensor) -> float:
-    """Cosine of the angle between two gradients, over all elements."""
-    return float(cosines(found.flatten()[None], expected.flatten()[None]))
-
-
 def sign_disagreement(found: Tensor, expected: Tensor) -> float:
     """Share of elements whose signs differ: the pixels that FGSM would move the wrong way."""
     return float((found.sign() != expected.to(found.dtype).sign()).double().mean())
@@ -120,7 +115,8 @@ def gradient_errors(model: ODENet, images: Tensor, labels: Tensor, times: Sequen
                          "input_error": relative_error(found.images, expected.images),
                          "parameter_error": relative_error(found.parameters, expected.parameters),
                          "signs": sign_disagreement(found.images, expected.images),
-                         "cosine": cosine(found.images, expected.images), "nfe": found.nfe})
+                         "cosine": float(cosines(found.images.flatten()[None],
+                                                 expected.images.flatten()[None])), "nfe": found.nfe})
     return pd.DataFrame(rows)
 
 

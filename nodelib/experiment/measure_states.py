@@ -21,21 +21,12 @@ import torch
 from torch import Tensor
 
 from nodelib.attacks import pgd
+from nodelib.dynamics import rays
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
 from nodelib.dynamics.motion import path_turning, settling_time, velocities
 from nodelib.dynamics.paths import Paths, follow, states_at
-from nodelib.dynamics.rays import (
-    Ray,
-    cluster,
-    flow_in_log_time,
-    jacobian_norm,
-    leading_eigenvalue,
-    lyapunov_exponent,
-    normalised_field,
-    solve_ray,
-)
 from nodelib.experiment import artifacts
 from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import ROWS
@@ -232,7 +223,7 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
     func = model.block.func
     times = np.linspace(0, t1, 41).tolist()
     states = states_at(model, images, times, model.block.rtol, model.block.atol)
-    jacobian = torch.stack([jacobian_norm(func, y) for y in states[::10]]).mean(0)
+    jacobian = torch.stack([rays.jacobian_norm(func, y) for y in states[::10]]).mean(0)
     with torch.no_grad():
         steps = [odeint(func, y[None], [0.0, t1], params=()).accepted for y in states[0][:16]]
     return [median("jacobian_norm", jacobian, t1=t1),
@@ -243,7 +234,7 @@ def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
 def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:
     """Largest Lyapunov exponent in log time, of the first `count` images. `model` is converted to float64."""
     func, end, w = _late(model, images[:count])
-    values = lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
+    values = rays.lyapunov_exponent(func, w, log_time=2 * log_time, transient=log_time / 2)
     return [record("lyapunov_exponent", values.mean(), end, len(values), "mean",
                    standard_error=float(values.std() / len(values) ** 0.5))]
 
@@ -266,10 +257,10 @@ def _late(model: ODENet, images: Tensor) -> tuple[ODEFunc, float, Tensor]:
 def _rays_reached(func: ODEFunc, w: Tensor) -> Tensor:
     """Number of the ray on which each scaled state lies, -1 where it is on none: int64, shape (N,)."""
     with torch.no_grad():
-        settled = norm(normalised_field(func)(w) - w) / norm(w) <= SETTLED
+        settled = norm(rays.normalised_field(func)(w) - w) / norm(w) <= SETTLED
     groups = torch.full((len(w),), -1)
     if settled.any():
-        groups[settled] = cluster(remove_drift(func, w[settled]))
+        groups[settled] = rays.cluster(remove_drift(func, w[settled]))
     return groups
 
 
@@ -300,7 +291,7 @@ def far(model: ODENet, images: Tensor, labels: Tensor, log_times: Iterable[float
     func, end, w = _late(model, images)
     passed, records = 0.0, []
     for log_time in log_times:
-        w = flow_in_log_time(func, w, log_time - passed, 1e-5, 1e-5)
+        w = rays.flow_in_log_time(func, w, log_time - passed, 1e-5, 1e-5)
         passed, groups = log_time, _rays_reached(func, w)
         records += [record("on_a_ray_later", (groups >= 0).double().mean(), end, len(w), "mean",
                            log_time=log_time),
@@ -334,17 +325,17 @@ def _solve_from(func: ODEFunc, start: Tensor, near: bool, **effort: Any) -> Solv
     does not count, and where both do the start itself is measured, whose residual says so.
     """
     with torch.no_grad():
-        residual = float(norm(normalised_field(func)(start[None]) - start) / norm(start))
-    found = [Ray(start, residual, 0)] if near else []
+        residual = float(norm(rays.normalised_field(func)(start[None]) - start) / norm(start))
+    found = [rays.Ray(start, residual, 0)] if near else []
     for smoothing in (0.0, 1.0) if near else (1.0,):
-        ray = solve_ray(func, start, **{"smoothing": smoothing, **effort})
+        ray = rays.solve_ray(func, start, **{"smoothing": smoothing, **effort})
         apart = angle(remove_drift(func, ray.w[None]), remove_drift(func, start[None]))
         if not near or float(apart) <= SAME_RAY:
             found.append(ray)
         if found and found[-1].residual <= SOLVED:
             break
     best = min(found, key=lambda ray: ray.residual)
-    value, error = leading_eigenvalue(func, best.w)
+    value, error = rays.leading_eigenvalue(func, best.w)
     return Solved(float(best.residual), float(value.real), float(error))
 
 
@@ -359,17 +350,17 @@ def class_rays(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
         raise InputError(f"no image of the classes {absent}; {len(labels)} images are too few, every class "
                          "needs one")
     func, end, w = _late(model, images)
-    w = flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
+    w = rays.flow_in_log_time(func, w, log_time, 1e-5, 1e-5)
     records, found = [], []
     for digit in range(CLASSES):
         mine = w[labels == digit]
-        ray = solve_ray(func, mine.mean(0), **effort)
+        ray = rays.solve_ray(func, mine.mean(0), **effort)
         common: dict[str, Any] = dict(label=str(digit), n=len(mine), t1=end, statistic="max")
         records += [record("class_ray_residual", ray.residual, **common),
-                    record("class_ray_eigenvalue", leading_eigenvalue(func, ray.w)[0].real, **common)]
+                    record("class_ray_eigenvalue", rays.leading_eigenvalue(func, ray.w)[0].real, **common)]
         if ray.residual <= SOLVED:
             found.append(ray.w)
-    distinct = int(cluster(remove_drift(func, torch.stack(found))).max()) + 1 if found else 0
+    distinct = int(rays.cluster(remove_drift(func, torch.stack(found))).max()) + 1 if found else 0
     return [*records, record("class_rays", distinct, end, len(w), "count", log_time=log_time)]
 
 
@@ -381,7 +372,7 @@ def attractors(model: ODENet, images: Tensor, labels: Tensor, log_time: float = 
     eigenvalue are those of one ray solved for from the mean state, and every class counts 0 attractors.
     """
     func, end, w = _late(model, images)
-    w = flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
+    w = rays.flow_in_log_time(func, w, log_time, 1e-6, 1e-6)
     groups = _rays_reached(func, w)
     records = [record("on_a_ray", (groups >= 0).double().mean(), end, len(w), "mean", log_time=log_time)]
 
