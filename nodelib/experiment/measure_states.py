@@ -25,7 +25,7 @@ from nodelib.dynamics import rays
 from nodelib.dynamics.classes import class_directions, linear_probe, nearest_class, silhouette
 from nodelib.dynamics.drift import remove_drift
 from nodelib.dynamics.geometry import angle, norm
-from nodelib.dynamics.motion import path_turning, settling_time, velocities
+from nodelib.dynamics.motion import settling_time
 from nodelib.dynamics.paths import Paths, follow, states_at
 from nodelib.experiment import artifacts
 from nodelib.experiment.budget import Budget
@@ -36,10 +36,10 @@ from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
 from nodelib.experiment.protocols import SWEEP_T1 as TIMES
 from nodelib.experiment.records import record
+from nodelib.experiment.snapshots import along_path
 from nodelib.experiment.solver_examples import Found, biases, examples
 from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError
-from nodelib.solver.integrate import odeint
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 # from the first time to each other one: the films' range, and long
@@ -220,15 +220,9 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
 
 def complexity(model: ODENet, images: Tensor, t1: float = 1.0) -> list[dict]:
     """How complex the dynamics are from 0 to t1: Jacobian, turning of the velocity, steps."""
-    func = model.block.func
-    times = np.linspace(0, t1, 41).tolist()
-    states = states_at(model, images, times, model.block.rtol, model.block.atol)
-    jacobian = torch.stack([rays.jacobian_norm(func, y) for y in states[::10]]).mean(0)
-    with torch.no_grad():
-        steps = [odeint(func, y[None], [0.0, t1], params=()).accepted for y in states[0][:16]]
-    return [median("jacobian_norm", jacobian, t1=t1),
-            median("path_turning", path_turning(velocities(func, states)), t1=t1),
-            median("accepted_steps", np.asarray(steps, dtype=float), t1=t1)]
+    jacobian, turning, solves = along_path(model, images, t1, every=10)
+    return [median("jacobian_norm", jacobian, t1=t1), median("path_turning", turning, t1=t1),
+            median("accepted_steps", np.array([solve.accepted for solve in solves]), t1=t1)]
 
 
 def exponents(model: ODENet, images: Tensor, count: int = 12, log_time: float = LOG_TIME) -> list[dict]:

@@ -28,7 +28,7 @@ from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.networks import ODENet
-from nodelib.solver.integrate import odeint
+from nodelib.solver.integrate import Solution, odeint
 
 PARTS = (16, 8, 4, 2)  # of the first epoch
 KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)
@@ -145,17 +145,23 @@ def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[S
     return [SnapshotRecord(epoch, step, t1, name, value, n) for name, value in found.items()]
 
 
+def along_path(model: ODENet, images: Tensor, t1: float, every: int,
+               **effort: int) -> tuple[Tensor, Tensor, list[Solution]]:
+    """Per image norm of df/dz and turning of the velocity from 0 to t1, and solves of single images."""
+    func, times = model.block.func, np.linspace(0, t1, 41).tolist()
+    with torch.no_grad():
+        states = states_at(model, images, times, model.block.rtol, model.block.atol)
+        turning = path_turning(velocities(func, states))
+        solves = [odeint(func, y[None], [0.0, t1], params=()) for y in states[0][:SINGLE_IMAGES]]
+    jacobian = torch.stack([jacobian_norm(func, y, **effort) for y in states[::every]]).mean(0)
+    return jacobian, turning, solves
+
+
 def complexity(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:
     """Jacobian norm, path curvature and steps of solves of single images, at one end time, fixed regions."""
     device = next(model.parameters()).device
-    images, func = test_subset(n)[0].to(device), model.block.func
     with evaluating(model, "fixed"):
-        with torch.no_grad():
-            times = np.linspace(0, t1, 41).tolist()
-            states = states_at(model, images, times, model.block.rtol, model.block.atol)
-            turning = path_turning(velocities(func, states))
-            solves = [odeint(func, y[None], [0.0, t1], params=()) for y in states[0][:SINGLE_IMAGES]]
-        jacobian = torch.stack([jacobian_norm(func, y, iterations=15) for y in states[::20]]).mean(0)
+        jacobian, turning, solves = along_path(model, test_subset(n)[0].to(device), t1, 20, iterations=15)
     sizes = [h for solve in solves for h in solve.step_sizes]
     return [SnapshotRecord(epoch, step, t1, name, float(value), count) for name, value, count in (
         ("jacobian-norm", jacobian.median(), n), ("path-turning", turning.median(), n),
