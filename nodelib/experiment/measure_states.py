@@ -180,17 +180,17 @@ def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED)
                              images="fooled") for t1, near in zip(SNAPSHOTS, nearest)]
 
 
-def _snapshots(model: ODENet, images: Tensor) -> Tensor:
-    """States at `SNAPSHOTS`, shape (len(SNAPSHOTS), N, C, H, W)."""
-    return torch.cat([states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
-                      for part in images.split(BATCH)], 1)
+def _snapshots(model: ODENet, images: Tensor, centred: bool) -> Tensor:
+    """States at `SNAPSHOTS`, with or without the drift, shape (len(SNAPSHOTS), N, C, H, W)."""
+    states = (states_at(model, part, SNAPSHOTS, model.block.rtol, model.block.atol)
+              for part in images.split(BATCH))
+    return torch.cat([remove_drift(model.block.func, y) if centred else y for y in states], 1)
 
 
 def _followed(model: ODENet, reference: tuple[Tensor, Tensor], clean: Tensor, found: Tensor, labels: Tensor,
               kind: str) -> tuple[list[dict], list[Tensor]]:
     """Records of attacked images beside clean ones at `SNAPSHOTS`, and the class of the nearest direction."""
-    known, before, after = (remove_drift(model.block.func, _snapshots(model, x))
-                            for x in (reference[0], clean, found))
+    known, before, after = (_snapshots(model, x, centred=True) for x in (reference[0], clean, found))
     records, classes = [], []
     for k, t1 in enumerate(SNAPSHOTS):
         classes.append(class_directions(known[k], reference[1]).nearest(after[k]))
@@ -209,7 +209,7 @@ def six_and_four(model: ODENet, images: Tensor, labels: Tensor) -> list[dict]:
         raise InputError(f"{len(labels)} images of the digits {PAIR[0]} and {PAIR[1]}; the first half must "
                          "hold both, so give more images")
     records = []
-    for t1, states in zip(SNAPSHOTS, _snapshots(model, images)):
+    for t1, states in zip(SNAPSHOTS, _snapshots(model, images, centred=False)):
         clean = remove_drift(func, states)
         told = nearest_class((clean[:half], labels[:half]), clean[half:], labels[half:]).double().mean()
         means = [states[labels == digit].mean(0, keepdim=True) for digit in PAIR]
