@@ -62,8 +62,6 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
     if adversarial.shape != images.shape:
         raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape "
                           f"{tuple(images.shape)}; an attack must return one image for each, in their shape")
-    if adversarial.numel() == 0:
-        return adversarial
     if not torch.isfinite(adversarial).all():
         raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check the model's "
                           "gradients, whose overflow is the usual cause (a smaller logit_scale or end time "
@@ -107,9 +105,8 @@ def attacking(model: nn.Module, gradient: str | None) -> Iterator[None]:
     required = [(p, p.requires_grad) for p in model.parameters()]
     try:
         for block, before in blocks:
-            block.gradient = before if gradient is None else gradient
-        for p, _ in required:
-            p.requires_grad_(False)
+            block.gradient = gradient or before
+        model.requires_grad_(False)
         yield
     finally:
         for p, wanted in required:
@@ -172,7 +169,9 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
     total = torch.zeros_like(images, requires_grad=False)
     for time in times:
         for _ in range(draws):
-            at = images if not noise else _shaken(images, noise, generator)
+            at = images
+            if noise:
+                at = shaken(images.detach(), noise, generator).clamp(0, 1).requires_grad_(True)
             with torch.enable_grad():
                 logits = forward(model, at, time, labels)
                 gap = logit_gap(logits.detach())[:, None]
@@ -203,10 +202,10 @@ def _ascent(value: Tensor, images: Tensor) -> Tensor:
     return gradient
 
 
-def _shaken(images: Tensor, noise: float, generator: torch.Generator | None) -> Tensor:
-    """The images with uniform noise of that radius, in [0, 1], as a leaf to differentiate by."""
+def shaken(images: Tensor, radius: float, generator: torch.Generator | None) -> Tensor:
+    """The images with uniform noise of that radius, which is drawn on the processor."""
     drawn = torch.rand(images.shape, generator=generator, dtype=images.dtype).to(images.device)
-    return (images.detach() + noise * (2 * drawn - 1)).clamp(0, 1).requires_grad_(True)
+    return images + radius * (2 * drawn - 1)
 
 
 def project(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.attacks.attack import Attack, method
-from nodelib.attacks.common import forward, input_gradient, project
+from nodelib.attacks.common import forward, input_gradient, project, shaken
 from nodelib.solver.errors import InputError
 
 
@@ -51,9 +51,7 @@ def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) ->
     for restart in range(attack.restarts):
         adversarial = images[alive]
         if attack.random_start:
-            offset = 2 * torch.rand(adversarial.shape, generator=generator, dtype=images.dtype) - 1
-            moved = adversarial + epsilon * offset.to(images.device)
-            adversarial = project(moved, adversarial, epsilon, clip)
+            adversarial = project(shaken(adversarial, epsilon, generator), adversarial, epsilon, clip)
         velocity = torch.zeros_like(adversarial)
         for _ in range(attack.steps):
             direction, _ = slope(adversarial, labels[alive])
