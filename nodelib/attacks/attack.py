@@ -37,6 +37,8 @@ class Method(NamedTuple):
 
 
 METHODS: dict[str, Method] = {}
+FROM_0_TO_1 = {"epsilon": "as pixels are (the post used 0.3): divide a number of grey levels by 255",
+               "noise": "a radius in pixel units", "momentum": "1 for a plain sum"}
 OF_ALL = {"name", "epsilon", "t1", "clip", "gradient", "allow_random_forward", "allow_training_mode"}
 
 
@@ -103,7 +105,8 @@ class Attack:
     allow_training_mode: bool = False
 
     def __post_init__(self) -> None:
-        self._unwrap()
+        for field in fields(self):  # Python's own numbers, so that a value compares and hashes
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         if not (isinstance(self.name, str) and self.name in METHODS):
             raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
         for name in ("clip", "random_start", "allow_random_forward", "allow_training_mode"):
@@ -115,10 +118,7 @@ class Attack:
         resolve_loss(self.loss)
         if self.gradient is not None:
             check_choice("gradient", self.gradient, GRADIENTS)
-        if not (is_number(self.epsilon) and 0 <= self.epsilon <= 1):
-            raise InputError(f"epsilon is {self.epsilon!r}; it must be from 0 to 1, as pixels are (the post "
-                             "used 0.3): divide a number of grey levels by 255")
-        for name, meaning in (("noise", "a radius in pixel units"), ("momentum", "1 for a plain sum")):
+        for name, meaning in FROM_0_TO_1.items():
             value = getattr(self, name)
             if not (is_number(value) and 0 <= value <= 1):
                 raise InputError(f"{name} is {value!r}; it must be from 0 to 1, {meaning}")
@@ -134,13 +134,6 @@ class Attack:
         self._check_end_times()
         self._check_used()
 
-    def _unwrap(self) -> None:
-        """Python's own numbers in all fields, so that a value compares and hashes."""
-        for field in fields(self):
-            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):
-            object.__setattr__(self, "t1", tuple(map(plain, self.t1)))
-
     def _check_used(self) -> None:
         uses = METHODS[self.name].uses
         for field in fields(self):
@@ -151,6 +144,8 @@ class Attack:
                                  f"{', '.join(sorted(uses))})")
 
     def _check_end_times(self) -> None:
+        if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):
+            object.__setattr__(self, "t1", tuple(map(plain, self.t1)))
         if not self.end_times:
             raise InputError("t1 is an empty list of end times; give one, or None for the model's own")
         if self.t1 is not None and not all(map(is_number, self.end_times)):
