@@ -38,9 +38,7 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
         raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of "
                          "the first and the third")
     ordered = logits.sort(1, descending=True).values
-    true = logits.gather(1, labels[:, None])[:, 0]
-    wrong = logits.scatter(1, labels[:, None], float("-inf")).amax(1)
-    return ((wrong - true) / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean()
+    return (-margins(logits, labels) / (ordered[:, 0] - ordered[:, 2] + 1e-12)).mean()
 
 
 def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
@@ -50,12 +48,10 @@ def log_odds(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def log_odds_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean of log((1 - p) / p), p the softmax of the true class: log sum over wrong classes of exp(z_j -
-    z_y), in double precision.
+    """Mean of `log_odds`: log sum over wrong classes of exp(z_j - z_y), in double precision.
 
     The cross-entropy is log(1 + exp(.)) of it, which increases, so that in exact arithmetic a step of
-    signs along either is the same;
-    but this one's gradient does not vanish where p rounds to 1.
+    signs along either is the same; but this one's gradient does not vanish where p rounds to 1.
     """
     return log_odds(logits, labels).mean()
 
@@ -65,21 +61,18 @@ def wrong_classes_loss(logits: Tensor, labels: Tensor) -> Tensor:
     class's term.
 
     What single precision leaves of the cross-entropy once p rounds to 1: a step along it raises wrong
-    classes and does not care
-    whether the true one rises as well.
+    classes and does not care whether the true one rises as well.
     """
     return logits.double().scatter(1, labels[:, None], float("-inf")).logsumexp(1).mean()
 
 
 def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """The cross-entropy's ascent as single precision rounds it, put together in double precision from
-    exact pieces.
+    """The cross-entropy's ascent as single precision rounds it, from exact pieces in double precision.
 
     Per image: the log odds; without the true class's term where 1 + exp(log odds) rounds to 1 (24 ln 2);
-    nothing where the wrong
-    classes' cotangents, divided by the batch, round to 0 (150 ln 2 less the batch's logarithm). If a step
-    along this leaves what a step
-    along the cross-entropy does, rounding is what that one leaves.
+    nothing where the wrong classes' cotangents, divided by the batch, round to 0 (150 ln 2 less the batch's
+    logarithm). If a step along this leaves what a step along the cross-entropy does, rounding is what that
+    one leaves.
     """
     odds = log_odds(logits, labels)
     wrong = logits.double().scatter(1, labels[:, None], float("-inf")).logsumexp(1)
