@@ -34,7 +34,7 @@ class _LabelOnly(nn.Module):
     def __init__(self, attack: Attack, model: nn.Module, image: Tensor, label: int) -> None:
         super().__init__()
         self.attack, self.model, self.image, self.label, self.left = attack, model, image, label, attack.steps
-        self.found: Tensor | None = None
+        self.found = image
 
     def forward(self, x: Tensor) -> Tensor:
         if self.left < 1:
@@ -78,16 +78,12 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
 def _walk(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("foolbox")
     in_box(attack)
-    result = images.clone()
     with seeded(attack.seed, images.device):
-        for i in range(len(images)):
-            found = _attack_one(attack, model, images[i:i + 1], int(labels[i]))
-            if found is not None:
-                result[i:i + 1] = found
-    return result
+        return torch.cat([_attack_one(attack, model, image, int(label))
+                          for image, label in zip(images.split(1), labels)])
 
 
-def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> Tensor | None:
+def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> Tensor:
     import foolbox
 
     # the classifier counts its queries and stops the attack by an exception: foolbox knows no query budget

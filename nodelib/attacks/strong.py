@@ -85,8 +85,6 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         ImportError: the optional packages are missing.
         otherwise as `Attack`; torch's own generator is left as it was.
     """
-    if name not in LIBRARY_ATTACKS:
-        raise InputError(f"unknown attack {name!r}; the strong attacks are {', '.join(LIBRARY_ATTACKS)}")
     return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
 
 
@@ -115,14 +113,11 @@ def in_box(attack: Attack) -> None:
                          "attacks without a box")
 
 
-class _Collector:
-    """What the library would log, as a list."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
+class _Heard(list):
+    """What the library would log."""
 
     def warning(self, line: str) -> None:
-        self.lines.append(line.split(" See ")[0])
+        self.append(line.split(" See ")[0])
 
 
 def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: float | None = None,
@@ -145,7 +140,7 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
     labels = check_labels(labels, len(images))
     attack = Attack("apgd-ce", 0.0, t1=t1, gradient=gradient, allow_random_forward=allow_random_forward)
     check_model(model, attack)
-    heard, seen = _Collector(), lambda x: forward(model, x, t1)
+    heard, seen = _Heard(), lambda x: forward(model, x, t1)
     with attacking(model, gradient):
         checks.check_randomized(seen, images, labels, logger=heard)
         checks.check_range_output(seen, images, logger=heard)
@@ -159,7 +154,7 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
             loss = nn.functional.cross_entropy(seen(point), labels, reduction="sum")
             slope, = torch.autograd.grad(loss, point)
         checks.check_zero_gradients(slope, logger=heard)
-    return heard.lines
+    return heard
 
 
 def library_afterthoughts(accuracies: Mapping[str, float]) -> list[str]:
@@ -176,10 +171,10 @@ def library_afterthoughts(accuracies: Mapping[str, float]) -> list[str]:
 
     if unknown := sorted(set(accuracies) - set(STRONG)):
         raise InputError(f"unknown attack {unknown[0]!r}; the attacks of the set are {', '.join(STRONG)}")
-    heard = _Collector()
+    heard = _Heard()
     # the library's dictionary holds the accuracy before all attacks too, and it asks for three entries
     checks.check_square_sr({"clean": 1.0, **accuracies}, logger=heard)
-    return heard.lines
+    return heard
 
 
 apgd_ce = partial(strong, "apgd-ce", steps=100)
