@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -119,12 +119,17 @@ class ODEFunc(nn.Module):
     def forward(self, t: Tensor | float, y: Tensor) -> Tensor:
         """dy/dt at state y, shape (N, C, H, W), same shape out; t is not used."""
         self.nfe += 1
+        x = self.layers(y, F.relu)
+        return x - y if self.leaky else x
+
+    def layers(self, y: Tensor, relu: Callable[[Tensor], Tensor]) -> Tensor:
+        """f without the leak, with that function for the ReLUs: shape (N, C, H, W) in and out."""
         x = self.norm0(y)
         for i in range(1, 5):
-            x = getattr(self, f"conv{i}")(F.relu(x))
+            x = getattr(self, f"conv{i}")(relu(x))
             if i < 4 or self.last_norm:
                 x = getattr(self, f"norm{i}")(x)
-        return x - y if self.leaky else x
+        return x
 
 
 class ODEBlock(nn.Module):
@@ -193,14 +198,10 @@ class FractionalPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, size, size)."""
-        n, channels = x.shape[:2]
-        if self.mode == "random":
-            samples = self._draw(n, channels) if self._held is None else self._held.expand(n, -1, -1)
-        else:
-            samples = self.samples.expand(n, -1, -1)
-        return F.fractional_max_pool2d(
-            x, POOLING_KERNEL, output_size=self.size, _random_samples=samples.to(x)
-        )
+        shared = self._held if self.mode == "random" else self.samples
+        samples = self._draw(*x.shape[:2]) if shared is None else shared.expand(len(x), -1, -1)
+        return F.fractional_max_pool2d(x, POOLING_KERNEL, output_size=self.size,
+                                       _random_samples=samples.to(x))
 
     def _draw(self, count: int, channels: int) -> Tensor:
         # on the CPU for every device, so that one seed gives the same regions everywhere
@@ -284,16 +285,12 @@ class ODENet(_Classifier):
 
 
 class ResidualBlock(nn.Module):
-    """y + g(y), with g = GroupNorm, ReLU, Conv3x3, GroupNorm, ReLU, Conv3x3 (He et al., 2016,
-    pre-activation).
-    """
+    """y + g(y), g = twice [GroupNorm, ReLU, Conv3x3] (He et al., 2016, pre-activation)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            group_norm(channels), nn.ReLU(), conv3x3(channels), group_norm(channels), nn.ReLU(),
-            conv3x3(channels)
-        )
+            *[part for _ in range(2) for part in (group_norm(channels), nn.ReLU(), conv3x3(channels))])
 
     def forward(self, y: Tensor) -> Tensor:
         return y + self.branch(y)
@@ -324,8 +321,7 @@ class ResNet(_Classifier):
         super().__init__(channels, size, pooling)
         blocks, channels = check_whole("blocks", blocks, 0), self.channels
         self.blocks = nn.Sequential(
-            *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)])
-        )
+            *([EulerBlock(channels)] if blocks == 1 else [ResidualBlock(channels) for _ in range(blocks)]))
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits (N, 10) of images (N, 1, 28, 28) in [0, 1]."""

@@ -26,6 +26,11 @@ def direction(y: Tensor) -> Tensor:
     return y / torch.where(size > 0, size, torch.ones_like(size))
 
 
+def random_like(y: Tensor) -> Tensor:
+    """Standard normal numbers in the shape of y, the same at every call and on every device."""
+    return torch.randn(y.shape, generator=torch.Generator().manual_seed(0), dtype=y.dtype).to(y.device)
+
+
 def angle(a: Tensor, b: Tensor) -> Tensor:
     """Angle in degrees, 0 to 180, between each pair of states.
 

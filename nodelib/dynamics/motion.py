@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm
+from nodelib.dynamics.geometry import DEGREES, angle, direction, inner, norm, random_like
 from nodelib.networks import ODEFunc, check_end_time
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
@@ -60,18 +60,16 @@ def ray_distance(y: Tensor, f: Tensor, t1: Tensor | float, leaky: bool = False) 
     return norm(times * f - y) / norm(y)
 
 
-def settling_time(times: Sequence[float] | np.ndarray, values: Tensor, threshold: float,
-                  never: float = 1e9) -> Tensor:
+def settling_time(times: Sequence[float] | np.ndarray, values: Tensor, threshold: float) -> Tensor:
     """First of the times from which on the values stay below a threshold.
 
     Args:
         times: increasing, T of them.
         values: shape (T, N), one column per image.
         threshold: in the values' unit; no value may be NaN.
-        never: returned where the last value is not below it.
 
     Returns:
-        shape (N,), float64.
+        shape (N,), float64; 1e9 where the last value is not below the threshold.
     """
     instants = torch.as_tensor(times, dtype=torch.float64)
     if values.shape[0] != len(instants):
@@ -85,8 +83,7 @@ def settling_time(times: Sequence[float] | np.ndarray, values: Tensor, threshold
     above = values >= threshold
     # index after the last time that is above
     index = torch.where(above.any(0), len(instants) - above.flip(0).int().argmax(0), 0)
-    padded = torch.cat([instants, torch.tensor([never], dtype=torch.float64)])
-    return padded[index]
+    return torch.nn.functional.pad(instants, (0, 1), value=1e9)[index]
 
 
 def path_turning(velocity: Tensor) -> Tensor:
@@ -101,10 +98,9 @@ def path_turning(velocity: Tensor) -> Tensor:
     return angle(velocity[1:], velocity[:-1]).sum(0) / DEGREES
 
 
-def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float = 1e-3, atol: float = 1e-3,
-                seed: int = 0) -> Tensor:
+def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float]) -> Tensor:
     """How strongly states at later times depend on where they started: |J(t)^T u| for one random unit vector
-    u per state.
+    u per state, at tolerances of 1e-3.
 
     J(t) is the derivative of the computed y(t) in y0, by the exact gradient: the factor by which
     backpropagation through the solver lengthens a gradient. In chaotic dynamics it grows exponentially.
@@ -112,20 +108,16 @@ def sensitivity(func: ODEFunc, y0: Tensor, times: Sequence[float], rtol: float =
     Args:
         y0: initial states, shape (N, C, H, W); float64 where it may pass 1e38.
         times: end times, above 0; each is a solve and a backward pass of its own.
-        rtol, atol: of the solver.
-        seed: of the vectors u.
 
     Returns:
         shape (len(times), N).
     """
-    generator = torch.Generator().manual_seed(seed)
-    u = torch.randn(y0.shape, generator=generator, dtype=y0.dtype)
-    u = direction(u).to(y0.device)
+    u = direction(random_like(y0))
     y0 = y0.detach().requires_grad_()
     rows = []
     for t in map(check_end_time, times):
         # the sum over images keeps them apart: no state depends on another's start but through the step
         # sizes, held constant
-        y = odeint(func, y0, [0.0, t], rtol=rtol, atol=atol, params=()).y[-1]
+        y = odeint(func, y0, [0.0, t], rtol=1e-3, atol=1e-3, params=()).y[-1]
         rows.append(norm(torch.autograd.grad(inner(y, u).sum(), y0)[0]))
     return torch.stack(rows)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from nodelib.dynamics.geometry import angle, norm
+from nodelib.dynamics.geometry import angle, norm, random_like
 from nodelib.networks import ODEFunc
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
@@ -41,14 +41,8 @@ def normalised_field(func: ODEFunc, smoothing: float = 0.0) -> Callable[[Tensor]
     if smoothing == 0:
         return (lambda w: func(0.0, w) + w) if func.leaky else (lambda w: func(0.0, LATE * w))
 
-    def field(w: Tensor) -> Tensor:
-        x = func.norm0(w if func.leaky else LATE * w)
-        for i in range(1, 5):
-            x = getattr(func, f"conv{i}")((x + torch.sqrt(x * x + smoothing * smoothing)) / 2)
-            if i < 4 or func.last_norm:
-                x = getattr(func, f"norm{i}")(x)
-        return x
-    return field
+    smooth = lambda x: (x + torch.sqrt(x * x + smoothing * smoothing)) / 2  # noqa: E731
+    return lambda w: func.layers(w if func.leaky else LATE * w, smooth)
 
 
 @dataclass(frozen=True)
@@ -148,7 +142,7 @@ def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, kryl
 
 
 def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 300,
-                       tolerance: float = 1e-6, seed: int = 0) -> tuple[complex, float]:
+                       tolerance: float = 1e-6) -> tuple[complex, float]:
     """Eigenvalue of the Jacobian J of f at w with the largest real part, by ARPACK (restarted Arnoldi).
 
     A ray attracts where all real parts lie below 1. J maps everything on centred directions (no velocity
@@ -156,7 +150,7 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
 
     Args:
         w: shape (C, H, W), float64.
-        krylov: dimension of the Krylov space; restarts: at most so many; seed: of the start vector.
+        krylov: dimension of the Krylov space; restarts: at most so many.
         tolerance: relative accuracy of the eigenvalue at which to stop.
 
     Returns:
@@ -166,12 +160,10 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
     from scipy.sparse.linalg import ArpackNoConvergence, eigs
 
     jacobian = _jvp_at(normalised_field(func), w)
-    generator = torch.Generator().manual_seed(seed)
-    start = jacobian(torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device))
     operator = _operator(jacobian, w)
     try:
-        values, vectors = eigs(operator, k=1, which="LR", v0=_flat(start), ncv=min(krylov, w.numel()),
-                               maxiter=restarts, tol=tolerance)
+        values, vectors = eigs(operator, k=1, which="LR", v0=_flat(jacobian(random_like(w))),
+                               ncv=min(krylov, w.numel()), maxiter=restarts, tol=tolerance)
     except ArpackNoConvergence:
         return complex(math.nan, math.nan), math.inf
     value, x = values[0], vectors[:, 0]
@@ -181,16 +173,13 @@ def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int
 
 @torch.no_grad()
 def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transient: float = 5.0,
-                      interval: float = 0.5,
-                      rtol: float = 1e-3, atol: float = 1e-3, seed: int = 0) -> Tensor:
+                      interval: float = 0.5, rtol: float = 1e-3, atol: float = 1e-3) -> Tensor:
     """Largest Lyapunov exponent of dw/ds = f(w) - w, per unit of log time (Benettin et al., 1980).
 
     A tangent vector v, dv/ds = J(w) v - v, is carried along and shortened to unit length every `interval`;
     the exponent is the mean logarithmic growth after the `transient`. Negative: the images settle on a ray.
-    Zero: they
-    keep moving along a cycle. Positive: two nearly equal states part exponentially in log time, that is, like
-        a
-    power of t: chaos.
+    Zero: they keep moving along a cycle. Positive: two nearly equal states part exponentially in log time,
+    that is, like a power of t: chaos.
 
     Args:
         w: scaled states, shape (N, C, H, W); their trajectories do not interact except through the step size.
@@ -198,7 +187,6 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
             are rounded to multiples of `interval`, which is above 0.
         rtol, atol: loose on purpose. J jumps at every kink of a ReLU, so tight tolerances cost many steps and
             change the estimate by less than its spread over images.
-        seed: of the initial tangent vectors.
 
     Returns:
         shape (N,). Finite-time estimates: their spread over images tells how far to trust them.
@@ -206,9 +194,7 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
     if not (interval > 0 and transient >= 0 and interval <= log_time < math.inf and transient < math.inf):
         raise InputError(f"log_time is {log_time}, transient {transient}, interval {interval}; needed are an "
                          "interval above 0, a log_time of at least that, and a transient of at least 0")
-    field = normalised_field(func)
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(w.shape, generator=generator, dtype=w.dtype).to(w.device)
+    field, v = normalised_field(func), random_like(w)
     size = norm(w)[:, None, None, None]
     n = len(w)
 
@@ -245,7 +231,7 @@ def jacobian_eigenvalues(func: ODEFunc, w: Tensor, batch: int = 256) -> Tensor:
     return torch.linalg.eigvals(torch.cat(columns).T)
 
 
-def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30, seed: int = 0) -> Tensor:
+def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30) -> Tensor:
     """Largest singular value of df/dy at every state, by power iteration on the product of J^T and J.
 
     Args:
@@ -257,8 +243,7 @@ def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30, seed: int = 0)
     """
     if iterations < 1:
         raise InputError(f"iterations is {iterations}; it must be at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    v = torch.randn(y.shape, generator=generator, dtype=y.dtype).to(y.device)
+    v = random_like(y)
     _, product = _linearised(lambda x: func(0.0, x), y)
     with torch.enable_grad():
         point = y.detach().requires_grad_(True)
@@ -281,17 +266,15 @@ def cluster(w: Tensor, degrees: float = 5.0) -> Tensor:
     Returns:
         number of the group of every state, int64, shape (N,), 0 being the first.
     """
-    leaders: list[Tensor] = []
+    leaders: list[int] = []
     groups = torch.empty(len(w), dtype=torch.int64)
     for i, state in enumerate(w):
-        if leaders:
-            apart = angle(torch.stack(leaders), state[None])
-            nearest = int(apart.argmin())
-            if apart[nearest] <= degrees:
-                groups[i] = nearest
-                continue
-        groups[i] = len(leaders)
-        leaders.append(state)
+        apart = angle(w[leaders], state[None])
+        if leaders and apart.min() <= degrees:
+            groups[i] = apart.argmin()
+        else:
+            groups[i] = len(leaders)
+            leaders.append(i)
     return groups
 
 
