@@ -13,9 +13,7 @@ from nodelib.solver.errors import InputError
 
 @dataclass(frozen=True)
 class ClassDirections:
-    """The mean direction of every class: `means`, unit states of shape (K, C, H, W), for `labels`, shape
-    (K,).
-    """
+    """Every class's mean direction: `means`, unit states (K, C, H, W), for `labels`, shape (K,)."""
 
     means: Tensor
     labels: Tensor

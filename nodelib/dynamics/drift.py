@@ -64,15 +64,14 @@ def common_drift(func: ODEFunc, size: int) -> Drift | None:
 
 def drift_coordinates(func: ODEFunc, y: Tensor) -> Tensor:
     """<a, y> for every group: (..., C, H, W) to (..., G)."""
-    drift = _needed(func, y)
-    return torch.einsum("gchw,...chw->...g", drift.vectors.to(y.dtype), y)
+    return torch.einsum("gchw,...chw->...g", _vectors(func, y), y)
 
 
 def drift_part(func: ODEFunc, y: Tensor) -> Tensor:
     """The orthogonal projection of states (or velocities) on the span of the vectors a, same shape."""
-    vectors = _needed(func, y).vectors.to(y.dtype)
+    vectors = _vectors(func, y)
     squares = vectors.flatten(1).pow(2).sum(1)
-    return torch.einsum("...g,gchw->...chw", torch.einsum("gchw,...chw->...g", vectors, y) / squares, vectors)
+    return torch.einsum("...g,gchw->...chw", drift_coordinates(func, y) / squares, vectors)
 
 
 def remove_drift(func: ODEFunc, y: Tensor) -> Tensor:
@@ -87,8 +86,8 @@ def remove_drift(func: ODEFunc, y: Tensor) -> Tensor:
     return y - drift_part(func, y) if func.last_norm else y
 
 
-def _needed(func: ODEFunc, y: Tensor) -> Drift:
+def _vectors(func: ODEFunc, y: Tensor) -> Tensor:
     drift = common_drift(func, y.shape[-1])
     if drift is None:
         raise ValueError("these dynamics have no last normalisation, hence no forced drift")
-    return drift
+    return drift.vectors.to(y.dtype)

@@ -1,5 +1,4 @@
-"""Follow many images' states and keep what is needed of them: scalars over time, directions at a few times.
-"""
+"""Follow many images' states and keep what is needed: scalars over time, directions at a few times."""
 
 from __future__ import annotations
 
