@@ -9,8 +9,7 @@ import numpy as np
 
 ENTRY_TOLERANCE = 3.0
 """Points by which an accuracy may miss the post's and still reproduce it: an allowance for what retraining
-with
-another random seed moves, since the post gives one run without a spread."""
+with another random seed moves, since the post gives one run without a spread."""
 
 SIGNIFICANCE = 0.01
 """Level of McNemar's test for an ordering; about thirty orderings are tested in all, so that at 0.05
@@ -40,17 +39,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     n, fewer = only_first + only_second, min(only_first, only_second)
-    term, tail = 1, 1
-    for k in range(fewer):
-        term = term * (n - k) // (k + 1)
-        tail += term
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
 
 
 def on_common(*outcomes: np.ndarray) -> list[np.ndarray]:
-    """Outcomes of records of any sizes on the images that all of them hold, the leading ones of the test
-    order.
-    """
+    """Outcomes of records of any sizes on the images that all hold, the leading ones of the test order."""
     n = min(map(len, outcomes))
     return [each[:n] for each in outcomes]
 
@@ -65,13 +58,11 @@ def holm(ps: Sequence[float], level: float) -> list[bool]:
     return found
 
 
-def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000,
-                     seed: int = 0) -> tuple[float, float]:
+def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
     """Mean difference of two networks' values on the same images, and its two-sided bootstrap p value.
 
     Images are drawn in pairs, the seeds of each network independently of the other's (hierarchical
-    bootstrap, Efron and Tibshirani,
-    1993, chapter 8).
+    bootstrap, Efron and Tibshirani, 1993, chapter 8).
 
     Args:
         first, second: values, shape (seeds, images); the seeds may differ in number, the images are the same.
@@ -79,7 +70,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
     if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
         raise ValueError(f"values have shapes {first.shape} and {second.shape}; needed are (seeds, images) "
                          "with the same images")
-    random, n = np.random.default_rng(seed), first.shape[1]
+    random, n = np.random.default_rng(0), first.shape[1]
     means = np.empty(resamples)
     for i in range(resamples):
         images = random.integers(n, size=n)
@@ -91,8 +82,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
 
 
 def within_tolerance(ours: Sequence[float], theirs: float) -> bool:
-    """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, range over our
-    seeds).
+    """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, their range).
 
     Args:
         ours: our accuracies in per cent, one per seed, at least one.
@@ -126,9 +116,7 @@ def wilson(correct: int, n: int, z: float = 1.959963984540054) -> tuple[float, f
 
 
 def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation; ties share their mean rank. 0 for fewer than three pairs, or where one is
-    constant.
-    """
+    """Spearman's rank correlation, ties sharing their mean rank; 0 below three pairs or for a constant."""
     from scipy.stats import spearmanr
 
     if len(first) < 3 or len(set(first)) == 1 or len(set(second)) == 1:
