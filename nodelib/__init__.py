@@ -16,8 +16,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "GRADIENTS", "NAMES", "AttackConfig", "Measurement", "ODEBlock", "ODEFunc", "ODENet", "ResNet", "Run",
-    "RunConfig",
-    "Solution", "build", "evaluate", "evaluate_run", "fgsm", "find_runs", "load_run", "odeint", "pgd", "run",
-    "train",
-    "wilson",
+    "RunConfig", "Solution", "build", "evaluate", "evaluate_run", "fgsm", "find_runs", "load_run", "odeint",
+    "pgd", "run", "train", "wilson",
 ]
