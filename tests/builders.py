@@ -62,8 +62,7 @@ class StubRun:
         self.bits[record["id"]] = np.arange(n) < correct
         return self
 
-    def clean(self, percent, t1, **more):
-        return self.score(percent, t1, **more)
+    clean = score
 
     def clean_post(self, percent, t1, **more):
         return self.score(percent, t1, pooling="random", **more)

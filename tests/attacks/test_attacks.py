@@ -134,9 +134,7 @@ def test_parameters_keep_their_gradient_flags_and_the_block_its_gradient(attack,
     (dict(labels=[1, 2]), "type list"),
     (dict(labels=torch.tensor([1.0, 2.0])), "expected integers"),
     (dict(labels=torch.tensor([True, False])), "dtype torch.bool; expected integers"),
-    (dict(epsilon="0.3"), "epsilon is '0.3'"),
     (dict(epsilon=-0.1), "epsilon is -0.1; it must be from 0 to 1"),
-    (dict(epsilon=float("nan")), "epsilon is nan"),
 ])
 def test_bad_input_is_refused_before_any_work(attack, change, message, small):
     values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), "epsilon": 0.3, **change}
@@ -229,25 +227,13 @@ def test_an_unknown_loss_or_gradient_names_the_known_ones(attack, small, test_im
             attack(small, images, labels, **change)
 
 
-def test_restarts_over_several_end_times_are_refused(small, test_images):
+def test_restarts_over_several_end_times_or_of_one_start_are_refused(small, test_images):
     with pytest.raises(ValueError, match="restarts is 2 with 2 end times"):
         CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], restarts=2, t1=[1.0, 2.0])
     with pytest.raises(ValueError, match="t1 is an empty list of end times"):
         CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], t1=[])
-
-
-@pytest.mark.parametrize("change, message", [
-    (dict(step_size=0.0), "step_size is 0"), (dict(steps=0), "steps is 0"),
-    (dict(restarts=0), "restarts is 0"), (dict(restarts=2, random_start=False), "without random_start"),
-])
-def test_pgd_refuses_settings_that_cannot_attack(change, message, small):
-    with pytest.raises(ValueError, match=message):
-        CALLS["pgd"](small, torch.zeros(1, 1, 28, 28), torch.tensor([0]), **change)
-
-
-def test_an_unknown_attack_names_the_known_ones():
-    with pytest.raises(ValueError, match="'cw'.*fgsm.*pgd"):
-        Attack("cw", 0.3)
+    with pytest.raises(ValueError, match="without random_start"):
+        CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], restarts=2, random_start=False)
 
 
 def test_projection_lands_in_ball_and_box():
@@ -263,14 +249,11 @@ def test_noise_smooths_the_gradient_of_pgd(small, test_images):
         pgd(small, images, labels, 0.1, step_size=0.05, steps=2, draws=2, noise=noise, seed=3)
         for noise in (0.0, 0.2, 0.2))
     assert torch.equal(smooth, again) and not torch.equal(plain, smooth)
-    assert (smooth - images).abs().max() <= 0.1 + 1e-6 and smooth.min() >= 0 and smooth.max() <= 1
     mean, _ = common.input_gradient(small, images, labels, None, draws=200, noise=1e-4,
                                     generator=torch.Generator().manual_seed(0))
     point, _ = common.input_gradient(small, images, labels, None)
     # a little noise changes little but at kinks
     assert torch.nn.functional.cosine_similarity(mean.flatten(), point.flatten(), 0) > 0.5
-    with pytest.raises(ValueError, match="noise is 2"):
-        pgd(small, images, labels, 0.1, step_size=0.05, steps=2, noise=2)
 
 
 def test_momentum_sums_gradients_of_equal_size(small, test_images):
@@ -284,8 +267,6 @@ def test_momentum_sums_gradients_of_equal_size(small, test_images):
     summed = 0.9 * first + second
     expected = (one + 0.02 * summed.sign()).clamp(0, 1)
     assert (two - expected).abs().gt(1e-6).float().mean() < 0.01  # a sum near 0 may have either sign
-    with pytest.raises(ValueError, match="momentum is 1.5"):
-        pgd(small, images, labels, 0.1, step_size=0.05, steps=2, momentum=1.5)
 
 
 def test_momentum_leaves_an_image_without_a_gradient_where_it_is(test_images):
@@ -422,7 +403,8 @@ def test_an_attack_is_one_value(small, test_images):
     direct = pgd(small, images, labels, 0.1, **fields)
     assert torch.equal(described(small, images, labels), direct)
     for name, option, value in (("fgsm", "steps", 10), ("fgsm", "step_size", 0.1), ("fgsm", "seed", 3),
-                                ("random-signs", "loss", "margin"), ("square", "momentum", 1.0)):
+                                ("random-signs", "loss", "margin"), ("square", "momentum", 1.0),
+                                ("square", "draws", 2)):
         with pytest.raises(ValueError, match=f"{option} is .* with {name}, which makes no use of it"):
             Attack(name, 0.1, **{option: value})
     with pytest.raises(ValueError, match="step_size is None"):
@@ -473,7 +455,7 @@ def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_by_every_attack(name
             with pytest.raises(InputError, match=option):
                 Attack(**{"name": name, "epsilon": 0.1, option: value})
     for value in ("cw", None, 4, ["pgd"]):
-        with pytest.raises(InputError, match="unknown attack"):
+        with pytest.raises(InputError, match="unknown attack .*fgsm.*pgd"):
             Attack(value, 0.1)
 
 
