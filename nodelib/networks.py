@@ -290,7 +290,8 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(
-            *[part for _ in range(2) for part in (group_norm(channels), nn.ReLU(), conv3x3(channels))])
+            group_norm(channels), nn.ReLU(), conv3x3(channels),
+            group_norm(channels), nn.ReLU(), conv3x3(channels))
 
     def forward(self, y: Tensor) -> Tensor:
         return y + self.branch(y)
