@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,9 +20,6 @@ from nodelib.dynamics.geometry import angle, norm, random_like
 from nodelib.networks import ODEFunc
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint
-
-if TYPE_CHECKING:
-    from scipy.sparse.linalg import LinearOperator
 
 LATE = 1000.0  # the eps of the first normalisation is a millionth there of what it is to w itself
 
@@ -305,8 +302,8 @@ def _gmres(matvec: Callable[[Tensor], Tensor], right: Tensor, size: int) -> Tens
     return torch.from_numpy(x).to(right).view(right.shape)
 
 
-def _operator(matvec: Callable[[Tensor], Tensor], like: Tensor) -> LinearOperator:
-    """A linear map of tensors as scipy takes it."""
+def _operator(matvec: Callable[[Tensor], Tensor], like: Tensor) -> Any:
+    """A linear map of tensors as scipy's LinearOperator."""
     from scipy.sparse.linalg import LinearOperator
 
     size = like.numel()
