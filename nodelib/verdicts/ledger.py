@@ -6,15 +6,12 @@ import textwrap
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
+from nodelib.experiment.artifacts import Run
 from nodelib.verdicts import end_time, part_one, post_recipe, states
 from nodelib.verdicts.chapters import load_chapters
 from nodelib.verdicts.evidence import Evidence
-from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Figure, judge, tables
-
-if TYPE_CHECKING:
-    from nodelib.experiment.artifacts import Run
+from nodelib.verdicts.verdict import UNDECIDED, VERDICTS, Claim, Verdict, judge, tables
 
 CLAIMS: tuple[Claim, ...] = tuple(sorted(
     part_one.CLAIMS + end_time.CLAIMS + states.CLAIMS + post_recipe.CLAIMS, key=lambda claim: claim.order))
@@ -24,23 +21,8 @@ RULE_CHANGES: list[dict[str, str]] = tables("changes.toml")["changes"]
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of the ledger: the claim, the post's figure, ours, the test, the verdict, and the first
-    round's where it had another rule.
-    """
-
-    id: str
-    statement: str
-    post: str
-    ours: tuple[Figure, ...]
-    test: str
-    verdict: str
-    reason: str
-    evidence: tuple[str, ...]
-    missing: tuple[str, ...]
-    page: str
-    note: str = ""
-    first_round: str | None = None
+class Row(Verdict, Claim):
+    """One line of the ledger: a claim with its verdict."""
 
     @property
     def shown(self) -> str:
@@ -60,13 +42,7 @@ def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = N
         one Row per claim, C1 to C22, C19 in its two parts.
     """
     evidence = Evidence(runs, seed, load_chapters() if chapters is None else chapters)
-    rows = []
-    for claim in CLAIMS:
-        verdict = judge(claim, evidence)
-        rows.append(Row(claim.id, claim.statement, claim.post, verdict.ours, claim.test, verdict.verdict,
-                        verdict.reason, verdict.evidence, verdict.missing, claim.page, verdict.note,
-                        claim.first_round))
-    return rows
+    return [Row(**vars(claim), **vars(judge(claim, evidence))) for claim in CLAIMS]
 
 
 def counts(rows: Sequence[Row]) -> dict[str, int]:

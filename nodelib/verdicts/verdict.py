@@ -6,7 +6,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +115,7 @@ class Claim:
     test: str
     page: str
     rule: Callable[[Evidence], Verdict]
+    _: KW_ONLY
     first_round: str | None = None
     until: Callable[[Evidence], Verdict] | None = None
 
