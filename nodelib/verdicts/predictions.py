@@ -17,8 +17,8 @@ import numpy as np
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.statistics import rank_correlation
-from nodelib.verdicts.evidence import EPSILON, Evidence, Missing
-from nodelib.verdicts.second_round import constants, predictions, text, title
+from nodelib.verdicts.evidence import EPSILON, Evidence, Missing, matches
+from nodelib.verdicts.second_round import constants, text
 
 KEPT, BROKEN, OPEN = "kept", "broken", "open"
 ROWS = ("small-10", "small-random", "small-100", "large-10", "large-random", "large-100")
@@ -42,10 +42,6 @@ class Outcome:
     missing: tuple[str, ...] = ()
 
     @property
-    def title(self) -> str:
-        return title(self.name)
-
-    @property
     def rule(self) -> str:
         return text(self.name)
 
@@ -66,13 +62,9 @@ def curve(evidence: Evidence, row: str, t1: float, *, loss: str = "cross-entropy
     found = {
         float(r["settings"]["logit_scale"]): 100 * r["correct"] / r["n"]
         for r in run.metrics
-        if all(r.get(key) == value for key, value in RESCALED.items())
-        and r["gradient"] == gradient
-        and r["settings"].get("loss") == loss
+        if matches(r, **RESCALED, t1=t1, gradient=gradient, loss=loss, library="nodelib")
         and r["settings"].get("balanced", True) is balanced
         and isinstance(r["settings"].get("logit_scale"), (int, float))
-        and abs(r["t1"] - t1) < 1e-9
-        and r["settings"].get("library") == "nodelib"
         and str(r["id"]).startswith("rescaled")
     }
     if len(found) < 2:
@@ -278,9 +270,9 @@ RULES: dict[str, Callable[[Evidence], Outcome]] = {
 def judge_predictions(evidence: Evidence) -> dict[str, Outcome]:
     """Every prediction's outcome; open, with the list of what is missing, where evidence lacks."""
     found = {}
-    for name in predictions():
+    for name, rule in RULES.items():
         try:
-            found[name] = RULES[name](evidence.fresh())
+            found[name] = rule(evidence.fresh())
         except Missing as missing:
             found[name] = Outcome(name, OPEN, (), tuple(dict.fromkeys(missing.what)))
     return found

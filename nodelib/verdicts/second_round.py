@@ -19,57 +19,21 @@ def disclosure() -> tuple[str, str, str]:
     return tables["fixed"], tables["why"], tables["known"]
 
 
-def predictions() -> tuple[str, ...]:
-    """Names of the predictions, "P1" to "P7"."""
-    return tuple(_tables()["predictions"])
-
-
-def rules() -> tuple[str, ...]:
-    """Names of the claims that have a rule of the second round, and "all" for what holds for every rule."""
-    return tuple(_tables()["rules"])
-
-
-def words(name: str) -> str:
-    """A definition ("masked_points", "protocol", "band") in words, with its constants."""
-    table = _tables()["words"]
-    return table[name].format(**table)
-
-
 def _table(name: str) -> dict[str, Any]:
     tables = _tables()
-    for group in ("predictions", "rules"):
-        if name in tables[group]:
-            return tables[group][name]
-    raise ValueError(
-        f"{name!r} has no rule of the second round; those that have are "
-        f"{', '.join((*predictions(), *rules()))}"
-    )
+    return {**tables["predictions"], **tables["rules"]}[name]
 
 
 def constants(name: str) -> SimpleNamespace:
     """The constants of a rule or prediction, as attributes."""
-    return SimpleNamespace(
-        **{key: value for key, value in _table(name).items() if key not in ("rule", "name", "added", "known")}
-    )
+    words = {"rule", "name", "added", "known"}
+    return SimpleNamespace(**{key: value for key, value in _table(name).items() if key not in words})
 
 
 def text(name: str) -> str:
     """A rule or prediction in words, with its constants."""
     table = _table(name)
     return table["rule"].format(**table)
-
-
-def added(name: str) -> tuple[str, str] | None:
-    """The day on which a later prediction was added, and what was known by then; None for those of the first
-    day's list.
-    """
-    table = _table(name)
-    return (table["added"], table["known"]) if "added" in table else None
-
-
-def title(name: str) -> str:
-    """A prediction's short name."""
-    return _table(name)["name"]
 
 
 def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None = None) -> Verdict:

@@ -87,7 +87,7 @@ def ladder(run, t1, smallest):
 # -- words and constants ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", [*second_round.predictions(), *second_round.rules()])
+@pytest.mark.parametrize("name", [*second_round._tables()["predictions"], *second_round._tables()["rules"]])
 def test_a_changed_constant_changes_the_words_of_its_rule(name, monkeypatch):
     before = second_round.text(name)
     tables = copy.deepcopy(second_round._tables())
