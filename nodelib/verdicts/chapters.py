@@ -12,15 +12,14 @@ from nodelib.experiment.contract import CHAPTER_VALUES
 from nodelib.experiment.paths import data_dir
 
 
-def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Path | None = None) -> Path:
-    """Store the values a chapter computed for a claim.
+def record_chapter(claim: str, page: str, values: dict[str, Any]) -> Path:
+    """Store the values a chapter computed for a claim below `data/claims`.
 
     Args:
         claim: "C1", "C2", "C3", "C6" or "C7".
         page: the chapter, as "02-the-adjoint-method".
         values: exactly the names that `nodelib.verdicts.CHAPTER_VALUES[claim]` lists; finite numbers or lists
             of them. No timings: the file must come out the same when the chapter is executed again.
-        root: folder, default `data/claims`; give a scratch folder at smoke scale.
 
     Returns:
         the file's path.
@@ -40,13 +39,12 @@ def record_chapter(claim: str, page: str, values: dict[str, Any], root: str | Pa
         plain[name] = found.tolist()
         if not np.isfinite(found).all():
             raise ValueError(f"{claim}: {name} is {value}; it must be finite")
-    path = (Path(root) if root is not None else data_dir() / "claims") / f"{claim}.json"
+    path = data_dir() / "claims" / f"{claim}.json"
     write_json(path, {"claim": claim, "page": page, "values": plain})
     return path
 
 
-def load_chapters(root: str | Path | None = None) -> dict[str, dict]:
+def load_chapters() -> dict[str, dict]:
     """Claim id -> values, for every claim that a chapter has recorded."""
-    root = Path(root) if root is not None else data_dir() / "claims"
-    return {claim: read_json(root / f"{claim}.json")["values"]
-            for claim in CHAPTER_VALUES if (root / f"{claim}.json").exists()}
+    paths = {claim: data_dir() / "claims" / f"{claim}.json" for claim in CHAPTER_VALUES}
+    return {claim: read_json(path)["values"] for claim, path in paths.items() if path.exists()}

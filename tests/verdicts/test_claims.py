@@ -150,16 +150,17 @@ def test_a_real_run_answers_the_rules_look_ups(tiny_run):
 
 # -- chapters --------------------------------------------------------------------------------------
 
-def test_a_chapters_values_are_stored_checked_and_read_back(tmp_path):
+def test_a_chapters_values_are_stored_checked_and_read_back(tmp_path, monkeypatch):
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path))
     values = {"unit_step_difference": 0.0, "euler_order": np.float64(1.02)}
-    verdicts.record_chapter("C1", "01-from-resnets-to-odes", values, tmp_path)
-    assert verdicts.load_chapters(tmp_path) == {"C1": {"unit_step_difference": 0.0, "euler_order": 1.02}}
+    verdicts.record_chapter("C1", "01-from-resnets-to-odes", values)
+    assert verdicts.load_chapters() == {"C1": {"unit_step_difference": 0.0, "euler_order": 1.02}}
     with pytest.raises(ValueError, match="exactly"):
-        verdicts.record_chapter("C1", "01", {"unit_step_difference": 0.0}, tmp_path)
+        verdicts.record_chapter("C1", "01", {"unit_step_difference": 0.0})
     with pytest.raises(ValueError, match="finite"):
-        verdicts.record_chapter("C1", "01", {**values, "euler_order": math.nan}, tmp_path)
+        verdicts.record_chapter("C1", "01", {**values, "euler_order": math.nan})
     with pytest.raises(ValueError, match="chapters settle"):
-        verdicts.record_chapter("C8", "05", {}, tmp_path)
+        verdicts.record_chapter("C8", "05", {})
 
 
 C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_backprop=9.0,
