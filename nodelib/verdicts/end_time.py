@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 from itertools import product
-from typing import TYPE_CHECKING
 
+from nodelib.experiment.artifacts import Run
 from nodelib.verdicts.evidence import (
     CLEAN,
     CLEAN_POST,
@@ -23,9 +23,6 @@ from nodelib.verdicts.verdict import (
     by_share,
     first_round_claim,
 )
-
-if TYPE_CHECKING:
-    from nodelib.experiment.artifacts import Run
 
 KEEPS = 10.0
 """Points of clean accuracy a network may lose and still "keep its performance". The post's own figures are

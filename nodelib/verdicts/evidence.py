@@ -10,15 +10,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from nodelib.experiment.artifacts import Run
 from nodelib.statistics import wilson
 from nodelib.verdicts.verdict import Figure, Missing
-
-if TYPE_CHECKING:
-    from nodelib.experiment.artifacts import Run
 
 EPSILON = 0.3
 # what a verdict waits for whose networks were trained otherwise than the post's

@@ -52,10 +52,8 @@ def strongest(evidence: Evidence, name: str, t1: float) -> list[Accuracy]:
     for run in evidence.named(name):
         fitting = [r for r in run.metrics if matches(r, t1=t1, **WORST)]
         fitting = fitting or [r for r in run.metrics if matches(r, t1=t1, **PGD_EXACT)]
-        most = max((r["n"] for r in fitting), default=0)  # a share of few images is low by luck
-        fitting = [r for r in fitting if r["n"] == most]
-        if fitting:
-            found.append(Accuracy(run, min(fitting, key=lambda r: r["correct"] / r["n"])))
+        if fitting:  # a share of few images is low by luck
+            found.append(Accuracy(run, min(fitting, key=lambda r: (-r["n"], r["correct"] / r["n"]))))
     if not found:
         raise Missing([f"{name}: {describe(WORST)} or {describe(PGD_EXACT)} at t1 = {t1:g}"])
     evidence.used += [a.source for a in found]
@@ -69,13 +67,6 @@ def complete(found: list[Accuracy]) -> bool:
                and any("square" in name for name in a.record["combines"] or ()) for a in found)
 
 
-def _named(strong: list[Accuracy]) -> str:
-    """The strongest attack in words."""
-    if strong[0].record["attack"] == "worst":
-        return "the worst case per image over all attacks"
-    return f"PGD with {strong[0].record['settings']['steps']} steps"
-
-
 def long_integration(evidence: Evidence) -> Verdict:
     headline, strong = evidence.all(
         lambda: evidence.accuracies(HEADLINE_RUN, HEADLINE_T1, **FGSM_POST),
@@ -85,8 +76,11 @@ def long_integration(evidence: Evidence) -> Verdict:
     upper = max(a.interval[1] for a in strong)  # the kindest seed
     lower = min(a.interval[0] for a in strong)
     figures = (accuracy_figure("post's protocol", headline), accuracy_figure("strongest attack", strong))
+    attack = strong[0].record
+    named = ("the worst case per image over all attacks" if attack["attack"] == "worst"
+             else f"PGD with {attack['settings']['steps']} steps")
     said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has "
-            f"{theirs} %; on the deterministic forward pass {_named(strong)} at epsilon {EPSILON} leaves "
+            f"{theirs} %; on the deterministic forward pass {named} at epsilon {EPSILON} leaves "
             f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images")
     if upper < CHANCE_BOUND:
         if reproduces:
