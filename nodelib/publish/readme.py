@@ -8,40 +8,20 @@ from nodelib.experiment.artifacts import write_atomic
 from nodelib.solver.errors import InputError
 
 
-def marks(name: str) -> tuple[str, str]:
-    """The lines of a text file between which `write_between` puts what is called `name`."""
-    return f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
-
-
-def between(path: str | Path, name: str) -> str:
-    """What stands between the two `marks` of a text file, without the line ends around it.
-
-    Raises:
-        InputError: the file does not hold both marks, in this order.
-    """
-    return _parts(Path(path), name)[1].replace("\r\n", "\n").strip()
-
-
 def write_between(path: str | Path, name: str, content: str) -> None:
-    """Put `content` between the two `marks` of a text file, whose line ends, permissions and links stay as
-    they are.
+    """Put `content` between the lines `<!-- name: begin -->` and `<!-- name: end -->` of a text file, whose
+    line ends, permissions and links stay as they are.
 
     Raises:
         InputError: the file does not hold both marks, in this order; it is left alone.
     """
     path = Path(path).resolve()
-    before, _, after = _parts(path, name)
-    begin, end = marks(name)
-    line_end = "\r\n" if "\r\n" in before + after else "\n"
-    write_atomic(path, (before + f"{begin}\n{content}\n{end}".replace("\n", line_end) + after).encode())
-
-
-def _parts(path: Path, name: str) -> tuple[str, str, str]:
-    begin, end = marks(name)
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     if not path.is_file():
         raise InputError(f"there is no file {path}; name one that holds the marks {begin} and {end}")
     before, found, rest = path.read_bytes().decode().partition(begin)
-    inside, closed, after = rest.partition(end)
+    _, closed, after = rest.partition(end)
     if not (found and closed):
         raise InputError(f"{path} does not hold the marks {begin} and {end}; put them there")
-    return before, inside, after
+    line_end = "\r\n" if "\r\n" in before + after else "\n"
+    write_atomic(path, (before + f"{begin}\n{content}\n{end}".replace("\n", line_end) + after).encode())

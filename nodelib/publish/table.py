@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
 
-from nodelib.experiment.artifacts import Run, find_runs, read_json
-from nodelib.experiment.configs import CONTROLS, ROWS, TABLE_T1, get
+from nodelib.experiment.artifacts import Run, read_json
+from nodelib.experiment.configs import CONTROLS, get
 from nodelib.experiment.paths import data_dir
 from nodelib.publish.page import markdown
 from nodelib.statistics import wilson, within_tolerance
@@ -33,18 +33,11 @@ class Cell:
     records: dict[str, list[dict]]  # column -> one record per seed of ours
 
 
-def cells(runs: list[Run] | None = None) -> list[Cell]:
+def cells(runs: list[Run]) -> list[Cell]:
     """The 24 cells of the table (48 figures of the post), rows in the post's order."""
-    runs = find_runs() if runs is None else runs
-    published = read_json(data_dir() / "seed.json")["table"]
-    figures = {(entry["run"], float(entry["t1"])): entry for entry in published}
-    result = []
-    for name in ROWS:
-        ours = [run for run in runs if run.name == name]
-        for t1 in TABLE_T1:
-            entry = figures[name, t1]
-            result.append(Cell(name, t1, entry["standard"], entry["adversarial"], _records(ours, t1)))
-    return result
+    return [Cell(entry["run"], entry["t1"], entry["standard"], entry["adversarial"],
+                 _records([run for run in runs if run.name == entry["run"]], entry["t1"]))
+            for entry in read_json(data_dir() / "seed.json")["table"]]
 
 
 def _records(runs: list[Run], t1: float) -> dict[str, list[dict]]:
@@ -54,11 +47,10 @@ def _records(runs: list[Run], t1: float) -> dict[str, list[dict]]:
 
 def per_cent(records: list[dict]) -> str:
     """Accuracy in per cent of one or several seeds: "98.4", or "98.2 to 98.5", or a blank."""
-    values = sorted(100 * record["accuracy"] for record in records)
-    if not values:
+    if not records:
         return BLANK
-    return f"{values[0]:.1f}" if len(values) == 1 or f"{values[0]:.1f}" == f"{values[-1]:.1f}" else (
-        f"{values[0]:.1f} to {values[-1]:.1f}")
+    low, high = (f"{100 * extreme(r['accuracy'] for r in records):.1f}" for extreme in (min, max))
+    return low if low == high else f"{low} to {high}"
 
 
 def with_interval(records: list[dict]) -> str:
@@ -89,18 +81,15 @@ def _attacked(records: dict[str, list[dict]]) -> dict[str, str]:
                for head, columns in images.items()}}
 
 
-def rows(runs: list[Run] | None = None) -> list[dict[str, str]]:
+def rows(runs: list[Run]) -> list[dict[str, str]]:
     """The table as text, one dictionary per network and end time."""
-    runs, result = find_runs() if runs is None else runs, []
-    for cell in cells(runs):
-        result.append({
-            "network": cell.run, "t": f"{cell.t1:g}",
-            "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
-            "clean, fixed pooling": per_cent(cell.records["clean"]),
-            "FGSM, post": f"{cell.seed_adversarial:.2f}", **_attacked(cell.records),
-            "epochs": _counts(run.config["epochs"] for run in runs if run.name == cell.run),
-        })
-    return result
+    return [{
+        "network": cell.run, "t": f"{cell.t1:g}",
+        "clean, post": f"{cell.seed_standard:.2f}", "clean, ours": per_cent(cell.records["clean_random"]),
+        "clean, fixed pooling": per_cent(cell.records["clean"]),
+        "FGSM, post": f"{cell.seed_adversarial:.2f}", **_attacked(cell.records),
+        "epochs": _counts(run.config["epochs"] for run in runs if run.name == cell.run),
+    } for cell in cells(runs)]
 
 
 def as_markdown(table: list[dict[str, str]], left: int = 1) -> str:
