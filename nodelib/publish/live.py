@@ -194,22 +194,23 @@ def export(folder: Path, figures: Path = FOLDER.parent / "figures") -> None:
     """
     for source in (*FOLDER.glob("*.js"), *FOLDER.glob("*.css")):
         write_atomic(folder / source.name, source.read_bytes())
+
+
+    def provide(name: str, header: dict, content: bytes) -> None:
+        write_atomic(folder / f"{name}.js", script(name, header, content))
+
     for source in FOLDER.glob("kernels/*.wasm"):
-        name = f"kernels/{source.stem}"
-        write_atomic(folder / f"{name}.js", script(name, {}, source.read_bytes()))
-    write_atomic(folder / "digits.js", script("digits", *digits()))
+        provide(f"kernels/{source.stem}", {}, source.read_bytes())
+    provide("digits", *digits())
     paths = [runs_dir() / name for name in RUNS]
     runs = [load_run(path) for path in paths if (path / "config.json").exists()]
     for run in runs:
-        name = f"weights/{run.path.name}"
-        write_atomic(folder / f"{name}.js", script(name, *weights(run)))
+        provide(f"weights/{run.path.name}", *weights(run))
         if any(record["id"].startswith(RESCALED["margin"]) for record in run.metrics):
-            name = f"rescaled/{run.path.name}"
-            write_atomic(folder / f"{name}.js", script(name, *rescaled(run)))
-    write_atomic(folder / "swept.js", script("swept", swept(runs), b""))
+            provide(f"rescaled/{run.path.name}", *rescaled(run))
+    provide("swept", swept(runs), b"")
     for gif, path in films(figures).items():
-        name = f"films/{gif.removesuffix('.gif')}"
-        write_atomic(folder / f"{name}.js", script(name, *film(path)))
+        provide(f"films/{gif.removesuffix('.gif')}", *film(path))
 
 
 def main(arguments: list[str] | None = None) -> int:
