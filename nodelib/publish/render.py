@@ -51,10 +51,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 from nodelib.experiment import checksums
 from nodelib.experiment.artifacts import write_atomic
-from nodelib.experiment.configs import GROUPS, NAMES, SCALES
+from nodelib.experiment.configs import NAMES, SCALES, named
 from nodelib.experiment.paths import PUBLISHED, data_dir
 from nodelib.experiment.progress import say
 from nodelib.publish.dependencies import source_files
@@ -102,6 +103,8 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         data.
         RenderError: a cell failed, the kernel died, or the result is not fit to publish.
     """
+    import nbformat
+
     chapter = Path(chapter).resolve()
     parameters = {"scale": scale, **(parameters or {})}
     scale = parameters["scale"]
@@ -121,8 +124,9 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         return Rendered(target, False)
     figures = target.parent / "figures" if out is not None else BOOK / "figures"
     with tempfile.TemporaryDirectory(prefix="nodelib-figures-") as drawn:
-        content = _bytes(_execute(notebook, chapter, target.parent if out is None else chapter.parent,
-                                  Path(drawn)))
+        done = _execute(notebook, chapter, target.parent if out is None else chapter.parent, Path(drawn))
+        nbformat.validate(done)
+        content = (nbformat.writes(done).rstrip("\n") + "\n").encode()
         for figure in sorted(Path(drawn).iterdir()):  # before the notebook, which says that all is up to date
             write_atomic(figures / figure.name, figure.read_bytes())
     write_atomic(target, content)
@@ -273,11 +277,7 @@ def _runs_named(pattern: str) -> list[str]:
     if not brace:
         return [pattern]
     inside, _, after = rest.partition("}")
-    names = [name for part in inside.split(",") for name in GROUPS.get(part, (part,))]
-    if unknown := sorted(set(names) - set(NAMES)):
-        raise RenderError(f"the declared input {pattern} names the run {unknown[0]!r}; the known runs are "
-                          f"{', '.join(NAMES)}, and their groups {', '.join(GROUPS)}")
-    return [before + name + after for name in names]
+    return [before + name + after for name in named([inside])]
 
 
 def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -> Path:
@@ -379,23 +379,14 @@ def _alive(name: str) -> Iterator[None]:
         teller.join()
 
 
-@contextlib.contextmanager
-def _environment(chapter: Path, figures: Path) -> Iterator[None]:
+def _environment(chapter: Path, figures: Path) -> contextlib.AbstractContextManager:
     """The kernel's environment: this interpreter's kernel, no pop-up figures, one fixed thread count."""
     values = {"NODELIB_FIGURES": str(figures), "MPLBACKEND": "agg", "PYTHONHASHSEED": "0",
               "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
               "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     if chapter != TEMPLATE:  # sums depend on the thread count; training records its own
         values |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    old = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in old.items():
-            os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+    return mock.patch.dict(os.environ, values)
 
 
 def _check_complete(notebook: Any, chapter: Path) -> None:
@@ -458,13 +449,6 @@ def _outputs(cell: Any, chapter: Path) -> Iterator[Any]:
 def _plain(text: str) -> str:
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     return _ADDRESS.sub("0x...", text)
-
-
-def _bytes(notebook: Any) -> bytes:
-    import nbformat
-
-    nbformat.validate(notebook)
-    return (nbformat.writes(notebook).rstrip("\n") + "\n").encode()
 
 
 def tidy_text(chapter: Path) -> str:
