@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import functools
-import importlib
 import pkgutil
 import re
 from pathlib import Path
@@ -27,16 +26,9 @@ def _public_modules() -> list[str]:
 
 
 def _section(name: str) -> str:
-    module = importlib.import_module(f"nodelib.{name}")
     # what a module only passes on is documented where it is defined
-    option = "   :members:\n   :ignore-module-all:"
-    if hasattr(module, "__path__"):  # what a package only passes on is documented where it is defined
-        own = [key for key, value in vars(module).items()
-               if not key.startswith("_") and callable(value)
-               and getattr(value, "__module__", "") == module.__name__]
-        option = f"   :members: {', '.join(own)}" if own else ""
-    return "\n".join([f"### nodelib.{name}", "", "```{eval-rst}", f".. automodule:: nodelib.{name}", option,
-                      "```", ""])
+    return "\n".join([f"### nodelib.{name}", "", "```{eval-rst}", f".. automodule:: nodelib.{name}",
+                      "   :members:", "   :ignore-module-all:", "```", ""])
 
 
 def _expand(app, docname: str, source: list[str]) -> None:
