@@ -1,3 +1,1 @@
-"""What only one chapter computes, draws and lays out: a module a chapter, named like it, and the models
-beside it.
-"""
+"""What only one chapter computes, draws and lays out: a module a chapter, and the models beside it."""

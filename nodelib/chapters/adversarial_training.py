@@ -20,20 +20,16 @@ POST_NFE = (20, 30)  # the post's, after standard training; after adversarial tr
 
 
 def share(outcomes: np.ndarray) -> str:
-    """A share of images in per cent with its 95 % interval, "50.0 [38.1, 61.9]", from outcomes, shape (n,).
-    """
+    """A share of images in per cent with its 95 % interval, "50.0 [38.1, 61.9]"; outcomes: shape (n,)."""
     low, high = wilson(int(outcomes.sum()), len(outcomes))
     return f"{100 * outcomes.mean():.1f} [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
-    """What attacks leave of runs at t1 = 1: per attack its words, the number of images, and a `share` per
-    run.
+    """What attacks leave of runs at t1 = 1: words, the number of images, and a `share` per run, or None.
 
-    Args:
-        runs: one column each.
-        attacks: label of the record, without its end time -> words. In a row all runs are judged on the
-            images that each of them was tried on; one that was not tried has None.
+    attacks: label of the record, without its end time -> words. In a row all runs are judged on the images
+    that each of them was tried on.
     """
     rows = []
     for label, words in attacks.items():
@@ -47,8 +43,7 @@ def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
 
 @style()
 def end_time_curves(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against the end time, one panel per test, one line per network, a dotted one at
-    the end time of training.
+    """Accuracy in per cent against the end time, one panel per test, one line per network.
 
     Line: mean over seeds; light band: all of the seeds' 95 % intervals over images; dark band: range of the
     seeds' accuracies. data: of `nodelib.chapters.pair.end_time_frame`.
@@ -74,9 +69,9 @@ def end_time_curves(data: pd.DataFrame) -> Figure:
 
 @style()
 def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
-    """NFE over training (left) and of a test solve against the end time (right), standard and adversarial.
+    """NFE over training, and of a test solve against the end time, a line per seed.
 
-    training and tested: of `nodelib.chapters.pair.training_nfe_frame` and `end_time_frame`; a line per seed.
+    training and tested: of `nodelib.chapters.pair.training_nfe_frame` and `end_time_frame`.
     """
     figure, (left, right) = panels(2, height=2.9)
     for (name, _), part in training.groupby(["network", "seed"], sort=False):
@@ -96,10 +91,7 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
 
 @style()
 def complexity(data: pd.DataFrame) -> Figure:
-    """Three measures of the dynamics' complexity against the NFE of a test solve, one mark per run and seed.
-
-    data: of `nodelib.chapters.pair.complexity_frame`.
-    """
+    """`COMPLEXITY` against the NFE of a test solve; data: of `nodelib.chapters.pair.complexity_frame`."""
     figure, axes = panels(len(COMPLEXITY))
     for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
         part = data[data["measure"] == measure]

@@ -15,21 +15,16 @@ from nodelib.solver.tableau import DOPRI5
 
 
 def attempts(solution: Solution) -> pd.DataFrame:
-    """Every step a solve tried, in order: t, h, error ratio, accepted.
-
-    A rejected step is tried again from the same t with a smaller h.
-    """
+    """Every step a solve tried, in order: t, h, error ratio, accepted."""
     rows = [(*step, True) for step in solution.steps] + [(*step, False) for step in solution.rejected_steps]
-    rows.sort(key=lambda row: (row[0], -row[1]))
+    rows.sort(key=lambda row: (row[0], -row[1]))  # a rejected step is tried again from t with a smaller h
     return pd.DataFrame(rows, columns=["t", "h", "ratio", "accepted"])
 
 
 def local_error(func: Callable, t: float, y: Tensor, h: float) -> float:
     """Root mean square of Dormand and Prince's error estimate h |sum_i e_i k_i| for one step of size h.
 
-    Args:
-        func: (t, y) -> dy/dt; y: the state at t, float64 (in float32 the estimate of a small step is
-            rounding noise); h: step size, above 0.
+    y: float64, since in float32 the estimate of a small step is rounding noise; h: above 0.
     """
     stepper = TorchStepper(func, DOPRI5, (), 1.0, 1.0, rms_norm)
     k1, _ = stepper.evaluate(t, y)
@@ -45,8 +40,7 @@ def step_profile(func: Callable, y0: Tensor, t1: float, *, rtol: float = 1e-3, a
     (|f'| / |f|, the rate at which the velocity changes along the path, by central differences),
     speed (|f|, root mean square).
 
-    Args:
-        func: (t, y) -> dy/dt; y0: one initial state, float64; t1: end time; probe: step size, above 0.
+    func: (t, y) -> dy/dt; y0: one initial state, float64; probe: above 0.
     """
     with torch.no_grad():
         first = odeint(func, y0, (0.0, t1), rtol=rtol, atol=atol)
@@ -72,14 +66,10 @@ def rank_correlations(profile: pd.DataFrame) -> dict[str, float]:
 
 
 def correlations(func: Callable, y0: Tensor, t1: float, tolerances: Sequence[float]) -> pd.DataFrame:
-    """`rank_correlations` of every initial state at every tolerance, one state per solve.
+    """`rank_correlations` of every initial state at every tolerance (rtol = atol), one state per solve.
 
-    Args:
-        func: (t, y) -> dy/dt; y0: N initial states, float64, (N, ...); t1: end time; tolerances: rtol = atol.
-
-    Returns:
-        one row per state and tolerance: image (its number), t1, tolerance, error, rate, speed, and late_rate,
-        that without the first third of the steps, in which the controller grows from a cautious start.
+    func: (t, y) -> dy/dt; y0: float64, (N, ...). late_rate: without the first third of the steps, in which
+    the controller grows from a cautious start.
     """
     rows = []
     for tolerance in tolerances:
@@ -95,12 +85,8 @@ def convergence(func: Callable, y0: Tensor, t1: float, steps: Sequence[float],
                 tolerance: float) -> pd.DataFrame:
     """Error at the end time of three methods with fixed steps: Euler, Runge-Kutta 4 and Dormand-Prince.
 
-    Args:
-        func: (t, y) -> dy/dt; y0: initial state, float64; t1: end time; steps: step sizes, above 0.
-        tolerance: of the adaptive solve that takes the place of the exact solution.
-
-    Returns:
-        one row per step size and method: method, h, error (Euclidean, relative to the final state).
+    func: (t, y) -> dy/dt; y0: float64; steps: sizes h, above 0; tolerance: of the adaptive solve that takes
+    the place of the exact solution. Errors are Euclidean, relative to the final state.
     """
     rows = []
     with torch.no_grad():
@@ -114,10 +100,7 @@ def convergence(func: Callable, y0: Tensor, t1: float, steps: Sequence[float],
 
 def observed_order(data: pd.DataFrame, method: str) -> float:
     """Slope of log error against log step size, by least squares over the four shortest steps with errors
-    above 1e-12, below which they are rounding.
-
-    Args:
-        data: of `convergence`.
+    above 1e-12, below which they are rounding. data: of `convergence`.
     """
     part = data[(data["method"] == method) & (data["error"] > 1e-12)].sort_values("h").head(4)
     return float(np.polyfit(np.log(part["h"]), np.log(part["error"]), 1)[0])

@@ -1,8 +1,6 @@
-"""What a run's stored records say about its robustness, as tidy data and tables for a page.
+"""What a run's stored records say about its robustness, as tidy data and Markdown tables for a page.
 
-Nothing is attacked here but by `measured_now`: `python -m nodelib evaluate RUN --protocol all` and
-`python -m nodelib health RUN` store the records, these functions read them. What is not stored is left out,
-or shown as a dash.
+What is not stored is left out, or shown as a dash; only `measured_now` attacks.
 """
 
 from __future__ import annotations
@@ -62,9 +60,7 @@ def on_first(run: Run, record_id: str, n: int) -> str | None:
 
 
 def reach(n: int) -> float:
-    """How many points the 95 % interval of an accuracy on n images reaches to either side: one half right,
-    the widest case.
-    """
+    """How many points the 95 % interval of an accuracy of one half, the widest, reaches to either side."""
     low, high = wilson(n // 2, n)
     return 50 * (high - low)
 
@@ -77,8 +73,7 @@ def attack_times(run: Run) -> list[float]:
 
 
 def attack_table(runs: Sequence[Run]) -> str:
-    """Per run and end time what every attack at epsilon 0.3 leaves, all on the images of the worst case, as
-    Markdown.
+    """Per run and end time what every attack at epsilon 0.3 leaves on the images of the worst case.
 
     From PGD-40 on a column shows what is left after it and all attacks to its left, because each attacks
     only what the others have left; "nothing to do" where that was no image. HopSkipJump stands alone, on its
@@ -112,8 +107,8 @@ def attack_table(runs: Sequence[Run]) -> str:
 
 
 def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
-    """Per run with the whole set at its own end time, all on the images of that worst case: run, end time,
-    images, accuracy in per cent when clean, under one step and under ten, and the worst case with interval.
+    """Of `strong_bounds`, on the images of the worst case: run, end time, images, accuracy in per cent when
+    clean, under one step and under ten, and the worst case with its interval.
     """
     rows = []
     for run, worst in strong_bounds(runs):
@@ -127,20 +122,18 @@ def attack_summary(runs: Sequence[Run]) -> list[list[str]]:
 
 
 def masked(runs: Sequence[Run], epsilon: float = EPSILON) -> list[tuple[Run, float, str]]:
-    """Where the masking protocol was measured at an epsilon: run, end time, and what follows a mask's name in
-    its record's id.
-    """
+    """Where masking was measured: run, end time, and what follows a mask's name in its record's id."""
     middle = "" if epsilon == EPSILON else f"-eps{epsilon:g}"
     return [(run, t1, f"{middle}-t{t1:g}") for run in runs
             for t1 in sorted({r["t1"] for r in run.metrics if r["id"] == f"mask-plain{middle}-t{r['t1']:g}"})]
 
 
 def told_apart(run: Run, suffix: str) -> dict[str, str]:
-    """Which changes of the attack leave significantly fewer images than the plain one does, "↓", or more,
-    "↑".
+    """Which changes of the attack leave fewer images than the plain one does, "↓", or more, "↑", by McNemar's
+    test.
 
-    By McNemar's test on the same images. Changes of the network, or of what is allowed, are not judged, nor
-    anything where the plain attack leaves nothing. `suffix` as from `masked`.
+    Changes of the network, or of what is allowed, are not judged, nor anything where the plain attack leaves
+    nothing. suffix: of `masked`.
     """
     found, plain = {}, find(run, f"mask-plain{suffix}")
     for name in CHANGES_OF_THE_ATTACK if plain["correct"] else ():
@@ -152,14 +145,10 @@ def told_apart(run: Run, suffix: str) -> dict[str, str]:
 
 
 def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: bool = False) -> str:
-    """PGD-10 with one thing changed at a time, one column per run and end time, as Markdown.
+    """PGD-10 with one thing changed at a time, a column per run and end time, arrows as in `told_apart`.
 
-    Below it, at epsilon 0.3, clean accuracy on the same images, where what was changed changes it too. Arrows
-    as in `told_apart`.
-
-    Args:
-        exceptions: keep only columns in which the plain attack leaves something, and of the changes those
-            that have an arrow in any of them.
+    Below it, at epsilon 0.3, clean accuracy on the same images, where what was changed changes it too.
+    exceptions: keep only columns in which the plain attack leaves something, and changes with an arrow.
     """
     columns = [(run, t1, suffix) for run, t1, suffix in masked(runs, epsilon)
                if not exceptions or find(run, f"mask-plain{suffix}")["correct"]]
@@ -188,11 +177,9 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
 
 
 def randomised_table(runs: Sequence[Run]) -> str:
-    """What AutoAttack's set for random forward passes leaves of each run at its own end time, pooling random,
-    as Markdown.
+    """What AutoAttack's set for random forward passes leaves of each run at its own end time, pooling random.
 
-    The clean column is on the same images, with a draw of its own; *both* counts an image as broken if either
-    attack broke it.
+    The clean column has a draw of its own.
     """
     rows = []
     for run in runs:
@@ -210,11 +197,7 @@ def randomised_table(runs: Sequence[Run]) -> str:
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
-    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, as
-    Markdown.
-
-    Its own clean accuracy on as many images stands first, and how many last; a cell on fewer images says so.
-    """
+    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source."""
     records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics
                if r["attack"] == "transfer"}
     if not records:
@@ -238,9 +221,7 @@ def transfer_table(runs: Sequence[Run]) -> str:
 
 
 def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
-    """The run with these measurements' records added, measured now and not stored: for a page without stored
-    ones.
-    """
+    """The run with these measurements' records added, measured now and not stored."""
     model, added = run.load_model(), []
     directions: Directions = {}
     for m in measurements:
@@ -266,8 +247,8 @@ def kept_by_gradient(runs: Sequence[Run], epsilon: float) -> dict[tuple[str, flo
 
 
 def rises(runs: Sequence[Run]) -> tuple[int, list[float]]:
-    """How many pairs of neighbouring epsilons the sweeps have, and McNemar's p where an attack leaves more at
-    the larger one, as a poor one may.
+    """How many pairs of neighbouring epsilons the sweeps have, and McNemar's p where more is left at the
+    larger one, as a poor attack may.
     """
     pairs, found = 0, []
     for run in runs:
@@ -303,9 +284,7 @@ def library_says(runs: Sequence[Run], images: Tensor, labels: Tensor) -> dict[st
 
 
 def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The sweep over epsilon as tidy data: title, own (whether at the run's own end time), attack, epsilon,
-    accuracy, low, high (per cent), n.
-    """
+    """The sweep over epsilon, accuracies in per cent; own: whether at the run's own end time."""
     kinds = {"sweep-fgsm-": "FGSM", "sweep-pgd": "PGD", "worst-eps": "worst case"}
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "own": r["t1"] == run.config["test_t1"],
              "epsilon": r["epsilon"], "n": r["n"],
@@ -322,9 +301,7 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """FGSM over epsilon by gradient method as tidy data: title, method, epsilon, n, accuracy and its 95 %
-    interval low, high in per cent.
-    """
+    """FGSM over epsilon by gradient method, accuracies in per cent."""
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"],
              "n": r["n"],
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
@@ -335,9 +312,7 @@ def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """The records of `nodelib.experiment.gradient_health` as tidy data: run, t1, name, method, loss,
-    logit_scale, noise, value, n.
-    """
+    """The records of `nodelib.experiment.gradient_health` as tidy data."""
     methods = {how: name for name, how in METHODS.items()}
     rows = []
     for run in runs:
@@ -354,9 +329,7 @@ def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def zero_table(data: pd.DataFrame) -> str:
-    """Share of images with an exactly zero gradient, from `health_frame`, as Markdown: a row per run and end
-    time.
-    """
+    """Share of images with an exactly zero gradient, from `health_frame`: a row per run and end time."""
     zero = data[data["name"] == "zero_gradient"]
     views = {"adjoint": ("adjoint", "cross-entropy", "1.0"),
              "exact, 1e-3": ("exact-1e-3", "cross-entropy", "1.0"),
@@ -376,9 +349,7 @@ def zero_table(data: pd.DataFrame) -> str:
 
 
 def anchor_table(seed: Mapping, *more: Sequence) -> str:
-    """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, as Markdown, and more rows
-    above them.
-    """
+    """The published figures of `data/seed.json`, MNIST, l-infinity, epsilon 0.3, and more rows above them."""
     number = lambda value: None if value is None else f"{value:.2f}"  # noqa: E731
     rows = [[f"{a['network']} ({a['year']})", number(a["clean"]), number(a["fgsm"]),
              ", ".join(f"{p['accuracy']:.2f} ({p['note']})" for p in a["pgd"]), number(a["autoattack"])]
@@ -387,18 +358,14 @@ def anchor_table(seed: Mapping, *more: Sequence) -> str:
 
 
 def strong_bounds(runs: Sequence[Run]) -> list[tuple[Run, dict]]:
-    """Each run with its worst-case record over the whole set, epsilon 0.3, at its own end time, where it has
-    one.
-    """
+    """Each run with its worst-case record over the whole set, epsilon 0.3, at its own end time."""
     found = [(run, find(run, f"worst-t{run.config['test_t1']:g}")) for run in runs]
     return [(run, record) for run, record in found if record is not None
             and all(any(name in used for used in record["combines"] or ()) for name in STRONG)]
 
 
 def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
-    """Images that HopSkipJump broke and no attack by gradients did, and how many it tried; None where not
-    measured.
-    """
+    """Images that HopSkipJump broke and no attack by gradients did, and how many it tried."""
     box = find(run, f"hop-skip-jump-t{t1:g}")
     if box is None:
         return None

@@ -43,8 +43,7 @@ def rays_found(net: ODENet, images: torch.Tensor, labels: torch.Tensor, log_time
     """The rays where the flow from the ten given directions ends, and the images that end on each.
 
     Args:
-        net: in float64; images, labels: followed to t = 1000, and from there, as the directions are, for
-            `log_time` with the solver's `tolerance`.
+        net: in float64; images: followed to t = 1000, and from there, as the directions are, for `log_time`.
 
     Returns:
         a row per class: angle, by which the velocity at the direction asked for is off, and moved, from there

@@ -72,20 +72,14 @@ class Flow(nn.Module):
         return torch.cat([self.velocity(t, x), -self.trace(t, x)], -1)
 
     def log_density(self, x: Tensor, tolerance: float = 1e-3) -> Tensor:
-        """log p(x) of points (S, N, dimension), shape (S, N), by the trace.
-
-        log p(x) = log N(x(1)) + int_0^1 tr(df/dx) dt along the path of x.
-        """
+        """log p(x) = log N(x(1)) + int_0^1 tr(df/dx) dt along the path of x; (S, N, dimension) to (S, N)."""
         start = torch.cat([x, torch.zeros_like(x[..., :1])], -1)
         end = odeint(self, start, (0.0, 1.0), rtol=tolerance, atol=tolerance).y[-1]
         z = end[..., : self.dimension]
         return -0.5 * (z.square().sum(-1) + self.dimension * NORMAL) - end[..., -1]
 
     def log_density_by_jacobian(self, x: Tensor, tolerance: float = 1e-10) -> Tensor:
-        """The same by the change of variables: log N(x(1)) + log |det dx(1)/dx(0)|, shape (S, N).
-
-        The Jacobian of the whole flow, one reverse pass per dimension.
-        """
+        """The same by the change of variables: log N(x(1)) + log |det dx(1)/dx(0)|, shape (S, N)."""
         x = x.detach().requires_grad_()
         end = odeint(self.velocity, x, (0.0, 1.0), rtol=tolerance, atol=tolerance, params=()).y[-1]
         # points do not influence each other, so one pass gives a row of every point's Jacobian
@@ -132,15 +126,12 @@ def _eliminate(matrix: Tensor) -> Tensor:
 
 
 def operations(dimension: int) -> dict[str, tuple[int, float]]:
-    """Multiplications and additions of matrix products, counted, for one point, and the value found.
+    """Multiplications and additions of matrix products, counted, for one point, and the value found, float64.
 
     "log-determinant": log |det(I + df/dx)| of the residual layer x + f(x), its Jacobian row by row in
     reverse mode, then Gaussian elimination; "trace": tr(df/dx) from the same rows; "estimated trace": one
     vector-Jacobian product with a random sign vector (Hutchinson's estimate); "closed form": the trace of
-    one hidden layer. All in float64.
-
-    Args:
-        dimension: of x; the one hidden layer keeps its width of 32.
+    one hidden layer of width 32.
     """
     flow = Flow(1, 32, dimension, torch.float64).requires_grad_(False)
     x = torch.randn(1, 1, dimension, generator=torch.Generator().manual_seed(0),

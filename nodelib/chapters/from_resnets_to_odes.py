@@ -20,7 +20,7 @@ from nodelib.solver.integrate import odeint
 def architecture(times: Sequence[float], end: float) -> Figure:
     """A residual network of unit steps above an ODE-net on the same axis of depth or time.
 
-    times: where a real solver evaluated the dynamics, drawn as ticks; end: end time, a whole number.
+    times: where a solver evaluated the dynamics, drawn as ticks; end: a whole number.
     """
     layers = int(end)
     box = dict(boxstyle="round,pad=0.25", facecolor="#e8f1f8", edgecolor=style.BLUE)

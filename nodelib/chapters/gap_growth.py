@@ -51,9 +51,6 @@ def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
 
     By the inequality of Cauchy and Schwarz on Adam's two means (Kingma and Ba, 2015, section 2.1, give the
     part (1 - beta1) / sqrt(1 - beta2), for a gradient that was 0 at all steps but the last).
-
-    Raises:
-        ValueError: unless 0 < beta1 < 1, 0 < beta2 < 1 and beta1^2 < beta2.
     """
     if not (0 < beta1 < 1 and 0 < beta2 < 1 and beta1**2 < beta2):
         raise ValueError(f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below "
@@ -120,8 +117,7 @@ class Law:
     sources: tuple[str, ...] = ()
 
     def state_sum(self, recipe: Recipe, epochs: float, state: str = "initial") -> float:
-        """S after so many epochs under one of `STATES`; before the first and after the last measured epoch as
-        at these."""
+        """S after so many epochs under one of `STATES`; outside the measured epochs as at the nearest."""
         if state not in STATES:
             raise ValueError(f"state is {state!r}; it must be one of {', '.join(STATES)}")
         if state == "initial":
@@ -132,8 +128,7 @@ class Law:
         return value * (recipe.initial_state() if state == "relative" else 1.0)
 
     def median_gap(self, recipe: Recipe, epochs: float, state: str | float = "initial") -> float:
-        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number, such
-        as one that was measured."""
+        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number."""
         s = self.state_sum(recipe, epochs, state) if isinstance(state, str) else state
         return self.margin * math.log(recipe.steps * epochs) + self.walk * s * recipe.noise(epochs)
 
@@ -142,8 +137,7 @@ class Law:
         return 0.5 * math.erfc((threshold - gap) / (math.sqrt(2) * self.spread * gap))
 
     def left(self, clean: float, gap: float, batch: int = 32) -> float:
-        """Accuracy in per cent under one step, of `clean` per cent before: lost gradients, and a few of those
-        that lost the true class."""
+        """Accuracy under one step, of `clean` before: lost gradients, and a few that lost the true class."""
         lost = self.past(horizon.gradient_lost(batch), gap)
         turned = max(0.0, self.past(horizon.true_class_lost()[0], gap) - lost)
         return clean * (lost + self.leak * turned)
@@ -194,8 +188,6 @@ def _fitted_on(runs: Sequence[Run], least: int) -> tuple[pd.DataFrame, tuple[str
 def fit(runs: Sequence[Run]) -> Law:
     """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs.
 
-    Others are not looked at.
-
     Raises:
         ValueError: fewer than three such snapshots.
     """
@@ -214,8 +206,7 @@ def leave_one_out(runs: Sequence[Run]) -> list[Law]:
 
 @dataclass(frozen=True)
 class Median:
-    """A measured median gap at the own end time beside the law's, with the S that was measured and under each
-    of `STATES`."""
+    """A measured median gap beside the law's, with the S that was measured and under each of `STATES`."""
 
     run: str
     epoch: float
@@ -225,8 +216,7 @@ class Median:
 
 
 def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
-    """The law beside every whole-epoch snapshot of runs by the post's recipe, those that it was not fitted on
-    included."""
+    """The law beside every whole-epoch snapshot of runs by the post's recipe."""
     rows = []
     for run in runs:
         if not run.name.endswith("-post") or not run.snapshots:
@@ -241,8 +231,7 @@ def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
 
 
 def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> median gap over that at the own end time, in the first round's networks, geometric
-    mean over seeds."""
+    """(row, end time) -> median gap of the first round over that at the own end time, mean over seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         gaps = {float(r["t1"]): r["value"] for r in run.measurements if r["name"] == "logit_gap"}
@@ -254,8 +243,7 @@ def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
 
 
 def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy in per cent of the first round's networks, pooling redrawn, mean over
-    seeds."""
+    """(row, end time) -> accuracy of the first round in per cent, pooling redrawn, mean over seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         for record in run.metrics:
@@ -267,12 +255,10 @@ def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
 
 def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
             state: str = "initial") -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table, after
-    so many epochs.
+    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table.
 
-    Args:
-        law: of `fit`; stored: runs of the first round, for accuracies before the attack and ratios of gaps
-            between end times (entries that lack either are left out); state: one of `STATES`.
+    stored: runs of the first round, for accuracies before the attack and ratios of gaps between end times;
+    entries that lack either are left out. state: one of `STATES`.
     """
     clean, ratios, found = clean_accuracies(stored), profile(stored), {}
     for row in ROWS:
@@ -285,8 +271,7 @@ def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions against the post's adversarial figures over n entries, in points; best constant: the mean
-    of each size's entries."""
+    """Predictions against the post's figures over n entries, in points; constant: each size's mean."""
 
     rank: float
     error: float
@@ -296,11 +281,9 @@ class Comparison:
 
 
 def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comparison:
-    """Spearman's correlation and root mean square error of predictions, beside those of the best constant of
-    each size.
+    """Spearman's correlation and root mean square error of predictions, and of the best constant of a size.
 
-    Args:
-        predicted: of `predict`, at least three entries; post: the content of `data/seed.json`.
+    predicted: of `predict`, at least three entries; post: the content of `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
     keys = [key for key in figures if key in predicted]
@@ -318,8 +301,7 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
 
 @dataclass(frozen=True)
 class Phases:
-    """Share of images whose gradient is lost, shape (channels, times), networks tested at the end time they
-    are trained to."""
+    """Share of images whose gradient is lost, shape (channels, times), at the end time of training."""
 
     channels: tuple[int, ...]
     times: tuple[float, ...]

@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS, get
 from nodelib.publish import table
-from nodelib.publish.style import ATTACKS, GREY, NARROW, style
+from nodelib.publish.style import ATTACKS, GREY, NARROW, panels, style
 
 # label, column of ours, the post's column, marker, colour
 _SERIES = (
@@ -21,9 +22,7 @@ _SERIES = (
 
 
 def ours(runs: Sequence[Run], name: str) -> list[str | None]:
-    """Our accuracy of a row at its own end time by the post's protocol, clean and attacked: means over seeds
-    in per
-    cent, None where not measured."""
+    """Our accuracy of a row at its own end time by the post's protocol, clean and attacked, in per cent."""
     cell = next(c for c in table.cells(list(runs)) if c.run == name and c.t1 == get(name).test_t1)
     found = [[100 * record["accuracy"] for record in cell.records[column]] for _, column, post,
              *_ in _SERIES if post]
@@ -32,16 +31,9 @@ def ours(runs: Sequence[Run], name: str) -> list[str | None]:
 
 @style()
 def overview(runs: Sequence[Run]) -> Figure:
-    """Accuracy of each row of the table at its training end time: the post hollow, ours filled.
-
-    Args:
-        runs: finished runs; with several seeds every seed is a point. A network without a stored run
-            shows the post's numbers alone.
-    """
-    import matplotlib.pyplot as plt
-
+    """Accuracy of each row at its training end time: the post hollow, every seed of ours filled."""
     own = {cell.run: cell for cell in table.cells(list(runs)) if cell.t1 == get(cell.run).test_t1}
-    figure, axes = plt.subplots(figsize=(NARROW, 4.4))
+    figure, (axes,) = panels(1, height=4.4, width=NARROW)
     for y, name in enumerate(ROWS):
         for offset, (_, column, post, marker, colour) in zip((-0.25, 0, 0.25), _SERIES):
             values = [100 * record["accuracy"] for record in own[name].records[column]]
@@ -56,9 +48,8 @@ def overview(runs: Sequence[Run]) -> Figure:
              xlabel="test accuracy at the training end time (%)")
     axes.set_ylim(len(ROWS) - 0.5, -0.5)
     axes.grid(False, axis="y")
-    handles = [plt.Line2D([], [], marker=m, color=c, linestyle="", label=label)
-               for label, _, _, m, c in _SERIES]
-    handles.append(plt.Line2D([], [], marker="s", color=GREY, fillstyle="none", linestyle="",
-                              markersize=8, label="hollow: the post"))
+    handles = [Line2D([], [], marker=m, color=c, linestyle="", label=label) for label, _, _, m, c in _SERIES]
+    handles.append(Line2D([], [], marker="s", color=GREY, fillstyle="none", linestyle="", markersize=8,
+                          label="hollow: the post"))
     figure.legend(handles=handles, loc="outside upper center", ncols=2)
     return figure

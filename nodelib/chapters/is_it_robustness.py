@@ -49,8 +49,7 @@ def nfe_against_end_time(data: pd.DataFrame) -> Figure:
 
 @style.style()
 def end_time_sweeps(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against the end time, a row of panels per test, a column per size of network, one
-    line per seed.
+    """Accuracy in per cent against the end time: panels per test and size of network, one line per seed.
 
     data: of `nodelib.chapters.pair.sweep_frame`. Bands: 95 % intervals over images.
     """
@@ -100,10 +99,7 @@ _GRADIENTS: dict[str, tuple[str, str, str, str]] = {  # label, colour, dash, mar
 
 @style.style()
 def epsilon_sweep(data: pd.DataFrame) -> Figure:
-    """Accuracy in per cent against epsilon: a panel per value of the column "attack", a line per "title".
-
-    data: of `nodelib.chapters.diagnosis.epsilon_frame`.
-    """
+    """Accuracy in per cent against epsilon, from `nodelib.chapters.diagnosis.epsilon_frame`."""
     attacks = data["attack"].unique()
     figure, axes = style.panels(len(attacks) + 1, columns=2, height=2.5, width=style.NARROW)
     for axis, attack in zip(axes, attacks):
@@ -122,8 +118,8 @@ def epsilon_sweep(data: pd.DataFrame) -> Figure:
 def epsilon_by_gradient(data: pd.DataFrame) -> Figure:
     """FGSM's accuracy in per cent against epsilon, one line per gradient method, one panel per title.
 
-    data: of `nodelib.chapters.diagnosis.gradient_frame`. Drawn to the post's 0.3 and a little beyond, where
-    the order of the methods can turn round.
+    data: of `nodelib.chapters.diagnosis.gradient_frame`. Drawn to a little beyond the post's 0.3, where the
+    order of the methods can turn round.
     """
     groups = data[data["epsilon"] <= 0.5].groupby("title", sort=False)
     figure, axes = style.panels(len(groups), columns=2, height=2.2, width=style.NARROW, xlabel="epsilon",
@@ -164,8 +160,7 @@ def _lines_by_gradient(axis: Axes, data: pd.DataFrame, x: str) -> None:
 
 
 def solver_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """What runs hold of `nodelib.experiment.contract.SOLVER_MEASUREMENTS`: network, name, value, n, settings.
-    """
+    """What runs hold of `nodelib.experiment.contract.SOLVER_MEASUREMENTS`, with its settings."""
     rows = [{"network": run.name, **{key: r[key] for key in ("name", "value", "n")}, **r["settings"]}
             for run in runs for r in run.measurements if r["name"] in SOLVER_MEASUREMENTS]
     return pd.DataFrame(rows, columns=["network", "name", "value", "n", "epsilon", "solver", "attack",

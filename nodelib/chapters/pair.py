@@ -43,11 +43,8 @@ def pair_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Accuracy over end times from metric records: one row per run, test and end time.
-
-    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high
-    in per cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed
-    pooling; where several records fit, the one with most images.
+    """Accuracy over end times: a row per run, one of `TESTS` and end time; of the fitting records, that on
+    most images. network: "standard" or "adversarial"; accuracies in per cent.
     """
     rows = [{"network": kind(run), "seed": run.seed, "test": test, "t1": t1, "n": r["n"], "nfe": r["nfe"],
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
@@ -64,11 +61,8 @@ def _by_end_time(run: Run, test: str) -> dict[float, dict]:
 
 
 def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
-    """Accuracy over end times of runs that are measured at `least` of them, on the same images at every one:
-    those of the smallest record.
-
-    Columns network (the run's name), seed, test, t1, accuracy and its 95 % interval low and high in per cent,
-    n; tests as in `end_time_frame`.
+    """`end_time_frame` of runs measured at `least` end times, on the same images at every one: those of the
+    smallest record. network: the run's name.
     """
     rows = []
     for run in runs:
@@ -85,11 +79,7 @@ def sweep_frame(runs: Sequence[Run], least: int = 10) -> pd.DataFrame:
 
 
 def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """NFE of the forward solve over training: columns network, seed, epoch, nfe, and the tenth and ninetieth
-    percentile.
-
-    Each row averages a hundredth of the run; `epoch` counts passes over the training images.
-    """
+    """NFE of the forward solve over training, by `history_frame`; epoch: passes over the training images."""
     parts = []
     for run in runs:
         data = history_frame(run, ("nfe_forward",))
@@ -101,9 +91,7 @@ def training_nfe_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def reach(run: Run) -> float | None:
-    """End time up to which a run keeps its clean accuracy, by the rule of claim C15; None where too little is
-    recorded.
-    """
+    """End time up to which a run keeps its clean accuracy; None where too little is recorded."""
     try:
         return accuracy_reach(run)
     except Missing:
@@ -137,13 +125,11 @@ def describe_attack(record: dict) -> str:
 
 
 def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Every attack on the deterministic forward pass at t1 = 1 and epsilon 0.3, clipped, and clean accuracy
-    first.
+    """Every attack on the deterministic forward pass at t1 = 1 and epsilon 0.3, clipped, in per cent.
 
-    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier
-    attacks had left it nothing; after, whether it tried only what earlier attacks had left; "none" first,
-    then by what they leave, the most first, and the worst case per image last, whatever number of images the
-    others ran on. Of one attack, the record on most images.
+    idle: whether earlier attacks had left it nothing; after: whether it tried only what they had left. "none"
+    first, then by what they leave, the most first, and the worst case per image last. Of one attack, the
+    record on most images.
     """
     rows: dict[tuple, dict] = {}
     # an attack on most images only: the diagnoses repeat some on fewer
@@ -163,8 +149,7 @@ def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def complexity_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Complexity of the dynamics from 0 to t1 = 1, and the mean NFE of a test solve at tolerance 1e-3 on
-    clean images, of every run that has both: columns run, seed, nfe, measure, value.
+    """`COMPLEXITY` of the dynamics from 0 to t1 = 1 and the mean NFE of a test solve, of runs that have both.
     """
     rows = []
     for run in runs:

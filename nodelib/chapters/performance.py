@@ -31,20 +31,16 @@ def load(suite: str) -> dict:
 
 
 def steps_frame(result: dict) -> pd.DataFrame:
-    """Training steps as tidy data: case, method, seconds, ratio (low, high), error, peak in MB, counts."""
-    rows = []
-    for row in result["rows"]:
-        rows.append({
-            "case": f"{row['network']}, batch {row['batch']}, t = {row['t1']:g}",
-            **{key: row[key] for key in ("network", "batch", "t1", "method", "rounds", "gradient_error")},
-            "seconds": row["seconds"]["median"], "seconds_low": row["seconds"]["low"],
-            "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"],
-            "low": row["ratio"]["low"], "high": row["ratio"]["high"],
-            "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
-            "gflops": row.get("gflops"), "minimal_gflops": row.get("minimal_gflops"),
-            **{count: row.get(count) for count in ("nfe", "nfe_backward", "products")},
-        })
-    return pd.DataFrame(rows)
+    """Training steps as tidy data; low and high: quartiles of the ratio."""
+    return pd.DataFrame({
+        "case": f"{row['network']}, batch {row['batch']}, t = {row['t1']:g}",
+        **{key: row.get(key) for key in ("network", "batch", "t1", "method", "rounds", "gradient_error",
+                                         "nfe", "nfe_backward", "products")},
+        "seconds": row["seconds"]["median"], "seconds_low": row["seconds"]["low"],
+        "seconds_high": row["seconds"]["high"], "ratio": row["ratio"]["median"],
+        "low": row["ratio"]["low"], "high": row["ratio"]["high"],
+        "megabytes": None if row["peak_bytes"] is None else row["peak_bytes"] / 1e6,
+    } for row in result["rows"])
 
 
 @style.style()
@@ -96,7 +92,7 @@ def cost_over_batch(rows: pd.DataFrame) -> Figure:
         for method, part in here.groupby("method", sort=False):
             each = part[["median", "low", "high"]].mul(1000 / part["batch"], axis=0)
             style.banded(axis, each.assign(batch=part["batch"]), "batch", "median", COLOURS[method],
-                   marker=MARKERS[method], label=method)
+                         marker=MARKERS[method], label=method)
         axis.set(title=network, xscale="log", yscale="log", xlabel="batch")
     axes[0].set_ylabel("milliseconds per image")
     style.legend_above(figure, axes[:1])
@@ -120,10 +116,7 @@ def work_precision(rows: pd.DataFrame) -> Figure:
 
 @style.style()
 def growth(rows: pd.DataFrame) -> Figure:
-    """Milliseconds of an evaluation with its product for one image, against channels and against the side.
-
-    Filled: by the compiled kernels. Open: shapes they do not know, by torch.
-    """
+    """Milliseconds of an evaluation with its product for one image; open: by torch, without kernels."""
     figure, (left, right) = style.panels(2, columns=2, height=2.8, width=style.NARROW, sharey=True,
                                          ylabel="ms per evaluation and image")
     for axis, kinds, label in ((left, ["channels", "tenfold"], "channels, 7 by 7 pixels"),

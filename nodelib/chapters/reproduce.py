@@ -12,18 +12,13 @@ FAMILIES = {"the rows and the pair": ("rows", "pair"), "the same by the post's r
 PROTOCOLS = ("table", "strong")
 
 
-def _images(config: RunConfig) -> int:
-    return config.epochs * config.train_images
-
-
 def _training(run: Run, config: RunConfig) -> float:
-    return run.provenance["seconds"] / _images(RunConfig.from_dict(run.config)) * _images(config)
+    images = run.config["epochs"] * run.config["train_images"]
+    return run.provenance["seconds"] / images * (config.epochs * config.train_images)
 
 
 def _evaluation(run: Run, config: RunConfig) -> float:
-    """Per image, as some stored records are of fewer than asked for, and missing ones at the mean of the
-    others; 0 where most are missing.
-    """
+    """For all images that are asked for, missing records at the mean of the others; 0 if most are missing."""
     asked = {m.id: m.n for name in PROTOCOLS for m in protocols.get(name, RunConfig.from_dict(run.config))
              if m.attack != "worst"}
     found = [(r["seconds"] or 0.0) * asked[r["id"]] / r["n"] for r in run.metrics if r["id"] in asked]
@@ -31,9 +26,7 @@ def _evaluation(run: Run, config: RunConfig) -> float:
 
 
 def _seconds(runs: Sequence[Run], config: RunConfig, price: Callable[[Run, RunConfig], float]) -> float:
-    """As its dearest stored seed took; of a run that is not stored, or not whole, as the dearest of its size
-    did that was trained by the exact gradient.
-    """
+    """As its dearest stored seed took; without one, as the dearest of its size by the exact gradient did."""
     own = [run for run in runs if run.name == config.name]
     alike = [run for run in runs
              if (run.config["channels"], run.config["gradient"]) == (config.channels, "exact")]

@@ -32,10 +32,9 @@ def spiral(t: Tensor, y: Tensor) -> Tensor:
 class Data:
     """Trajectories of the spiral, for S seeds and N trajectories each.
 
-    times: (INSTANTS + 1,), increasing from 0, irregular, the same for all seeds; states: (S, N, INSTANTS + 1,
-        2), noise-free;
-    observed: the same with noise, the initial state without; seen: (S, N, SEEN) indices of the training
-    observations, sorted; held: (S, N, INSTANTS - SEEN) indices of the held-out times, sorted.
+    times: (INSTANTS + 1,), increasing from 0, the same for all seeds; states: (S, N, INSTANTS + 1, 2);
+    observed: with noise, but for the initial state; seen: (S, N, SEEN) sorted indices of the training
+    observations; held: (S, N, INSTANTS - SEEN) sorted indices of the held-out times.
     """
 
     times: Tensor
@@ -67,13 +66,11 @@ def make_data(seeds: int, trajectories: int = 48) -> Data:
 
 def _weights(seeds: int, shapes: dict[str, tuple[int, ...]], base: int) -> nn.ParameterDict:
     result: dict[str, nn.Parameter] = {}
-    for name, shape in shapes.items():
-        parts = []
-        for seed in range(seeds):
-            generator = torch.Generator().manual_seed(base + 100 * seed + len(result))
-            scale = (0.1 if name == "w2" else 1.0) / math.sqrt(shape[0]) if len(shape) > 1 else 0.0
-            parts.append(scale * torch.randn(shape, generator=generator))
-        result[name] = nn.Parameter(torch.stack(parts))
+    for k, (name, shape) in enumerate(shapes.items()):
+        scale = (0.1 if name == "w2" else 1.0) / math.sqrt(shape[0]) if len(shape) > 1 else 0.0
+        drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(base + 100 * seed + k))
+                 for seed in range(seeds)]
+        result[name] = nn.Parameter(scale * torch.stack(drawn))
     return nn.ParameterDict(result)
 
 
@@ -98,17 +95,13 @@ class ODEModel(nn.Module):
         """Predicted states (S, N, K, 2) at the times that `index` (S, N, K) names."""
         y = odeint(self.field, data.states[:, :, 0], data.times.tolist(), rtol=1e-3, atol=1e-3,
                    params=tuple(self.parameters())).y  # (T, S, N, 2)
-        seeds, trajectories, _ = index.shape
-        s = torch.arange(seeds)[:, None, None]
-        n = torch.arange(trajectories)[None, :, None]
-        return y[index, s, n]
+        return targets(y.permute(1, 2, 0, 3), index)
 
 
 class RNNModel(nn.Module):
     """A gated recurrent unit (Cho et al., 2014) that steps from one time to the next.
 
-    Its input is the gap to the next time, its hidden state starts as a layer of the first state,
-    and a linear layer reads the prediction from it.
+    Its input is the gap in time, its hidden state starts as a layer of the first state.
     """
 
     def __init__(self, seeds: int, hidden: int = 7) -> None:
@@ -174,9 +167,8 @@ def predict_all(model: nn.Module, data: Data) -> Tensor:
 def held_out_error(model: nn.Module, data: Data, at_once: bool = False) -> list[float]:
     """Root mean square error against the noise-free states at the held-out times, one per seed.
 
-    Args:
-        at_once: ask for all held-out times in one sequence instead of sequences of `SEEN`, as long as those
-            of the training. A recurrent network then takes more steps, and answers differently.
+    at_once: ask for all of them in one sequence instead of some as long as those of the training. A recurrent
+    network then takes more steps, and answers differently.
     """
     with torch.no_grad():
         errors = [(model(data, index) - targets(data.states, index)).square().mean((1, 2, 3))

@@ -20,10 +20,7 @@ COLOURS = {
 
 @style.style()
 def memory(kept: pd.DataFrame, peak: pd.DataFrame) -> Figure:
-    """Bytes kept for the backward pass (left) and peak resident memory (right) against solver steps.
-
-    kept, peak: columns method, steps, megabytes.
-    """
+    """Bytes kept for the backward pass, and peak memory, against solver steps, from megabytes by method."""
     figure, axes = style.panels(2, height=3.0, sharey=True)
     titles = ("kept for the backward pass", "peak of a fresh process")
     for axis, data, title in zip(axes, (kept, peak), titles):

@@ -1,5 +1,4 @@
-"""Figures of the float32 horizon: what is left of a gradient, single steps, the phase diagram, predictions
-beside the post."""
+"""Figures of the float32 horizon: what is left of a gradient, single steps, phases, and the post's table."""
 
 from __future__ import annotations
 
@@ -36,8 +35,7 @@ def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.nda
 
 @style.style()
 def lost_terms() -> Figure:
-    """The two entries of a gradient against the gap: exact, and what float32 makes of them, with both
-    horizons."""
+    """The two entries of a gradient against the gap: exact, and in float32, with both horizons."""
     gaps = np.arange(0.0, 115.0, 0.25)
     true, wrong, exact = entries(gaps)
     figure, (axis,) = style.panels(1, height=3.4, width=style.NARROW)
@@ -71,8 +69,7 @@ def single_steps(found: Sequence[Steps]) -> Figure:
 
 @style.style()
 def phase_diagram(diagrams: Sequence[Phases]) -> Figure:
-    """Share of images without a gradient over end time and width, one panel per diagram, with the line of one
-    half."""
+    """Share of images without a gradient over end time and width, with the line of one half."""
     figure, axes = style.panels(len(diagrams), sharey=True, height=2.9, ylabel="channels")
     for axis, phases in zip(axes, diagrams):
         drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100,
@@ -91,10 +88,7 @@ def phase_diagram(diagrams: Sequence[Phases]) -> Figure:
 
 @style.style()
 def against_the_post(predicted: Mapping[str, Mapping[tuple[str, float], float]], post: Mapping) -> Figure:
-    """Predicted accuracy under one step against the post's, a panel per prediction, and the line of equality.
-
-    predicted: label -> of `nodelib.chapters.gap_growth.predict`; post: the content of `data/seed.json`.
-    """
+    """Predicted accuracy under one step against the post's, a panel per label of a `gap_growth.predict`."""
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
     figure, axes = style.panels(len(predicted) + 1, columns=2, sharey=True, height=2.4, width=style.NARROW,
                                 ylabel="predicted (%)")

@@ -11,12 +11,10 @@ from nodelib.publish.page import markdown
 
 
 def measured_run(config: RunConfig, root: str | Path | None = None) -> Run:
-    """The stored run of a config, or else trained now; with the records its page needs, measured now where
-    they are missing.
+    """The stored run of a config, or else trained now; records that its page lacks are measured now.
 
     A run that was never measured is measured by the whole table's protocol, another by
-    `protocols.page_protocol`: an evaluation that was interrupted goes on. Records on fewer images than the
-    protocol's stay as they are.
+    `protocols.page_protocol`. Records on fewer images than the protocol's stay as they are.
     """
     run = training.run(config, root, evaluate=False)
     stored = {r["id"] for r in run.metrics} & run.outcome_ids()
@@ -41,9 +39,7 @@ def config_table(run: Run) -> str:
 
 
 def metrics_table(run: Run) -> str:
-    """The run's records as a Markdown table, by end time and attack; below it, which of the table's protocol
-    are missing.
-    """
+    """The run's records as a Markdown table; below it, which of the table's protocol are missing."""
     rows = [(r["id"], f"{r['t1']:g}", f"{r['n']:,}", f"{100 * r['accuracy']:.2f} %",
              f"{100 * r['low']:.2f} to {100 * r['high']:.2f}",
              "" if r.get("nfe") is None else f"{r['nfe']:.0f}")

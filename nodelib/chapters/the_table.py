@@ -17,9 +17,7 @@ from nodelib.publish.table import COLUMNS
 
 
 def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
-    """The table as tidy data: run, t1, test ("clean" or "FGSM"), source ("post" or "ours"), accuracy in per
-    cent, and low and high, the 95 % interval over images, missing for the post's in `seed`, `data/seed.json`.
-    """
+    """The table as tidy data: accuracies in per cent with 95 % intervals, which the post's in `seed` lack."""
     rows = []
     for entry in seed["table"]:
         for test, key in (("clean", "standard"), ("FGSM", "adversarial")):
@@ -36,8 +34,8 @@ def accuracy_frame(runs: Sequence[Run], seed: Mapping) -> pd.DataFrame:
 
 @style()
 def table_accuracies(runs: Sequence[Run], seed: Mapping) -> Figure:
-    """`accuracy_frame` against test end time, one panel per network: the post's as open markers, ours filled,
-    by the post's protocol, with 95 % Wilson intervals over images; every seed has its own marks.
+    """`accuracy_frame` against test end time, one panel per network: the post's open, every seed of ours
+    filled.
     """
     data = accuracy_frame(runs, seed)
     shapes = {"clean": "o", "FGSM": "s"}

@@ -61,10 +61,7 @@ def train_staircase(steps: int) -> Field:
     """A `Field` in one dimension that sorts the numbers of [-2, 2] into three heaps by time 5.
 
     Paths in one dimension cannot cross, so the field must push apart what starts close together at
-    the borders of the heaps: gentle in most places, violent in two.
-
-    Args:
-        steps: of Adam, 0 or more.
+    the borders of the heaps: gentle in most places, violent in two. steps: of Adam.
     """
     func = Field(1)
     x = torch.linspace(-2, 2, 61).view(-1, 1)

@@ -1,5 +1,4 @@
-"""What the controls show: how gradients grow, and what ten steps leave of a leaky network and its plain
-one."""
+"""What the controls show: how gradients grow, and what ten steps leave of leaky and plain networks."""
 
 from __future__ import annotations
 
@@ -44,10 +43,9 @@ def ten_steps(run: Run | None, t1: float) -> dict:
 def leaky_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Each leaky network beside its plain one, the first seed of both: one row per pair stored.
 
-    Columns run; t1, the leaky one's end time; leaky and plain, shares that ten steps leave of n images that
-    both were attacked on, each at its own end time, and McNemar's p; pace, the median share of its size that
-    a leaky state moves there per unit of time; on, of and rays: images that end at an equilibrium, of how
-    many, and at how many of them.
+    leaky and plain: shares that ten steps leave of n images that both were attacked on, each at its own end
+    time, with McNemar's p; pace: the median share of its size that a leaky state moves there per unit of
+    time; on, of, rays: images that end at an equilibrium, of how many, and at how many equilibria.
     """
     named, rows = {run.name: run for run in reversed(runs)}, []
     for name, plain in PLAIN.items():

@@ -10,23 +10,13 @@ from matplotlib.figure import Figure
 
 from nodelib import dynamics
 from nodelib.dynamics import QUANTITIES, Paths
-from nodelib.publish.style import (
-    DASHES,
-    GREY,
-    MARKERS,
-    NARROW,
-    RUNS,
-    banded,
-    colour,
-    legend_above,
-    panels,
-    style,
-)
+from nodelib.publish import style
+from nodelib.publish.style import DASHES, GREY, MARKERS, colour, legend_above, panels
 
 LOGARITHMIC = {"norm", "relative_speed", "turning", "speed", "ray_distance"}
 
 
-@style()
+@style.style()
 def strip(films: Mapping[str, np.ndarray], times: Sequence[float], shown: Sequence[int]) -> Figure:
     """Frames of films as stills, one row per film.
 
@@ -47,7 +37,7 @@ def strip(films: Mapping[str, np.ndarray], times: Sequence[float], shown: Sequen
     return figure
 
 
-@style()
+@style.style()
 def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTITIES)) -> Figure:
     """Quantities against time on a logarithmic axis: the median over images, and the band from 10 to 90 %.
 
@@ -59,7 +49,8 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
             later = path.times > 0
             low, middle, high = np.percentile(path.values[quantity][later], (10, 50, 90), axis=1)
             data = pd.DataFrame({"t": path.times[later], "low": low, "middle": middle, "high": high})
-            banded(axis, data, "t", "middle", colour(name), label=name, dashes=DASHES[name] or (None, None))
+            style.banded(axis, data, "t", "middle", colour(name), label=name,
+                         dashes=DASHES[name] or (None, None))
         base = quantity.removesuffix("_centred")
         label = ("" if base == quantity else "centred ") + QUANTITIES[base]
         axis.set(xscale="log", yscale="log" if base in LOGARITHMIC else "linear")
@@ -68,10 +59,10 @@ def motion(paths: Mapping[str, Paths], quantities: Sequence[str] = tuple(QUANTIT
     return figure
 
 
-@style()
+@style.style()
 def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]) -> Figure:
     """Clean accuracy against end time; above it `ends`, low and high of each network's training end time."""
-    figure, (axis,) = panels(1, height=3.6, width=NARROW)
+    figure, (axis,) = panels(1, height=3.6, width=style.NARROW)
     for name, path in paths.items():
         later = path.times > 0
         axis.plot(path.times[later], 100 * path.accuracy[later], color=colour(name), label=name,
@@ -85,9 +76,7 @@ def accuracy(paths: Mapping[str, Paths], ends: Mapping[str, tuple[float, float]]
 
 
 def separation_frame(paths: Mapping[str, Paths]) -> pd.DataFrame:
-    """Class separation of the centred directions of the second half of the images, by class directions and
-    a probe fitted to the first: columns run, t1, measure, value.
-    """
+    """Class separation of the second half of the images, by directions and a probe fitted to the first."""
     rows = []
     for name, path in paths.items():
         for t1, unit in path.kept.items():
@@ -101,14 +90,14 @@ def separation_frame(paths: Mapping[str, Paths]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run", "t1", "measure", "value"])
 
 
-@style()
+@style.style()
 def separation(frame: pd.DataFrame) -> Figure:
     """Class separation against time, one panel per measure: see `separation_frame`."""
     measures = frame.groupby("measure", sort=False)
     figure, axes = panels(len(measures), ylabel="share of images", sharex=True)
     for axis, (measure, here) in zip(axes, measures):
         for name, part in here.groupby("run", sort=False):
-            axis.plot(part["t1"], part["value"], color=RUNS[name], marker=MARKERS[name], markersize=4,
+            axis.plot(part["t1"], part["value"], color=colour(name), marker=MARKERS[name], markersize=4,
                       dashes=DASHES[name] or (None, None), label=name)
         axis.set(xscale="log", xlabel="time $t$", title=measure)
         if measure != "silhouette":

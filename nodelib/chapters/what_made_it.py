@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,28 +11,23 @@ from matplotlib.figure import Figure
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
-from nodelib.publish.style import GREY, NARROW, colour
+from nodelib.publish.style import GREY, NARROW, colour, panels
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, TABLE_T1, at_factor, curve, dial
 
 
 def curves(evidence: Evidence, **how: Any) -> dict[str, dict[float, float]]:
-    """Row -> factor -> accuracy in per cent at the row's own end time, of the rows that are measured; `how`
-    as in `curve`.
-    """
+    """Row -> factor -> accuracy in per cent at the row's own end time, where measured; how: as in `curve`."""
     found = {}
     for row in ROWS:
-        try:
+        with contextlib.suppress(Missing):
             found[row] = curve(evidence, row, OWN_T1[row], **how)
-        except Missing:
-            continue
     return found
 
 
 def fitted(evidence: Evidence) -> list[tuple[str, float, list[tuple[float, float]]]]:
-    """P1, entry by entry: row, the factor that meets the post's figure at the own end time, and at each of
-    the table's end times the post's figure and ours at that factor, in per cent; rows that lack an end time
-    are left out.
+    """P1, row by row: the factor that meets the post's figure at the own end time, and at each of the table's
+    end times the post's figure and ours at that factor, in per cent; rows that lack an end time are left out.
     """
     rows = []
     for row in ROWS:
@@ -53,9 +49,7 @@ def dials(evidence: Evidence) -> Figure:
     Above them clean accuracy, which does not depend on the factor; below, dotted, the same step along the
     log odds.
     """
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(NARROW, 3.8), layout="constrained")
+    figure, (axes,) = panels(1, height=3.8, width=NARROW)
     seen, exact = curves(evidence), curves(evidence, loss="log-odds")
     for row, by_factor in seen.items():
         axes.plot(list(by_factor), list(by_factor.values()), color=colour(row), label=row)
@@ -80,14 +74,10 @@ def dials(evidence: Evidence) -> Figure:
 
 
 def training(runs: Sequence[Run], post: dict) -> Figure:
-    """Along training by the post's recipe: what one step leaves on the cross-entropy and on the margin, and
-    the median gap.
-    """
-    import matplotlib.pyplot as plt
-
+    """Along training by the post's recipe: what one step leaves, dotted on the margin, and the median gap."""
     figures = {e["run"]: e["adversarial"] for e in post["table"] if e["t1"] == OWN_T1[e["run"]]}
     shown = [run for run in runs if run.name in POST.values() and run.seed == 0 and run.snapshots]
-    figure, (above, below) = plt.subplots(2, 1, figsize=(NARROW, 5.2), layout="constrained", sharex=True)
+    figure, (above, below) = panels(2, columns=1, height=2.6, width=NARROW, sharex=True)
     for run in shown:
         row = run.name.removesuffix("-post")
         t1, paint = OWN_T1[row], colour(run.name)

@@ -17,10 +17,7 @@ from nodelib.publish import style
 
 @style.style()
 def size_accuracy(data: pd.DataFrame) -> Figure:
-    """Test accuracy against number of parameters, one point per stored run with its 95 % interval.
-
-    data: columns run, parameters, and accuracy, low, high in per cent.
-    """
+    """Test accuracy in per cent against number of parameters, one point per run with its 95 % interval."""
     # networks of equal size would hide each other: they lie a little to the left and right
     aside = dict(zip(dict.fromkeys(data["run"]), (1, 1.06, 0.94, 1.06)))
     figure, (axis,) = style.panels(1, height=3.0)
@@ -39,10 +36,7 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
 
 @style.style()
 def tolerance_dial(data: pd.DataFrame) -> Figure:
-    """Accuracy (left) and NFE (right) against the tolerance at test time, one line per network.
-
-    data: of `nodelib.experiment.tolerance.dial`, of all runs together.
-    """
+    """Accuracy and NFE against the tolerance at test time, from `nodelib.experiment.tolerance.dial`."""
     figure, axes = style.panels(2, height=2.9)
     for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
         style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
@@ -55,10 +49,7 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
 @style.style()
 def spirals(data: spiral.Data, models: dict[str, torch.nn.Module],
             which: Sequence[int] = (0, 1, 2)) -> Figure:
-    """Some trajectories of the first seed: the truth, the noisy observations, and what each model says.
-
-    data: of `nodelib.chapters.spiral.make_data`; models: name -> trained model; which: trajectories.
-    """
+    """Trajectories of the first seed: the truth, the noisy observations, and what each trained model says."""
     found = {name: spiral.predict_all(model, data)[0] for name, model in models.items()}
     figure, axes = style.panels(len(which), ylabel="$y_2$", sharex=True, sharey=True)
     for axis, n in zip(axes, which):
@@ -119,9 +110,7 @@ def evaluations_in_training(data: pd.DataFrame) -> Figure:
 
 
 def training_evaluations(runs: Sequence[Run]) -> pd.DataFrame:
-    """NFE in training of several runs: `nodelib.publish.style.history_frame` of each, with run and share (per
-    cent).
-    """
+    """`nodelib.publish.style.history_frame` of the NFE of several runs, with run and share (per cent)."""
     parts = []
     for run in runs:
         frame = style.history_frame(run, ("nfe_forward", "nfe_backward"))

@@ -19,10 +19,7 @@ FURTHER = (20.0, 40.0, 80.0, 640.0)  # units of log time of which `further` tell
 
 @style()
 def class_angles(angles: Mapping[str, Mapping[float, tuple[float, float]]]) -> Figure:
-    """Mean angles within and across classes against time, a panel per network.
-
-    angles: network -> time -> (within, across) in degrees.
-    """
+    """Mean angles against time: network -> time -> (within, across classes) in degrees."""
     figure, axes = panels(len(angles), columns=2, height=2.8, sharey=True, ylabel="mean angle (degrees)")
     for axis, (name, found) in zip(axes, angles.items()):
         times = list(found)

@@ -16,14 +16,10 @@ RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without 
 
 
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
-    """The worst case per image over stored attacks at each run's own end time, one row per run and epsilon.
+    """The worst case over stored attacks at each run's own end time, in per cent, a row per run and epsilon.
 
     Where several are stored at an epsilon, the one on most images. Those of the ladder are left out: it is
     another set of attacks, which not every network has met (`nodelib.verdicts.post_recipe.minimal_epsilon`).
-
-    Returns:
-        columns run (folder), network, epsilon, accuracy and its 95 % interval low and high in per cent, n and
-        id of the record; in the order of the runs, epsilon rising.
     """
     rows = []
     for run in runs:
@@ -37,12 +33,10 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Medians that runs have of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, as they come.
+    """Medians of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, with the interval of the local robustness.
 
-    Returns:
-        columns run, network, seed, n, clean (per cent), those names, low and high of the local robustness,
-        and smallest: the mean over images of the smallest of `RUNGS` at which a stored attack succeeds, by
-        `worst_cases`, NaN where one is not stored.
+    clean: in per cent; smallest: the mean over images of the smallest of `RUNGS` at which a stored attack
+    succeeds, by `worst_cases`, NaN where one is not stored.
     """
     rows, left = [], worst_cases(runs)
     for run in runs:
@@ -64,10 +58,7 @@ def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 @style()
 def accuracy_against_epsilon(data: pd.DataFrame) -> Figure:
-    """Accuracy under the worst case against epsilon up to 0.3, a line a run with its 95 % interval as a band.
-
-    data: of `worst_cases`. A control has the colour of the run it varies, and a dash.
-    """
+    """`worst_cases` up to epsilon 0.3. A control has the colour of the run it varies, and a dash."""
     figure, (axis,) = panels(1, width=NARROW, height=3.6)
     for (_, name), part in data[data["epsilon"] <= 0.3].groupby(["run", "network"], sort=False):
         banded(axis, part, "epsilon", "accuracy", colour(name), "-o", 0.12, markersize=4, label=name,
