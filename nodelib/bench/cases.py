@@ -6,7 +6,6 @@ import copy
 import functools
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -124,7 +123,6 @@ class Settings:
     """rounds: timed repetitions; limit: seconds of them per method; probe: seconds allowed to a first step in
     a new process; quick: a few seconds in all, for tests; networks: of the training steps."""
 
-    output: Path
     device: str = "cpu"
     rounds: int = 7
     limit: float = 10.0

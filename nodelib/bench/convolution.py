@@ -35,7 +35,7 @@ def convolution(settings: Settings) -> dict:
             return {"rows": [], "omitted": "no compiled kernels here"}
         steps = {way: _step(stepper, y, REPEATS[network]) for way,
                  stepper in steppers.items()}
-        _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
+        times = measure.interleave(steps, settings.rounds, settings.limit)
         for way, stepper in steppers.items():
             found = stepper.unpack(stepper.evaluate(0.0, stepper.pack(y))[0]).double()
             each = problem.minimal_flops_per_evaluation if way == "minimal" else problem.flops_per_evaluation

@@ -26,7 +26,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib.bench import cases, measure, suites
-from nodelib.bench.cases import TOLERANCE, Case, Problem, Settings
+from nodelib.bench.cases import TOLERANCE, Case, Problem
 from nodelib.experiment import artifacts, configs
 from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import runs_dir
@@ -98,11 +98,9 @@ def training_steps(selected: Sequence[Case], device: str, until: float) -> list[
             except RuntimeError as error:  # such as a compiler that torch.compile does not find
                 say(f"  {name} is left out: {(str(error).splitlines() or ['no message'])[0]}")
                 del steps[name]
-        _, times = measure.interleave(steps, 7, device, left / (2 * len(METHODS)))
-        for name, values in times.items():
-            rows.append({**dataclasses.asdict(case), "method": name, "seconds": measure.spread(values),
-                         "ratio": measure.ratios(times["exact"], values), "weights": problem.weights})
-            say(f"{case.name}, {name}: {rows[-1]['seconds']['median']:.4f} s")
+        times = measure.interleave(steps, 7, left / (2 * len(METHODS)))
+        rows += [{**measure.row(case, name, times), "weights": problem.weights} for name in steps]
+        measure.say_medians(case.name, times)
     return rows
 
 
@@ -185,7 +183,7 @@ def main(argv: Sequence[str]) -> int:
     root = arguments.root or (Path(tempfile.mkdtemp(prefix="nodelib-")) if dry else runs_dir())
     output = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    machine = suites.machine(Settings(output, device))
+    machine = suites.machine(device)
     compared = parity(cases.QUICK if dry else COMPARED, device)
     artifacts.write_json(output / "parity.json", {"machine": machine, "rows": compared})
     timed = training_steps(cases.QUICK if dry else TIMED, device, began + TIMING * total)

@@ -57,7 +57,7 @@ def _colour(side: int, settings: Settings) -> dict:
 
 
 def _row(grows: str, value: int, batch: int, block: ODEBlock, step, settings: Settings) -> dict:
-    _, times = measure.interleave({"step": step}, min(settings.rounds, 5), "cpu", settings.limit)
+    times = measure.interleave({"step": step}, min(settings.rounds, 5), settings.limit)
     row: dict[str, Any] = {"grows": grows, "value": value, "batch": batch, "nfe": block.nfe,
                            "products": block.nfe_backward, "seconds": measure.spread(times["step"])}
     say(f"{grows} {value}: {row['seconds']['median']:.3f} s, {block.nfe} evaluations")
@@ -79,7 +79,7 @@ def _threads(settings: Settings) -> list[dict]:
             return run
 
         try:
-            _, times = measure.interleave({str(n): on(n) for n in sorted({1, most})}, settings.rounds, "cpu",
+            times = measure.interleave({str(n): on(n) for n in sorted({1, most})}, settings.rounds,
                                           settings.limit)
         finally:
             torch.set_num_threads(most)

@@ -2,45 +2,42 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import statistics
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from torch.utils.benchmark import timer
+
+from nodelib.bench.cases import Case
+from nodelib.experiment.progress import say
 
 
-def synchronise(device: str) -> None:
-    if device == "cuda":
-        torch.cuda.synchronize()
-
-
-def seconds(step: Callable[[], object], device: str = "cpu") -> float:
-    """Wall time of one step."""
-    synchronise(device)
-    start = time.perf_counter()
+def seconds(step: Callable[[], object]) -> float:
+    """Wall time of one step, until an accelerator is done with it."""
+    start = timer()
     step()
-    synchronise(device)
-    return time.perf_counter() - start
+    return timer() - start
 
 
-def interleave(steps: Mapping[str, Callable[[], object]], rounds: int, device: str = "cpu",
-               limit: float = float("inf")) -> tuple[dict[str, float], dict[str, list[float]]]:
-    """First-call seconds, and the seconds of every method in every round.
+def interleave(steps: Mapping[str, Callable[[], object]], rounds: int,
+               limit: float) -> dict[str, list[float]]:
+    """The seconds of every method in every round.
 
     Each round runs every method once, in an order that rotates, so that a slow spell of the machine hits
     all of them. A method whose rounds would take more than `limit` seconds in all runs in fewer of them,
     at least two.
     """
-    first = {name: seconds(step, device) for name, step in steps.items()}
-    warm = {name: seconds(step, device) if first[name] < limit / 4 else first[name] for name,
-            step in steps.items()}
+    first = {name: seconds(step) for name, step in steps.items()}
+    warm = {name: seconds(step) if first[name] < limit / 4 else first[name] for name, step in steps.items()}
     allowed = {name: max(2, min(rounds, int(limit / warm[name]))) for name in steps}
     found: dict[str, list[float]] = {name: [] for name in steps}
     names = list(steps)
@@ -48,8 +45,8 @@ def interleave(steps: Mapping[str, Callable[[], object]], rounds: int, device: s
         gc.collect()
         for name in names[i % len(names):] + names[: i % len(names)]:
             if i < allowed[name]:
-                found[name].append(seconds(steps[name], device))
-    return first, found
+                found[name].append(seconds(steps[name]))
+    return found
 
 
 def spread(values: list[float]) -> dict[str, float]:
@@ -65,12 +62,21 @@ def ratios(mine: list[float], theirs: list[float]) -> dict[str, float]:
     return spread([b / a for a, b in zip(mine, theirs)])
 
 
-def convolution_throughput(repeats: int = 15) -> dict[str, float]:
-    """Operations per second (in 1e9) of torch's 3x3 convolution: its best shape, and the three of the
-    networks.
+def row(case: Case, method: str, times: Mapping[str, list[float]]) -> dict[str, Any]:
+    """What is stored of a method: the case, seconds, and their ratio to those of the exact gradient."""
+    return {**dataclasses.asdict(case), "method": method, "seconds": spread(times[method]),
+            "ratio": ratios(times["exact"], times[method])}
 
-    The best of several shapes and layouts is taken for what this machine's convolutions can reach, on as many
-    threads as torch has.
+
+def say_medians(label: str, times: Mapping[str, list[float]]) -> None:
+    """Tell the median seconds of every method."""
+    medians = (f"{name} {statistics.median(values):.3f} s" for name, values in times.items())
+    say(f"{label}: " + ", ".join(medians))
+
+
+def convolution_throughput(repeats: int = 15) -> dict[str, float]:
+    """Operations per second (in 1e9) of torch's 3x3 convolution: in the three networks' shapes, and the best
+    of several shapes and layouts, for what this machine's convolutions can reach.
     """
     def rate(n: int, channels: int, size: int, layout: torch.memory_format) -> float:
         x = torch.randn(n, channels, size, size).contiguous(memory_format=layout)

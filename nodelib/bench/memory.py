@@ -1,9 +1,8 @@
 """Memory that a gradient needs, against the number of solver steps.
 
-`kept_bytes` counts what is kept between the forward and the backward pass; it is the same on every
-machine. `python -m nodelib memory` measures the peak resident memory of a fresh process for every
-method and number of steps, and stores it in `data/benchmarks/memory.json`: such a measurement differs
-a little from run to run, so chapters read it and do not repeat it.
+`kept_bytes` counts what is kept between the passes; it is the same on every machine. `python -m nodelib
+memory` stores the peak resident memory of fresh processes in `data/benchmarks/memory.json`: that differs a
+little from run to run, so chapters read it.
 """
 
 from __future__ import annotations
@@ -52,16 +51,8 @@ def solve(method: str, func: Callable, y0: Tensor, steps: int) -> Tensor:
             k4 = func(t, y + h * k3)
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return y
-    budget = {"memory_budget": 0} if method == "exact, states only" else {"memory_budget": 2**40}
-    gradient = "adjoint" if method == "adjoint" else "exact"
-    return odeint(func, y0, (0.0, END), method="rk4", step_size=h, gradient=gradient, **budget).y[-1]
-
-
-class _Held:
-    __slots__ = ("tensor", "__weakref__")
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+    return odeint(func, y0, (0.0, END), method="rk4", step_size=h, gradient=method.partition(",")[0],
+                  memory_budget=0 if method == "exact, states only" else 2**40).y[-1]
 
 
 def kept_bytes(method: str, func: Any, y0: Tensor, steps: int) -> int:
@@ -70,16 +61,17 @@ def kept_bytes(method: str, func: Any, y0: Tensor, steps: int) -> int:
     Counts every storage that autograd has saved and the states on the solver's own tape, once each.
     """
     own = {p.untyped_storage().data_ptr() for p in func.parameters()}
-    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+    held: weakref.WeakSet[Callable[[], Tensor]] = weakref.WeakSet()
 
-    def pack(tensor: Tensor) -> _Held:
-        box = _Held(tensor.detach())  # a saved result that kept its node would be a cycle, and never be freed
+    def pack(tensor: Tensor) -> Callable[[], Tensor]:
+        kept = tensor.detach()  # a saved result that kept its node would be a cycle, and never be freed
+        box = lambda: kept  # noqa: E731 - what a set can hold weakly
         held.add(box)
         return box
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box()):
         y = solve(method, func, y0, steps)
-    tensors = [box.tensor for box in held]
+    tensors = [box() for box in held]
     node = y.grad_fn
     while node is not None:  # the solver's node lies below the indexing of the last state
         tape = getattr(node, "tape", None)

@@ -49,7 +49,7 @@ def parts(settings: Settings) -> dict:
             "an evaluation": lambda: stepper.evaluate(0.0, packed, keep=True),
             "a product": lambda: stepper.vjp(kept, k, []),
             "weights, transformed": lambda: _transform(problem, stepper)}
-        _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
+        times = measure.interleave(steps, settings.rounds, settings.limit)
         operations = (counts["nfe"] + 2 * counts["products"]) * problem.minimal_flops_per_evaluation()
         rows.append({"network": case.network, "batch": case.batch, "t1": case.t1, **counts,
                      "faults": _faults(whole), "limit": operations / best / 1e9,

@@ -35,7 +35,7 @@ def saturation(settings: Settings) -> dict:
         weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(0))
         for size in SIZES[-2:] if settings.quick else SIZES:
             steps = {way: _gradient(func, y, size * weights, way) for way in WAYS}
-            _, times = measure.interleave(steps, settings.rounds, "cpu", settings.limit)
+            times = measure.interleave(steps, settings.rounds, settings.limit)
             rows += [{"network": network, "batch": len(y), "size": size, "way": way,
                       "seconds": measure.spread(times[way]),
                       "speed_up": measure.ratios(times[way], times[WAYS[0]])} for way in WAYS]

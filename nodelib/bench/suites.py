@@ -46,8 +46,8 @@ def prepared(problem: Problem, names: Sequence[str]) -> tuple[dict[str, Any], di
 
 def training_step(settings: Settings) -> dict:
     """Time, counts, gradient error and memory of one training step, every method, at the cases of `TIMED`."""
-    throughput = measure.convolution_throughput(3 if settings.quick
-                                                else 15) if settings.device == "cpu" else {}
+    repeats = 3 if settings.quick else 15
+    throughput = measure.convolution_throughput(repeats) if settings.device == "cpu" else {}
     rows: list[dict] = []
     omitted: dict[str, Any] = {}
     hopeless: dict[str, set[str]] = {}
@@ -73,21 +73,12 @@ def training_step(settings: Settings) -> dict:
                 hopeless.setdefault(name, set()).add(case.network)
                 say(f"  {name}: {found['error']}")
                 del steps[name]
-        first, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
+        times = measure.interleave(steps, settings.rounds, settings.limit)
         errors = gradient_errors(Case(case.network, min(case.batch, ERROR_BATCH), case.t1), settings.device,
                                  list(steps))
         for name, values in times.items():
-            row = {**dataclasses.asdict(case), "method": name, "rounds": len(values),
-                   "seconds": measure.spread(values),
-                   "first_seconds": first[name], "ratio": measure.ratios(times["exact"], values),
-                   "gradient_error": errors[name], "peak_bytes": peaks[name], "weights": problem.weights,
-                   **(steps[name].counts() or {})}
-            if name == "exact":
-                # a convolution per evaluation; two per product, for cotangents of the input and the weights
-                evaluations = row["nfe"] + 2 * row["products"]
-                row |= {f"{kind}gflops": evaluations * each / row["seconds"]["median"] / 1e9
-                        for kind, each in (("", problem.flops_per_evaluation()),
-                                           ("minimal_", problem.minimal_flops_per_evaluation()))}
+            row = {**measure.row(case, name, times), "rounds": len(values), "gradient_error": errors[name],
+                   "peak_bytes": peaks[name], "weights": problem.weights, **(steps[name].counts() or {})}
             rows.append(row)
             memory = f", {row['peak_bytes'] / 1e6:.0f} MB" if row["peak_bytes"] is not None else ""
             say(f"  {name:<22} {row['seconds']['median']:8.3f} s  {row['ratio']['median']:6.2f} x "
@@ -123,7 +114,7 @@ def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
         steps = {"exact": methods.ours()(problem), "bounded": methods.ours(budget=budget)(problem)}
         if label != "exact":
             steps[label] = methods.METHODS[label](problem)
-        _, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
+        times = measure.interleave(steps, settings.rounds, settings.limit)
         bounded_peak = measure.in_new_process(
             [case.network, str(case.batch), str(case.t1), "exact", str(budget)], settings.probe).get("bytes")
         row = {**dataclasses.asdict(case), "quarter_of": label, "peak_of": peak, "budget": budget,
@@ -155,12 +146,9 @@ def attack_step(settings: Settings) -> dict:
         problem = Problem(case, settings.device, attack=True)
         steps, _ = prepared(problem, list(methods.ATTACKS))
         steps["training step"] = methods.ours()(Problem(case, settings.device))
-        _, times = measure.interleave(steps, settings.rounds, settings.device, settings.limit)
-        for name, values in times.items():
-            rows.append({**dataclasses.asdict(case), "method": name, "seconds": measure.spread(values),
-                         "ratio": measure.ratios(times["exact"], values), **(steps[name].counts() or {})})
-        say(f"{case.name}: " + ", ".join(f"{row['method']} {row['seconds']['median']:.3f} s"
-                                         for row in rows[-len(times):]))
+        times = measure.interleave(steps, settings.rounds, settings.limit)
+        rows += [{**measure.row(case, name, times), **(steps[name].counts() or {})} for name in steps]
+        measure.say_medians(case.name, times)
     return {"rows": rows, "tolerance": cases.TOLERANCE}
 
 
@@ -183,12 +171,10 @@ def fixed_step(settings: Settings) -> dict:
         timed = {"exact": methods.ours()(problem),
                  "rk4, reversed exactly": methods.rk4(steps, False)(problem),
                  "rk4, torchdiffeq": methods.rk4(steps, True)(problem)}
-        _, times = measure.interleave(timed, min(settings.rounds, 3), settings.device, settings.limit)
-        for name, values in times.items():
-            rows.append({**dataclasses.asdict(case), "method": name, "steps": steps,
-                         "gradient_error": error if name == "exact" else found,
-                         "seconds": measure.spread(values),
-                         "ratio": measure.ratios(times["exact"], values), **(timed[name].counts() or {})})
+        times = measure.interleave(timed, min(settings.rounds, 3), settings.limit)
+        for name, step in timed.items():
+            rows.append({**measure.row(case, name, times), "steps": steps,
+                         "gradient_error": error if name == "exact" else found, **(step.counts() or {})})
         say(f"{case.name}: {steps} steps, error {found:.2g} for {error:.2g}, "
             f"{rows[-1]['ratio']['median']:.1f} x")
     return {"rows": rows, "error_batch": ERROR_BATCH}
@@ -200,11 +186,10 @@ def end_time(settings: Settings) -> dict:
     for t1 in (1.0, 10.0) if settings.quick else (0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0):
         problem = Problem(Case("small-100", 8 if settings.quick else 128, t1), settings.device)
         steps, _ = prepared(problem, ["exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
-        _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
+        times = measure.interleave(steps, min(settings.rounds, 5), 8.0)
         for name, values in times.items():
             rows.append({"t1": t1, "method": name, **measure.spread(values), **(steps[name].counts() or {})})
-        say(f"t = {t1:g}: "
-            + ", ".join(f"{name} {measure.spread(v)['median']:.3f} s" for name, v in times.items()))
+        measure.say_medians(f"t = {t1:g}", times)
     return {"rows": rows, "batch": problem.case.batch}
 
 
@@ -217,11 +202,10 @@ def batch_size(settings: Settings) -> dict:
         for batch in batches:
             problem = Problem(Case(network, batch, 10.0), settings.device)
             steps, _ = prepared(problem, ["exact", "torchdiffeq-backprop"])
-            _, times = measure.interleave(steps, min(settings.rounds, 5), settings.device, 8.0)
+            times = measure.interleave(steps, min(settings.rounds, 5), 8.0)
             for name, values in times.items():
                 rows.append({"network": network, "batch": batch, "method": name, **measure.spread(values)})
-            say(f"{network}, batch {batch}: "
-                + ", ".join(f"{n} {measure.spread(v)['median']:.3f} s" for n, v in times.items()))
+            measure.say_medians(f"{network}, batch {batch}", times)
     return {"rows": rows, "t1": 10.0}
 
 
@@ -243,8 +227,8 @@ def work_precision(settings: Settings) -> dict:
                     continue
                 step = method(problem)
                 error = cases.gradient_error(step(), reference)
-                spent = min(measure.seconds(step, settings.device)
-                            for _ in range(3 if name in ("exact", "torchdiffeq-backprop") else 1))
+                repeats = 3 if name in ("exact", "torchdiffeq-backprop") else 1
+                spent = min(measure.seconds(step) for _ in range(repeats))
                 rows.append({"t1": t1, "tolerance": tolerance, "method": name, "seconds": spent,
                              "gradient_error": error})
                 if spent > settings.limit / 2:
@@ -260,7 +244,7 @@ SUITES = {"training-step": training_step, "attack-step": attack_step, "fixed-ste
           "convolution": convolution, "saturation": saturation, "parts": parts, "growth": growth}
 
 
-def machine(settings: Settings) -> dict:
+def machine(device: str) -> dict:
     """Where and with what it was measured."""
     def version(name: str) -> str | None:
         try:
@@ -272,7 +256,7 @@ def machine(settings: Settings) -> dict:
     lines = information.read_text().splitlines() if information.exists() else []
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
                      platform.processor() or platform.machine())
-    return {**artifacts.environment(torch.device(settings.device)), "processor": processor,
+    return {**artifacts.environment(torch.device(device)), "processor": processor,
             "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
             "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "torchdyn",
                                                       "diffrax", "jax")},
@@ -308,8 +292,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     disable_tf32()
     if arguments.peak:
         return _peak(arguments.peak)
-    settings = Settings(arguments.output, arguments.device, 2 if arguments.quick else arguments.rounds,
-                        quick=arguments.quick, networks=tuple(arguments.networks))
+    settings = Settings(arguments.device, 2 if arguments.quick else arguments.rounds, quick=arguments.quick,
+                        networks=tuple(arguments.networks))
     suffix = "" if settings.device == "cpu" else "-cuda"
     for name in arguments.only or SUITES:
         say(f"== {name}")
@@ -319,10 +303,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             say(f"interrupted; {name}{suffix}.json is left as it was")
             return 130
-        result = {"suite": name, "machine": machine(settings), "seconds": time.perf_counter() - start,
+        result = {"suite": name, "machine": machine(settings.device), "seconds": time.perf_counter() - start,
                   **result}
-        artifacts.write_json(settings.output / f"{name}{suffix}.json", result)
-        say(f"== {name}: {result['seconds']:.0f} s, stored in {settings.output / f'{name}{suffix}.json'}")
+        path = arguments.output / f"{name}{suffix}.json"
+        artifacts.write_json(path, result)
+        say(f"== {name}: {result['seconds']:.0f} s, stored in {path}")
     return 0
 
 
