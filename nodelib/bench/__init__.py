@@ -1,7 +1,5 @@
 """Measure training steps through ODE solvers against each other: `python -m nodelib bench`."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

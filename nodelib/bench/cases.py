@@ -1,7 +1,5 @@
 """What is measured: a network with weights, images, labels and an end time, the same for every method."""
 
-from __future__ import annotations
-
 import copy
 import functools
 import math

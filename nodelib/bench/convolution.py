@@ -1,7 +1,5 @@
 """What minimal filtering gains in the compiled kernels, and what it costs in accuracy."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

@@ -6,8 +6,6 @@ their folders. It needs no more than training does: torch, torchvision, torchdif
 and filelock. Unpack with `for part in runs-*.tar; do tar -xf $part -C data/runs; done`.
 """
 
-from __future__ import annotations
-
 import argparse
 import contextlib
 import dataclasses

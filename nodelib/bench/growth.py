@@ -1,7 +1,5 @@
 """How the cost of a training step grows with channels, pixels and threads, and two larger problems."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

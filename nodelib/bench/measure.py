@@ -1,7 +1,5 @@
 """How it is measured: interleaved rounds, ratios within a round, peak memory, the machine's throughput."""
 
-from __future__ import annotations
-
 import dataclasses
 import gc
 import os

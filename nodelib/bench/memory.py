@@ -5,8 +5,6 @@ memory` stores the peak resident memory of fresh processes in `data/benchmarks/m
 little from run to run, so chapters read it.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import subprocess

@@ -4,8 +4,6 @@ A method is a function Problem -> `Step`. Peers are imported when they are prepa
 ImportError.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

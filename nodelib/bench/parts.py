@@ -1,7 +1,5 @@
 """Where the time of a training step goes: its parts one by one."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable
 

@@ -1,7 +1,5 @@
 """The measurements that the page *Performance* shows, one JSON file each, and their command line."""
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import datetime

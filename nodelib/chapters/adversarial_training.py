@@ -1,7 +1,5 @@
 """The pair trained to t1 = 1: a table of attacks; figures of accuracy over end times, NFE, complexity."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

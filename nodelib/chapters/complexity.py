@@ -1,7 +1,5 @@
 """Where an adaptive solver puts its steps, and what the dynamics do there."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 What is not stored is left out, or shown as a dash; only `measured_now` attacks.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections import Counter
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Figures of the forced drift and of the spectrum at a ray, and what became of rays that were asked for."""
 
-from __future__ import annotations
-
 import pandas as pd
 import torch
 from matplotlib.figure import Figure

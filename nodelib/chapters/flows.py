@@ -5,8 +5,6 @@ Along dx/dt = f(t, x) the density of the transported points obeys d log p / dt =
 entry per seed, and the seeds do not influence each other's gradients.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

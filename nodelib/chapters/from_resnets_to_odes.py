@@ -1,7 +1,5 @@
 """Figures about solving: a residual network beside an ODE-net, vector fields with evaluations, steps."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import matplotlib

@@ -19,8 +19,6 @@ the first round's networks (`profile`); and S itself, since training shrinks the
 The post's figures enter nowhere but in `compare`.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -75,7 +73,7 @@ class Recipe:
     halve_after: tuple[int, ...] = (50, 100)
 
     @classmethod
-    def of(cls, config: RunConfig) -> Recipe:
+    def of(cls, config: RunConfig) -> "Recipe":
         """The recipe of a run."""
         return cls(config.channels, config.size, *config.t1, config.learning_rate, config.steps_per_epoch,
                    config.halve_after)

@@ -1,7 +1,5 @@
 """The book's first figure and table: the six networks at their own end times, the post's numbers and ours."""
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Sequence
 

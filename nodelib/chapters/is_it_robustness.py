@@ -1,7 +1,5 @@
 """Figures of Part II: the runs side by side, attacked images, accuracy against epsilon."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain, product
 

@@ -3,8 +3,6 @@
 Records are selected by their fields, never by their id, so that whatever has been measured is found.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Figures and tables of the page *Performance*, from the JSON files of `nodelib.bench`."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """What a sweep of both families of runs costs, from the times of the stored ones."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from nodelib.experiment import configs, protocols

@@ -5,8 +5,6 @@ times. Several random seeds train side by side in one batched computation: every
 dimension of one entry per seed, and the seeds do not influence each other's gradients.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

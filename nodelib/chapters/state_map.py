@@ -1,7 +1,5 @@
 """A map of trajectories: how the directions of many images' states differ, in the plane that shows most."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -3,8 +3,6 @@
 A value that is not measured is missing (NaN), never guessed.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """Figures about gradients: memory, the backward state, and errors against end time and tolerance."""
 
-from __future__ import annotations
-
 from itertools import product
 
 import matplotlib

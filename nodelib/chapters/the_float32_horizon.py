@@ -1,7 +1,5 @@
 """Figures of the float32 horizon: what is left of a gradient, single steps, phases, and the post's table."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

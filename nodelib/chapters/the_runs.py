@@ -1,7 +1,5 @@
 """The run of a run's own page, and what it shows beside the learning curves: configuration and records."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nodelib.experiment import evaluation, protocols, training

@@ -1,7 +1,5 @@
 """The post's table and ours as tidy data and as one figure."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """Small dynamics that a page can train or solve in seconds: fields in one dimension, and a smooth one."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field

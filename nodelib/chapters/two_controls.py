@@ -1,7 +1,5 @@
 """What the controls show: how gradients grow, and what ten steps leave of leaky and plain networks."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 

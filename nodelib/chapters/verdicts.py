@@ -1,7 +1,5 @@
 """The ledger at a glance."""
 
-from __future__ import annotations
-
 import html
 from collections.abc import Mapping, Sequence
 

@@ -1,7 +1,5 @@
 """Figures of states: still strips of films, motion over time, class separation."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Figures of *What made 92.62 %?*: one step of FGSM against a factor on the logits, and along training."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from typing import Any

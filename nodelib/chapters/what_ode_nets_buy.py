@@ -1,7 +1,5 @@
 """Figures about what ODE-nets gain: size, tolerance, irregular times, densities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

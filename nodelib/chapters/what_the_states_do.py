@@ -1,7 +1,5 @@
 """Tables and the figure of what measured states do: rays, late velocities, attacked images."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

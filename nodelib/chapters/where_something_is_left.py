@@ -1,7 +1,5 @@
 """What all stored attacks together leave below epsilon 0.3, as tidy data and as one figure."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 
