@@ -31,8 +31,7 @@ def convolution(settings: Settings) -> dict:
             for way, tolerance in WAYS.items()}
         if None in steppers.values():
             return {"rows": [], "omitted": "no compiled kernels here"}
-        steps = {way: _step(stepper, y, REPEATS[network]) for way,
-                 stepper in steppers.items()}
+        steps = {way: _step(stepper, y, REPEATS[network]) for way, stepper in steppers.items()}
         times = measure.interleave(steps, settings.rounds, settings.limit)
         for way, stepper in steppers.items():
             found = stepper.unpack(stepper.evaluate(0.0, stepper.pack(y))[0]).double()

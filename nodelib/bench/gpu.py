@@ -1,9 +1,8 @@
 """What to do with a GPU for ten minutes: `python -m nodelib bench --gpu [RUN ...]`.
 
-It compares the GPU's solves and gradients with the processor's, measures training steps against
-torchdiffeq's, trains the named runs side by side from their checkpoints for the rest of the time, and packs
-their folders. It needs no more than training does: torch, torchvision, torchdiffeq, numpy, safetensors, tqdm
-and filelock. Unpack with `for part in runs-*.tar; do tar -xf $part -C data/runs; done`.
+It compares the GPU's solves and gradients with the processor's, measures training steps, trains the named
+runs side by side from their checkpoints for the rest of the time, and packs their folders. It needs no more
+than training does. Unpack with `for part in runs-*.tar; do tar -xf $part -C data/runs; done`.
 """
 
 import argparse

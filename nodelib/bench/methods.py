@@ -63,16 +63,15 @@ def _torch_step(problem: Problem, solve: Callable[[Tensor], Tensor]) -> Step:
 
 
 def ours(gradient: str = "exact", tolerance: float = TOLERANCE, budget: int = MEMORY_BUDGET,
-         compiled: bool = True,
-         ) -> Callable[[Problem], Step]:
+         compiled: bool = True) -> Callable[[Problem], Step]:
     """`nodelib.solver.integrate`."""
     def prepare(problem: Problem) -> Step:
         counted: Counts = {}
 
         def step() -> list[Tensor]:
             solution = odeint(problem.func, problem.model.stem(problem.images), [0.0, problem.case.t1],
-                              rtol=tolerance,
-                              atol=tolerance, gradient=gradient, memory_budget=budget, compiled=compiled)
+                              rtol=tolerance, atol=tolerance, gradient=gradient, memory_budget=budget,
+                              compiled=compiled)
             found = list(torch.autograd.grad(problem.loss(solution.y[-1]), problem.wanted()))
             if gradient == "exact":  # of what is kept nothing is evaluated again
                 counted.update(nfe=solution.nfe, nfe_backward=0, products=solution.nfe_backward)

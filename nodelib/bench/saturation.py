@@ -1,6 +1,4 @@
-"""What it costs to differentiate a loss that is all but saturated: cotangents at the end of the range of
-floats.
-"""
+"""What it costs to differentiate an all but saturated loss: cotangents at the end of the range of floats."""
 
 import torch
 from torch import Tensor
@@ -18,9 +16,7 @@ T1 = 10.0
 
 def saturation(settings: Settings) -> dict:
     """Seconds of an input gradient by the size of the loss's gradient, with cotangents as they are and
-    balanced.
-
-    Balanced: by `NativeStepper.powers`, as the library does it.
+    balanced by `NativeStepper.powers`, as the library does it.
     """
     rows = []
     for network in [name for name in cases.SIZES if name in settings.networks]:

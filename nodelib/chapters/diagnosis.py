@@ -288,8 +288,8 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
              "epsilon": r["epsilon"], "n": r["n"],
              "attack": f"PGD, {r['settings']['steps']} steps" if kind == "PGD" else kind,
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
-            for run in runs for r in run.metrics for prefix,
-            kind in kinds.items() if r["id"].startswith(prefix)]
+            for run in runs for r in run.metrics for prefix, kind in kinds.items()
+            if r["id"].startswith(prefix)]
     # a worst case at one epsilon is a point, not a sweep
     seen = Counter((row["title"], row["attack"]) for row in rows)
     return _frame([row for row in rows if row["attack"] != "worst case"
@@ -376,8 +376,8 @@ def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
 
 
 def _frame(rows: list[dict], columns: list[str], order: list[str]) -> pd.DataFrame:
-    # stable, so that the order of the runs stays
+    # within the first of `order`, whose own order stays
     data = pd.DataFrame(rows, columns=columns)
-    first = {value: k for k, value in enumerate(dict.fromkeys(data[order[0]]))}
-    return data.sort_values(order, key=lambda c: c.map(first) if c.name == order[0] else c, kind="stable",
-                            ignore_index=True)
+    first = data[order[0]].drop_duplicates().tolist()
+    return data.sort_values(order, key=lambda c: c.map(first.index) if c.name == order[0] else c,
+                            kind="stable", ignore_index=True)

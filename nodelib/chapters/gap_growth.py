@@ -1,22 +1,17 @@
 """How gaps between logits grow with training, and what one step of FGSM then leaves.
 
-A step of Adam moves a weight by about the rate and never by more than `step_bound` times it, so a logit moves
-by about rate times S, the sum of the state's absolute entries. A last GroupNorm that nobody trained has
-entries of mean square 1, which makes S about sqrt(2 / pi) times entries times end time, and never grow faster
-than entries times end time. Where logits are large the cross-entropy is the perceptron's loss, which has no
-scale of its own: gaps that a head of weight 0 learns from it are exactly proportional to rate times S. Where
-they are small they grow with the logarithm of the steps, as in gradient descent on separable images (Soudry
-et al., 2018; Adam with a falling rate tends to another margin, and faster: Zhang, Zou and Cao, 2024). The two
-are added:
-
     G(E) = a log(steps) + k S sqrt(sum of rate^2 over the epochs)
 
-a and k are fitted, on small rows alone, with the S that was measured in them. What is assumed and not
-derived: that the two add; that the second grows like a random walk, with independent steps; that gaps are
-normally distributed with a fixed ratio of spread to median; that between end times they are in the ratios of
-the first round's networks (`profile`); and S itself, since training shrinks the state (see `STATES`).
+A step of Adam moves a weight by about the rate and never by more than `step_bound` times it, so a logit moves
+by about rate times S, the sum of the state's absolute entries. Where logits are large the cross-entropy is
+the perceptron's loss, which has no scale: gaps learnt from it are proportional to rate times S. Where they
+are small they grow with the logarithm of the steps, as in gradient descent on separable images (Soudry et
+al., 2018; Adam with a falling rate tends to another margin, and faster: Zhang, Zou and Cao, 2024).
 
-The post's figures enter nowhere but in `compare`.
+a and k are fitted, on small rows alone, with the S measured in them. Assumed and not derived: that the two
+add; that the second grows like a random walk, with independent steps; that gaps are normally distributed with
+a fixed ratio of spread to median; that between end times they are in the ratios of the first round's networks
+(`profile`); and S itself (see `STATES`). The post's figures enter nowhere but in `compare`.
 """
 
 import math
@@ -44,15 +39,13 @@ QUARTILES = 1.349  # distance of a normal distribution's quartiles, in standard 
 ENOUGH = 0.05  # share of images between the horizons that tells how many of them a step leaves
 
 
-def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
+def step_bound() -> float:
     """The most that one step of Adam moves a weight, in units of its rate, whatever the gradients were.
 
     By the inequality of Cauchy and Schwarz on Adam's two means (Kingma and Ba, 2015, section 2.1, give the
     part (1 - beta1) / sqrt(1 - beta2), for a gradient that was 0 at all steps but the last).
     """
-    if not (0 < beta1 < 1 and 0 < beta2 < 1 and beta1**2 < beta2):
-        raise ValueError(f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below "
-                         "beta2")
+    beta1, beta2 = 0.9, 0.999
     return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
@@ -84,13 +77,11 @@ class Recipe:
         return (self.low + self.high) / 2
 
     def initial_state(self) -> float:
-        """S of a network nobody trained, at the mean end time of training."""
+        """S of a network nobody trained, at the mean end time: its last GroupNorm's mean square is 1."""
         return math.sqrt(2 / math.pi) * self.channels * self.size**2 * self.mean
 
     def noise(self, epochs: float) -> float:
         """Root of the sum of squared rates over epochs: the rate times sqrt(epochs) while it is constant."""
-        if not epochs > 0:
-            raise ValueError(f"epochs is {epochs}; it must be above 0")
         edges = [0.0, *(float(e) for e in self.halve_after if e < epochs), epochs]
         return math.sqrt(sum((self.rate / 2**k) ** 2 * (end - begin)
                              for k, (begin, end) in enumerate(pairwise(edges))))
@@ -116,13 +107,10 @@ class Law:
 
     def state_sum(self, recipe: Recipe, epochs: float, state: str = "initial") -> float:
         """S after so many epochs under one of `STATES`; outside the measured epochs as at the nearest."""
-        if state not in STATES:
-            raise ValueError(f"state is {state!r}; it must be one of {', '.join(STATES)}")
         if state == "initial":
             return recipe.initial_state()
-        at, relative, absolute = (np.array(column) for column in zip(*self.state))
-        chosen = relative if state == "relative" else absolute
-        value = math.exp(float(np.interp(math.log(epochs), np.log(at), np.log(chosen))))
+        measured = dict(zip(("epochs", "relative", "absolute"), np.log(self.state).T))
+        value = math.exp(float(np.interp(math.log(epochs), measured["epochs"], measured[state])))
         return value * (recipe.initial_state() if state == "relative" else 1.0)
 
     def median_gap(self, recipe: Recipe, epochs: float, state: str | float = "initial") -> float:
@@ -134,9 +122,9 @@ class Law:
         """Share of images whose gap exceeds a threshold where the median is `gap`."""
         return 0.5 * math.erfc((threshold - gap) / (math.sqrt(2) * self.spread * gap))
 
-    def left(self, clean: float, gap: float, batch: int = 32) -> float:
+    def left(self, clean: float, gap: float) -> float:
         """Accuracy under one step, of `clean` before: lost gradients, and a few that lost the true class."""
-        lost = self.past(horizon.gradient_lost(batch), gap)
+        lost = self.past(horizon.gradient_lost(), gap)
         turned = max(0.0, self.past(horizon.true_class_lost()[0], gap) - lost)
         return clean * (lost + self.leak * turned)
 

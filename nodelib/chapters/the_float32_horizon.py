@@ -17,8 +17,9 @@ _STEPS = dict(zip(DIRECTIONS, ((style.ORANGE, "-", "s"), (style.BLUE, "--", "o")
 
 
 def entries(gaps: Sequence[float] | np.ndarray, batch: int = 32) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Gradient of the mean cross-entropy by torch in float32: sizes of the true and the nearest wrong logit's
-    entry, and the exact size, for gaps between two classes, shape (G,), and the mean over `batch` images.
+    """Sizes of the true and the wrong logit's gradient entry by torch in float32, and the exact size.
+
+    gaps: between two classes, shape (G,); batch: images of the mean loss.
     """
     z = torch.zeros(len(gaps), 2)
     z[:, 1] = -torch.tensor(list(gaps))
