@@ -244,20 +244,15 @@ SUITES = {"training-step": training_step, "attack-step": attack_step, "fixed-ste
 
 def machine(device: str) -> dict:
     """Where and with what it was measured."""
-    def version(name: str) -> str | None:
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            return None
-
+    installed = {each.name: each.version for each in importlib.metadata.distributions()}
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
                      platform.processor() or platform.machine())
     return {**artifacts.environment(torch.device(device)), "processor": processor,
             "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
-            "peers": {name: version(name) for name in ("torchdiffeq", "torchode", "torchdyn",
-                                                      "diffrax", "jax")},
+            "peers": {name: installed.get(name)
+                      for name in ("torchdiffeq", "torchode", "torchdyn", "diffrax", "jax")},
             **artifacts.source_state(),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}
 

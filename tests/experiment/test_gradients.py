@@ -104,9 +104,3 @@ def test_all_ways_to_solve_give_the_same_state_and_the_exact_ones_the_same_gradi
         assert torch.allclose(found[method][0], found["backprop"][0], atol=1e-4)
     for method in ("exact", "exact, states only"):
         assert gradients.relative_error(found[method][1], found["backprop"][1].double()) < 1e-3
-
-
-def test_an_unknown_memory_method_is_refused():
-    func, y0 = memory.problem()
-    with pytest.raises(ValueError, match="'magic'.*'backprop'"):
-        memory.solve("magic", func, y0, 2)
