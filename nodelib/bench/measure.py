@@ -121,8 +121,7 @@ def peak_bytes(step: Callable[[], object]) -> int:
 def in_new_process(arguments: list[str], timeout: float) -> dict:
     """{"bytes": `peak_bytes`} of a first step in a process of its own, or {"error": why there is none}.
 
-    Nothing is pooled there yet, and large blocks are mapped one by one, so that freed memory leaves the
-    process.
+    Nothing is pooled there yet, and large blocks are mapped one by one, so that freed memory leaves it.
     """
     environment = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536",
                    **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(torch.get_num_threads()))}

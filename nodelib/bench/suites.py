@@ -100,12 +100,12 @@ def gradient_errors(case: Case, device: str, names: Sequence[str]) -> dict[str, 
 def small_memory(rows: list[dict], settings: Settings) -> list[dict]:
     """large-100: time within a quarter of the peak memory that backprop takes, and of our own."""
     case = Case("large-100", 32, 100.0)
-    found = {row["method"]: row for row in rows
+    peaks = {row["method"]: row["peak_bytes"] for row in rows
              if (row["network"], row["batch"], row["t1"]) == dataclasses.astuple(case)}
     result = []
     problem = Problem(case, settings.device)
     for label in ("torchdiffeq-backprop", "exact"):
-        peak = found.get(label, {}).get("peak_bytes")
+        peak = peaks.get(label)
         if not peak:
             continue
         budget = _budget(problem, case, peak / 4, settings)

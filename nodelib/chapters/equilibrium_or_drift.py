@@ -36,12 +36,11 @@ def spectrum(values: torch.Tensor) -> Figure:
     return figure
 
 
-def rays_found(net: ODENet, images: torch.Tensor, labels: torch.Tensor, log_time: float = 20.0,
-               tolerance: float = 1e-6) -> pd.DataFrame:
+def rays_found(net: ODENet, images: torch.Tensor, labels: torch.Tensor) -> pd.DataFrame:
     """The rays where the flow from the ten given directions ends, and the images that end on each.
 
     Args:
-        net: in float64; images: followed to t = 1000, and from there, as the directions are, for `log_time`.
+        net: in float64; images: followed to t = 1000, and from there, as the directions are, in log time.
 
     Returns:
         a row per class: angle, by which the velocity at the direction asked for is off, and moved, from there
@@ -50,7 +49,7 @@ def rays_found(net: ODENet, images: torch.Tensor, labels: torch.Tensor, log_time
     """
     func, given = net.block.func, own_rays(net)
     start = torch.cat([given, dynamics.states_at(net, images, [1000.0])[0] / 1000])
-    end = dynamics.flow_in_log_time(func, start, log_time, tolerance, tolerance)
+    end = dynamics.flow_in_log_time(func, start, 20.0, 1e-6, 1e-6)
     rows = []
     for label, w in enumerate(given):
         ray = dynamics.solve_ray(func, end[label], smoothing=0)
