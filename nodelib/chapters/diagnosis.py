@@ -57,6 +57,13 @@ def on_first(run: Run, record_id: str, n: int) -> str | None:
     return None if record is None or record["n"] < n else f"{100 * run.outcomes(record_id)[:n].mean():.1f}"
 
 
+def _cell(record: dict | None, n: int) -> str | None:
+    """A record's accuracy in per cent, and on how many images where these are fewer than n."""
+    if record is None:
+        return None
+    return f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else "")
+
+
 def reach(n: int) -> float:
     """How many points the 95 % interval of an accuracy of one half, the widest, reaches to either side."""
     low, high = wilson(n // 2, n)
@@ -153,21 +160,18 @@ def masking_table(runs: Sequence[Run], epsilon: float = EPSILON, exceptions: boo
     if not columns:
         return ""
     marks, rows = [told_apart(run, suffix) for run, _, suffix in columns], []
+    sizes = [find(run, f"mask-plain{suffix}")["n"] for run, _, suffix in columns]
     for name, words in MASKING.items():
         if name.startswith("clean") and epsilon != EPSILON:
             continue
         if exceptions and name != "plain" and not any(name in each for each in marks):
             continue
         row: list[Any] = [words]
-        for (run, _, suffix), mark in zip(columns, marks):
-            record = find(run, f"mask-{name}{suffix}")
-            fewer = record is not None and record["n"] < find(run, f"mask-plain{suffix}")["n"]
-            row.append(record and f"{100 * record['accuracy']:.1f}"
-                       + (f" (n = {record['n']})" if fewer else "")
-                       + (f" {mark[name]}" if name in mark else ""))
+        for (run, _, suffix), mark, n in zip(columns, marks, sizes):
+            said = _cell(find(run, f"mask-{name}{suffix}"), n)
+            row.append(f"{said} {mark[name]}" if name in mark else said)
         if any(row[1:]):
             rows.append(row)
-    sizes = [find(run, f"mask-plain{suffix}")["n"] for run, _, suffix in columns]
     clean = [on_first(run, f"none-t{t1:g}", n) for (run, t1, _), n in zip(columns, sizes)]
     rows.insert(sum(not row[0].startswith("*clean") for row in rows), ["*clean, fixed pooling*", *clean])
     return markdown(["one thing changed:", *(f"{run.path.name}, t = {t1:g}" for run, t1, _ in columns)],
@@ -196,26 +200,15 @@ def randomised_table(runs: Sequence[Run]) -> str:
 
 def transfer_table(runs: Sequence[Run]) -> str:
     """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source."""
-    records = {(run.path.name, r["source"]): r for run in runs for r in run.metrics
-               if r["attack"] == "transfer"}
-    if not records:
-        return ""
-    sources = list(dict.fromkeys(source for _, source in records))
-
-    def cell(record: dict | None, n: int) -> str | None:
-        return None if record is None else (
-            f"{100 * record['accuracy']:.1f}" + (f" (n = {record['n']:,})" if record["n"] < n else ""))
-
+    tried = [(run, {r["source"]: r for r in run.metrics if r["attack"] == "transfer"}) for run in runs]
+    sources = list(dict.fromkeys(source for _, mine in tried for source in mine))
     rows = []
-    for run in runs:
-        mine = {source: records[run.path.name, source] for source in sources
-                if (run.path.name, source) in records}
-        if not mine:
-            continue
-        n = max(r["n"] for r in mine.values())
-        rows.append([run.path.name, on_first(run, f"none-t{run.config['test_t1']:g}", n),
-                     *(cell(mine.get(source), n) for source in sources), f"{n:,}"])
-    return markdown(["tried on / made on:", "clean", *sources, "images"], rows)
+    for run, mine in tried:
+        if mine:
+            n = max(r["n"] for r in mine.values())
+            rows.append([run.path.name, on_first(run, f"none-t{run.config['test_t1']:g}", n),
+                         *(_cell(mine.get(source), n) for source in sources), f"{n:,}"])
+    return markdown(["tried on / made on:", "clean", *sources, "images"], rows) if rows else ""
 
 
 def measured_now(run: Run, measurements: Sequence[Measurement]) -> Run:
@@ -301,8 +294,7 @@ def epsilon_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def gradient_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """FGSM over epsilon by gradient method, accuracies in per cent."""
     rows = [{"title": f"{run.path.name}, t = {r['t1']:g}", "method": method, "epsilon": r["epsilon"],
-             "n": r["n"],
-             **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
+             "n": r["n"], **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
             for run in runs for r in run.metrics for method in GRADIENT_METHODS
             if r["id"].startswith(f"fgsm-by-{method}-eps")]
     return _frame(rows, ["title", "method", "epsilon", "accuracy", "low", "high", "n"],
