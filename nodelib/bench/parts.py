@@ -1,10 +1,8 @@
 """Where the time of a training step goes: its parts one by one."""
 
-import sys
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 
 from nodelib.bench import cases, measure, methods
 from nodelib.bench.cases import Problem, Settings
@@ -13,7 +11,7 @@ from nodelib.solver.integrate import odeint
 
 
 def parts(settings: Settings) -> dict:
-    """Seconds of the parts of a training step of the exact gradient, and the pages of memory it touches anew.
+    """Seconds of the parts of a training step of the exact gradient.
 
     limit: the seconds that its products would take at the rate of torch's best convolution on this machine.
     """
@@ -26,12 +24,9 @@ def parts(settings: Settings) -> dict:
         cotangent = torch.randn(state.shape, generator=torch.Generator().manual_seed(0))
         start = state.clone().requires_grad_()
         solution = odeint(func, start, [0.0, case.t1])
-        end = solution.y[-1].detach().requires_grad_()
         stepper = kernel.native_stepper(func, start, kernel.DOPRI5, params, 1e-3, 1e-3)
         if stepper is None:
             return {"rows": [], "omitted": "no compiled kernels here"}
-        packed = stepper.pack(start)
-        k, kept = stepper.evaluate(0.0, packed, keep=True)
         model = problem.model
         stem = [*model.conv.parameters(), *model.norm.parameters()]
         whole = methods.ours()(problem)
@@ -39,18 +34,14 @@ def parts(settings: Settings) -> dict:
         steps: dict[str, Callable[[], object]] = {
             "whole step": whole,
             "stem": lambda: torch.autograd.grad(model.stem(problem.images), stem, cotangent),
-            "head and loss": lambda: torch.autograd.grad(F.cross_entropy(model.head(end), problem.labels),
-                                                         (end, *model.linear.parameters())),
             "solve": lambda: odeint(func, start, [0.0, case.t1]),
             "reverse": lambda: torch.autograd.grad(solution.y[-1], (start, *params), cotangent,
                                                    retain_graph=True),
-            "an evaluation": lambda: stepper.evaluate(0.0, packed, keep=True),
-            "a product": lambda: stepper.vjp(kept, k, []),
             "weights, transformed": lambda: _transform(problem, stepper)}
         times = measure.interleave(steps, settings.rounds, settings.limit)
         operations = (counts["nfe"] + 2 * counts["products"]) * problem.minimal_flops_per_evaluation()
         rows.append({"network": case.network, "batch": case.batch, "t1": case.t1, **counts,
-                     "faults": _faults(whole), "limit": operations / best / 1e9,
+                     "limit": operations / best / 1e9,
                      "seconds": {name: measure.spread(values) for name, values in times.items()}})
     return {"rows": rows, "best_gflops": best}
 
@@ -58,14 +49,3 @@ def parts(settings: Settings) -> dict:
 def _transform(problem: Problem, stepper: kernel.NativeStepper) -> None:
     kernel._packed.pop(problem.func, None)
     kernel._pack(problem.func, stepper.library, stepper.minimal)
-
-
-def _faults(step: Callable[[], object]) -> int | None:
-    """Pages that a step asks the system for, None where it does not count them."""
-    if sys.platform == "win32":
-        return None
-    import resource
-
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    step()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
