@@ -308,8 +308,7 @@ def health_frame(runs: Sequence[Run]) -> pd.DataFrame:
     for run in runs:
         for m in run.measurements:
             s = m["settings"]
-            if m["name"] in ("sign_agreement", "gradient_cosine", "zero_gradient", "finite_difference",
-                             "logit_gap", "logit_size"):
+            if m["name"] in ("sign_agreement", "zero_gradient", "finite_difference", "logit_gap"):
                 rows.append({"run": run.path.name, "t1": m["t1"], "name": m["name"],
                              "method": methods.get((s.get("gradient"), s.get("rtol")), s.get("gradient", "")),
                              "loss": s.get("loss", ""), "logit_scale": str(s.get("logit_scale", "")),
