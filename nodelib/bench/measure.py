@@ -7,23 +7,30 @@ import statistics
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch.utils.benchmark import timer
 
 from nodelib.bench.cases import Case
 from nodelib.experiment.progress import say
 
 
+def clock() -> float:
+    """Seconds, when a GPU is done with all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
 def seconds(step: Callable[[], object]) -> float:
-    """Wall time of one step, until an accelerator is done with it."""
-    start = timer()
+    """Wall time of one step."""
+    start = clock()
     step()
-    return timer() - start
+    return clock() - start
 
 
 def interleave(steps: Mapping[str, Callable[[], object]], rounds: int,
