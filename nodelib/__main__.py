@@ -1,7 +1,5 @@
 """The command line: `python -m nodelib COMMAND`, each with `--help`."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys

@@ -1,7 +1,5 @@
 """The networks: the ODE-net of the post in three sizes, and the residual networks it is compared with."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any

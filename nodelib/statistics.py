@@ -1,7 +1,5 @@
 """Wilson's interval, and the two default tests: an entry within tolerance, an ordering on the same images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Runs for tests: small ones that are truly trained, and stubs that hold records only."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, field
 

@@ -1,7 +1,5 @@
 """Shared fixtures. Threads are set explicitly: with the default, two torch processes slow each other down."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -7,8 +7,6 @@ through the fixture `fault`; the message is that of the first error it expects b
 `pytest --faults=FILE` writes the table.
 """
 
-from __future__ import annotations
-
 import contextlib
 import csv
 import io

@@ -10,8 +10,6 @@ written into the table by hand. Left out, since no test of values can see them, 
 and of the texts of errors.
 """
 
-from __future__ import annotations
-
 import ast
 import contextlib
 import csv

@@ -1,7 +1,5 @@
 """Differential equations with known solutions, and an independent replay of a solver's steps."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from typing import Callable

@@ -1,7 +1,5 @@
 """Many runs by Snakemake, truly trained: on this machine, and as jobs of a Slurm that is started here."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import signal

@@ -1,7 +1,5 @@
 """Machines that lack something: the same commands work, or say in a sentence what is missing."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

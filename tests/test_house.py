@@ -1,7 +1,5 @@
 """The house: folders in which every arrow points one way, imports inside functions included."""
 
-from __future__ import annotations
-
 import ast
 import functools
 import inspect

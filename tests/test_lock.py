@@ -1,7 +1,5 @@
 """What is installed is what is locked, and the licence of each package is listed."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 from email.message import Message

@@ -1,7 +1,5 @@
 """What mutants.csv says of the tests holds its promise; `make mutants` writes it."""
 
-from __future__ import annotations
-
 import csv
 from collections import Counter
 from pathlib import Path

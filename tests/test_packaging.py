@@ -1,7 +1,5 @@
 """The places that name versions and commands agree."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

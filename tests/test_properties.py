@@ -1,7 +1,5 @@
 """Laws that hold for every value, tried on values that hypothesis draws: the same ones in every run."""
 
-from __future__ import annotations
-
 import json
 import math
 

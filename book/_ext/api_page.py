@@ -5,8 +5,6 @@ them, `% modules: rest` for all that no line of any page names, and `% house` fo
 folders, made from their imports.
 """
 
-from __future__ import annotations
-
 import ast
 import functools
 import pkgutil

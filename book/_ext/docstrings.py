@@ -4,8 +4,6 @@ They are written to be read in the source, with formulas in plain characters: re
 `|y|` and `y0*` would be a warning or would vanish.
 """
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ No other page does. The scripts, the kernels and the weights of the stored runs 
 figure that shows a film as a GIF becomes a part of the kind `film` where the film's sheet lies beside it.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

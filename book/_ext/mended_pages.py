@@ -8,8 +8,6 @@ A build keeps every page's tree in memory, and the collector of reference cycles
 again without finding much: nearly a third of the build's processor time.
 """
 
-from __future__ import annotations
-
 import gc
 
 ALLOCATIONS = 200_000  # between two collections of the youngest objects; Python's default is 700

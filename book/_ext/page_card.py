@@ -6,8 +6,6 @@ the runs the hardware, the time that training took and the commits; and it offer
 own record names the inputs (`nodelib.publish.render`); the rest is in the runs' `config.json`.
 """
 
-from __future__ import annotations
-
 import json
 from collections import defaultdict
 from html import escape

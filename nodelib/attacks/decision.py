@@ -6,8 +6,6 @@ l-infinity; its Boundary attack shrinks the Euclidean distance, and with a thous
 network it ended two to three times further away in l-infinity. Optional: `pip install 'nodelib[attacks]'`.
 """
 
-from __future__ import annotations
-
 import warnings
 from typing import Any
 

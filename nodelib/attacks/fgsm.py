@@ -1,7 +1,5 @@
 """The fast gradient sign method."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor, nn

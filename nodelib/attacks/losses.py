@@ -1,7 +1,5 @@
 """What a gradient attack climbs: the cross-entropy, and losses that do not saturate."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

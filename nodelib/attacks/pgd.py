@@ -1,7 +1,5 @@
 """Projected gradient descent on the loss, upwards."""
 
-from __future__ import annotations
-
 from functools import partial
 from typing import Any
 

@@ -1,7 +1,5 @@
 """A step along random signs: what a gradient that is all noise would do."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -8,8 +8,6 @@ ratio, both with the mean gradient of twenty draws.
 Optional: `pip install 'nodelib[attacks]'`.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from functools import partial

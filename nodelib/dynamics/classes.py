@@ -1,7 +1,5 @@
 """Do states of one class point one way? Nearest class direction, silhouette, linear probe."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

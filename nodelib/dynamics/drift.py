@@ -10,8 +10,6 @@ elsewhere, that is <a, f> = beta. So <a, y(t)> = <a, y(0)> + beta t whatever the
 without information. Proof and consequences: the chapter *Equilibrium or drift*.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

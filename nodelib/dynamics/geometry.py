@@ -1,7 +1,5 @@
 """Norms and angles of batches of states."""
 
-from __future__ import annotations
-
 import math
 
 import torch

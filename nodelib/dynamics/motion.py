@@ -1,7 +1,5 @@
 """How states move: speed, turning, angles, settling."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Follow many images' states and keep what is needed: scalars over time, directions at a few times."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 

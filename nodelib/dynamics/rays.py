@@ -5,8 +5,6 @@ dw/ds = f(w) - w. Its equilibria are the straight rays z = t w. The leaky contro
 same equation in ordinary time, so everything here serves both. What f(w) means is `normalised_field`'s.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ registered, and its import stops at `torchvision::nms`. Declaring the two operat
 asks for is enough for the datasets, which use neither.
 """
 
-from __future__ import annotations
-
 import types
 
 import torch

@@ -17,8 +17,6 @@
 No pickle is ever loaded.
 """
 
-from __future__ import annotations
-
 import hashlib
 import importlib.metadata
 import os

@@ -1,7 +1,5 @@
 """A budget of time, after which nothing further is begun."""
 
-from __future__ import annotations
-
 import argparse
 import math
 import time

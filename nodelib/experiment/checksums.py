@@ -7,8 +7,6 @@ as it is: what was edited once keeps its fault until it is restored, deleted and
 (`seal`).
 """
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path

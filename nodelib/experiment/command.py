@@ -1,7 +1,5 @@
 """What all commands share: an error with a known reason is one line, any other a traceback."""
 
-from __future__ import annotations
-
 import os
 import sys
 from collections.abc import Callable, Sequence

@@ -13,8 +13,6 @@ and more has its 95 % interval in the settings, `low` and `high`
 Chapter values live in `data/claims/<id>.json`, written by `nodelib.verdicts.record_chapter`.
 """
 
-from __future__ import annotations
-
 LADDER = "ladder"  # with which the labels of the cascade at rising epsilons begin
 LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 

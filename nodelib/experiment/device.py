@@ -1,7 +1,5 @@
 """Where a run is trained and measured."""
 
-from __future__ import annotations
-
 import torch
 
 from nodelib.solver.errors import InputError

@@ -11,8 +11,6 @@ gradients may round differently after a resume, for DistributedDataParallel lays
 its first step.
 """
 
-from __future__ import annotations
-
 import contextlib
 import datetime
 import functools

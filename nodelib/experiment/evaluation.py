@@ -1,7 +1,5 @@
 """Accuracy over end times, on clean and attacked test images, with confidence intervals."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import dataclasses

@@ -1,7 +1,5 @@
 """Files that are whole or not there: atomic writing, JSON, and the locks of a run's folder."""
 
-from __future__ import annotations
-
 import contextlib
 import glob
 import json

@@ -8,8 +8,6 @@ signs and directions against a reference in double precision, and the size of th
 cross-entropy. Batches are the post's, 32 images, because the continuous adjoint's error depends on them.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """How far a gradient of an ODE-net is from the flow's, and how far the state re-solved backwards strays."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -19,8 +19,6 @@ b that of the true logit. See `turned` for what that costs. The book's chapter h
 are tested against torch, number for number.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -20,8 +20,6 @@ leave). Each can fail:
 - *The end time alone helps nothing.* small-100-unscaled has no larger median of m / g than small-10.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

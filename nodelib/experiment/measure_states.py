@@ -7,8 +7,6 @@ Every trajectory is solved at the network's own tolerance in float32, as in trai
 solved for in float64.
 """
 
-from __future__ import annotations
-
 import functools
 import time
 from collections.abc import Callable, Iterable, Sequence

@@ -1,7 +1,5 @@
 """One accuracy to measure, and the record of the artifact contract that states it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields

@@ -1,7 +1,5 @@
 """The shipped MNIST: hash-checked, read through torchvision, as tensors in [0, 1]."""
 
-from __future__ import annotations
-
 import functools
 import gzip
 import hashlib

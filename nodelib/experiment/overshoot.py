@@ -13,8 +13,6 @@ For every image the accuracy is followed along four directions of signs, from th
 An image is *overshot* by a direction that breaks it at a smaller step but not at the full one.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass

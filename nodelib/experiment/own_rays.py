@@ -24,8 +24,6 @@ Penalties on the field for attractors by construction: Kang et al., 2021 (SODEF)
 (LyaNet). This one costs `TIMES` evaluations of f on the batch.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

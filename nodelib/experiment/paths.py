@@ -1,7 +1,5 @@
 """Where the repository's data lives."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

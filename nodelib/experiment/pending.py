@@ -1,7 +1,5 @@
 """What a sweep of runs still has to do: what was deleted, or made of other weights, counts as missing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nodelib.experiment import artifacts, measure_states, protocols, training

@@ -1,7 +1,5 @@
 """What is measured on a run, by name: the table, strong attacks, sweeps, masking, transfer."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Randomness at test time is a defence nobody declared until the attacker averages
 transformation: Athalye, Carlini and Wagner, 2018, section 4.2).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

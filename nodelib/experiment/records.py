@@ -5,8 +5,6 @@ A float is written so that it is read back exactly (as `repr` writes it), a trut
 lists and dictionaries as JSON, and None as nothing at all, for which reason no text may be empty.
 """
 
-from __future__ import annotations
-
 import csv
 import json
 import math

@@ -4,8 +4,6 @@ explain it.
     python -m nodelib rescale small-10 large-100
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

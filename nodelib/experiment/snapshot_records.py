@@ -1,7 +1,5 @@
 """Snapshots of a network in training: the records of `snapshots.csv`, and how to look things up in them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

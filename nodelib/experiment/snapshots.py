@@ -5,8 +5,6 @@ Nothing here changes the training: the measurements draw from generators of thei
 mode is restored.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

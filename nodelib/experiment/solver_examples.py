@@ -31,8 +31,6 @@ images as on clean ones, and before it was measured:
   interval below 0). Refuted for a network where random signs raise it as much, or the median is not below 0.
 """
 
-from __future__ import annotations
-
 import copy
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence

@@ -1,7 +1,5 @@
 """Accuracies over a range of epsilons or end times, as tidy data for figures."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterable
 from typing import Any

@@ -1,7 +1,5 @@
 """Train one config: standard or adversarial, resumable to the bit on the same machine."""
 
-from __future__ import annotations
-
 import contextlib
 import dataclasses
 import hashlib

@@ -3,8 +3,6 @@
 `python -m nodelib tune` measures every trial that `data/tuning.json` lacks. The test set plays no part.
 """
 
-from __future__ import annotations
-
 import argparse
 import dataclasses
 import tempfile

@@ -1,7 +1,5 @@
 """Check stored runs against themselves: checksums, parameter counts, outcomes, accuracies."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -5,8 +5,6 @@ an image counts as broken if any of them broke it. Records of a smaller epsilon 
 balls lie inside; so the worst case falls with epsilon by construction.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 

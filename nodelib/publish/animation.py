@@ -4,8 +4,6 @@ The page enlarges them without smoothing. So a film of 300 frames takes tens to 
 equal input gives equal bytes.
 """
 
-from __future__ import annotations
-
 import io
 import json
 from collections.abc import Mapping, Sequence

@@ -9,8 +9,6 @@ need not have their compiler, the package `ziglang`; the other scripts are made 
 the book is built.
 """
 
-from __future__ import annotations
-
 import argparse
 import base64
 import hashlib

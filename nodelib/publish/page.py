@@ -5,8 +5,6 @@ its alternative text; drawn into a cell's output it would lose both. A number is
 the prose as {glue:text}`name`, so that nobody types one.
 """
 
-from __future__ import annotations
-
 import functools
 import io
 import os

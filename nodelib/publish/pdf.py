@@ -5,8 +5,6 @@ solutions open. Left out are what only a screen can do, the code that a page fol
 the API reference. The front page of the built site then links the file.
 """
 
-from __future__ import annotations
-
 import argparse
 import shutil
 from pathlib import Path

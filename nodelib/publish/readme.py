@@ -1,7 +1,5 @@
 """Generated parts of the README: the table and the verdicts, each between two marks."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from nodelib.experiment.artifacts import write_atomic

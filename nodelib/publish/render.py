@@ -34,8 +34,6 @@ name, with the seed where that is not 0, so that every page has its own title, l
 before the notebook does.
 """
 
-from __future__ import annotations
-
 import argparse
 import ast
 import contextlib

@@ -10,8 +10,6 @@ shades of them, told apart by readers with the common kinds of colour blindness;
 what colour says wherever more than four lines share a panel.
 """
 
-from __future__ import annotations
-
 import contextlib
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The post's table beside ours: 48 figures, an honest blank where we have none yet."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby

@@ -1,7 +1,5 @@
 """Gradients through an ODE solve: exact for the computed solution, or by the continuous adjoint."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math

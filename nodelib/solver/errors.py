@@ -1,7 +1,5 @@
 """What can go wrong for a known reason. Each error names the value, the allowed range and the way out."""
 
-from __future__ import annotations
-
 import math
 import numbers
 from collections.abc import Collection

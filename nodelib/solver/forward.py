@@ -1,7 +1,5 @@
 """Stepping through time: adaptive Dormand-Prince 5(4) and fixed steps, and the tape that a reverse needs."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 import math

@@ -1,7 +1,5 @@
 """Solve dy/dt = func(t, y): adaptive Dormand-Prince 5(4), and fixed steps, with a choice of gradients."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any, Callable, Sequence

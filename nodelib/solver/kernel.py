@@ -11,8 +11,6 @@ its own. Where they cannot be had, or for any other dynamics, the solver uses to
 "nodelib", once for each reason.
 """
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 import hashlib

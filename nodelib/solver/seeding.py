@@ -1,7 +1,5 @@
 """Random numbers from a seed that leave torch's generators as they were."""
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Iterator
 

@@ -4,8 +4,6 @@
 with the same methods for `nodelib.networks.ODEFunc` on a CPU with a C compiler.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Sequence

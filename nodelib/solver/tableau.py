@@ -9,8 +9,6 @@ Dormand and Prince (1980) chose a method of order 5 whose last stage is evaluate
 the local error through an embedded solution of order 4.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 

@@ -1,7 +1,5 @@
 """States that are tuples of tensors, solved as one flat state."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

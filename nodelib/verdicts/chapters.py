@@ -1,7 +1,5 @@
 """Values that a chapter computes for the ledger: `data/claims/<id>.json`."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The first round's rules for end times: C15, and C12 until the second round's evidence is there."""
 
-from __future__ import annotations
-
 import statistics
 from itertools import product
 

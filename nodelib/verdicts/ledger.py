@@ -1,7 +1,5 @@
 """All claims with their verdicts, as rows, Markdown and text."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Sequence

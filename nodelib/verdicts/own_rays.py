@@ -21,8 +21,6 @@ two basins, which the penalty does not move. Expected as well: attacked and scor
 keeps at most `LATER` more than at its own end time. Later times do not take attacked images back.
 """
 
-from __future__ import annotations
-
 EPSILON = 0.1
 OWN, CLEAN, LEFT, FURTHER, LATER = 0.9, 0.005, 0.1, 0.01, 0.1
 HELPS, HARMS, NEITHER = "helps", "harms", "neither"

@@ -1,8 +1,6 @@
 """The first round's rules for Part I, what the post says about neural ODEs in general: C1, C2 and C7, and C3
 and C4 until the second round's evidence is there."""
 
-from __future__ import annotations
-
 import statistics
 
 from nodelib.verdicts.evidence import CLEAN, Evidence, Missing, accuracy_figure, percents

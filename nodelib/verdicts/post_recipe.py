@@ -6,8 +6,6 @@ threshold on an effect is judged at half, once and twice its value (`sensitive`)
 `second_round.toml`.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Sequence

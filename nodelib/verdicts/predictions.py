@@ -5,8 +5,6 @@ Rules and constants are those of `second_round.toml`; here is how they are compu
 and snapshots.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ stops training when the figures please chooses the verdict; so the first round w
 records that such networks had before, everything else as it was: `data/prolonged.json`.
 """
 
-from __future__ import annotations
-
 from nodelib.experiment.artifacts import read_json
 from nodelib.experiment.paths import data_dir
 from nodelib.verdicts.verdict import UNDECIDED, first_round

@@ -8,8 +8,6 @@ attack is enough to refute robustness, but only the full set, with APGD and a gr
 it, can support it.
 """
 
-from __future__ import annotations
-
 import statistics
 
 from nodelib.statistics import ENTRY_TOLERANCE, within_tolerance

@@ -1,7 +1,5 @@
 """The second round's rules and predictions as data: `second_round.toml`, words built from constants."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any

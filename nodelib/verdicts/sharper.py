@@ -5,8 +5,6 @@ Their words are in `second_round.toml`. Where those leave a reading open, it was
 these rules was run, and stands in the function's docstring; the first round's measurements were known.
 """
 
-from __future__ import annotations
-
 import math
 import statistics
 from collections.abc import Callable, Sequence

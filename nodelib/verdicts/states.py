@@ -6,8 +6,6 @@ the same for all images (see the chapter *Equilibrium or drift*), and a comparis
 find everything aligned.
 """
 
-from __future__ import annotations
-
 import statistics
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,7 +1,5 @@
 """The adapters to other libraries' attacks, and agreement of ours with theirs."""
 
-from __future__ import annotations
-
 import sys
 
 import pytest

@@ -1,7 +1,5 @@
 """The built book, once per test session, and what its tests ask of it."""
 
-from __future__ import annotations
-
 import functools
 import os
 import shutil

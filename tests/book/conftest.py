@@ -1,7 +1,5 @@
 """A browser for the tests of the pages."""
 
-from __future__ import annotations
-
 import pytest
 from book_site import chromium
 

@@ -5,8 +5,6 @@ and the longest task of the page's main thread: in time, and in the processor's 
 not lengthen.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import tempfile

@@ -1,7 +1,5 @@
 """Every page in a real browser, from the file system: no error, no request outside, readable everywhere."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The book builds without a warning, quickly, and its HTML is whole: links, images, captions, no network."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The whole book at smoke scale: every run trains in its notebook, every chapter executes on these runs."""
 
-from __future__ import annotations
-
 import os
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The prose of the book is spelled correctly, and in British English."""
 
-from __future__ import annotations
-
 import re
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of faults counts what the tests inject, and is of the tests that are here."""
 
-from __future__ import annotations
-
 import ast
 import csv
 from functools import cache

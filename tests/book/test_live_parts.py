@@ -1,7 +1,5 @@
 """The live parts in a page, by pointer, finger and keys; and what stands there where they cannot run."""
 
-from __future__ import annotations
-
 import re
 
 import numpy as np

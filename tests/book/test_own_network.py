@@ -1,7 +1,5 @@
 """The page for people with their own network: its examples run as they are printed, and are short."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import jupytext

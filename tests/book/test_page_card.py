@@ -1,7 +1,5 @@
 """The card at the foot of a page."""
 
-from __future__ import annotations
-
 import html
 import re
 import shutil

@@ -1,7 +1,5 @@
 """The page that tells how to make the book again, in the copy that its own recipe makes."""
 
-from __future__ import annotations
-
 import re
 import shutil
 

@@ -1,7 +1,5 @@
 """The workflow of GitHub Actions: what it runs exists here."""
 
-from __future__ import annotations
-
 import re
 
 import yaml

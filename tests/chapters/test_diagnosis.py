@@ -1,7 +1,5 @@
 """The tables and frames of the robustness page say what the records say, and nothing without records."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What the figures of Part I draw is what their data says."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

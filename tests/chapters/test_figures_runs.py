@@ -1,7 +1,5 @@
 """The page of a run shows all of the run, or says what is missing."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

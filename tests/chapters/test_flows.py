@@ -1,7 +1,5 @@
 """The spiral, the two-moons flow, the counted operations and the tolerance dial."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

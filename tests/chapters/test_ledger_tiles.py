@@ -1,7 +1,5 @@
 """The ledger's tiles: one a claim, each a link that says its verdict in words and not by colour alone."""
 
-from __future__ import annotations
-
 import re
 
 import pytest

@@ -1,7 +1,5 @@
 """The pair's stored records as tidy data and figures: selected by meaning, honest where there are none."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The plane of a map shows what it says, the same at every call."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

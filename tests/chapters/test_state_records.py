@@ -1,7 +1,5 @@
 """Stored measurements become the tables of the chapters, and what is not measured stays missing."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 

@@ -1,7 +1,5 @@
 """The figure of the table shows what the post and the records say."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from builders import SEED

@@ -1,7 +1,5 @@
 """Small dynamics of Part I, and what the pages measure on them."""
 
-from __future__ import annotations
-
 import math
 
 import pandas as pd

@@ -1,7 +1,5 @@
 """The leaky controls are held against the networks that they vary, on the same images."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The figures of *What made 92.62 %?* and of the front page show what the stored records say."""
 
-from __future__ import annotations
-
 import pytest
 
 from nodelib.chapters import index, what_made_it

@@ -1,7 +1,5 @@
 """Worst cases below epsilon 0.3: the right records, at the right end time, drawn where they are."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 

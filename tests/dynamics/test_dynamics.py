@@ -1,7 +1,5 @@
 """The dynamics library on closed-form motions, and the facts about normalised dynamics in float64."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """One training by several processes: truly started by torchrun, over gloo."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -2,8 +2,6 @@
 same bits.
 """
 
-from __future__ import annotations
-
 import errno
 import gzip
 import multiprocessing

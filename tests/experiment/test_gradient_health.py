@@ -1,7 +1,5 @@
 """Gradient health: exact where the answer is known, and stored as the contract says."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

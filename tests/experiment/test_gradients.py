@@ -1,7 +1,5 @@
 """Errors of gradients, the backward state, and the memory that a gradient needs."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """The float32 horizon against torch's own arithmetic, and the theory built on it."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import math

@@ -2,8 +2,6 @@
 the scale of the logits.
 """
 
-from __future__ import annotations
-
 import pytest
 import torch
 from builders import tiny_config

@@ -1,7 +1,5 @@
 """The measurements of a network's states are those the rules of the ledger ask for."""
 
-from __future__ import annotations
-
 import shutil
 
 import pytest

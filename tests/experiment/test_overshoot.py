@@ -1,7 +1,5 @@
 """Single steps followed from the image on: rounding, the loss and overshooting told apart."""
 
-from __future__ import annotations
-
 import shutil
 
 import numpy as np

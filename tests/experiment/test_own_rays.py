@@ -1,7 +1,5 @@
 """The penalty for a ray of its own per class, and the rule on what that does against attack."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from builders import tiny_config

@@ -1,7 +1,5 @@
 """Protocols, worst cases and resumed evaluation: the records are those the rules of the ledger ask for."""
 
-from __future__ import annotations
-
 import dataclasses
 import shutil
 

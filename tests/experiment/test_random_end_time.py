@@ -1,7 +1,5 @@
 """A network that draws its end time, and an attacker who knows it."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The rescaling study: a factor on the logits changes no prediction, only what one step of FGSM finds."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import pytest

@@ -1,7 +1,5 @@
 """Examples of the solver: none where solvers agree, all where one errs; jumps where steps change."""
 
-from __future__ import annotations
-
 import types
 
 import pytest

@@ -1,5 +1,3 @@
-from __future__ import annotations
-
 import pytest
 
 from nodelib.experiment.evaluation import Measurement, evaluate

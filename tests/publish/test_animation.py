@@ -1,7 +1,5 @@
 """Films of states: tiles, grey scales, clock, and GIF bytes."""
 
-from __future__ import annotations
-
 import io
 import json
 

@@ -1,7 +1,5 @@
 """The live parts compute in the browser what the library computes."""
 
-from __future__ import annotations
-
 import base64
 import dataclasses
 import importlib.util

@@ -1,7 +1,5 @@
 """The built book as one file to print."""
 
-from __future__ import annotations
-
 import pytest
 from book_site import chromium
 

@@ -1,7 +1,5 @@
 """The generated parts of the README are those of the committed runs."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Chapters become notebooks: reproducibly, completely, or not at all."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

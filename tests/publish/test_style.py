@@ -1,7 +1,5 @@
 """The figure style: fixed colours, honest blanks, and the same bytes for the same drawing."""
 
-from __future__ import annotations
-
 import itertools
 
 import matplotlib

@@ -1,7 +1,5 @@
 """How the compiled kernels come to be: compilers, instruction sets, and cache folders that refuse."""
 
-from __future__ import annotations
-
 import errno
 import importlib.util
 import logging

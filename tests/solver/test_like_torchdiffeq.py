@@ -1,7 +1,5 @@
 """States and times as torchdiffeq takes them: tuples of tensors, and integration towards smaller times."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torchdiffeq

@@ -1,7 +1,5 @@
 """What a solve meets in other people's programs: copies, forked workers, mixed precision, compilers."""
 
-from __future__ import annotations
-
 import contextlib
 import copy
 import os

@@ -1,7 +1,5 @@
 """Gradients of gradients through a solve, and what torch's transforms and compiler meet there."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

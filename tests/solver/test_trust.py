@@ -1,7 +1,5 @@
 """The solver against published test problems, solved by SciPy at a tolerance far below."""
 
-from __future__ import annotations
-
 import functools
 import math
 

@@ -1,7 +1,5 @@
 """The rules of the ledger, on synthetic artifacts: every verdict that a rule can give is reached."""
 
-from __future__ import annotations
-
 import copy
 import math
 from fractions import Fraction

@@ -1,7 +1,5 @@
 """A rule's constants are those of its last listed change."""
 
-from __future__ import annotations
-
 import ast
 import hashlib
 import json

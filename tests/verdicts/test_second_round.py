@@ -2,8 +2,6 @@
 constants.
 """
 
-from __future__ import annotations
-
 import copy
 from functools import partial
 from itertools import product

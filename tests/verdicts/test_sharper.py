@@ -1,7 +1,5 @@
 """The second round's rules for the claims that need no network by the post's recipe, on synthetic records."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
