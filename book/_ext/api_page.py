@@ -76,7 +76,7 @@ def _house() -> str:
     place = {name: ((i + 0.5) * 720 / len(names), 24 + 62 * k) for k, names in enumerate(floors) for i,
              name in enumerate(names)}
     # an arrow that another path already tells is left out
-    direct = [(a, b) for a, targets in arrows.items() for b in targets
+    direct = [(a, b) for a, targets in arrows.items() for b in sorted(targets)
               if not any(b in arrows[c] for c in targets - {b})]
     lines = [f'<path d="M{place[a][0]:.0f} {place[a][1] - 15:.0f} L{place[b][0]:.0f} {place[b][1] + 18:.0f}" '
              f'marker-end="url(#tip)"/>'
