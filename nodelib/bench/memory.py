@@ -1,8 +1,8 @@
 """Memory that a gradient needs, against the number of solver steps.
 
-`kept_bytes` counts what is kept between the passes; it is the same on every machine. `python -m nodelib
-memory` stores the peak resident memory of fresh processes in `data/benchmarks/memory.json`: that differs a
-little from run to run, so chapters read it.
+`kept_bytes` counts what is kept between the passes; it is the same on every machine.
+`python -m nodelib memory` stores the peak resident memory of fresh processes in
+`data/benchmarks/memory.json`: that differs a little from run to run, so chapters read it.
 """
 
 import argparse

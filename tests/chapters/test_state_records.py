@@ -51,7 +51,7 @@ def test_an_entry_is_found_by_what_its_row_says(tiny_run):
 
 
 def test_settling_that_never_came_is_infinite(tiny_run):
-    measured = [record("settling_time", v, n=5, measure=m, threshold=0.1)
+    measured = [record("settling_time", v, n=5, t1=1.0, measure=m, threshold=0.1)
                 for m, v in (("turning", 1e9), ("relative_speed", 7.0))]
     frame = state_records.settling_frame([run_of(tiny_run, measured), run_of(tiny_run, measured[:1])])
     assert frame.values.tolist()[0][:-1] == ["wide-adversarial", 0, 5, math.inf, 7.0] and len(frame) == 1
