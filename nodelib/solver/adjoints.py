@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from nodelib.solver.errors import StepLimitError, UnsupportedGradientError
-from nodelib.solver.forward import Solution, Solver, Tape, refuse_batches, rms_norm, uncompiled
+from nodelib.solver.forward import Solution, Solver, Tape, check_reverse, refuse_batches, rms_norm, uncompiled
 from nodelib.solver.kernel import native_stepper
 from nodelib.solver.stepper import Step, checked_call
 from nodelib.solver.tableau import DOPRI5, Tableau
@@ -81,7 +81,7 @@ class _Exact(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, y_bar):
-        refuse_batches(y_bar)
+        check_reverse(y_bar)
         y0, *params = ctx.saved_tensors
         if torch.is_grad_enabled():  # create_graph: a gradient of this gradient may follow
             return None, None, None, *_Reverse.apply(ctx.tape, ctx.counts, ctx.held, y_bar, y0, *params)
@@ -108,7 +108,7 @@ class _Reverse(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, *bars):
-        refuse_batches(*(bar for bar in bars if bar is not None))
+        check_reverse(*(bar for bar in bars if bar is not None))
         if torch.is_grad_enabled():
             raise UnsupportedGradientError(
                 "a third derivative of a solve is not available here; nest torch.func.grad, or for a second "
@@ -266,7 +266,7 @@ class _ContinuousAdjoint(torch.autograd.Function):
     @uncompiled
     @as_solved
     def backward(ctx, y_bar):
-        refuse_batches(y_bar)
+        check_reverse(y_bar)
         _refuse_graph(y_bar)
         y, *params = ctx.saved_tensors
         solver = ctx.solver
@@ -395,6 +395,7 @@ class _Counted(nn.Module):
     callback_step_adjoint = callback_step
 
     def begin_backward(self, y_bar: Tensor) -> None:
+        check_reverse(y_bar)
         _refuse_graph(y_bar)
         self.attempts = 0
 

@@ -4,11 +4,13 @@ import contextlib
 import functools
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from nodelib.solver.errors import (
     NonFiniteError,
@@ -317,14 +319,47 @@ def transforming() -> bool:
     return forward or torch._C._functorch.maybe_current_level() is not None
 
 
+def refuse_tracing() -> None:
+    """Raise where what runs is recorded and not computed, so that no number can be read."""
+    level = torch._C._functorch.peek_interpreter_stack()
+    recording = {type(mode).__name__ for mode in _get_current_dispatch_mode_stack()}
+    if (recording & {"ProxyTorchDispatchMode", "FakeTensorMode", "FunctionalTensorMode"}
+        or level is not None and level.key() == torch._C._functorch.TransformType.Functionalize):
+        raise UnsupportedGradientError(
+            "a solve cannot be traced (torch.func.linearize and functionalize, make_fx, torch.export), for "
+            "its steps depend on the numbers of the state: use torch.func.jvp, or torch.compile, which "
+            "leaves a solve as it is")
+
+
 def refuse_batches(*tensors: Tensor) -> None:
     """Raise if a tensor is one of vmap's batches, from which step control cannot read a number."""
     functorch = torch._C._functorch
-    for x in tensors:
-        batched = functorch.is_legacy_batchedtensor(x)
-        while functorch.is_functorch_wrapped_tensor(x):
-            batched, x = batched or functorch.is_batchedtensor(x), functorch.get_unwrapped(x)
-        if batched:
-            raise UnsupportedGradientError(
-                "a solve cannot run over a batch of vmap, nor its reverse over batched cotangents "
-                "(vectorize=True, is_grads_batched=True): give the batch as y0's first dimension, or loop")
+    if any(functorch.is_legacy_batchedtensor(x) or any(map(functorch.is_batchedtensor, _layers(x)))
+           for x in tensors):
+        raise UnsupportedGradientError(
+            "a solve cannot run over a batch of vmap, nor its reverse over batched cotangents "
+            "(vectorize=True, is_grads_batched=True): give the batch as y0's first dimension, or loop")
+
+
+def check_reverse(*bars: Tensor) -> None:
+    """Raise where a reverse cannot run: over batches, or inside a transform that its solve stood outside."""
+    refuse_batches(*bars)
+    if transforming():
+        raise UnsupportedGradientError(
+            "torch.func and forward-mode differentiation cannot transform the gradient of a solve that "
+            "stands outside; let the solve, with gradient='exact', stand inside the transformed function")
+
+
+def differentiated(x: object) -> bool:
+    """Whether a derivative by x is asked for, by autograd or a transform around this call."""
+    return isinstance(x, Tensor) and any(
+        each.requires_grad or torch.autograd.forward_ad.unpack_dual(each).tangent is not None
+        for each in _layers(x))
+
+
+def _layers(x: Tensor) -> Iterator[Tensor]:
+    """A tensor, and those that transforms have wrapped, the outermost first."""
+    yield x
+    while torch._C._functorch.is_functorch_wrapped_tensor(x):
+        x = torch._C._functorch.get_unwrapped(x)
+        yield x

@@ -20,7 +20,17 @@ from nodelib.solver.errors import (
     is_number,
     plain,
 )
-from nodelib.solver.forward import FIXED, Solution, Solver, rms_norm, transforming, uncompiled
+from nodelib.solver.forward import (
+    FIXED,
+    Solution,
+    Solver,
+    differentiated,
+    refuse_batches,
+    refuse_tracing,
+    rms_norm,
+    transforming,
+    uncompiled,
+)
 from nodelib.solver.tuples import Flat
 
 METHODS = ("dopri5", *FIXED)
@@ -79,7 +89,7 @@ def odeint(
             Neither kind is the other: the solution's gradient differs from the flow's by the
             discretisation error, which only a tighter tolerance reduces.
         params: tensors inside func to differentiate; by default func.parameters(). Those that do not
-            require gradients cost nothing.
+            require gradients cost nothing. Inside torch.func every tensor that func uses is differentiated.
         step_size: step of the fixed methods, above 0.
         first_step: first step of dopri5; chosen automatically if None.
         max_steps: most attempted steps, at least 1.
@@ -100,7 +110,8 @@ def odeint(
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
         UnsupportedGradientError: inside torch.func or forward-mode differentiation for all but "exact"; in a
             backward pass with create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint"; for a
-            third derivative outside torch.func; over a batch of vmap.
+            third derivative outside torch.func; where a transform is around the backward pass and not the
+            solve; over a batch of vmap, and in what traces a function (linearize).
         InputError: unknown method or gradient, an argument of another type.
         ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
@@ -111,9 +122,9 @@ def odeint(
     operations, which are what is differentiated: no kernel, the whole solve in memory. torch.compile leaves
     a solve as it is and compiles what is around it; within torch.autocast a solve is in float32.
     """
-    for name, value in (("func", func), ("norm", norm)):
-        if not callable(value):
-            raise InputError(f"{name} is {value!r}; it must be a function")
+    refuse_tracing()
+    _check_arguments({"func": func, "norm": norm}, {"rtol": rtol, "atol": atol, "step_size": step_size,
+                                                   "first_step": first_step})
     compiled = check_flag("compiled", compiled)
     rtol, atol, step_size, first_step, max_steps, memory_budget, anchors = map(
         plain, (rtol, atol, step_size, first_step, max_steps, memory_budget, anchors))
@@ -158,17 +169,28 @@ def odeint(
     return adjoint_solution(solver, y0, params, anchors if gradient == "anchored" else 0)
 
 
+def _check_arguments(functions: dict[str, object], numbers: dict[str, object]) -> None:
+    for name, value in functions.items():
+        if not callable(value):
+            raise InputError(f"{name} is {value!r}; it must be a function")
+    for name, value in numbers.items():
+        if differentiated(value):
+            raise ToleranceError(f"{name} requires gradients, which are not computed; pass {name}.detach()")
+
+
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
         raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
                          f"[0.0, {t!r}]")
-    if isinstance(t, Tensor) and t.requires_grad:
+    given: list[Any] = [t] if isinstance(t, Tensor) else list(t)
+    refuse_batches(*(x for x in given if isinstance(x, Tensor)))
+    if any(map(differentiated, given)):
         raise TimesError("the times require gradients, which are not computed; pass t.detach()")
     shape = tuple(getattr(t, "shape", (0,)))
     if len(shape) != 1:
         raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time and those "
                          "after it, such as [0.0, 1.0]")
-    times = t.tolist() if isinstance(t, Tensor) else list(t)
+    times: list[Any] = t.tolist() if isinstance(t, Tensor) else given
     for i, value in enumerate(times):
         try:
             times[i] = float(value + 0)  # which texts refuse, and tensors without dimensions do not

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torchdiffeq
 from problems import Contraction, relative_error
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from nodelib.networks import ODEFunc, ODENet
 from nodelib.solver.errors import UnsupportedGradientError
@@ -225,6 +226,68 @@ def test_a_gradient_that_no_transform_can_take_is_refused_in_the_solvers_words(n
     func, y0 = Contraction(), state().detach()
     with pytest.raises(UnsupportedGradientError, match="gradient='exact'"):
         TRANSFORMS[name](lambda y: final(func, y, gradient="adjoint"), y0, y0)
+
+
+@pytest.mark.parametrize("settings", [{}, {"compiled": False}, {"gradient": "adjoint"}], ids=str)
+@pytest.mark.parametrize("compiled", [True, False], ids=["kernels", "torch"])
+@pytest.mark.parametrize("name", ["jvp", "grad", "forward mode"])
+def test_the_gradient_of_a_solve_outside_is_not_transformed(name, compiled, settings):
+    torch.manual_seed(0)
+    func = ODEFunc(16) if compiled else Contraction()
+    y0 = torch.randn(2, 16, 7, 7) if compiled else state().detach()
+    y0.requires_grad_()
+    y = odeint(func, y0, [0.0, 1.0], **settings).y[-1]
+
+    def gradient(v):
+        return torch.autograd.grad(y, y0, v, retain_graph=True)[0]
+
+    with pytest.raises(UnsupportedGradientError, match="stand inside"):
+        TRANSFORMS[name](gradient, torch.ones_like(y0.detach()), torch.ones_like(y0.detach()))
+
+
+@pytest.mark.parametrize("name", ["grad", "jvp", "forward mode", "jacfwd"])
+@pytest.mark.parametrize("solve, error", [
+    (lambda f, y, h: odeint(f, y, [0.0, h]), "the times require gradients"),
+    (lambda f, y, h: odeint(f, y, torch.stack([0 * h, h])), "the times require gradients"),
+    (lambda f, y, h: odeint(f, y, [0.0, 1.0], first_step=h), "first_step requires gradients"),
+    (lambda f, y, h: odeint(f, y, [0.0, 1.0], method="rk4", step_size=h), "step_size requires gradients"),
+    (lambda f, y, h: odeint(f, y, [0.0, 1.0], rtol=h), "rtol requires gradients"),
+], ids=["listed times", "times", "first step", "step size", "tolerance"])
+def test_a_derivative_by_times_or_settings_is_refused_and_not_zero(name, solve, error):
+    func, y0 = Contraction(), state().detach()
+    h = torch.tensor(0.5, dtype=torch.float64)
+    with pytest.raises(ValueError, match=error):
+        solve(func, y0, h.clone().requires_grad_())
+    with pytest.raises(ValueError, match=error):
+        TRANSFORMS[name](lambda h: solve(func, y0, h).y[-1].sum(), h, torch.ones_like(h))
+
+
+def test_times_and_settings_made_inside_a_transform_are_numbers_all_the_same():
+    func, y0 = Contraction(), state().detach()
+
+    def solved(y, start):
+        times = torch.linspace(0, 1, 3) + start.detach()
+        return odeint(func, y, times, first_step=torch.tensor(0.1) + 0 * start.detach()).y[-1].sum()
+
+    found = torch.func.grad(solved)(y0, torch.zeros(()))
+    expected = torch.func.grad(lambda y: odeint(func, y, [0.0, 0.5, 1.0], first_step=0.1).y[-1].sum())(y0)
+    assert relative_error(found, expected) < 1e-6
+
+
+@pytest.mark.parametrize("traced", [
+    lambda f, y: torch.func.linearize(f, y), lambda f, y: torch.func.functionalize(f)(y),
+    lambda f, y: make_fx(f)(y), lambda f, y: make_fx(f, tracing_mode="fake")(y),
+], ids=["linearize", "functionalize", "make_fx", "make_fx, fake"])
+def test_what_is_recorded_and_not_computed_is_refused_in_the_solvers_words(traced):
+    func, y0 = Contraction(), state().detach()
+    with pytest.raises(UnsupportedGradientError, match="cannot be traced"):
+        traced(lambda y: final(func, y), y0)
+
+
+def test_a_batch_of_times_is_refused_in_the_solvers_words():
+    func, y0 = Contraction(), state().detach()
+    with pytest.raises(UnsupportedGradientError, match="first dimension, or loop"):
+        torch.func.vmap(lambda end: odeint(func, y0, [0.0, end]).y[-1])(torch.ones(2))
 
 
 @pytest.mark.parametrize("over", [
