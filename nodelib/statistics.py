@@ -37,7 +37,11 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     only_first = int((first & ~second).sum())
     only_second = int((second & ~first).sum())
     n, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(n, k) for k in range(fewer + 1)) / 2**n)
+    term, tail = 1, 1
+    for k in range(fewer):
+        term = term * (n - k) // (k + 1)
+        tail += term
+    return min(1.0, 2 * tail / 2**n)
 
 
 def on_common(*outcomes: np.ndarray) -> list[np.ndarray]:
@@ -80,7 +84,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
 
 
 def within_tolerance(ours: Sequence[float], theirs: float) -> bool:
-    """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, their range).
+    """The default rule of a table entry: |mean over our seeds - theirs| <= max(3 points, our seeds' range).
 
     Args:
         ours: our accuracies in per cent, one per seed, at least one.

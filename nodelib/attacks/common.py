@@ -62,6 +62,8 @@ def check_result(adversarial: Tensor, images: Tensor, epsilon: float, clip: bool
     if adversarial.shape != images.shape:
         raise AttackError(f"{name} returned shape {tuple(adversarial.shape)} for images of shape "
                           f"{tuple(images.shape)}; an attack must return one image for each, in their shape")
+    if adversarial.numel() == 0:
+        return adversarial
     if not torch.isfinite(adversarial).all():
         raise AttackError(f"{name} returned pixels that are not finite; do not use it, and check the model's "
                           "gradients, whose overflow is the usual cause (a smaller logit_scale or end time "

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from nodelib.attacks.attack import Attack, method
 from nodelib.attacks.common import attacking, check_images, check_model, forward
 from nodelib.networks import check_labels
-from nodelib.solver.errors import InputError, NodelibError
+from nodelib.solver.errors import InputError, NodelibError, check_choice
 from nodelib.solver.seeding import unmoved
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -83,6 +83,7 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
         ImportError: the optional packages are missing.
         otherwise as `Attack`; torch's own generator is left as it was.
     """
+    check_choice("name", name, LIBRARY_ATTACKS)
     return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
 
 

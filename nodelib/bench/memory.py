@@ -1,8 +1,9 @@
 """Memory that a gradient needs, against the number of solver steps.
 
-`kept_bytes` counts what is kept between the passes; it is the same on every machine.
-`python -m nodelib memory` stores the peak resident memory of fresh processes in
-`data/benchmarks/memory.json`: that differs a little from run to run, so chapters read it.
+`kept_bytes` counts what is kept between the forward and the backward pass; it is the same on every
+machine. `python -m nodelib memory` measures the peak resident memory of a fresh process for every
+method and number of steps, and stores it in `data/benchmarks/memory.json`: such a measurement differs
+a little from run to run, so chapters read it and do not repeat it.
 """
 
 import argparse
@@ -30,9 +31,15 @@ END = 10.0
 def solve(method: str, func: Callable, y0: Tensor, steps: int) -> Tensor:
     """State at `END` by `steps` steps of the classical Runge-Kutta method, differentiable by `method`.
 
-    method: one of `METHODS`: "backprop" unrolls the steps into one graph; "exact" reverses kept steps one by
-    one; "exact, states only" recomputes each; "adjoint" is the continuous adjoint.
+    Args:
+        method: one of `METHODS`: "backprop" unrolls the steps into one graph; "exact" reverses kept
+            steps one by one; "exact, states only" recomputes each; "adjoint" is the continuous adjoint.
+
+    Raises:
+        ValueError: unknown method.
     """
+    if method not in METHODS:
+        raise ValueError(f"method is {method!r}; it must be one of {', '.join(map(repr, METHODS))}")
     h = END / steps
     if method == "backprop":
         y, t = y0, torch.zeros(())
@@ -43,24 +50,34 @@ def solve(method: str, func: Callable, y0: Tensor, steps: int) -> Tensor:
             k4 = func(t, y + h * k3)
             y = y + h / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
         return y
-    return odeint(func, y0, (0.0, END), method="rk4", step_size=h, gradient=method.partition(",")[0],
-                  memory_budget=0 if method == "exact, states only" else 2**40).y[-1]
+    budget = {"memory_budget": 0} if method == "exact, states only" else {"memory_budget": 2**40}
+    gradient = "adjoint" if method == "adjoint" else "exact"
+    return odeint(func, y0, (0.0, END), method="rk4", step_size=h, gradient=gradient, **budget).y[-1]
+
+
+class _Held:
+    __slots__ = ("tensor", "__weakref__")
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
 
 
 def kept_bytes(method: str, func: Any, y0: Tensor, steps: int) -> int:
-    """Bytes kept for the backward pass by autograd and on the solver's own tape, weights not counted."""
-    own = {p.untyped_storage().data_ptr() for p in func.parameters()}
-    held: weakref.WeakSet[Callable[[], Tensor]] = weakref.WeakSet()
+    """Bytes kept after the forward pass for the backward pass, weights not counted.
 
-    def pack(tensor: Tensor) -> Callable[[], Tensor]:
-        kept = tensor.detach()  # a saved result that kept its node would be a cycle, and never be freed
-        box = lambda: kept  # noqa: E731 - what a set can hold weakly
+    Counts every storage that autograd has saved and the states on the solver's own tape, once each.
+    """
+    own = {p.untyped_storage().data_ptr() for p in func.parameters()}
+    held: weakref.WeakSet[_Held] = weakref.WeakSet()
+
+    def pack(tensor: Tensor) -> _Held:
+        box = _Held(tensor.detach())  # a saved result that kept its node would be a cycle, and never be freed
         held.add(box)
         return box
 
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box()):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda box: box.tensor):
         y = solve(method, func, y0, steps)
-    tensors = [box() for box in held]
+    tensors = [box.tensor for box in held]
     node = y.grad_fn
     while node is not None:  # the solver's node lies below the indexing of the last state
         tape = getattr(node, "tape", None)
@@ -105,9 +122,10 @@ def measure() -> dict:
             "environment": environment(torch.device("cpu"))}
 
 
-def load() -> list[dict]:
-    """The stored records {method, steps, megabytes}."""
-    return read_json(data_dir() / "benchmarks" / "memory.json")["records"]
+def load() -> list[dict] | None:
+    """The stored records {method, steps, megabytes}, or None if nothing is stored."""
+    path = data_dir() / "benchmarks" / "memory.json"
+    return read_json(path)["records"] if path.exists() else None
 
 
 def main(arguments: list[str] | None = None) -> None:

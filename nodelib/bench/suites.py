@@ -244,14 +244,19 @@ SUITES = {"training-step": training_step, "attack-step": attack_step, "fixed-ste
 
 def machine(device: str) -> dict:
     """Where and with what it was measured."""
-    installed = {each.name: each.version for each in importlib.metadata.distributions()}
+    def version(name: str) -> str | None:
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return None
+
     information = Path("/proc/cpuinfo")
     lines = information.read_text().splitlines() if information.exists() else []
     processor = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")),
                      platform.processor() or platform.machine())
     return {**artifacts.environment(torch.device(device)), "processor": processor,
             "compiled": kernel.load(16, 7, 7, 16, True, False) is not None,
-            "peers": {name: installed.get(name)
+            "peers": {name: version(name)
                       for name in ("torchdiffeq", "torchode", "torchdyn", "diffrax", "jax")},
             **artifacts.source_state(),
             "time": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")}

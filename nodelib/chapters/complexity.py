@@ -64,10 +64,14 @@ def rank_correlations(profile: pd.DataFrame) -> dict[str, float]:
 
 
 def correlations(func: Callable, y0: Tensor, t1: float, tolerances: Sequence[float]) -> pd.DataFrame:
-    """`rank_correlations` of every initial state at every tolerance (rtol = atol), one state per solve.
+    """`rank_correlations` of every initial state at every tolerance, one state per solve.
 
-    func: (t, y) -> dy/dt; y0: float64, (N, ...). late_rate: without the first third of the steps, in which
-    the controller grows from a cautious start.
+    Args:
+        func: (t, y) -> dy/dt; y0: N initial states, float64, (N, ...); t1: end time; tolerances: rtol = atol.
+
+    Returns:
+        one row per state and tolerance: image (its number), t1, tolerance, error, rate, speed, and late_rate,
+        that without the first third of the steps, in which the controller grows from a cautious start.
     """
     rows = []
     for tolerance in tolerances:
@@ -83,8 +87,12 @@ def convergence(func: Callable, y0: Tensor, t1: float, steps: Sequence[float],
                 tolerance: float) -> pd.DataFrame:
     """Error at the end time of three methods with fixed steps: Euler, Runge-Kutta 4 and Dormand-Prince.
 
-    func: (t, y) -> dy/dt; y0: float64; steps: sizes h, above 0; tolerance: of the adaptive solve that takes
-    the place of the exact solution. Errors are Euclidean, relative to the final state.
+    Args:
+        func: (t, y) -> dy/dt; y0: initial state, float64; t1: end time; steps: step sizes, above 0.
+        tolerance: of the adaptive solve that takes the place of the exact solution.
+
+    Returns:
+        one row per step size and method: method, h, error (Euclidean, relative to the final state).
     """
     rows = []
     with torch.no_grad():

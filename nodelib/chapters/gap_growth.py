@@ -1,17 +1,22 @@
 """How gaps between logits grow with training, and what one step of FGSM then leaves.
 
+A step of Adam moves a weight by about the rate and never by more than `step_bound` times it, so a logit moves
+by about rate times S, the sum of the state's absolute entries. A last GroupNorm that nobody trained has
+entries of mean square 1, which makes S about sqrt(2 / pi) times entries times end time, and never grow faster
+than entries times end time. Where logits are large the cross-entropy is the perceptron's loss, which has no
+scale of its own: gaps that a head of weight 0 learns from it are exactly proportional to rate times S. Where
+they are small they grow with the logarithm of the steps, as in gradient descent on separable images (Soudry
+et al., 2018; Adam with a falling rate tends to another margin, and faster: Zhang, Zou and Cao, 2024). The two
+are added:
+
     G(E) = a log(steps) + k S sqrt(sum of rate^2 over the epochs)
 
-A step of Adam moves a weight by about the rate and never by more than `step_bound` times it, so a logit moves
-by about rate times S, the sum of the state's absolute entries. Where logits are large the cross-entropy is
-the perceptron's loss, which has no scale: gaps learnt from it are proportional to rate times S. Where they
-are small they grow with the logarithm of the steps, as in gradient descent on separable images (Soudry et
-al., 2018; Adam with a falling rate tends to another margin, and faster: Zhang, Zou and Cao, 2024).
+a and k are fitted, on small rows alone, with the S that was measured in them. What is assumed and not
+derived: that the two add; that the second grows like a random walk, with independent steps; that gaps are
+normally distributed with a fixed ratio of spread to median; that between end times they are in the ratios of
+the first round's networks (`profile`); and S itself, since training shrinks the state (see `STATES`).
 
-a and k are fitted, on small rows alone, with the S measured in them. Assumed and not derived: that the two
-add; that the second grows like a random walk, with independent steps; that gaps are normally distributed with
-a fixed ratio of spread to median; that between end times they are in the ratios of the first round's networks
-(`profile`); and S itself (see `STATES`). The post's figures enter nowhere but in `compare`.
+The post's figures enter nowhere but in `compare`.
 """
 
 import math
@@ -39,13 +44,18 @@ QUARTILES = 1.349  # distance of a normal distribution's quartiles, in standard 
 ENOUGH = 0.05  # share of images between the horizons that tells how many of them a step leaves
 
 
-def step_bound() -> float:
+def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
     """The most that one step of Adam moves a weight, in units of its rate, whatever the gradients were.
 
     By the inequality of Cauchy and Schwarz on Adam's two means (Kingma and Ba, 2015, section 2.1, give the
     part (1 - beta1) / sqrt(1 - beta2), for a gradient that was 0 at all steps but the last).
+
+    Raises:
+        ValueError: unless 0 < beta1 < 1, 0 < beta2 < 1 and beta1^2 < beta2.
     """
-    beta1, beta2 = 0.9, 0.999
+    if not (0 < beta1 < 1 and 0 < beta2 < 1 and beta1**2 < beta2):
+        raise ValueError(f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below "
+                         "beta2")
     return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
 
 
@@ -77,11 +87,13 @@ class Recipe:
         return (self.low + self.high) / 2
 
     def initial_state(self) -> float:
-        """S of a network nobody trained, at the mean end time: its last GroupNorm's mean square is 1."""
+        """S of a network nobody trained, at the mean end time of training."""
         return math.sqrt(2 / math.pi) * self.channels * self.size**2 * self.mean
 
     def noise(self, epochs: float) -> float:
         """Root of the sum of squared rates over epochs: the rate times sqrt(epochs) while it is constant."""
+        if not epochs > 0:
+            raise ValueError(f"epochs is {epochs}; it must be above 0")
         edges = [0.0, *(float(e) for e in self.halve_after if e < epochs), epochs]
         return math.sqrt(sum((self.rate / 2**k) ** 2 * (end - begin)
                              for k, (begin, end) in enumerate(pairwise(edges))))
@@ -106,15 +118,20 @@ class Law:
     sources: tuple[str, ...] = ()
 
     def state_sum(self, recipe: Recipe, epochs: float, state: str = "initial") -> float:
-        """S after so many epochs under one of `STATES`; outside the measured epochs as at the nearest."""
+        """S after so many epochs under one of `STATES`; before the first and after the last measured epoch as
+        at these."""
+        if state not in STATES:
+            raise ValueError(f"state is {state!r}; it must be one of {', '.join(STATES)}")
         if state == "initial":
             return recipe.initial_state()
-        measured = dict(zip(("epochs", "relative", "absolute"), np.log(self.state).T))
-        value = math.exp(float(np.interp(math.log(epochs), measured["epochs"], measured[state])))
+        at, relative, absolute = (np.array(column) for column in zip(*self.state))
+        chosen = relative if state == "relative" else absolute
+        value = math.exp(float(np.interp(math.log(epochs), np.log(at), np.log(chosen))))
         return value * (recipe.initial_state() if state == "relative" else 1.0)
 
     def median_gap(self, recipe: Recipe, epochs: float, state: str | float = "initial") -> float:
-        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number."""
+        """Median gap at the own end time after so many epochs, with S under one of `STATES` or a number, such
+        as one that was measured."""
         s = self.state_sum(recipe, epochs, state) if isinstance(state, str) else state
         return self.margin * math.log(recipe.steps * epochs) + self.walk * s * recipe.noise(epochs)
 
@@ -122,9 +139,10 @@ class Law:
         """Share of images whose gap exceeds a threshold where the median is `gap`."""
         return 0.5 * math.erfc((threshold - gap) / (math.sqrt(2) * self.spread * gap))
 
-    def left(self, clean: float, gap: float) -> float:
-        """Accuracy under one step, of `clean` before: lost gradients, and a few that lost the true class."""
-        lost = self.past(horizon.gradient_lost(), gap)
+    def left(self, clean: float, gap: float, batch: int = 32) -> float:
+        """Accuracy in per cent under one step, of `clean` per cent before: lost gradients, and a few of those
+        that lost the true class."""
+        lost = self.past(horizon.gradient_lost(batch), gap)
         turned = max(0.0, self.past(horizon.true_class_lost()[0], gap) - lost)
         return clean * (lost + self.leak * turned)
 
@@ -174,6 +192,8 @@ def _fitted_on(runs: Sequence[Run], least: int) -> tuple[pd.DataFrame, tuple[str
 def fit(runs: Sequence[Run]) -> Law:
     """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs.
 
+    Others are not looked at.
+
     Raises:
         ValueError: fewer than three such snapshots.
     """
@@ -192,7 +212,8 @@ def leave_one_out(runs: Sequence[Run]) -> list[Law]:
 
 @dataclass(frozen=True)
 class Median:
-    """A measured median gap beside the law's, with the S that was measured and under each of `STATES`."""
+    """A measured median gap at the own end time beside the law's, with the S that was measured and under each
+    of `STATES`."""
 
     run: str
     epoch: float
@@ -202,7 +223,8 @@ class Median:
 
 
 def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
-    """The law beside every whole-epoch snapshot of runs by the post's recipe."""
+    """The law beside every whole-epoch snapshot of runs by the post's recipe, those that it was not fitted on
+    included."""
     rows = []
     for run in runs:
         if not run.name.endswith("-post") or not run.snapshots:
@@ -217,7 +239,8 @@ def against_snapshots(law: Law, runs: Sequence[Run]) -> list[Median]:
 
 
 def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> median gap of the first round over that at the own end time, mean over seeds."""
+    """(row, end time) -> median gap over that at the own end time, in the first round's networks, geometric
+    mean over seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         gaps = {float(r["t1"]): r["value"] for r in run.measurements if r["name"] == "logit_gap"}
@@ -229,7 +252,8 @@ def profile(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
 
 
 def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy of the first round in per cent, pooling redrawn, mean over seeds."""
+    """(row, end time) -> accuracy in per cent of the first round's networks, pooling redrawn, mean over
+    seeds."""
     found: dict[tuple[str, float], list[float]] = {}
     for run in runs:
         for record in run.metrics:
@@ -241,10 +265,12 @@ def clean_accuracies(runs: Sequence[Run]) -> dict[tuple[str, float], float]:
 
 def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
             state: str = "initial") -> dict[tuple[str, float], float]:
-    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table.
+    """(row, end time) -> accuracy in per cent that one step of FGSM should leave in the post's table, after
+    so many epochs.
 
-    stored: runs of the first round, for accuracies before the attack and ratios of gaps between end times;
-    entries that lack either are left out. state: one of `STATES`.
+    Args:
+        law: of `fit`; stored: runs of the first round, for accuracies before the attack and ratios of gaps
+            between end times (entries that lack either are left out); state: one of `STATES`.
     """
     clean, ratios, found = clean_accuracies(stored), profile(stored), {}
     for row in ROWS:
@@ -257,7 +283,8 @@ def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Predictions against the post's figures over n entries, in points; constant: each size's mean."""
+    """Predictions against the post's adversarial figures over n entries, in points; best constant: the mean
+    of each size's entries."""
 
     rank: float
     error: float
@@ -267,9 +294,11 @@ class Comparison:
 
 
 def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comparison:
-    """Spearman's correlation and root mean square error of predictions, and of the best constant of a size.
+    """Spearman's correlation and root mean square error of predictions, beside those of the best constant of
+    each size.
 
-    predicted: of `predict`, at least three entries; post: the content of `data/seed.json`.
+    Args:
+        predicted: of `predict`, at least three entries; post: the content of `data/seed.json`.
     """
     figures = {(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]}
     keys = [key for key in figures if key in predicted]
@@ -287,7 +316,8 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
 
 @dataclass(frozen=True)
 class Phases:
-    """Share of images whose gradient is lost, shape (channels, times), at the end time of training."""
+    """Share of images whose gradient is lost, shape (channels, times), networks tested at the end time they
+    are trained to."""
 
     channels: tuple[int, ...]
     times: tuple[float, ...]

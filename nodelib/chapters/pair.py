@@ -41,8 +41,11 @@ def pair_runs(runs: Sequence[Run]) -> list[Run]:
 
 
 def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Accuracy over end times: a row per run, one of `TESTS` and end time; of the fitting records, that on
-    most images. network: "standard" or "adversarial"; accuracies in per cent.
+    """Accuracy over end times from metric records: one row per run, test and end time.
+
+    Columns network ("standard" or "adversarial"), seed, test, t1, accuracy and its 95 % interval low and high
+    in per cent, n, nfe. Clean images and FGSM with the exact gradient (epsilon 0.3, clipped), both with fixed
+    pooling; where several records fit, the one with most images.
     """
     rows = [{"network": kind(run), "seed": run.seed, "test": test, "t1": t1, "n": r["n"], "nfe": r["nfe"],
              **{key: 100 * r[key] for key in ("accuracy", "low", "high")}}
@@ -123,11 +126,13 @@ def describe_attack(record: dict) -> str:
 
 
 def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Every attack on the deterministic forward pass at t1 = 1 and epsilon 0.3, clipped, in per cent.
+    """Every attack on the deterministic forward pass at t1 = 1 and epsilon 0.3, clipped, and clean accuracy
+    first.
 
-    idle: whether earlier attacks had left it nothing; after: whether it tried only what they had left. "none"
-    first, then by what they leave, the most first, and the worst case per image last. Of one attack, the
-    record on most images.
+    Columns network, seed, attack (in words), n, accuracy, low, high in per cent; idle, whether earlier
+    attacks had left it nothing; after, whether it tried only what earlier attacks had left; "none" first,
+    then by what they leave, the most first, and the worst case per image last, whatever number of images the
+    others ran on. Of one attack, the record on most images.
     """
     rows: dict[tuple, dict] = {}
     # an attack on most images only: the diagnoses repeat some on fewer
@@ -147,7 +152,8 @@ def robustness_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def complexity_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """`COMPLEXITY` of the dynamics from 0 to t1 = 1 and the mean NFE of a test solve, of runs that have both.
+    """Complexity of the dynamics from 0 to t1 = 1, and the mean NFE of a test solve at tolerance 1e-3 on
+    clean images, of every run that has both: columns run, seed, nfe, measure, value.
     """
     rows = []
     for run in runs:

@@ -17,8 +17,10 @@ class StateMap:
 
     points: coordinates in the plane, shape (T, N, 2), of the centred unit states less their mean over images
         at each time.
-    common: share of the directions' variance that is their mean's: the motion that all images share, 0 to 1.
-    explained: share of the differences' variance that lies in the plane.
+    common: share of the variance of the directions, over images and times together, that is their mean's over
+        images: the motion that all images share, 0 to 1.
+    explained: share of these differences' variance, over images and times together, that lies in the plane.
+    times: the T times; labels: the N classes.
     """
 
     points: np.ndarray
@@ -29,9 +31,15 @@ class StateMap:
 
 
 def plane(directions: np.ndarray) -> tuple[np.ndarray, float]:
-    """Coordinates (M, 2) in the first two principal components of (M, features), and their share of variance.
+    """Coordinates in the first two principal components, by scikit-learn's PCA, and the share of variance in
+    them.
 
-    Components have no sign of their own: each axis is turned so that its largest entry in size is positive.
+    Args:
+        directions: shape (M, features), M at least 3.
+
+    Returns:
+        shape (M, 2), each axis turned so that its largest entry in size is positive (components have no sign
+        of their own), and the share, 0 to 1.
     """
     from sklearn.decomposition import PCA
 
@@ -45,7 +53,12 @@ def trace(model: ODENet, images: Tensor, labels: Tensor, times: Sequence[float],
     """Follow images and project the directions of their centred states onto one plane for all times.
 
     The mean direction of all images at each time is the origin: what every image does alike tells no classes
-    apart and would hide what does. model: in eval mode with fixed pooling; batch: images per solve.
+    apart and would hide what does.
+
+    Args:
+        model: in eval mode with fixed pooling; images: (N, 1, 28, 28) in [0, 1]; labels: (N,).
+        times: increasing, at least 0.
+        batch: images per solve.
     """
     func = model.block.func
     parts = [direction(remove_drift(func, states_at(model, part, times))) for part in images.split(batch)]

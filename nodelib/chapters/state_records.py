@@ -57,9 +57,9 @@ def separation_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Median settling times, infinite where not by t = 1000.
+    """Median settling times: columns run, seed, n, turning, relative_speed, infinite where not by t = 1000.
 
-    turning_1000: how fast the median image's centred direction turns there, per unit of log time.
+    And turning_1000: how fast the median image's centred direction turns there, per unit of log time.
     """
     rows = []
     for run in runs:
@@ -72,11 +72,12 @@ def settling_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """What states do late.
+    """What states do late: one row per run.
 
-    exponent: of |y| between t = 100 and 1000; velocity_angle: in degrees between f(100) and f(1000), missing
-    where the velocity may vanish (leaky, or without the last normalisation) and has no direction; nearest:
-    share of directions nearest to their own class at 1000; accuracies: the head's, as shares.
+    Columns run, seed, n; exponent of |y| between t = 100 and 1000; velocity_angle and velocity_angle_centred,
+    the angles in degrees between f(100) and f(1000), missing where the velocity may vanish (leaky dynamics,
+    and those without the last normalisation) and has no direction; nearest, the share of directions nearest
+    to their own class at 1000; accuracy_100 and accuracy_1000, the head's on these images, as shares.
     """
     rows = []
     for run in runs:
@@ -94,11 +95,13 @@ def late_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Rays (leaky: equilibria).
+    """Rays (leaky: equilibria): one row per run.
 
-    single: number of the ten classes that end on one attracting ray of their own by the rule of claim C18;
-    residual, eigenvalue: the largest over classes; exponent: the largest of Lyapunov; distinct: rays of all
-    classes together, attracting or not; later: the longest flow in log time, on_later: the share then.
+    Columns run, seed, n; on_a_ray, share of images; single, number of the ten classes that end on one
+    attracting ray of their own by the rule of claim C18; residual and eigenvalue, the largest over classes;
+    exponent, the largest Lyapunov exponent, and its standard_error; distinct, attracting or not, the rays of
+    all classes together; later, the longest flow in log time, and on_later, the share of images on a ray
+    then.
     """
     rows = []
     for run in runs:
@@ -120,8 +123,9 @@ def ray_frame(runs: Sequence[Run]) -> pd.DataFrame:
 def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Images on a ray (leaky: at an equilibrium) ever later: a row per run and log time.
 
-    attracting: how many rays attract; mixed: whether each that holds more than one image holds several
-    classes, and there are such rays. Both are known for the longest flow only: NaN and False elsewhere.
+    Columns run, seed, n, log_time, share, rays; attracting: how many of these rays attract; mixed: whether
+    each that holds more than one image holds several classes, and there are such rays. Both are known for the
+    longest flow only: NaN and False elsewhere.
     """
     rows = []
     for run in runs:
@@ -140,7 +144,11 @@ def far_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where images go that fooled the network: shares nearest to their own class and to the one said."""
+    """Where images go that fooled the network.
+
+    Columns run, seed, t1, n, own and said, the shares nearest to their own class and to the class they are
+    taken for.
+    """
     rows = [(run.name, run.seed, t1, found["n"], found["value"],
              value(run, "nearest_said", images="fooled", t1=t1, statistic="mean"))
             for run in runs for t1 in SNAPSHOTS
@@ -149,10 +157,11 @@ def fooled_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def attacked_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Where attacked images go, and the same ones clean: shares nearest to their own class.
+    """Where attacked images go: columns run, seed, t1, n, clean, attacked, angle, relative.
 
-    angle: median in degrees between an attacked image's centred direction and its clean image's; relative:
-    that over the angle between the mean states of a 6 and a 4, because all directions may draw together.
+    `clean` and `attacked`: shares nearest to their own class. `angle`: median in degrees between an attacked
+    image's centred direction and its clean image's. `relative`: that over the angle between the mean states
+    of a 6 and a 4, because all directions may draw together.
     """
     rows = []
     for run in runs:

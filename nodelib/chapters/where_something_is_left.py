@@ -14,10 +14,14 @@ RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without 
 
 
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
-    """The worst case over stored attacks at each run's own end time, in per cent, a row per run and epsilon.
+    """The worst case per image over stored attacks at each run's own end time, one row per run and epsilon.
 
     Where several are stored at an epsilon, the one on most images. Those of the ladder are left out: it is
     another set of attacks, which not every network has met (`nodelib.verdicts.post_recipe.minimal_epsilon`).
+
+    Returns:
+        columns run (folder), network, epsilon, accuracy and its 95 % interval low and high in per cent, n and
+        id of the record; in the order of the runs, epsilon rising.
     """
     rows = []
     for run in runs:
@@ -31,10 +35,12 @@ def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """Medians of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, with the interval of the local robustness.
+    """Medians that runs have of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, as they come.
 
-    clean: in per cent; smallest: the mean over images of the smallest of `RUNGS` at which a stored attack
-    succeeds, by `worst_cases`, NaN where one is not stored.
+    Returns:
+        columns run, network, seed, n, clean (per cent), those names, low and high of the local robustness,
+        and smallest: the mean over images of the smallest of `RUNGS` at which a stored attack succeeds, by
+        `worst_cases`, NaN where one is not stored.
     """
     rows, left = [], worst_cases(runs)
     for run in runs:

@@ -138,7 +138,8 @@ def _newton(field: Callable[[Tensor], Tensor], w: Tensor, tolerance: float, kryl
 
 def leading_eigenvalue(func: ODEFunc, w: Tensor, krylov: int = 80, restarts: int = 300,
                        tolerance: float = 1e-6) -> tuple[complex, float]:
-    """Eigenvalue of the Jacobian J of f at w with the largest real part, by ARPACK (restarted Arnoldi).
+    """Eigenvalue of the Jacobian J of f at w with the largest real part, by ARPACK (restarted Arnoldi),
+    from a random start that is always the same.
 
     A ray attracts where all real parts lie below 1. J maps everything on centred directions (no velocity
     leaves the plane <a, f> = beta), so the common drift contributes only zeros.
@@ -171,10 +172,10 @@ def lyapunov_exponent(func: ODEFunc, w: Tensor, log_time: float = 20.0, transien
                       interval: float = 0.5, rtol: float = 1e-3, atol: float = 1e-3) -> Tensor:
     """Largest Lyapunov exponent of dw/ds = f(w) - w, per unit of log time (Benettin et al., 1980).
 
-    A tangent vector v, dv/ds = J(w) v - v, is carried along and shortened to unit length every `interval`;
-    the exponent is the mean logarithmic growth after the `transient`. Negative: the images settle on a ray.
-    Zero: they keep moving along a cycle. Positive: two nearly equal states part exponentially in log time,
-    that is, like a power of t: chaos.
+    A tangent vector v, random but always the same, dv/ds = J(w) v - v, is carried along and shortened to unit
+    length every `interval`; the exponent is the mean logarithmic growth after the `transient`. Negative: the
+    images settle on a ray. Zero: they keep moving along a cycle. Positive: two nearly equal states part
+    exponentially in log time, that is, like a power of t: chaos.
 
     Args:
         w: scaled states, shape (N, C, H, W); their trajectories do not interact except through the step size.
@@ -227,7 +228,8 @@ def jacobian_eigenvalues(func: ODEFunc, w: Tensor, batch: int = 256) -> Tensor:
 
 
 def jacobian_norm(func: ODEFunc, y: Tensor, iterations: int = 30) -> Tensor:
-    """Largest singular value of df/dy at every state, by power iteration on the product of J^T and J.
+    """Largest singular value of df/dy at every state, by power iteration on the product of J^T and J,
+    from a random start that is always the same.
 
     Args:
         y: shape (N, C, H, W); the states of a batch do not interact.

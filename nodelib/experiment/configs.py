@@ -15,7 +15,7 @@ import torch
 
 from nodelib.attacks import Attack
 from nodelib.networks import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.solver.errors import InputError, check_choice, check_whole
+from nodelib.solver.errors import InputError, check_choice, is_whole
 from nodelib.solver.integrate import GRADIENTS
 from nodelib.solver.seeding import seeded
 
@@ -153,7 +153,9 @@ class RunConfig:
         if self.schedule != "constant" and self.halve_after:
             raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
                              "constant rate is halved")
-        check_whole("snapshots", self.snapshots or 0, 0)
+        if self.snapshots is not None and not is_whole(self.snapshots, 0):
+            raise InputError(f"snapshots is {self.snapshots!r}; it must be None, 0 (by epochs) or a number "
+                             "of steps")
         if not 0 <= self.own_rays < math.inf:
             raise InputError(f"own_rays is {self.own_rays}; it must be finite and at least 0")
         if self.own_rays and (self.architecture != "odenet" or self.leaky or not self.last_norm

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+SCALINGS = ("frame", "fixed")
 LEVELS = 17  # odd, so that zero on a fixed scale is one level and not the edge between two
 FIXED = 0.97  # share of a film's entries inside its fixed scale: the largest few would leave the others grey
 GAP = 1  # pixels between tiles
@@ -74,7 +75,7 @@ def grey(tiles: np.ndarray, scaling: str = "frame", levels: int = LEVELS) -> np.
     Raises:
         ValueError: unknown scaling, levels out of range, or an infinite value.
     """
-    if scaling not in ("frame", "fixed"):
+    if scaling not in SCALINGS:
         raise ValueError(f"scaling is {scaling!r}; it must be 'frame' or 'fixed'")
     if not 2 <= levels <= 256:
         raise ValueError(f"levels is {levels}; it must be from 2 to 256")
@@ -127,6 +128,8 @@ def film(states: Tensor, times: Sequence[float], channels: Sequence[int] | None 
         scaling, levels: see `grey`.
         title: a line of letters above, see `clock`; none by default.
     """
+    if len(states) != len(times):
+        raise ValueError(f"{len(states)} states for {len(times)} times; there must be one per time")
     chosen = states if channels is None else states[:, list(channels)]
     frames = grey(tile(chosen), scaling, levels)
     return np.concatenate([*_titles(title, frames), frames, clocks(times, frames.shape[2])], axis=1)
@@ -181,15 +184,25 @@ def moving_map(points: np.ndarray, labels: Sequence[int], times: Sequence[float]
     return np.concatenate([*above, frames, below], axis=1)
 
 
-def side_by_side(*films: np.ndarray) -> np.ndarray:
-    """Films of equal length and height next to each other, with a black gap of four pixels."""
-    gap = np.zeros_like(films[0][:, :, :1]).repeat(4, axis=2)
-    return np.concatenate([part for each in films for part in (gap, each)][1:], axis=2)
+def side_by_side(*films: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Films of equal length and height next to each other, with a black gap."""
+    return _joined(films, gap, 2, "heights")
 
 
-def stacked(*films: np.ndarray) -> np.ndarray:
-    """Films of equal length and width one above the other, with a black gap of four pixels."""
-    return side_by_side(*(film.swapaxes(1, 2) for film in films)).swapaxes(1, 2)
+def stacked(*films: np.ndarray, gap: int = 4) -> np.ndarray:
+    """Films of equal length and width one above the other, with a black gap."""
+    return _joined(films, gap, 1, "widths")
+
+
+def _joined(films: Sequence[np.ndarray], gap: int, axis: int, other: str) -> np.ndarray:
+    """Films along an axis, 1 or 2, with a gap; the other size must be equal, and the length."""
+    shapes = {(len(f), f.shape[3 - axis]) for f in films}
+    if len(shapes) > 1:
+        raise ValueError(f"films have lengths and {other} {sorted(shapes)}; they must be equal")
+    shape = list(films[0].shape)
+    shape[axis] = gap
+    parts = [part for f in films for part in (f, np.zeros(shape, dtype=np.uint8))]
+    return np.concatenate(parts[:-1], axis=axis)
 
 
 def gif(frames: np.ndarray) -> bytes:

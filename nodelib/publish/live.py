@@ -193,7 +193,6 @@ def export(folder: Path, figures: Path = FOLDER.parent / "figures") -> None:
     for source in (*FOLDER.glob("*.js"), *FOLDER.glob("*.css")):
         write_atomic(folder / source.name, source.read_bytes())
 
-
     def provide(name: str, header: dict, content: bytes) -> None:
         write_atomic(folder / f"{name}.js", script(name, header, content))
 

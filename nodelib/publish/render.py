@@ -49,7 +49,6 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
-from unittest import mock
 
 from nodelib.experiment import checksums
 from nodelib.experiment.artifacts import write_atomic
@@ -263,7 +262,7 @@ def _input_files(inputs: list[str]) -> Iterator[tuple[str, Path]]:
                 # a run that trains just now, or the state from which one at a constant rate can go on
                 unfinished = path.name == "checkpoint.safetensors" or (
                     (path.parent / "checkpoint.safetensors").exists()
-                    and not (path.parent / "snapshots.csv").exists())
+                    and not all((path.parent / name).exists() for name in ("snapshots.csv", "config.json")))
                 if not hidden and not unfinished and path.name != checksums.NAME:  # which no page reads
                     found["data/" + name.as_posix() if in_data else name.as_posix()] = path
     yield from sorted(found.items())
@@ -275,7 +274,10 @@ def _runs_named(pattern: str) -> list[str]:
     if not brace:
         return [pattern]
     inside, _, after = rest.partition("}")
-    return [before + name + after for name in named([inside])]
+    try:
+        return [before + name + after for name in named([inside])]
+    except InputError as error:
+        raise RenderError(f"the declared input {pattern}: {error}") from None
 
 
 def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -> Path:
@@ -377,14 +379,23 @@ def _alive(name: str) -> Iterator[None]:
         teller.join()
 
 
-def _environment(chapter: Path, figures: Path) -> contextlib.AbstractContextManager:
+@contextlib.contextmanager
+def _environment(chapter: Path, figures: Path) -> Iterator[None]:
     """The kernel's environment: this interpreter's kernel, no pop-up figures, one fixed thread count."""
     values = {"NODELIB_FIGURES": str(figures), "MPLBACKEND": "agg", "PYTHONHASHSEED": "0",
               "JUPYTER_PREFER_ENV_PATH": "1", "PYDEVD_DISABLE_FILE_VALIDATION": "1",
               "PYTHONPATH": os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))}
     if chapter != TEMPLATE:  # sums depend on the thread count; training records its own
         values |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    return mock.patch.dict(os.environ, values)
+    old = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in old.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 def _check_complete(notebook: Any, chapter: Path) -> None:

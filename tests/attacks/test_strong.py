@@ -120,10 +120,21 @@ def test_a_strong_attack_is_repeatable_and_leaves_torchs_generator_alone(attack,
     assert torch.equal(first, attack(trained, images, labels, 0.2, seed=1))
 
 
-def test_an_attack_without_the_box_is_refused_before_any_work(attack, trained, test_images):
+def test_epsilon_zero_returns_the_images(attack, trained, test_images):
+    assert torch.equal(attack(trained, test_images[0][:2], test_images[1][:2], 0.0), test_images[0][:2])
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(images=torch.full((2, 1, 28, 28), 1.5)), "allowed range is \\[0, 1\\]"),
+    (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "contain NaN"),
+    (dict(labels=torch.tensor([1, -1])), "from -1 to 1"), (dict(epsilon=-0.1), "epsilon is -0.1"),
+    (dict(clip=False), "pixel box only; use clip=True"),
+])
+def test_bad_input_is_refused_before_any_work(attack, change, message, trained):
+    values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), "epsilon": 0.3, **change}
     trained.block.func.nfe = 0
-    with pytest.raises(ValueError, match="pixel box only; use clip=True"):
-        attack(trained, test_images[0][:2], test_images[1][:2], 0.3, clip=False)
+    with pytest.raises(ValueError, match=message):
+        attack(trained, values["images"], values["labels"], values["epsilon"], clip=values.get("clip", True))
     assert trained.block.func.nfe == 0
 
 
@@ -150,6 +161,14 @@ def test_two_classes_are_too_few_for_ratios_of_logits():
             CALLS[one](model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 0.1)
     with pytest.raises(ValueError, match="first and the third"):
         fgsm(model, torch.rand(2, 1, 2, 2), torch.tensor([0, 1]), 0.1, loss="dlr")
+
+
+def test_a_model_in_training_mode_or_with_a_random_forward_pass_is_refused(attack, small, test_images):
+    with pytest.raises(ValueError, match="training mode"):
+        attack(small.train(), test_images[0][:2], test_images[1][:2], 0.3)
+    small.eval().pooling = "random"
+    with pytest.raises(ValueError, match="allow_random_forward"):
+        attack(small, test_images[0][:2], test_images[1][:2], 0.3)
 
 
 def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
@@ -251,3 +270,10 @@ def test_a_random_forward_pass_is_warned_of(trained, test_images):
         assert any("randomized" in line for line in said)
     finally:
         trained.pooling = "fixed"
+
+
+def test_draws_are_refused_where_nothing_averages_them(small, test_images):
+    pytest.importorskip("pyautoattack",
+                        reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
+    with pytest.raises(ValueError, match="draws is 2 with square"):
+        strong_module.strong("square", small, test_images[0][:1], test_images[1][:1], 0.3, steps=1, draws=2)

@@ -64,10 +64,9 @@ def torchrun(root, *names, budget=(), **environment):
              "PYTHONPATH": os.pathsep.join(paths), **environment})
     try:
         output, errors = process.communicate(timeout=300)
-    except subprocess.TimeoutExpired:
+    finally:
         process.terminate()  # and not kill: torchrun then ends its processes, which would outlive it
-        process.wait()
-        raise
+        process.communicate(timeout=60)
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 

@@ -245,6 +245,8 @@ def test_noise_adds_like_the_root_of_epochs_until_the_rate_is_halved():
     recipe = gap_growth.Recipe(16, 7, 10, 10, rate=1e-3, halve_after=(50, 100))
     assert recipe.noise(25) == pytest.approx(5e-3)
     assert recipe.noise(90) == pytest.approx(math.sqrt(50 * 1e-6 + 40 * 0.25e-6))
+    with pytest.raises(ValueError, match="above 0"):
+        recipe.noise(0)
 
 
 def adam(weight: torch.Tensor, rate: float) -> torch.optim.Adam:
@@ -260,6 +262,8 @@ def test_no_gradients_move_a_weight_by_more_than_adams_bound():
         weight.grad = torch.tensor([(0.999 / 0.9) ** (k - steps)], dtype=torch.float64)
         optimiser.step()
     assert 0.97 * bound < (before - weight.item()) / 1e-3 <= bound
+    with pytest.raises(ValueError, match="beta1"):
+        gap_growth.step_bound(0.9, 0.5)
 
 
 def test_without_a_scale_of_the_loss_gaps_are_proportional_to_rate_times_state():

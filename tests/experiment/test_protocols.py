@@ -83,7 +83,7 @@ def test_images_cap_every_measurement_and_bad_names_are_refused():
 def test_a_protocol_asks_for_every_record_that_judges_a_run_by_the_posts_recipe(name):
     run = artifacts.load_run(runs_root() / configs.get(name).folder)
     wanted = {m.id: m.n for m in protocols.get("post", configs.RunConfig.from_dict(run.config))}
-    assert {record["id"]: record["n"] for record in run.metrics} == wanted
+    assert wanted.items() <= {record["id"]: record["n"] for record in run.metrics}.items()
 
 
 @pytest.mark.parametrize("name", ["small-10", "large-100", "wide-standard"])
