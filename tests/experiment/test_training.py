@@ -20,6 +20,7 @@ from builders import tiny_config
 
 from nodelib.experiment import artifacts, checksums, configs, device, mnist, training
 from nodelib.experiment.configs import AttackConfig
+from nodelib.experiment.paths import data_dir
 
 
 def digest(run: artifacts.Run) -> str:
@@ -605,3 +606,16 @@ def test_a_run_whose_weights_are_gone_is_trained_again_and_another_is_not_replac
     again = training.run(tiny_config(), tmp_path, evaluate=False, progress=False)
     assert again.provenance["weights_sha256"] == tiny_run.provenance["weights_sha256"]
     again.load_model()
+
+
+def test_runs_trained_beyond_what_the_pages_show_can_go_on():
+    for folder in (data_dir() / "continued").glob("*-seed*"):
+        name, seed = folder.name.rsplit("-seed", 1)
+        shown = artifacts.load_run(data_dir() / "runs" / folder.name)
+        _, step = artifacts.load_checkpoint(folder / "checkpoint.safetensors",
+                                            training.fingerprint(configs.get(name, int(seed))))
+        assert step > shown.config["epochs"] * configs.get(name).steps_per_epoch
+        assert artifacts.history_until(folder / "history.csv", step)[-1]["step"] == step - 1
+        stated = artifacts.read_json(folder / checksums.NAME)
+        for file in ("history.csv", "snapshots.csv"):
+            assert stated[file] == [hashlib.sha256((folder / file).read_bytes()).hexdigest()]
