@@ -27,7 +27,11 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
+from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import horizon
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
@@ -57,6 +61,51 @@ def step_bound(beta1: float = 0.9, beta2: float = 0.999) -> float:
         raise ValueError(f"beta1 is {beta1}, beta2 {beta2}; they must lie from 0 to 1, and beta1^2 below "
                          "beta2")
     return (1 - beta1) / math.sqrt((1 - beta2) * (1 - beta1**2 / beta2))
+
+
+@dataclass(frozen=True)
+class HeadAlone:
+    """A head trained anew on states that are held fixed: what the states were multiplied by, the rate times
+    their S (the reach of one step, in logits), and of the images held out the median gap and the share that
+    is classified right."""
+
+    factor: float
+    reach: float
+    gap: float
+    right: float
+
+
+def head_alone(states: Tensor, labels: Tensor, held_out: Tensor, answers: Tensor, factor: float = 1.0, *,
+               steps: int = 1782, rate: float = 1e-3, batch: int = 32, classes: int = 10) -> HeadAlone:
+    """Train nothing but a linear head, by Adam from weights of 0, on states times a factor.
+
+    Multiplying the states changes neither which images are alike nor what a head can separate, only how far
+    one step moves a logit: the trial holds everything else fixed.
+
+    Args:
+        states, labels: float32 (N, D) and int (N,), to train on; held_out, answers: (M, D) and (M,), to
+            measure the gap on; factor: above 0; steps: of Adam at a constant rate, on batches drawn from
+            seed 0, so that two factors see the same images in the same order.
+    Raises:
+        ValueError: factor not above 0 or not finite.
+    """
+    if not (0 < factor < math.inf):
+        raise ValueError(f"factor is {factor}; it multiplies states and must be a finite number above 0")
+    states, held_out = factor * states, factor * held_out
+    weight = torch.zeros(classes, states.shape[1], requires_grad=True)
+    bias = torch.zeros(classes, requires_grad=True)
+    optimizer = torch.optim.Adam([weight, bias], lr=rate)
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(steps):
+        index = torch.randint(len(states), (batch,), generator=draw)
+        optimizer.zero_grad()
+        F.cross_entropy(F.linear(states[index], weight, bias), labels[index]).backward()
+        optimizer.step()
+    with torch.no_grad():
+        logits = F.linear(held_out, weight, bias)
+    return HeadAlone(factor, rate * held_out.abs().sum(1).mean().item(),
+                     logit_gap(logits).median().item(),
+                     (logits.argmax(1) == answers).double().mean().item())
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,11 @@ def dials(evidence: Evidence) -> Figure:
 
 
 def training(runs: Sequence[Run], post: dict) -> Figure:
-    """Along training by the post's recipe: what one step leaves, dotted on the margin, and the median gap."""
+    """Along training by the post's recipe: what one step leaves, dotted on the margin, the median gap, and
+    the sum of the state's absolute entries, all at the own end times."""
     figures = {e["run"]: e["adversarial"] for e in post["table"] if e["t1"] == OWN_T1[e["run"]]}
     shown = [run for run in runs if run.name in POST.values() and run.seed == 0 and run.snapshots]
-    figure, (above, below) = panels(2, columns=1, height=2.6, width=NARROW, sharex=True)
+    figure, (above, middle, below) = panels(3, columns=1, height=2.4, width=NARROW, sharex=True)
     for run in shown:
         row = run.name.removesuffix("-post")
         t1, paint = OWN_T1[row], colour(run.name)
@@ -84,18 +85,20 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
             above.plot(list(by_epoch), [100 * v for v in by_epoch.values()], style, color=paint, marker=".",
                        label=row if style == "-" else None)
         above.axhline(figures[row], color=paint, linewidth=0.8, dashes=(6, 3))
-        gap = snapshots.values(run.snapshots, "gap-50", t1, whole_epochs=False)
-        below.plot(list(gap), list(gap.values()), color=paint, marker=".")
+        for axes, quantity in ((middle, "gap-50"), (below, "state-sum")):
+            by_epoch = snapshots.values(run.snapshots, quantity, t1, whole_epochs=False)
+            axes.plot(list(by_epoch), list(by_epoch.values()), color=paint, marker=".")
     above.set(ylabel="correct under one step (%)", ylim=(-1, 99))
-    for level, words in ((24 * np.log(2), "the true class's term is lost above"),
-                         (150 * np.log(2), "the whole gradient is lost above")):
-        below.axhline(level, color=GREY, linewidth=1)
-        below.text(0.99, level, words, color=GREY, fontsize=8.5, va="bottom", ha="right",
-                   transform=below.get_yaxis_transform())
-    below.set(ylabel="gap of the two largest logits", xlabel="epochs by the post's recipe",
-              xscale="log", yscale="log")
+    for level, words in ((24 * np.log(2), "first horizon"), (150 * np.log(2), "second horizon")):
+        middle.axhline(level, color=GREY, linewidth=1)
+        middle.text(0.01, 0.96 * level, words, color=GREY, fontsize=8.5, va="top",
+                    transform=middle.get_yaxis_transform())
+    middle.set(ylabel="gap of the two largest logits", yscale="log")
+    middle.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    middle.minorticks_off()
+    below.set(ylabel="sum of the state", xlabel="epochs by the post's recipe", xscale="log", yscale="log")
     below.set_xticks([1 / 16, 1 / 4, 1, 4, 16, 64], ["1/16", "1/4", "1", "4", "16", "64"])
-    below.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
+    below.set_yticks([1e3, 1e4, 1e5], ["1,000", "10,000", "100,000"])
     below.minorticks_off()
     if shown:
         above.legend(loc="center left", bbox_to_anchor=(0, 0.66))

@@ -32,12 +32,12 @@ def test_a_ring_marks_where_each_line_reaches_the_posts_figure(evidence):
 
 
 def test_the_lines_along_training_end_at_the_last_snapshot(evidence):
-    above, below = what_made_it.training(evidence.runs, read_json(data_dir() / "seed.json")).axes
+    panels = what_made_it.training(evidence.runs, read_json(data_dir() / "seed.json")).axes
     run = next(run for run in evidence.runs if run.name == "large-100-post")
     last = {quantity: list(snapshot_records.values(run.snapshots, quantity, 100.0).values())[-1]
-            for quantity in ("fgsm", "gap-50")}
-    ends = [[float(line.get_ydata()[-1]) for line in axes.lines] for axes in (above, below)]
-    assert 100 * last["fgsm"] in ends[0] and last["gap-50"] in ends[1]
+            for quantity in ("fgsm", "gap-50", "state-sum")}
+    ends = [[float(line.get_ydata()[-1]) for line in axes.lines] for axes in panels]
+    assert 100 * last["fgsm"] in ends[0] and last["gap-50"] in ends[1] and last["state-sum"] in ends[2]
 
 
 def test_the_front_page_draws_the_posts_figures_hollow(evidence):

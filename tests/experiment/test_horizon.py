@@ -194,6 +194,24 @@ def test_a_single_odd_snapshot_shows_in_the_fits_without_it():
         gap_growth.leave_one_out([trained(epochs=(1, 2, 3))])
 
 
+def test_a_head_on_states_held_fixed_makes_gaps_in_proportion_to_the_reach_of_its_steps():
+    draw = torch.Generator().manual_seed(1)
+    centres = torch.randn(10, 50, generator=draw)
+    labels = torch.arange(600) % 10
+    states = 20 * (centres[labels] + 0.5 * torch.randn(600, 50, generator=draw))
+    far, near, nearer = (
+        gap_growth.head_alone(states[:500], labels[:500], states[500:], labels[500:], factor, steps=300)
+        for factor in (64.0, 8.0, 0.01)
+    )
+    assert far.reach == pytest.approx(8 * near.reach)
+    assert far.reach == pytest.approx(64e-3 * states[500:].abs().sum(1).mean().item(), rel=1e-5)
+    assert 6 < far.gap / near.gap < 10 and near.gap > 8 * nearer.gap
+    assert min(far.right, near.right) > 0.95
+    for factor in (0.0, -1.0, math.inf, math.nan):
+        with pytest.raises(ValueError, match=f"factor is {factor}"):
+            gap_growth.head_alone(states, labels, states, labels, factor)
+
+
 def test_the_posts_figures_change_no_prediction(tmp_path, monkeypatch):
     before = gap_growth.predict(gap_growth.fit([trained()]), first_round())
     post = read_json(data_dir() / "seed.json")
