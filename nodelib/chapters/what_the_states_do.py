@@ -48,7 +48,7 @@ def name(run: str, seed: int) -> str:
 def ends(rays: pd.DataFrame) -> Any:
     """Where images end, from `nodelib.chapters.state_records.ray_frame`; no eigenvalue without a ray."""
     return markdown_table(
-        ["network:", "images on a ray", "rays", "largest real part", "Lyapunov exponent"],
+        ["network:", "images on a ray", "rays reached", "largest real part", "Lyapunov exponent"],
         [(name(r.run, r.seed), f"{r.on_a_ray * r.n:.0f} of {r.n}", f"{r.distinct:.0f}",
           number(r.eigenvalue) if r.residual <= RESIDUAL else None,
           number(r.exponent) and f"{r.exponent:.2f} ± {2 * r.standard_error:.2f}")
