@@ -171,8 +171,9 @@ def masked_where_reproduced(evidence: Evidence) -> Outcome:
 def grows_with_training(evidence: Evidence) -> Outcome:
     c, t1 = constants("P3"), OWN_T1["small-10"]
     runs = [run for run in recorded(evidence, POST["small-10"]) if run.seed in c.seeds]
-    if len(runs) < len(c.seeds):
-        raise Missing([f"{POST['small-10']}: snapshots of seeds {' and '.join(map(str, c.seeds))}"])
+    absent = sorted(set(c.seeds) - {run.seed for run in runs})
+    if absent:
+        raise Missing([f"{POST['small-10']}: snapshots of seed {seed}" for seed in absent])
     figure = evidence.post("small-10", t1, "adversarial")
     correlation = statistics.fmean(rank_correlation(*zip(*snapshots.masked(run.snapshots, t1).items()))
                                    for run in runs)

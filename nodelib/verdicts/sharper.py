@@ -201,15 +201,18 @@ def steady_in_three_ranges(evidence: Evidence) -> Verdict:
     linear = [all(LINEAR[0] <= math.log10(late / early) <= LINEAR[1] for early,
                   late in zip(norms[k], norms[k + 1]))
               for k in (0, 2)]
-    whole, centred = ([max(values) <= SMALL_ANGLE for values in angles[k:k + 2]] for k in (0, 2))
-    holds = [a and b for a, b in zip(linear, centred)]
-    drifting = all(a and b for a, b in zip(linear, whole))
     figures = (*(value_figure(f"turn of f without the drift, t = {a:g} to {b:g}", v, "degrees")
                  for (a, b), v in zip(ends.values(), angles[2:])), value_figure("share on a ray", on_ray))
     said = f"{100 * min(on_ray):.0f} % of the images are on a ray{seeds_said(on_ray)}"
-    films, long = holds
-    return in_ranges(films, long, min(on_ray) >= SAME_CLASS, said, figures,
-                     ARTEFACT if drifting else NOT_REPRODUCED)
+
+    def rule(factor: float) -> Verdict:
+        whole, centred = ([max(values) <= factor * SMALL_ANGLE for values in angles[k:k + 2]] for k in (0, 2))
+        films, long = (a and b for a, b in zip(linear, centred))
+        drifting = all(a and b for a, b in zip(linear, whole))
+        return in_ranges(films, long, min(on_ray) >= SAME_CLASS, said, figures,
+                         ARTEFACT if drifting else NOT_REPRODUCED)
+
+    return sensitive(rule)
 
 
 def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
@@ -224,13 +227,17 @@ def one_state_per_class_in_three_ranges(evidence: Evidence) -> Verdict:
     single = states.single_states(evidence.all(*states.ray_facts(evidence)))
     pairs = list(zip(shares[::2], shares[1::2]))
     apart = [min(a.values) >= SAME_CLASS for a, _ in pairs]
-    gap = [min(a.values) - max(s.values) >= CLASS_GAP for a, s in pairs]
     figures = tuple(share.figure(f"nearest to its own class at t = {t:g}, {name}") for (t, name),
                     share in zip(
         ((t, n) for t in (10.0, 1000.0) for n in ("adversarial", "standard")), shares))
     said = f"{single} of 10 classes have a steady state of their own{seeds_said(shares[0].values)}"
-    return in_ranges(apart[0] and gap[0], apart[1] and gap[1], single >= MOST_CLASSES, said, figures,
-                     ARTEFACT if all(apart) and not any(gap) else NOT_REPRODUCED)
+
+    def rule(factor: float) -> Verdict:
+        gap = [min(a.values) - max(s.values) >= factor * CLASS_GAP for a, s in pairs]
+        return in_ranges(apart[0] and gap[0], apart[1] and gap[1], single >= MOST_CLASSES, said, figures,
+                         ARTEFACT if all(apart) and not any(gap) else NOT_REPRODUCED)
+
+    return sensitive(rule)
 
 
 def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
@@ -245,17 +252,21 @@ def settles_faster_in_three_ranges(evidence: Evidence) -> Verdict:
                              for m, th in (("turning", TURNING_SETTLED), ("relative_speed", SPEED_SETTLED))
                              for n in networks))
     rays = evidence.all(*(partial(measure, n, "on_a_ray", t1=1000.0, statistic="mean") for n in networks))
-    films = CLEARLY_FASTER * max(turning[0]) <= min(turning[1])
-    long = (CLEARLY_FASTER * max(settled[0]) <= min(settled[1]) and max(settled[1]) < NEVER
-            and max(settled[2]) <= GRID_STEP * min(settled[3]))
     figures = (*(value_figure(f"turning at t = 10, {n}", v, "radians per unit of log time")
                  for n, v in zip(("adversarial", "standard"), turning)),
                *(value_figure(f"share on a ray, {n}", v) for n, v in zip(("adversarial", "standard"), rays)))
     said = (f"at t = 10 the directions turn by {statistics.fmean(turning[0]):.2g} and "
             f"{statistics.fmean(turning[1]):.2g}")
-    return in_ranges(films, long, min(rays[0]) - max(rays[1]) >= CLASS_GAP, said + seeds_said(turning[0]),
-                     figures,
-                     NOT_REPRODUCED)
+
+    def rule(factor: float) -> Verdict:
+        faster = factor * CLEARLY_FASTER
+        films = faster * max(turning[0]) <= min(turning[1])
+        long = (faster * max(settled[0]) <= min(settled[1]) and max(settled[1]) < NEVER
+                and max(settled[2]) <= GRID_STEP * min(settled[3]))
+        return in_ranges(films, long, min(rays[0]) - max(rays[1]) >= factor * CLASS_GAP,
+                         said + seeds_said(turning[0]), figures, NOT_REPRODUCED)
+
+    return sensitive(rule)
 
 
 def fooled_are_pulled(evidence: Evidence) -> Verdict:
