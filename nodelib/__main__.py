@@ -111,6 +111,7 @@ def _evaluating(arguments: argparse.Namespace) -> int:
 
 def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
     """Measure a stored run and print what was asked for."""
+    folder = folder / arguments.kept if arguments.kept else folder
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
     sources = transfer_sources(folder.parent)
     measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
@@ -235,6 +236,7 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("--images", type=int, help=f"test images (default: {default})")
         return added
 
+    kept = "earlier weights, such as epoch12 (default: the last)"
     train = of_runs("train", _train, "Train runs that are not stored yet, or were interrupted.", [0])
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
     train.add_argument("--evaluate", action="store_true",
@@ -242,12 +244,13 @@ def parser() -> argparse.ArgumentParser:
                        "where records are missing")
     train.epilog = ("Several processes share each batch of one run when torchrun starts them: torchrun "
                     "--nproc-per-node 2 -m nodelib train NAME.")
-    train.set_defaults(protocol="table", images=None)
+    train.set_defaults(protocol="table", images=None, kept=None)
     evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
                       "the protocol's own")
     evaluate.add_argument("--protocol", default="table",
                           help="what to measure: table (default), strong, sweep, epsilon, masking, "
                           "randomised, transfer, tolerance, ... or all")
+    evaluate.add_argument("--kept", help=kept)
     for added in (train, evaluate):
         added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
     measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
@@ -262,7 +265,7 @@ def parser() -> argparse.ArgumentParser:
     steps = of_runs("steps", _measuring(_steps), "Follow single steps of FGSM, and what stops them.", None)
     images(steps, "256")
     steps.set_defaults(images=256)
-    steps.add_argument("--kept", help="earlier weights, such as epoch12 (default: the last)")
+    steps.add_argument("--kept", help=kept)
     of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):

@@ -37,6 +37,7 @@ class StubRun:
     measurements: list = field(default_factory=list)
     history: dict = field(default_factory=lambda: {"nfe_forward": np.full(100, 26.0)})
     bits: dict = field(default_factory=dict)
+    earlier: list = field(default_factory=list)
 
     @property
     def config(self):

@@ -10,6 +10,8 @@
                             where it was
     model.safetensors       weights and the stored pooling draw
     weights-*.safetensors   the same after some of the epochs, where they are kept
+    epoch12/                metrics.csv, outcomes.safetensors and checksums.json of weights-epoch12, where
+                            measured: a folder that `load_run` reads as the run after twelve epochs
     checkpoint.safetensors  while the run is unfinished, or where it can be prolonged (a constant rate);
                             with its own checksum
     checksums.json          SHA-256 of the tables and the outcomes, see `nodelib.experiment.checksums`
@@ -23,7 +25,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +59,8 @@ class Run:
     """A finished run, as stored.
 
     `config` is the RunConfig's dictionary, `provenance` where it was trained, `history` maps a column
-    to an array with one entry per step, `metrics` and `measurements` are lists of records.
+    to an array with one entry per step, `metrics` and `measurements` are lists of records. `kept` names the
+    weights, where they are not the last ones; `earlier` are the runs at kept weights that were measured.
     """
 
     name: str
@@ -69,6 +72,8 @@ class Run:
     metrics: list[dict]
     measurements: list[dict]
     snapshots: list[SnapshotRecord] = field(default_factory=list)
+    kept: str | None = None
+    earlier: "list[Run]" = field(default_factory=list)
 
     def outcomes(self, record_id: str) -> np.ndarray:
         """Per image, whether it was classified correctly, bool, shape (n,), in the subset's order."""
@@ -102,12 +107,13 @@ class Run:
                 `weights-epoch4.safetensors`.
         """
         model = build(RunConfig.from_dict(self.config))
-        name = "model.safetensors" if kept is None else f"weights-{kept}.safetensors"
+        kept = kept or self.kept
+        name = "model.safetensors" if kept is None else _kept_name(kept)
         hashes = {"model.safetensors": self.provenance["weights_sha256"], **self.provenance.get("kept", {})}
         if name not in hashes:
             raise ArtifactError(f"{self.path.name} keeps no weights {kept!r}; it keeps "
                                 f"{', '.join(sorted(hashes))}")
-        path = self.path / name
+        path = (self.path if self.kept is None else self.path.parent) / name
         content = _read_weights(path, hashes[name])
         try:
             model.load_state_dict(safetensors.torch.load(content))
@@ -124,6 +130,10 @@ class Run:
         return model
 
 
+def _kept_name(kept: str) -> str:
+    return f"weights-{kept}.safetensors"
+
+
 def _read_weights(path: Path, expected: str) -> bytes:
     try:
         content = path.read_bytes()
@@ -138,13 +148,16 @@ def _read_weights(path: Path, expected: str) -> bytes:
 
 
 def load_run(path: str | Path) -> Run:
-    """Read a finished run's folder.
+    """Read a finished run's folder, or, as in `<folder>/epoch12`, the run as it was after so many epochs,
+    with what was measured of the weights that were kept then.
 
     Raises:
         ArtifactError: the folder or one of its files is missing or unreadable, or the folder's name is not
             that of the config's name and seed.
     """
     path = Path(path)
+    if not (path / "config.json").exists() and (path.parent / "config.json").exists():
+        return _after_epochs(load_run(path.parent), path)
     stored = read_json(path / "config.json")
     try:
         config = RunConfig.from_dict(stored["config"])
@@ -163,11 +176,31 @@ def load_run(path: str | Path) -> Run:
     # the run is being prolonged: its history is ahead of its weights
     if (path / "checkpoint.safetensors").exists():
         rows = [row for row in rows if row["step"] < config.steps]
-    return Run(name=config.name, seed=config.seed, path=path, config=stored["config"], provenance=provenance,
-               history={name: np.array([row[name] for row in rows]) for name in records.HISTORY},
-               metrics=records.read_metrics(path / "metrics.csv"),
-               measurements=records.read_measurements(path / "measurements.csv"),
-               snapshots=[r for r in from_csv(path / "snapshots.csv") if r.step <= config.steps])
+    run = Run(name=config.name, seed=config.seed, path=path, config=stored["config"], provenance=provenance,
+              history={name: np.array([row[name] for row in rows]) for name in records.HISTORY},
+              metrics=records.read_metrics(path / "metrics.csv"),
+              measurements=records.read_measurements(path / "measurements.csv"),
+              snapshots=[r for r in from_csv(path / "snapshots.csv") if r.step <= config.steps])
+    return replace(run, earlier=[_after_epochs(run, file.parent) for file in
+                                 sorted(path.glob("epoch*/metrics.csv"))])
+
+
+def _after_epochs(run: Run, path: Path) -> Run:
+    """A run as it was at the kept weights of whose records `path` is the folder."""
+    epochs, name = path.name.removeprefix("epoch"), _kept_name(path.name)
+    kept = run.provenance.get("kept", {})
+    if not epochs.isdecimal() or name not in kept:
+        raise ArtifactError(f"{path} is for what is measured of weights that {run.path.name} does not keep. "
+                            f"It keeps {', '.join(sorted(kept)) or 'none but the last'}; name one after "
+                            "whole epochs, such as epoch12.")
+    config = {**run.config, "epochs": int(epochs)}
+    steps = RunConfig.from_dict(config).steps
+    before = run.history["step"] < steps
+    return replace(run, path=path, config=config, kept=path.name, earlier=[], measurements=[],
+                   provenance={**run.provenance, "weights_sha256": kept[name]},
+                   history={column: values[before] for column, values in run.history.items()},
+                   metrics=records.read_metrics(path / "metrics.csv"),
+                   snapshots=[r for r in run.snapshots if r.step <= steps])
 
 
 def kept_weights(folder: Path) -> dict[str, dict[str, str]]:
@@ -202,6 +235,7 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         stored = next((r for r in run.metrics if r["id"] == record["id"]), None)
         if stored is not None and stored["n"] > record["n"] and record["id"] in run.outcome_ids():
             return run
+        run.path.mkdir(exist_ok=True)  # that of kept weights
         # outcomes first: a record is never without them
         save_outcomes(run.path / "outcomes.safetensors", record["id"], correct)
         kept = [r for r in run.metrics if r["id"] != record["id"]]

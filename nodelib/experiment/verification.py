@@ -25,12 +25,13 @@ def problems(run: artifacts.Run, sample: int = 256) -> Iterator[str]:
     What a record states by itself was checked when it was read (`nodelib.experiment.records`). This checks
     that tables and outcomes are what the library wrote (`nodelib.experiment.checksums`), the hashes of
     weights and dataset, the parameter count, that the history rises and is complete, that records and
-    outcomes are of each other, that measurements are known ones, and that the accuracies of `recomputable`
-    come out of the committed weights again: on the first `sample` test images (in whole
-    batches, one at least and of an attack one at most, for its images share draws and step sizes) the stated
-    accuracy must lie within the sampling error of the recomputed one, and the clean one at the run's own end
-    time must agree with the stored outcomes image by image, up to `DIFFERING` of them (another processor
-    rounds differently). Other records, iterative attacks above all, are not computed again.
+    outcomes are of each other, those of earlier weights included, that measurements are known ones, and that
+    the accuracies of `recomputable` come out of the committed weights again: on the first `sample` test
+    images (in whole batches, one at least and of an attack one at most, for its images share draws and step
+    sizes) the stated accuracy must lie within the sampling error of the recomputed one, and the clean one at
+    the run's own end time must agree with the stored outcomes image by image, up to `DIFFERING` of them
+    (another processor rounds differently). Other records, iterative attacks above all, are not computed
+    again.
     """
     config = RunConfig.from_dict(run.config)
     yield from checksums.faults(run.path)
@@ -49,14 +50,31 @@ def problems(run: artifacts.Run, sample: int = 256) -> Iterator[str]:
     yield from _left_over(run.path / "checkpoint.safetensors", config)
     if unknown := sorted({m["name"] for m in run.measurements} - set(MEASUREMENTS)):
         yield f"measurements.csv holds {', '.join(unknown)}, none of nodelib.verdicts.MEASUREMENTS"
+    if (own := _own(config)) not in {r["id"] for r in run.metrics} and not run.snapshots:
+        yield f"metrics.csv has no record {own}, the clean accuracy at the run's own end time"
+    yield from _record_problems(run, config, model, sample)
+    for each in run.earlier:
+        try:
+            faults = [*checksums.faults(each.path),
+                      *_record_problems(each, config, each.load_model(), sample)]
+        except artifacts.ArtifactError as error:
+            faults = [str(error)]
+        yield from (f"{each.kept}: {fault}" for fault in faults)
+
+
+def _own(config: RunConfig) -> str:
+    return evaluation.Measurement(config.test_t1, 1).id
+
+
+def _record_problems(run: artifacts.Run, config: RunConfig, model: ODENet | ResNet,
+                     sample: int) -> Iterator[str]:
+    """What is wrong with the accuracies of some weights and with the outcomes beside them."""
     try:
         kept = run.outcome_ids()
     except artifacts.ArtifactError as error:
         yield str(error)
         return
     ids = {r["id"] for r in run.metrics}
-    if (own := evaluation.Measurement(config.test_t1, 1).id) not in ids and not run.snapshots:
-        yield f"metrics.csv has no record {own}, the clean accuracy at the run's own end time"
     combined = {other for r in run.metrics for other in r["combines"] or ()}
     if lost := sorted((kept | combined) - ids):
         yield (f"metrics.csv has no record {', '.join(lost)}, of which there are outcomes or worst cases; "
@@ -120,7 +138,7 @@ def recomputable(run: artifacts.Run, config: RunConfig) -> list[dict]:
 
 
 def _recomputed(run: artifacts.Run, config: RunConfig, model: ODENet | ResNet, sample: int) -> Iterator[str]:
-    own = evaluation.Measurement(config.test_t1, 1).id
+    own = _own(config)
     for stated in recomputable(run, config):
         batches = max(1, sample // stated["batch"]) if stated["attack"] == "none" else 1
         n = min(batches * stated["batch"], stated["n"])

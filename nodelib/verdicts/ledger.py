@@ -59,9 +59,7 @@ BAR = "\\|"  # a bar inside a cell of a Markdown table
 
 
 def _ours(row: Row, limit: int) -> str:
-    if row.verdict == UNDECIDED:
-        return "-"
-    shown = "; ".join(map(str, row.ours[:limit]))
+    shown = "; ".join(map(str, row.ours[:limit])) or "-"
     return shown + ("; ..." if len(row.ours) > limit else "")
 
 
@@ -107,7 +105,7 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
             lines.append(f"- *First round, by its own rule:* {row.first_round}.")
         if row.verdict == UNDECIDED:
             lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")
-        else:
+        if row.ours:
             lines.append(f"- *Ours:* {'; '.join(map(str, row.ours))}.")
         if row.evidence:
             lines.append(f"- *From:* {_shorten([f'`{e}`' for e in dict.fromkeys(row.evidence)], limit)}.")

@@ -5,6 +5,7 @@ Rules and constants are those of `second_round.toml`; here is how they are compu
 and snapshots.
 """
 
+import contextlib
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -104,6 +105,23 @@ def dial_errors(curves: Mapping[tuple[str, float], Mapping[float, float]],
     return errors
 
 
+def past_alone(evidence: Evidence, curves: Mapping[tuple[str, float], Mapping[float, float]],
+               post: Callable[[str, float], float]) -> list[tuple[str, float]]:
+    """Beside P1, not judged: how far the share of gaps past the second horizon alone is from the post's
+    figures, at each row's factor and its other end times, in the rows where it was counted.
+    """
+    horizon, errors, rows = 104.0, [], set()
+    for row, t1 in product(ROWS, TABLE_T1):
+        past = {m["settings"]["logit_scale"]: 100 * m["value"] for m in evidence.named(row)[0].measurements
+                if (m["name"], m["t1"], m["settings"].get("threshold")) == ("gap_past", t1, horizon)}
+        if past and t1 != OWN_T1[row]:
+            factor = dial(curves[row, OWN_T1[row]], post(row, OWN_T1[row]))
+            errors.append(abs(at_factor(past, factor) - post(row, t1)))
+            rows.add(row)
+    return [(f"median absolute error of the share of gaps past {horizon:g} alone, {len(rows)} of the rows",
+             statistics.median(errors))] if errors else []
+
+
 def one_dial(evidence: Evidence) -> Outcome:
     c = constants("P1")
     curves = evidence.every(partial(curve, evidence), product(ROWS, TABLE_T1))
@@ -115,6 +133,7 @@ def one_dial(evidence: Evidence) -> Outcome:
         ("median absolute error, points", error),
         ("the same with shuffled rows", statistics.median(others)),
         ("share of shuffles that do as well", sum(e <= error for e in others) / len(others)),
+        *past_alone(evidence, curves, post),
         *((f"factor of {row}", dial(curves[row, OWN_T1[row]], post(row, OWN_T1[row]))) for row in ROWS),
     )
     return Outcome("P1", between(error, error <= c.kept, error > c.broken), figures)
@@ -133,8 +152,25 @@ def loss_not_network(evidence: Evidence) -> Outcome:
                                          for s, value in by_factor.items() if s <= c.largest)
     worst = max(moved.values())
     return Outcome("P2a", between(worst, worst <= c.kept, worst > c.broken),
-                   tuple((f"{', '.join(key)}: largest change, points", value)
-                         for key, value in moved.items()))
+                   (*((f"{', '.join(key)}: largest change, points", value) for key, value in moved.items()),
+                    *elsewhere(evidence, c.largest)))
+
+
+def elsewhere(evidence: Evidence, largest: float) -> list[tuple[str, float]]:
+    """Beside P2a, not judged: the largest change by any of its losses and gradients at the table's other end
+    times, where they are measured.
+    """
+    figures = []
+    for row in ROWS:
+        moved = []
+        for t1, loss, gradient in product(TABLE_T1, UNSATURATED, ("exact", "adjoint")):
+            with contextlib.suppress(Missing):
+                by_factor = curve(evidence, row, t1, loss=loss, gradient=gradient)
+                if t1 != OWN_T1[row] and 1.0 in by_factor:
+                    moved += [abs(value - by_factor[1.0]) for s, value in by_factor.items() if s <= largest]
+        if moved:
+            figures.append((f"{row}, other end times, not judged: largest change, points", max(moved)))
+    return figures
 
 
 # -- the post's recipe -----------------------------------------------------------------------------

@@ -79,7 +79,8 @@ def long_integration(evidence: Evidence) -> Verdict:
              else f"PGD with {attack['settings']['steps']} steps")
     said = (f"the post's protocol gives {statistics.fmean(percents(headline)):.1f} % where the post has "
             f"{theirs} %; on the deterministic forward pass {named} at epsilon {EPSILON} leaves "
-            f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images")
+            f"{statistics.fmean(percents(strong)):.1f} % of {min(a.record['n'] for a in strong):,} images"
+            f"{'; one seed' * (len(strong) == 1)}")
     if upper < CHANCE_BOUND:
         if reproduces:
             return Verdict(ARTEFACT, f"{said}: the figure reproduces, the network is not robust", figures)

@@ -281,7 +281,8 @@ def fooled_are_pulled(evidence: Evidence) -> Verdict:
     low, high = min(late.values), max(early.values)
     figures = (early.figure("fooled images nearest to their own class at t = 1"),
                late.figure("same at t = 1000"))
-    reason = f"of the fooled images, {early} are nearest to their own class at t = 1 and {late} at t = 1000"
+    reason = (f"of the fooled images, {early} are nearest to their own class at t = 1 and {late} at t = 1000"
+              f"{seeds_said(early.values, late.values)}")
     return sensitive(lambda factor: Verdict(
         REPRODUCED if low >= CHANCE + factor * c.points / 100 and low > high else NOT_REPRODUCED, reason,
         figures))

@@ -28,11 +28,11 @@ VERDICTS = (REPRODUCED, IN_PART, NOT_REPRODUCED, ARTEFACT, UNDECIDED)
 
 class Missing(LookupError):
     """Evidence that is not there; `what` lists it in words, `note` says in two or three what the verdict
-    waits for.
+    waits for, `ours` are figures that are there and decide nothing yet.
     """
 
-    def __init__(self, what: Iterable[str], note: str = "") -> None:
-        self.what, self.note = list(what), note
+    def __init__(self, what: Iterable[str], note: str = "", ours: "tuple[Figure, ...]" = ()) -> None:
+        self.what, self.note, self.ours = list(what), note, ours
         super().__init__("; ".join(self.what))
 
 
@@ -163,7 +163,7 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
     try:
         verdict = rule(asked)
     except Missing as missing:
-        return Verdict(UNDECIDED, "not everything that this rule needs is stored",
+        return Verdict(UNDECIDED, "not everything that this rule needs is stored", missing.ours,
                        evidence=tuple(asked.used),
                        missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
     return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))

@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from nodelib.experiment import artifacts, checksums, records, training, verification
+from nodelib.experiment import artifacts, checksums, evaluation, records, training, verification
 from nodelib.experiment.configs import RunConfig
 
 
@@ -492,3 +492,44 @@ def test_a_record_on_fewer_images_never_replaces_one_on_more(copy):
     kept = artifacts.add_metric(run, fewer, np.ones(8, dtype=bool))
     assert kept.metric("none-t1") == artifacts.load_run(copy).metric("none-t1") == record
     assert len(run.outcomes("none-t1")) == record["n"]
+
+
+@pytest.fixture
+def kept(copy):
+    """The copy with other weights kept of its first epoch: those of a network that always says 3."""
+    model = artifacts.load_run(copy).load_model()
+    torch.nn.init.zeros_(model.linear.weight)
+    model.linear.bias.data = 1.0 * (torch.arange(10) == 3)
+    artifacts.save_model(copy / "weights-epoch1.safetensors", model)
+    change(copy / "config.json", lambda stored: stored["provenance"].update(artifacts.kept_weights(copy)))
+    return copy
+
+
+def test_earlier_weights_are_measured_in_a_folder_of_their_own(kept):
+    before = {name: (kept / name).read_bytes() for name in ("metrics.csv", "outcomes.safetensors")}
+    labels = evaluation.test_subset(16)[1]
+    [record] = evaluation.evaluate_run(kept / "epoch1", [evaluation.Measurement(1.0, 16)], progress=False)
+    assert record["correct"] == int((labels == 3).sum())
+    assert {name: (kept / name).read_bytes() for name in before} == before
+    run = artifacts.load_run(kept)
+    [earlier] = run.earlier
+    assert (earlier.kept, earlier.config["epochs"], run.config["epochs"]) == ("epoch1", 1, 2)
+    assert earlier.outcomes("none-t1").tolist() == (labels == 3).tolist()
+    assert len(earlier.history["step"]) == 3 and len(run.history["step"]) == 6
+    assert len(artifacts.find_runs(kept.parent)) == 1  # it is no run of its own
+    assert faults(kept) == ""
+
+
+def test_faults_in_what_was_measured_of_earlier_weights_are_named_with_their_epoch(kept):
+    evaluation.evaluate_run(kept / "epoch1", [evaluation.Measurement(1.0, 16)], progress=False)
+    change(kept / "epoch1" / "metrics.csv", lambda rows: rows[0].update(nfe=1.0))
+    assert "epoch1: metrics.csv was edited by hand" in faults(kept)
+    (kept / "weights-epoch1.safetensors").write_bytes((kept / "model.safetensors").read_bytes())
+    assert "epoch1: " in faults(kept) and "is altered" in faults(kept)
+
+
+@pytest.mark.parametrize("name", ["epoch7", "nearest", "1"])
+def test_weights_that_are_not_kept_or_of_no_whole_epoch_cannot_be_measured(kept, name):
+    with pytest.raises(artifacts.ArtifactError, match="It keeps weights-epoch1.safetensors; name one after"):
+        evaluation.evaluate_run(kept / name, [evaluation.Measurement(1.0, 16)], progress=False)
+    assert not (kept / name).exists()

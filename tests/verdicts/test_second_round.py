@@ -324,11 +324,11 @@ def test_c8_is_undecided_after_too_few_epochs_and_says_how_many():
     assert (found.verdict, found.note) == (UNDECIDED, "4 epochs")
 
 
-def robust_family(smallest):
+def robust_family(smallest, epochs=lambda row: 12):
     runs = post_family()
     for run, row in zip(runs, ROWS):
         ladder(run, OWN_T1[row], smallest(row))
-    return runs
+    return [WithEpochs(run, epochs(row)) for run, row in zip(runs, ROWS)]
 
 
 def at(epsilon):
@@ -364,7 +364,28 @@ def test_c9_and_c10_are_judged_by_what_breaks_an_image_and_are_artefacts_by_figu
         for t1 in TABLE_T1:
             run.snap(t1, clean=98, fgsm=5, fgsm_margin=0)
         ladder(run, OWN_T1[row], at(0.1))
+    levelled = [WithEpochs(run, 12) for run in levelled]
     assert verdict("C10", levelled).verdict == "not reproduced"
+
+
+def test_robustness_is_compared_at_weights_of_equal_epochs_and_on_the_images_that_both_met():
+    pair = [("small-100", "small-10")]
+
+    def runs(at_twelve, images=200):
+        """small-100 after twelve epochs; small-10 after a hundred, the more robust by then, and earlier."""
+        short = WithEpochs(ladder(StubRun("small-100-post"), 100, np.full(images, 0.1)), 12)
+        long = ladder(StubRun("small-10-post"), 10, at(0.3))
+        long.earlier = [WithEpochs(ladder(StubRun("small-10-post"), 10, at(smallest)), epochs)
+                        for epochs, smallest in ((6, 0.3), (12, at_twelve))]
+        return [short, WithEpochs(long, 100)]
+
+    assert post_recipe.more_robust(evidence(runs(0.05)), pair) == [True]
+    assert post_recipe.more_robust(evidence(runs(0.15)), pair) == [False]
+    assert post_recipe.more_robust(evidence(runs(0.05, images=128)), pair) == [True]
+    unequal = runs(0.05)
+    unequal[1].earlier = unequal[1].earlier[:1]
+    with pytest.raises(Missing, match="small-100-post and small-10-post: .* equally many epochs"):
+        post_recipe.more_robust(evidence(unequal), pair)
 
 
 def test_an_image_broken_at_a_smaller_epsilon_counts_as_broken_at_a_larger_one():
@@ -437,9 +458,11 @@ def test_c19a_is_not_reproduced_only_after_twelve_epochs_far_below():
         return [Snapped("large-100-post").snap(100, range(1, epochs + 1), fgsm=left, fgsm_margin=0)]
 
     assert verdict("C19a", headline(20, 12)).verdict == "not reproduced"
-    for left, epochs in ((20, 6), (60, 12)):
+    for left, epochs in ((20, 6), (60, 12), (30, 12)):  # 30 is below the threshold, not below its half
         found = verdict("C19a", headline(left, epochs))
         assert (found.verdict, found.note) == (UNDECIDED, f"{epochs} epochs")
+    assert "below 25 %, 0.5 times" in found.missing[0]
+    assert found.ours[0].value == 30  # what is there is shown, though it decides nothing yet
 
 
 def test_c19b_stands_on_the_strongest_attack_and_on_smaller_epsilon():
