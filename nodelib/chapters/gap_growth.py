@@ -228,16 +228,6 @@ def _law(points: pd.DataFrame, sources: tuple[str, ...]) -> Law:
                tuple(state.itertuples(name=None)), len(points), sources)
 
 
-def _fitted_on(runs: Sequence[Run], least: int) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
-    points = _points(used)
-    if len(points) < least:
-        raise ValueError(f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs "
-                         f"{least}. Train one of them, for {least} epochs or more: `python -m nodelib train "
-                         f"{FITTED_ON[0]}`")
-    return points, tuple(f"{run.name}-seed{run.seed}" for run in used)
-
-
 def fit(runs: Sequence[Run]) -> Law:
     """The constants, from the snapshots at whole epochs of small rows by the post's recipe among the runs.
 
@@ -246,17 +236,24 @@ def fit(runs: Sequence[Run]) -> Law:
     Raises:
         ValueError: fewer than three such snapshots.
     """
-    return _law(*_fitted_on(runs, 3))
+    used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
+    points = _points(used)
+    if len(points) < 3:
+        raise ValueError(f"{len(points)} snapshots of {', '.join(FITTED_ON)} at whole epochs; the fit needs "
+                         "3. Train one of them, for 3 epochs or more: `python -m nodelib train "
+                         f"{FITTED_ON[0]}`")
+    return _law(points, tuple(f"{run.name}-seed{run.seed}" for run in used))
 
 
 def leave_one_out(runs: Sequence[Run]) -> list[Law]:
-    """The law fitted without each of its snapshots in turn: how far the constants depend on a single one.
+    """The law fitted without each of its trainings in turn: how far the constants depend on a single one.
+    (Its snapshots resemble each other, so to leave out one of them would show little.)
 
     Raises:
-        ValueError: fewer than four snapshots.
+        ValueError: fewer than two trainings, or fewer than three snapshots without one of them.
     """
-    points, sources = _fitted_on(runs, 4)
-    return [_law(points.drop(index=k), sources) for k in range(len(points))]
+    used = [run for run in runs if run.name in FITTED_ON and run.snapshots]
+    return [fit([run for run in used if run is not left]) for left in used]
 
 
 @dataclass(frozen=True)

@@ -163,14 +163,17 @@ def differs_in(control: str) -> str:
                                         if getattr(config, field) != getattr(base, field))
 
 
-def control_rows(runs: list[Run]) -> list[dict[str, str]]:
-    """Every measured control at its own end time, as text like `rows`."""
+def control_rows(runs: list[Run], names: Iterable[str] = CONTROLS) -> list[dict[str, str]]:
+    """The measured ones of some networks at their own end time, as text like `rows`, by default the controls.
+    A network that is no control is marked as a base.
+    """
     result = []
-    for name in CONTROLS:
+    for name in names:
         config = get(name)
         found = _records([run for run in runs if run.name == name], config.test_t1)
         if found["clean"]:
-            result.append({"network": name, "differs from": differs_in(name), "t": f"{config.test_t1:g}",
+            differs = differs_in(name) if name in CONTROLS else f"{BLANK} (base)"
+            result.append({"network": name, "differs from": differs, "t": f"{config.test_t1:g}",
                            "clean, random pooling": per_cent(found["clean_random"]),
                            "clean, fixed pooling": per_cent(found["clean"]), **_attacked(found)})
     return result

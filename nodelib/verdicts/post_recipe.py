@@ -309,7 +309,8 @@ def headline_figure(evidence: Evidence) -> Verdict:
     b = band(evidence, POST[HEADLINE_RUN], HEADLINE_T1, "fgsm")
     theirs = evidence.post(HEADLINE_RUN, HEADLINE_T1, "adversarial")
     said = (f"by the post's recipe {HEADLINE_RUN} leaves {b.low:.1f} to {b.high:.1f} % in the second half of "
-            f"{b.epochs:g} epochs (5th to 95th percentile), where the post has {theirs} %{'; one seed' * (b.seeds == 1)}")
+            f"{b.epochs:g} epochs (5th to 95th percentile), where the post has {theirs} %"
+            f"{'; one seed' * (b.seeds == 1)}")
     figures = (b.figure("post's recipe and protocol"),)
     if b.high >= theirs:
         outcome = judge_predictions(evidence)
@@ -340,7 +341,8 @@ def robust_when_long(evidence: Evidence) -> Verdict:
     left = statistics.fmean(a.percent for a in strong)
     figures = (accuracy_figure("strongest attack", strong),)
     said = (f"the strongest attack at epsilon 0.3 leaves {left:.1f} % of "
-            f"{min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}{'; one seed' * (len(strong) == 1)}")
+            f"{min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}"
+            f"{'; one seed' * (len(strong) == 1)}")
 
     def rule(factor: float) -> Verdict:
         if upper < factor * c.chance:

@@ -71,3 +71,6 @@ def test_controls_stand_at_their_own_end_time():
     rows = table.control_rows([run, stored("small-10", 0, none_t10=0.5)])
     assert [[row[column] for column in columns] for row in rows] == [
         ["small-10-tight", "98.0", "1.0 (0.5 to 1.8)", table.BLANK]]
+    named = ["small-10", "small-10-tight", "resnet-1"]
+    both = table.control_rows([run, stored("small-10", 0, none_t10=0.5)], named)
+    assert [row["differs from"] for row in both] == ["– (base)", rows[0]["differs from"]]
