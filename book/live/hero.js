@@ -10,7 +10,7 @@ NodeLive.components.hero = async function (body, { run = "small-10-seed0", epsil
   let shown = true,
     stale = false,
     stop = new AbortController();
-  const views = ["The digit", "Attacked in one step"].map((title) => {
+  const views = ["The digit", "Attacked"].map((title) => {
     const view = picture(title),
       words = h("p", { class: "node-live-says" });
     const { element } = panel(title, view.element);
