@@ -116,6 +116,20 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
     assert all(r["id"] in out for r in measured)
 
 
+def test_earlier_weights_are_measured_by_name(tiny, tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    shutil.copy(folder / "model.safetensors", folder / "weights-epoch1.safetensors")
+    stored = artifacts.read_json(folder / "config.json")
+    stored["provenance"] |= artifacts.kept_weights(folder)
+    artifacts.write_json(folder / "config.json", stored)
+    line = ["evaluate", "small-10", "--root", str(tmp_path), "--kept"]
+    assert main([*line, "epoch1"]) == 0
+    [earlier] = artifacts.load_run(folder).earlier
+    assert [r["id"] for r in earlier.metrics] == [r["id"] for r in tiny_run.metrics]
+    assert main([*line, "epoch9"]) == 2 and "name one after whole epochs" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("command", ["train", "evaluate"])
 def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path, capsys):
     folder = tmp_path / tiny_run.path.name

@@ -16,7 +16,7 @@ from nodelib.experiment.snapshot_records import SnapshotRecord
 from nodelib.statistics import holm, paired_bootstrap, rank_correlation
 from nodelib.verdicts import post_recipe, predictions, second_round
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing
-from nodelib.verdicts.ledger import ledger
+from nodelib.verdicts.ledger import as_markdown, ledger
 from nodelib.verdicts.predictions import BROKEN, KEPT, OPEN, OWN_T1, POST, ROWS, TABLE_T1
 from nodelib.verdicts.verdict import UNDECIDED, Verdict, judge
 
@@ -510,3 +510,38 @@ def test_masked_points_are_the_difference_of_the_two_losses_at_whole_epochs():
 def test_a_band_is_missing_where_no_seed_has_snapshots():
     with pytest.raises(Missing, match="snapshots"):
         post_recipe.band(evidence([StubRun("small-10-post")]), "small-10-post", 10.0, "fgsm")
+
+
+def test_what_stands_beside_p1_and_p2a_is_shown_and_judges_nothing():
+    runs = rescaled()
+    before = {name: outcome(name, runs) for name in ("P1", "P2a")}
+    labels = [label for o in before.values() for label, _ in o.figures]
+    assert not [label for label in labels if "104" in label or "not judged" in label]
+    run = runs[0]  # small-10, whose factor is 10; what it leaves elsewhere is the post's figure
+    for t1, s in product(TABLE_T1, FACTORS):
+        share = FIGURES["small-10", t1]["adversarial"] / 100 + 0.07
+        run.measure("gap_past", share, t1=t1, statistic="mean", logit_scale=float(s), threshold=104.0)
+        settings = {"loss": "margin", "logit_scale": float(s), "library": "nodelib"}
+        run.score(2.0 + (30 if s == 100 else 0), t1, attack="fgsm", epsilon=0.3, clip=False, pooling="random",
+                  gradient="exact", settings=settings)
+        run.metrics[-1]["id"] = f"rescaled-margin-elsewhere-s{s}-t{t1:g}"
+        if t1 == OWN_T1["small-10"]:
+            run.metrics.pop()
+    after = {name: outcome(name, runs) for name in ("P1", "P2a")}
+    assert {name: o.outcome for name, o in after.items()} == {name: o.outcome for name, o in before.items()}
+    beside = {label: value for o in after.values() for label, value in o.figures}
+    past = "median absolute error of the share of gaps past 104 alone, 1 of the rows"
+    assert beside[past] == pytest.approx(7)
+    assert beside["small-10, other end times, not judged: largest change, points"] == pytest.approx(30)
+
+
+def test_c19b_is_in_part_where_half_of_its_threshold_would_decide_otherwise():
+    alike = robust_family(lambda row: at(0.1))
+    found = verdict("C19b", [StubRun("large-100").worst(15, 100), *alike])  # below 20 %, not below 10
+    assert found.verdict == "in part" and "in part at 0.5 times, not reproduced at 1 times" in found.reason
+
+
+def test_figures_that_decide_nothing_yet_are_shown_in_the_ledger():
+    runs = [Snapped("large-100-post").snap(100, range(1, 13), fgsm=30, fgsm_margin=0)]
+    row = next(row for row in ledger(runs, SEED, {}) if row.id == "C19a")
+    assert row.shown == "undecided: 12 epochs" and "30.0 [30.0, 30.0] %" in as_markdown([row])
