@@ -1,4 +1,6 @@
-"""The first round's rules for end times: C15, and C12 until the second round's evidence is there."""
+"""The first round's rules for end times: C15, and C12 until the second round's evidence is there, both judged
+at half, once and twice their thresholds as the second round asks.
+"""
 
 import statistics
 from itertools import product
@@ -13,6 +15,7 @@ from nodelib.verdicts.evidence import (
     matches,
     value_figure,
 )
+from nodelib.verdicts.second_round import sensitive
 from nodelib.verdicts.verdict import (
     IN_PART,
     NOT_REPRODUCED,
@@ -37,20 +40,27 @@ FEWEST_END_TIMES = 40
 def keeps_accuracy(evidence: Evidence) -> Verdict:
     keep = {"small-random": True, "small-100": False, "large-random": True, "large-100": True}
     found = evidence.every(evidence.accuracies, product(keep, (100.0, 500.0)), **CLEAN_POST)
-    holds, figures, lost = [], [], []
+    figures, lost, drops = [], [], {}
     for name, expected in keep.items():
         before, after = found[name, 100.0], found[name, 500.0]
         by_run = {a.run.seed: a.percent for a in before}
-        drops = [by_run[a.run.seed] - a.percent for a in after if a.run.seed in by_run]
-        holds.append(bool(drops) and all((drop <= KEEPS) == expected for drop in drops))
+        drops[name] = [by_run[a.run.seed] - a.percent for a in after if a.run.seed in by_run]
         figures.append(accuracy_figure(f"{name} at t1 = 500", after))
-        lost.append(f"{name} {statistics.fmean(drops):.1f}" if drops else f"{name} (no common seed)")
-    return Verdict(by_share(holds),
-                   f"points lost from t1 = 100 to 500, at most {KEEPS:g} being kept: {', '.join(lost)}; "
-                   f"{sum(holds)} of 4 as the post says in every seed", tuple(figures))
+        lost.append(f"{name} {statistics.fmean(drops[name]):.1f}" if drops[name]
+                    else f"{name} (no common seed)")
+
+    def rule(factor: float) -> Verdict:
+        holds = [bool(drops[name]) and all((drop <= factor * KEEPS) == kept for drop in drops[name])
+                 for name, kept in keep.items()]
+        return Verdict(by_share(holds),
+                       f"points lost from t1 = 100 to 500, at most {factor * KEEPS:g} being kept: "
+                       f"{', '.join(lost)}; {sum(holds)} of 4 as the post says in every seed", tuple(figures))
+
+    return sensitive(rule)
 
 
 def adversarial_range(evidence: Evidence) -> Verdict:
+    """C15. The factor between end times is the threshold; the points say what is measured."""
     reach = evidence.every(lambda n: [accuracy_reach(run) for run in evidence.named(n)],
                            ("wide-standard", "wide-adversarial"))
     standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]
@@ -63,9 +73,13 @@ def adversarial_range(evidence: Evidence) -> Verdict:
     reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} "
               f"after adversarial and {max(standard):.3g} after standard training (worst pair of seeds, "
               f"{images:,} images at every end time)")
-    if min(adversarial) >= FAR_LONGER * max(standard):
-        return Verdict(REPRODUCED, reason, figures)
-    return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
+
+    def rule(factor: float) -> Verdict:
+        if min(adversarial) >= factor * FAR_LONGER * max(standard):
+            return Verdict(REPRODUCED, reason, figures)
+        return Verdict(IN_PART if min(adversarial) > max(standard) else NOT_REPRODUCED, reason, figures)
+
+    return sensitive(rule)
 
 
 def accuracy_reach(run: Run) -> float:

@@ -74,7 +74,7 @@ def as_markdown(rows: Sequence[Row], limit: int = 3) -> str:
              "| --- | --- | --- | --- | --- | --- |"]
     for row in rows:
         cells = (f"[{row.id}]({row.page}.ipynb)", row.statement, row.post, _ours(row, limit),
-                 f"**{row.shown}**", row.first_round or "the same rule")
+                 f"**{row.shown}**", row.first_round)
         lines.append("| " + " | ".join(cell.replace("|", BAR) for cell in cells) + " |")
     return "\n".join(lines)
 
@@ -100,9 +100,8 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
     blocks = []
     for row in rows:
         lines = [f"**{row.id}. {row.statement}**", "", f"- *Test:* {row.test}",
-                 f"- *Verdict:* **{row.shown}**; {row.reason}."]
-        if row.first_round:
-            lines.append(f"- *First round, by its own rule:* {row.first_round}.")
+                 f"- *Verdict:* **{row.shown}**; {row.reason}.",
+                 f"- *First round, by its own rule:* {row.first_round}."]
         if row.verdict == UNDECIDED:
             lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")
         if row.ours:
@@ -124,8 +123,7 @@ def as_text(rows: Sequence[Row]) -> str:
     """
     blocks = []
     for row in rows:
-        head = f"{row.id:<5}{row.shown.upper()}" + (f" (first round: {row.first_round})" if row.first_round
-                                                    else "")
+        head = f"{row.id:<5}{row.shown.upper()} (first round: {row.first_round})"
         body = [row.statement, f"test: {row.test}", f"post: {row.post}   ours: {_ours(row, 3)}"]
         if row.verdict != UNDECIDED:
             body.append(f"why:  {row.reason}")

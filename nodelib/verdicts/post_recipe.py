@@ -10,7 +10,7 @@ import dataclasses
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from itertools import chain, product
 from typing import Any
 
@@ -43,7 +43,6 @@ from nodelib.verdicts.verdict import (
     Figure,
     Verdict,
     by_share,
-    first_round,
     first_round_claim,
 )
 
@@ -344,12 +343,15 @@ def robust_when_long(evidence: Evidence) -> Verdict:
             f"{min(a.record['n'] for a in strong):,} images of {HEADLINE_RUN}"
             f"{'; one seed' * (len(strong) == 1)}")
 
+    @cache  # asked for once or not at all, whatever the factors
+    def sizes() -> list[str]:
+        return [size for size in SIZES if all(more_robust(evidence, longer(size)))]
+
     def rule(factor: float) -> Verdict:
         if upper < factor * c.chance:
-            sizes = [size for size in SIZES if all(more_robust(evidence, longer(size)))]
-            return Verdict(IN_PART if sizes else NOT_REPRODUCED,
+            return Verdict(IN_PART if sizes() else NOT_REPRODUCED,
                            f"{said}; longer training end times make networks of "
-                           f"{' and '.join(sizes) or 'no size'} more robust at smaller epsilon", figures)
+                           f"{' and '.join(sizes()) or 'no size'} more robust at smaller epsilon", figures)
         if not complete(strong):
             raise Missing([f"{a.source}: worst case over a set with APGD and Square" for a in strong])
         # no accuracy reaches twice this threshold
@@ -360,9 +362,8 @@ def robust_when_long(evidence: Evidence) -> Verdict:
 
 def renewed(name: str, rule: Callable[[Evidence], Verdict], **changes: Any) -> Claim:
     """A claim that the second round judges anew, with its words of the first and that round's verdict."""
-    old = name.rstrip("ab")
-    return dataclasses.replace(first_round_claim(old, rule), id=name, test=text(name),
-                               first_round=first_round()[old]["verdict"], **changes)
+    first = first_round_claim(name.rstrip("ab"), rule)
+    return dataclasses.replace(first, id=name, test=text(name), **changes)
 
 
 CLAIMS = (

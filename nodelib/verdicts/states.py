@@ -1,5 +1,6 @@
-"""Rules for what the states do, from measurements of trained networks: the first round's for C17, and for C21
-until the second's evidence is there; what the second's (`sharper`) share with them.
+"""Rules for what the states do, from measurements of trained networks: the first round's for C17, judged at
+half, once and twice its thresholds as the second asks, and for C21 until that round's evidence is there; what
+the second's (`sharper`) share with them.
 
 Directions are judged on the centred state: the last normalisation forces a drift on every state that is
 the same for all images (see the chapter *Equilibrium or drift*), and a comparison that includes it would
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from nodelib.verdicts.evidence import Evidence, value_figure
+from nodelib.verdicts.second_round import sensitive
 from nodelib.verdicts.verdict import (
     ARTEFACT,
     IN_PART,
@@ -34,10 +36,9 @@ LINEAR = (0.9, 1.1)
 SAME_CLASS = 0.9
 """Share of images nearest to their own class's direction that counts as one direction per class."""
 
-NEAR_CHANCE_PAIR = 0.6
-"""Same, for two classes, up to which the two count as not told apart: chance is 0.5, and the roughly 1,000
-judged
-images of two digits give a 95 % interval of 0.03 either side."""
+CHANCE_PAIR, NEAR_CHANCE = 0.5, 0.1
+"""Same, for two classes, by chance, and how far above it the two still count as not told apart: the roughly
+1,000 judged images of two digits give a 95 % interval of 0.03 either side."""
 
 CLASS_GAP = 0.1
 """Difference of such shares that counts as an effect of adversarial training."""
@@ -68,6 +69,7 @@ def _measure(evidence: Evidence, name: str, what: str, **conditions) -> list[flo
 
 
 def six_and_four(evidence: Evidence) -> Verdict:
+    """C17. Varied are the distance from chance and the turning: no share reaches twice 90 %."""
     names = (ADVERSARIAL, STANDARD)
     found = evidence.all(
         *(lambda n=n: evidence.measured_share(n, "nearest_class", t1=1000.0, label="6-4", images="clean",
@@ -79,28 +81,32 @@ def six_and_four(evidence: Evidence) -> Verdict:
     told = {name: share.values for name, share in shares.items()}
     said = {name: str(share) for name, share in shares.items()}
     angle, turning = dict(zip(names, found[2:4])), found[4]
-    steady = max(turning) <= TURNING_SETTLED
     figures = (*(share.figure(f"{n}: share of 6 and 4 told apart") for n, share in shares.items()),
                *(value_figure(f"{n}: angle between the mean states of 6 and 4", v, "degrees")
                  for n, v in angle.items()),
                value_figure(f"turning at t1 = 1000, {ADVERSARIAL}", turning, "radians per unit of log time"))
     distinct = min(told[ADVERSARIAL]) >= SAME_CLASS
-    same = max(told[STANDARD]) <= NEAR_CHANCE_PAIR
     hidden = min(told[STANDARD]) >= SAME_CLASS
     look_alike = max(angle[STANDARD]) < min(angle[ADVERSARIAL])
     reason = (f"at t1 = 1000 the direction tells 6 from 4 in {said[ADVERSARIAL]} after adversarial and in "
               f"{said[STANDARD]} after standard training; the mean states are "
               f"{statistics.fmean(angle[ADVERSARIAL]):.1f} and {statistics.fmean(angle[STANDARD]):.1f} "
               "degrees apart; the adversarial network's direction "
-              f"{'has settled' if steady else 'is still turning'} there")
-    if not distinct:
-        return Verdict(NOT_REPRODUCED, reason, figures)
-    if shares[ADVERSARIAL].interval[0] < 100 * SAME_CLASS:
+              f"{'has settled' if max(turning) <= TURNING_SETTLED else 'is still turning'} there")
+    if distinct and shares[ADVERSARIAL].interval[0] < 100 * SAME_CLASS:
         reason += (f"; the interval of the first reaches below the {100 * SAME_CLASS:g} % that the rule asks "
                    "for")
-    if same:
-        return Verdict(REPRODUCED if steady else IN_PART, reason, figures)
-    return Verdict(ARTEFACT if hidden and look_alike else IN_PART, reason, figures)
+
+    def rule(factor: float) -> Verdict:
+        same = max(told[STANDARD]) <= CHANCE_PAIR + factor * NEAR_CHANCE
+        steady = max(turning) <= factor * TURNING_SETTLED
+        if not distinct:
+            return Verdict(NOT_REPRODUCED, reason, figures)
+        if same:
+            return Verdict(REPRODUCED if steady else IN_PART, reason, figures)
+        return Verdict(ARTEFACT if hidden and look_alike else IN_PART, reason, figures)
+
+    return sensitive(rule)
 
 
 RAY_FACTS = (("attractors", "count"), ("own_attractors", "count"), ("ray_share", "mean"),

@@ -105,7 +105,7 @@ class Claim:
         test: the rule in words; the code in `rule` is what counts.
         page: the chapter that shows it, without its ending.
         rule: from evidence to a verdict.
-        first_round: the first round's verdict, where the second replaced its rule.
+        first_round: the first round's verdict, by the rule as it was then.
         until: the first round's rule, where it judges until the second's evidence is there.
     """
 
@@ -116,7 +116,7 @@ class Claim:
     page: str
     rule: Callable[[Evidence], Verdict]
     _: KW_ONLY
-    first_round: str | None = None
+    first_round: str
     until: Callable[[Evidence], Verdict] | None = None
 
     @property
@@ -132,8 +132,9 @@ def tables(name: str) -> dict[str, Any]:
 
 
 def first_round_claim(name: str, rule: Callable[[Evidence], Verdict]) -> Claim:
-    """A claim of the first round, with its words from `first_round.toml`."""
-    return Claim(name, rule=rule, **tables("first_round.toml")[name])
+    """A claim of the first round, with its words from `first_round.toml`, and what that round gave."""
+    return Claim(name, rule=rule, first_round=first_round()[name]["verdict"],
+                 **tables("first_round.toml")[name])
 
 
 def first_round() -> dict[str, dict[str, Any]]:

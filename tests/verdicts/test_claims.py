@@ -16,15 +16,16 @@ from nodelib.statistics import within_tolerance
 from nodelib.verdicts import end_time, robustness
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing, value_figure
 from nodelib.verdicts.ledger import CLAIMS
-from nodelib.verdicts.verdict import UNDECIDED, judge
+from nodelib.verdicts.verdict import UNDECIDED, judge, tables
 
 # the first round's rules that still judge; those of the second have tests of their own
 RULE = {claim.id.rstrip("ab"): claim.until or claim.rule for claim in CLAIMS
-        if claim.until or not claim.first_round}
+        if claim.until or claim.test == tables("first_round.toml")[claim.id.rstrip("ab")]["test"]}
 
 
 def verdict(claim, runs=(), chapters=None):
-    return judge(verdicts.Claim(claim, *[""] * 4, RULE[claim]), Evidence(list(runs), SEED, chapters or {}))
+    claim = verdicts.Claim(claim, *[""] * 4, RULE[claim], first_round="")
+    return judge(claim, Evidence(list(runs), SEED, chapters or {}))
 
 
 # -- statistics ------------------------------------------------------------------------------------
@@ -128,15 +129,15 @@ def test_every_change_of_a_rule_names_its_claims_and_its_reason():
         assert change["reason"] in verdicts.changes_as_markdown()
 
 
-def test_what_the_first_rounds_rules_gave_is_stored_of_every_claim_and_shown_where_they_were_replaced():
+def test_what_the_first_rounds_rules_gave_is_stored_and_shown_of_every_claim():
     stored = verdicts.first_round()
     assert list(stored) == [f"C{k}" for k in range(1, 23)]
     for name, found in stored.items():
         assert set(found) == {"verdict", "reason", "runs"} and found["reason"]
         assert found["verdict"] in verdicts.VERDICTS and set(found["runs"]) <= set(configs.NAMES)
     rows = verdicts.ledger([], SEED, {})
-    assert {row.id for row in rows if not row.first_round} == {"C1", "C2", "C7", "C15", "C17"}
-    assert all(row.first_round == stored[row.id.rstrip("ab")]["verdict"] for row in rows if row.first_round)
+    assert all(row.first_round == stored[row.id.rstrip("ab")]["verdict"] for row in rows)
+    assert set(RULE) == {"C1", "C2", "C3", "C4", "C7", "C12", "C15", "C17", "C19", "C21"}
     assert f"(first round: {stored['C22']['verdict']})" in verdicts.as_text(rows[-1:])
 
 
@@ -168,12 +169,16 @@ C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_bac
 @pytest.mark.parametrize("claim, values, expected", [
     ("C1", dict(unit_step_difference=0.0, euler_order=1.05), "reproduced"),
     ("C1", dict(unit_step_difference=0.0, euler_order=0.3), "in part"),
+    ("C1", dict(unit_step_difference=0.0, euler_order=1.15), "in part"),  # too far at half
+    ("C1", dict(unit_step_difference=0.0, euler_order=0.7), "in part"),  # near enough at twice
     ("C1", dict(unit_step_difference=1e-7, euler_order=1.0), "not reproduced"),
     ("C2", dict(step_against_error=[-0.8] * 40, step_against_rate=[-0.6] * 40, step_against_speed=[0.0] * 40),
      "reproduced"),
     ("C2", dict(step_against_error=[-0.8] * 40, step_against_rate=[-0.4] * 40, step_against_speed=[0.0] * 40),
      "in part"),
-    ("C2", dict(step_against_error=[0.1] * 40, step_against_rate=[-0.4] * 40, step_against_speed=[-0.9] * 40),
+    ("C2", dict(step_against_error=[-0.3] * 40, step_against_rate=[-0.3] * 40, step_against_speed=[0.0] * 40),
+     "in part"),  # at half of 0.5 both are strong
+    ("C2", dict(step_against_error=[0.1] * 40, step_against_rate=[-0.2] * 40, step_against_speed=[-0.9] * 40),
      "not reproduced"),
     ("C2", dict(step_against_error=[-0.8] * 5, step_against_rate=[-0.6] * 5, step_against_speed=[0.0] * 5),
      "undecided"),
@@ -184,11 +189,22 @@ C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_bac
     ("C3", {**C3, "end_times": [1.0, 10.0, 100.0, 300.0]}, "undecided"),
     ("C7", dict(log_density_difference=1e-6, trace_exponent=1.0, logdet_exponent=2.5), "reproduced"),
     ("C7", dict(log_density_difference=1e-6, trace_exponent=2.3, logdet_exponent=2.5), "in part"),
+    ("C7", dict(log_density_difference=1e-6, trace_exponent=1.8, logdet_exponent=2.5), "in part"),
     ("C7", dict(log_density_difference=1e-2, trace_exponent=1.0, logdet_exponent=2.5), "not reproduced"),
 ])
 def test_claims_settled_by_chapters(claim, values, expected):
     judged = verdict(claim, chapters={claim: values})
     assert judged.verdict == expected and judged.evidence == (f"data/claims/{claim}.json",)
+
+
+@pytest.mark.parametrize("claim, values, said", [
+    ("C1", dict(unit_step_difference=0.0, euler_order=1.15), "in part at 0.5 times, reproduced at 1 times"),
+    ("C2", dict(step_against_error=[-0.3] * 40, step_against_rate=[-0.3] * 40, step_against_speed=[0.0] * 40),
+     "reproduced at 0.5 times, not reproduced at 1 times its value"),
+    ("C7", dict(log_density_difference=1e-6, trace_exponent=1.8, logdet_exponent=2.5),
+     "reproduced at 0.5 times, reproduced at 1 times, in part at 2 times its value")])
+def test_rules_of_the_first_round_say_where_they_hang_on_their_threshold(claim, values, said):
+    assert said in verdict(claim, chapters={claim: values}).reason
 
 
 def test_the_summary_shows_two_figures_and_that_there_are_more():
@@ -201,8 +217,8 @@ def test_the_summary_shows_two_figures_and_that_there_are_more():
 
 def test_the_details_list_some_of_what_is_missing_and_count_the_rest():
     rows = verdicts.ledger([], SEED, {"C1": dict(unit_step_difference=0.0, euler_order=1.05)})
-    found, missing, renewed = rows[:3]
-    assert "First round" in verdicts.as_details([renewed]) and "First" not in verdicts.as_details([found])
+    found, missing, _ = rows[:3]
+    assert "- *First round, by its own rule:* reproduced." in verdicts.as_details([found])
     assert "*From:* `data/claims/C1.json`." in verdicts.as_details([found])
     names = [f"data/claims/C2.json: {name}" for name in verdicts.CHAPTER_VALUES["C2"]]
     assert missing.missing == tuple(names) and len(names) == 3
@@ -247,7 +263,8 @@ def test_fewer_parameters_is_in_part_when_the_sizes_are_not_three_to_one(monkeyp
 
 
 @pytest.mark.parametrize("at_500, expected", [((94, 72, 94, 96), "reproduced"), ((94, 95, 94, 70), "in part"),
-                                              ((50, 95, 50, 96), "not reproduced")])
+                                              ((50, 95, 50, 96), "not reproduced"),
+                                              ((93, 72, 94, 96), "in part"), ((94, 80, 94, 96), "in part")])
 def test_keeping_accuracy_at_500(at_500, expected):
     runs = [StubRun(n).clean_post(98.5, 100).clean_post(v, 500) for n, v in
             zip(("small-random", "small-100", "large-random", "large-100"), at_500)]
@@ -255,7 +272,7 @@ def test_keeping_accuracy_at_500(at_500, expected):
 
 
 @pytest.mark.parametrize("standard, adversarial, expected", [
-    (3, 300, "reproduced"), (3, 10, "in part"), (300, 3, "not reproduced")])
+    (3, 300, "reproduced"), (3, 10, "in part"), (3, 20, "in part"), (300, 3, "not reproduced")])
 def test_range_of_end_times(standard, adversarial, expected):
     times = [*np.geomspace(0.1, 0.9, 10), *np.geomspace(1, 1000, 30)]  # no fewer
     runs = []
@@ -298,7 +315,8 @@ def test_one_attack_can_refute_robustness_but_only_the_full_set_can_support_it()
 @pytest.mark.parametrize("told, angle, turning, expected", [
     ((0.98, 0.55), (40, 5), 0.01, "reproduced"), ((0.98, 0.55), (40, 5), 0.5, "in part"),
     ((0.98, 0.97), (40, 5), 0.01, "artefact"), ((0.98, 0.97), (5, 40), 0.01, "in part"),
-    ((0.98, 0.75), (40, 5), 0.01, "in part"), ((0.7, 0.55), (40, 5), 0.01, "not reproduced")])
+    ((0.98, 0.75), (40, 5), 0.01, "in part"), ((0.7, 0.55), (40, 5), 0.01, "not reproduced"),
+    ((0.98, 0.55), (40, 5), 0.08, "in part"), ((0.98, 0.58), (40, 5), 0.01, "in part")])
 def test_six_and_four(told, angle, turning, expected):
     runs = [StubRun(n).measure("nearest_class", a, t1=1000.0, label="6-4", statistic="mean")
             .measure("class_mean_angle", b, t1=1000.0, label="6-4")
