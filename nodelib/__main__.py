@@ -20,6 +20,7 @@ from nodelib.experiment import (
     protocols,
     rescaling,
     training,
+    two_gradients,
     verification,
 )
 from nodelib.experiment.budget import Budget, seconds
@@ -144,6 +145,11 @@ def _steps(folder: Path, arguments: argparse.Namespace, budget: float | None) ->
     say(f"{folder.name}: {len(overshoot.measure_run(folder, arguments.images, arguments.kept))} measurements")
 
 
+def _two_gradients(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    found = two_gradients.measure_run(folder, arguments.steps, arguments.images)
+    say(f"{folder.name}: {len(found)} measurements")
+
+
 def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
     rescaling.measure_run(folder, budget)
 
@@ -266,6 +272,11 @@ def parser() -> argparse.ArgumentParser:
     images(steps, "256")
     steps.set_defaults(images=256)
     steps.add_argument("--kept", help=kept)
+    two = images(of_runs("two-gradients", _measuring(_two_gradients),
+                         "Train on by the adjoint and by the exact gradient, on the same batches.", [0]),
+                 "a snapshot's")
+    two.add_argument("--steps", type=int, default=two_gradients.STEPS,
+                     help=f"of training, by either (default: {two_gradients.STEPS})")
     of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):

@@ -106,6 +106,19 @@ STEP_MEASUREMENTS: dict[str, str] = {
                     "statistic 'mean'; settings as before",
 }
 
+# of settings.steps further steps by settings.recipe, see `nodelib.experiment.two_gradients`; shown, not
+# judged
+TRAINING_MEASUREMENTS: dict[str, str] = {
+    "training_cosine": "cosine, over all weights, of the continuous adjoint's gradient and the exact one, on "
+                       "the adjoint's way; statistics 'median', 'q10' over steps",
+    "training_error": "their |difference| / |exact|; statistics 'median', 'q90' over steps",
+    "training_loss": "loss of the steps by settings.gradient; statistic 'mean'",
+    "weights_apart": "distance of the two networks' weights after the steps, over the length of the exact "
+                     "way",
+    "trained_on": "of the network after the steps by settings.gradient ('none': before) the quantity of "
+                  "`snapshots.csv` that the statistic names, at the own end time",
+}
+
 # shown, not judged; statistics "median", "q10" and "q90" over images, at the network's own end time
 LOCAL_MEASUREMENTS: dict[str, str] = {
     "margin": "true logit minus the largest wrong one",
@@ -140,7 +153,7 @@ SOLVER_MEASUREMENTS: dict[str, str] = {
 }
 
 MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS,
-                                **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS}
+                                **TRAINING_MEASUREMENTS, **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import json
 import math
@@ -132,7 +133,7 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
         first = artifacts.load_run(folder.parent / f"{config.start}-seed{config.seed}")
         model.load_state_dict(first.load_model().state_dict())
     model.pooling = config.pooling
-    optimiser = torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
+    optimiser = adam(model, config)
     checkpoint = folder / "checkpoint.safetensors"
     start, rows, finished = _resume(config, folder, model, optimiser, device)
     leads = distributed.leads()
@@ -194,21 +195,14 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
     if start == 0 and leads:
         watch.take(model, 0)
     saved = time.monotonic()
-    order: np.ndarray = np.empty(0, dtype=np.int64)
-    order_epoch = -1
     shown = progress if leads else False
     with Progress(config.folder, config.steps, "step", start, shown) as bar, stop_requests() as stops:
         for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
-            if epoch != order_epoch:
-                order_epoch = epoch
-                order = _generator(config.seed, "order", epoch).permutation(config.train_images)
-            index = torch.from_numpy(
-                order[position * config.batch_size:(position + 1) * config.batch_size]).to(device)
+            index = batch(config, step).to(device)
             if config.cycle(step)[1] == step:  # a new cycle knows nothing of the moments of the one before
                 optimiser.state.clear()
-            for group in optimiser.param_groups:
-                group["lr"] = group["scale"] * learning_rate(config, step)
+            set_rate(optimiser, config, step)
             others = _others(config, images, labels, step, len(index))
             row = _step(model, optimiser, images[index], labels[index], config, step, others, parallel)
             seconds = seconds_before + time.monotonic() - began
@@ -248,6 +242,31 @@ def training_images(config: RunConfig) -> np.ndarray:
     if config.subset == "first":
         return np.arange(config.train_images)
     return np.sort(_generator(config.seed, "subset", 0).permutation(TRAIN_IMAGES)[:config.train_images])
+
+
+def batch(config: RunConfig, step: int) -> Tensor:
+    """Which of its training images a config takes in a step, counted from 0: int64, shape (batch_size,) or,
+    at the end of an epoch, shorter.
+    """
+    epoch, position = divmod(step, config.steps_per_epoch)
+    order = _order(config.seed, epoch, config.train_images)
+    return torch.from_numpy(order[position * config.batch_size:(position + 1) * config.batch_size])
+
+
+@functools.lru_cache(maxsize=1)
+def _order(seed: int, epoch: int, images: int) -> np.ndarray:
+    return _generator(seed, "order", epoch).permutation(images)
+
+
+def adam(model: ODENet | ResNet, config: RunConfig) -> torch.optim.Adam:
+    """A fresh optimiser of a network, as training begins with; `set_rate` sets its rates."""
+    return torch.optim.Adam(_parameter_groups(model, config), lr=config.learning_rate)
+
+
+def set_rate(optimiser: torch.optim.Optimizer, config: RunConfig, step: int) -> None:
+    """Give each group of `adam` its rate of a step."""
+    for group in optimiser.param_groups:
+        group["lr"] = group["scale"] * learning_rate(config, step)
 
 
 def _outdated(folder: Path, epochs: int) -> bool:
