@@ -70,9 +70,10 @@ def adversarial_range(evidence: Evidence) -> Verdict:
                       of in records.items()]
     images = min(record["n"] for of in records.values() for record in of.values())
     figures = tuple(value_figure(f"end time up to which {n} keeps its accuracy", v) for n, v in reach.items())
+    worst = "worst pair of seeds, " if len(records) > 2 else ""
     reason = (f"from t1 = 1 on, accuracy stays within {KEEPS:g} points up to t1 = {min(adversarial):.3g} "
-              f"after adversarial and {max(standard):.3g} after standard training (worst pair of seeds, "
-              f"{images:,} images at every end time)")
+              f"after adversarial and {max(standard):.3g} after standard training ({worst}{images:,} images "
+              "at every end time)")
 
     def rule(factor: float) -> Verdict:
         if min(adversarial) >= factor * FAR_LONGER * max(standard):

@@ -24,8 +24,17 @@ class Row(Verdict, Claim):
 
     @property
     def shown(self) -> str:
-        """The verdict, and of an undecided one what it lacks: "undecided: 4 epochs"."""
-        return f"{self.verdict}: {self.note}" if self.note else self.verdict
+        """The verdict, of an undecided one with what it lacks, "undecided: 4 epochs", of another with the
+        networks of which it knows one seed, "in part, one seed".
+        """
+        between = ": " if self.verdict == UNDECIDED else ", "
+        return f"{self.verdict}{between}{self.note}" if self.note else self.verdict
+
+    @property
+    def changed(self) -> list[str]:
+        """The dates at which its rule was changed since the rules were fixed."""
+        names = {self.id, self.id.rstrip("ab")}
+        return sorted({c["date"] for c in RULE_CHANGES if names & set(c["claim"].split(", "))})
 
 
 def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> list[Row]:
@@ -102,6 +111,9 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
         lines = [f"**{row.id}. {row.statement}**", "", f"- *Test:* {row.test}",
                  f"- *Verdict:* **{row.shown}**; {row.reason}.",
                  f"- *First round, by its own rule:* {row.first_round}."]
+        if row.changed:
+            lines.append(f"- *Rule changed:* {', '.join(row.changed)}; what was known by then is in "
+                         "[Changes of rules](21-changes-of-rules.ipynb).")
         if row.verdict == UNDECIDED:
             lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")
         if row.ours:

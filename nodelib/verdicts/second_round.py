@@ -1,5 +1,6 @@
 """The second round's rules and predictions as data: `second_round.toml`, words built from constants."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -35,12 +36,14 @@ def text(name: str) -> str:
 
 
 def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None = None) -> Verdict:
-    """A rule judged at half, once and twice its threshold: in part, and said so, where the verdicts disagree.
+    """A rule judged at half, once and twice its threshold: in part where the verdicts disagree; the reason says
+    either.
     """
     factors = constants("all").factors if factors is None else factors
     verdicts = [rule(factor) for factor in factors]
     at = verdicts[list(factors).index(1)]
     if len({v.verdict for v in verdicts}) == 1:
-        return at
+        times = ", ".join(f"{f:g}" for f in factors)
+        return dataclasses.replace(at, reason=f"{at.reason}; the same at {times} times its threshold")
     said = ", ".join(f"{v.verdict} at {f:g} times" for f, v in zip(factors, verdicts))
     return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -77,7 +78,8 @@ class Verdict:
         ours: our figures.
         evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record.
         missing: runs, records and measurements that were wanted and not there; complete for "undecided".
-        note: of an undecided verdict, what it lacks in a few words, such as "4 epochs".
+        note: of an undecided verdict, what it lacks in a few words, such as "4 epochs"; of another, the
+            networks of which it knows one seed.
     """
 
     verdict: str
@@ -167,7 +169,23 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
         return Verdict(UNDECIDED, "not everything that this rule needs is stored", missing.ours,
                        evidence=tuple(asked.used),
                        missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
-    return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used))
+    return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used),
+                               note=verdict.note or lone_seeds(asked.used))
+
+
+def lone_seeds(used: Iterable[str]) -> str:
+    """What a verdict says of networks of which it knows one seed: "one seed", with names where not of all.
+
+    used: sources as evidence keeps them, "small-10-seed0: turning".
+    """
+    seeds: dict[str, set[str]] = {}
+    for source in used:
+        if found := re.match(r"(.+)-seed(\d+): ", source):
+            seeds.setdefault(found[1], set()).add(found[2])
+    alone = [name for name, some in seeds.items() if len(some) == 1]
+    if not alone or len(alone) == len(seeds):
+        return "one seed" if alone else ""
+    return f"one seed of {', '.join(alone[:-1])}{' and ' if alone[:-1] else ''}{alone[-1]}"
 
 
 def by_share(holds: Sequence[bool], fewer: str = NOT_REPRODUCED) -> str:

@@ -16,7 +16,7 @@ from nodelib.statistics import within_tolerance
 from nodelib.verdicts import end_time, robustness
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing, value_figure
 from nodelib.verdicts.ledger import CLAIMS
-from nodelib.verdicts.verdict import UNDECIDED, judge, tables
+from nodelib.verdicts.verdict import UNDECIDED, judge, lone_seeds, tables
 
 # the first round's rules that still judge; those of the second have tests of their own
 RULE = {claim.id.rstrip("ab"): claim.until or claim.rule for claim in CLAIMS
@@ -127,6 +127,35 @@ def test_every_change_of_a_rule_names_its_claims_and_its_reason():
         assert set(change) == {"date", "claim", "change", "reason"} and all(change.values())
         assert {*change["claim"].split(", ")} <= {*verdicts.first_round(), *(claim.id for claim in CLAIMS)}
         assert change["reason"] in verdicts.changes_as_markdown()
+
+
+def test_a_verdict_says_of_which_networks_it_knows_one_seed():
+    assert lone_seeds(["small-10-seed0: r0", "small-10-seed0: r1", "data/claims/C1.json"]) == "one seed"
+    assert lone_seeds(["small-10-seed0: r0", "small-10-seed1: r0"]) == ""
+    assert lone_seeds(["data/claims/C1.json"]) == ""
+    several = ["small-10-seed0: r", "small-10-seed1: r", "large-10-seed0: r", "large-random-seed0: r",
+               "large-100-seed0: r"]
+    assert lone_seeds(several) == "one seed of large-10, large-random and large-100"
+    assert lone_seeds(several[:3]) == "one seed of large-10"
+    runs = [StubRun(n).measure("state_angle", 5.0, t1=1000.0, since=100.0, part="centred")
+            for n in ("small-random", "large-random", "large-100")]
+
+    def judged():
+        return next(row for row in verdicts.ledger(runs, SEED, {}) if row.id == "C13")
+
+    assert judged().shown == "in part, one seed"
+    runs.append(StubRun("small-random", 1).measure("state_angle", 5.0, t1=1000.0, since=100.0,
+                                                   part="centred"))
+    assert judged().shown == "in part, one seed of large-random and large-100"
+    assert "**in part, one seed of large-random and large-100**" in verdicts.as_details([judged()])
+
+
+def test_the_details_name_the_days_on_which_a_rule_was_changed():
+    rows = {row.id: row for row in verdicts.ledger([], SEED, {})}
+    assert rows["C10"].changed == ["2026-11-23", "2026-11-25", "2026-11-28", "2026-11-29"]
+    assert all("2026-11-23" in rows[name].changed for name in ("C19a", "C19b"))  # C19 was split later
+    assert f"*Rule changed:* {', '.join(rows['C10'].changed)}; " in verdicts.as_details([rows["C10"]])
+    assert rows["C6"].changed or "Rule changed" not in verdicts.as_details([rows["C6"]])
 
 
 def test_what_the_first_rounds_rules_gave_is_stored_and_shown_of_every_claim():

@@ -481,7 +481,8 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
         lambda factor: Verdict("reproduced" if factor >= 1 else "not reproduced", "r")
     )
     assert judged.verdict == "in part" and "0.5 times" in judged.reason
-    assert post_recipe.sensitive(lambda factor: Verdict("reproduced", "r")).reason == "r"
+    same = post_recipe.sensitive(lambda factor: Verdict("reproduced", "r"))
+    assert same.reason == "r; the same at 0.5, 1, 2 times its threshold"
 
 
 # -- snapshots -------------------------------------------------------------------------------------
