@@ -36,8 +36,8 @@ def text(name: str) -> str:
 
 
 def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None = None) -> Verdict:
-    """A rule judged at half, once and twice its threshold: in part where the verdicts disagree; the reason says
-    either.
+    """A rule judged at half, once and twice its threshold: in part where the verdicts disagree; the reason
+    says whether they do.
     """
     factors = constants("all").factors if factors is None else factors
     verdicts = [rule(factor) for factor in factors]

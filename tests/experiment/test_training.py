@@ -547,6 +547,22 @@ def test_a_checkpoint_outlives_a_field_added_to_the_config_and_not_one_changed()
     assert training.fingerprint(annealed) != training.fingerprint(dataclasses.replace(annealed, epochs=3))
 
 
+def test_a_run_goes_on_bit_for_bit_from_a_checkpoint_that_is_older_than_a_field(constant, tmp_path):
+    folder = tmp_path / "older" / constant.path.name
+    shutil.copytree(constant.path, folder)
+    stored = json.loads((folder / "config.json").read_text())
+    for field in ("leaky", "own_rays", "start"):  # as if each had been added since
+        del stored["config"][field]
+    (folder / "config.json").write_text(json.dumps(stored))
+    longer = tiny_config(**{**CONSTANT, "epochs": CONSTANT["epochs"] + 1})
+    training.train(longer, tmp_path / "older", progress=False)
+    whole = training.train(longer, tmp_path / "whole", progress=False)
+    assert folder_bits(folder) == folder_bits(whole.path)
+    with pytest.raises(artifacts.ArtifactError, match="another config"):
+        training.train(dataclasses.replace(longer, leaky=True, epochs=longer.epochs + 1), tmp_path / "older",
+                       progress=False)
+
+
 def test_the_posts_recipe_halves_its_rate_and_draws_its_images_and_norm_weights():
     config = configs.get("small-10-post")
     rates = [training.learning_rate(config, epoch * config.steps_per_epoch) for epoch in (0, 49, 50, 99)]
