@@ -31,6 +31,7 @@ from nodelib.verdicts.predictions import (
     TABLE_T1,
     judge_predictions,
     recorded,
+    so_far,
 )
 from nodelib.verdicts.robustness import HEADLINE_RUN, HEADLINE_T1, complete, long_integration, strongest
 from nodelib.verdicts.second_round import constants, sensitive, text
@@ -74,6 +75,10 @@ class Band:
     def figure(self, label: str) -> Figure:
         return Figure(label, self.median, self.low, self.high, "%")
 
+    def reaches(self, percent: float, points: float) -> bool:
+        """Whether a figure lies in the band, widened by so many points below and above."""
+        return self.low - points <= percent <= self.high + points
+
 
 def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0) -> Band:
     """The band of an accuracy of a run by the post's recipe.
@@ -103,24 +108,47 @@ def one_seed(bands: Iterable[Band]) -> str:
     return "; one seed in some rows" if any(b.seeds == 1 for b in bands) else ""
 
 
+KINDS = {"standard": "clean", "adversarial": "fgsm"}
+ENTRIES = tuple(product(ROWS, TABLE_T1, KINDS))
+
+
+def entry(evidence: Evidence, row: str, t1: float, kind: str) -> Band:
+    """Our band beside an entry of the post's table, kind "standard" or "adversarial".
+
+    Raises:
+        Missing: no snapshots; TooShort: fewer epochs than C8 asks for.
+    """
+    return band(evidence, POST[row], t1, KINDS[kind], constants("C8").epochs)
+
+
 def table(evidence: Evidence) -> Verdict:
     c = constants("C8")
-    quantities = {"standard": "clean", "adversarial": "fgsm"}
-    bands = evidence.every(lambda row, t1, kind: band(evidence, POST[row], t1, quantities[kind], c.epochs),
-                           product(ROWS, TABLE_T1, quantities))
+
+    def inside(bands: dict[tuple[str, float, str], Band], points: float) -> dict[str, list[bool]]:
+        """Kind -> whether each of the post's figures lies in its band, so widened; no kind without any."""
+        found: dict[str, list[bool]] = {}
+        for (row, t1, kind), b in bands.items():
+            found.setdefault(kind, []).append(b.reaches(evidence.post(row, t1, kind), points))
+        return found
+
+    def counted(found: dict[str, list[bool]]) -> tuple[Figure, ...]:
+        return tuple(Figure(f"{kind} entries inside the bands", sum(v), unit=f"of {len(v)}")
+                     for kind, v in found.items())
+
+    try:
+        bands = evidence.every(partial(entry, evidence), ENTRIES)
+    except Missing as missing:
+        there, _ = so_far(partial(entry, evidence), ENTRIES)
+        raise Missing(missing.what, missing.note, counted(inside(there, c.points))) from missing
 
     def rule(factor: float) -> Verdict:
-        inside: dict[str, list[bool]] = {kind: [] for kind in quantities}
-        for (row, t1, kind), b in bands.items():
-            inside[kind].append(b.low - factor * c.points <= evidence.post(row, t1, kind)
-                                <= b.high + factor * c.points)
-        total = sum(map(sum, inside.values()))
+        found = inside(bands, factor * c.points)
+        total = sum(map(sum, found.values()))
         share = total / len(bands)
         verdict = REPRODUCED if share >= c.share else IN_PART if share >= 0.5 else NOT_REPRODUCED
         return Verdict(verdict, f"{total} of {len(bands)} figures of the post lie in the bands of our "
                        f"networks by its recipe, widened by {c.points:g} points{one_seed(bands.values())}",
-                       tuple(Figure(f"{kind} entries reproduced", sum(v), unit=f"of {len(v)}")
-                             for kind, v in inside.items()))
+                       counted(found))
 
     return sensitive(rule)
 

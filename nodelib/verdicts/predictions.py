@@ -7,10 +7,11 @@ and snapshots.
 
 import contextlib
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import permutations, product
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +49,22 @@ class Outcome:
 def between(value: float, kept: bool, broken: bool) -> str:
     """Kept, broken, or open where neither bound is met."""
     return KEPT if kept else BROKEN if broken else OPEN
+
+
+def so_far(look_up: Callable[..., Any], keys: Iterable[Any],
+           **conditions: Any) -> tuple[dict[Any, Any], tuple[str, ...]]:
+    """Key -> answer of a look-up where there is one, and what is missing for the others, each item once.
+
+    Args:
+        look_up: called as by `Evidence.every`, which asks for all of them.
+    """
+    found, missing = {}, []
+    for key in keys:
+        try:
+            found[key] = look_up(*(key if isinstance(key, tuple) else (key,)), **conditions)
+        except Missing as absent:
+            missing += absent.what
+    return found, tuple(dict.fromkeys(missing))
 
 
 # -- the stored networks of the first round, their logits rescaled ---------------------------------
@@ -105,6 +122,14 @@ def dial_errors(curves: Mapping[tuple[str, float], Mapping[float, float]],
     return errors
 
 
+def gaps_past(evidence: Evidence, row: str, t1: float, threshold: float) -> dict[float, float]:
+    """Per cent of images whose gap passes a threshold, by the factor on the logits: seed 0 of a stored row;
+    empty where it was not counted.
+    """
+    return {m["settings"]["logit_scale"]: 100 * m["value"] for m in evidence.named(row)[0].measurements
+            if (m["name"], m["t1"], m["settings"].get("threshold")) == ("gap_past", t1, threshold)}
+
+
 def past_alone(evidence: Evidence, curves: Mapping[tuple[str, float], Mapping[float, float]],
                post: Callable[[str, float], float]) -> list[tuple[str, float]]:
     """Beside P1, not judged: how far the share of gaps past the second horizon alone is from the post's
@@ -112,8 +137,7 @@ def past_alone(evidence: Evidence, curves: Mapping[tuple[str, float], Mapping[fl
     """
     horizon, errors, rows = 104.0, [], set()
     for row, t1 in product(ROWS, TABLE_T1):
-        past = {m["settings"]["logit_scale"]: 100 * m["value"] for m in evidence.named(row)[0].measurements
-                if (m["name"], m["t1"], m["settings"].get("threshold")) == ("gap_past", t1, horizon)}
+        past = gaps_past(evidence, row, t1, horizon)
         if past and t1 != OWN_T1[row]:
             factor = dial(curves[row, OWN_T1[row]], post(row, OWN_T1[row]))
             errors.append(abs(at_factor(past, factor) - post(row, t1)))
@@ -184,20 +208,23 @@ def recorded(evidence: Evidence, name: str) -> list:
 
 
 def masked_where_reproduced(evidence: Evidence) -> Outcome:
-    c, worst, seen = constants("P2b"), {}, 0
-    runs = evidence.every(partial(recorded, evidence), POST.values())
-    for row, found in zip(ROWS, runs.values()):
+    c, worst, seen = constants("P2b"), {}, {}
+    runs, missing = so_far(partial(recorded, evidence), POST.values())
+    for row, name in POST.items():
         t1, figure = OWN_T1[row], evidence.post(row, OWN_T1[row], "adversarial")
-        for run in found:
+        for run in runs.get(name, ()):
             hidden, shown = (snapshots.values(run.snapshots, q, t1) for q in ("fgsm", "fgsm-margin"))
             there = [100 * shown[e] for e in hidden if e in shown and 100 * hidden[e] >= figure]
-            seen += len(there)
+            label = f"{run.name}-seed{run.seed}"
+            seen[label] = len(there)
             if there:
-                worst[f"{run.name}-seed{run.seed}"] = max(there)
+                worst[label] = max(there)
     figures = (
-        ("snapshots at or above the post's figure", float(seen)),
-        *((f"{name}: most left on the margin loss, %", value) for name, value in worst.items()),
+        *((f"{label}: snapshots at or above the post's figure", float(n)) for label, n in seen.items()),
+        *((f"{label}: most left on the margin loss in these, %", value) for label, value in worst.items()),
     )
+    if missing:
+        return Outcome("P2b", OPEN, figures, missing)
     if not worst:
         return Outcome("P2b", OPEN, figures, ("a snapshot at or above the post's figure",))
     largest = max(worst.values())
@@ -225,17 +252,21 @@ def grows_with_training(evidence: Evidence) -> Outcome:
 
 def size_and_end_time(evidence: Evidence) -> Outcome:
     c = constants("P4")
-    runs = evidence.every(partial(recorded, evidence), POST.values())
-    points = {row: snapshots.masked(runs[name][0].snapshots, OWN_T1[row]) for row, name in POST.items()}
-    common = [epoch for epoch in c.epochs if all(epoch in found for found in points.values())]
+    runs, missing = so_far(partial(recorded, evidence), POST.values())
+    points = {row: snapshots.masked(runs[name][0].snapshots, OWN_T1[row])
+              for row, name in POST.items() if name in runs}
+    common = [epoch for epoch in c.epochs if points and all(epoch in found for found in points.values())]
     if not common:
-        raise Missing([f"snapshots of all six rows at {min(c.epochs)} epochs"])
+        raise Missing(missing or [f"snapshots of all six rows at {min(c.epochs)} epochs"])
     at = {row: found[max(common)] for row, found in points.items()}
     pairs = [("large-100", "large-random"), ("large-random", "large-10"),
              *((f"large-{scheme}", f"small-{scheme}") for scheme in ("10", "random", "100"))]
+    pairs = [pair for pair in pairs if at.keys() >= set(pair)]
     inversions = sum(at[more] <= at[less] for more, less in pairs)
-    figures = (("epochs", float(max(common))), ("inversions of 5", float(inversions)),
+    figures = (("epochs", float(max(common))), (f"inversions of {len(pairs)}", float(inversions)),
                *((f"{row}: masked points", value) for row, value in at.items()))
+    if missing:
+        return Outcome("P4", OPEN, figures, missing)
     if max(at[row] for row in ROWS if row.startswith("large")) < c.least:
         return Outcome("P4", OPEN, figures, (f"a large row with {c.least} masked points",))
     return Outcome("P4", between(inversions, inversions <= c.kept, inversions >= c.broken), figures)
@@ -272,11 +303,15 @@ PGD_MARGIN = dict(attack="pgd", clip=True, pooling="fixed", gradient="exact", lo
 def no_protection(evidence: Evidence) -> Outcome:
     c = constants("P6")
     names = {**{POST[row]: OWN_T1[row] for row in ROWS}, "wide-standard-post": 1.0}
-    found = evidence.every(evidence.accuracies, names.items(), epsilon=c.epsilon, **PGD_MARGIN)
-    most = {name: max(a.percent for a in accuracies) for (name, _), accuracies in found.items()}
-    largest = max(most.values())
-    return Outcome("P6", between(largest, largest < c.kept, largest > c.broken),
-                   tuple((f"{name}: left, %", value) for name, value in most.items()))
+    found, missing = so_far(evidence.accuracies, names.items(), epsilon=c.epsilon, **PGD_MARGIN)
+    most = {name: max(accuracies, key=lambda a: a.percent) for (name, _), accuracies in found.items()}
+    seeds = {name: len(accuracies) for (name, _), accuracies in found.items()}
+    figures = tuple((f"{name}, {seeds[name]} seed{'s' * (seeds[name] != 1)}: most left of "
+                     f"{a.record['n']:,} images, %", a.percent) for name, a in most.items())
+    if missing:
+        return Outcome("P6", OPEN, figures, missing)
+    largest = max(a.percent for a in most.values())
+    return Outcome("P6", between(largest, largest < c.kept, largest > c.broken), figures)
 
 
 def two_horizons(evidence: Evidence) -> Outcome:
@@ -303,7 +338,9 @@ RULES: dict[str, Callable[[Evidence], Outcome]] = {
 
 
 def judge_predictions(evidence: Evidence) -> dict[str, Outcome]:
-    """Every prediction's outcome; open, with the list of what is missing, where evidence lacks."""
+    """Every prediction's outcome; open, with the list of what is missing, where evidence lacks. P2b, P4 and
+    P6 come with the figures of the networks that are there.
+    """
     found = {}
     for name, rule in RULES.items():
         try:

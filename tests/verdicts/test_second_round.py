@@ -279,6 +279,43 @@ def test_p6_forty_steps_on_the_margin_leave_nothing(left, expected):
     assert outcome("P6", runs).outcome == expected
 
 
+def test_what_is_there_of_p2b_is_shown_and_decides_nothing_while_rows_are_missing():
+    steps = dict(fgsm=lambda e: 8 * e, fgsm_margin=lambda e: 30 * e)
+    runs = [Snapped("small-10-post", seed).snap(10, (1, 2), **steps)
+            for seed in (0, 1)]  # at or above the post's 9.34 % after the second epoch only
+    runs.append(Snapped("large-100-post").snap(100, (1, 2), fgsm=50, fgsm_margin=40))
+    found = outcome("P2b", runs)
+    assert found.outcome == OPEN and "run small-100-post" in found.missing  # above 20 %, and yet not broken
+    assert dict(found.figures) == {
+        "small-10-post-seed0: snapshots at or above the post's figure": 1,
+        "small-10-post-seed1: snapshots at or above the post's figure": 1,
+        "large-100-post-seed0: snapshots at or above the post's figure": 0,
+        "small-10-post-seed0: most left on the margin loss in these, %": pytest.approx(60),
+        "small-10-post-seed1: most left on the margin loss in these, %": pytest.approx(60),
+    }
+
+
+def test_what_is_there_of_p4_is_shown_at_the_largest_epoch_that_all_rows_have():
+    runs = [Snapped("small-100-post").snap(100, range(1, 31), fgsm=9, fgsm_margin=1),
+            Snapped("large-100-post").snap(100, range(1, 13), fgsm=lambda e: 2 * e, fgsm_margin=1)]
+    found = outcome("P4", runs)
+    assert found.outcome == OPEN and "run small-10-post" in found.missing
+    assert dict(found.figures) == pytest.approx({
+        "epochs": 12, "inversions of 1": 0, "small-100: masked points": 8, "large-100: masked points": 23})
+    runs[1].snapshots = [r for r in runs[1].snapshots if r.epoch < 4]
+    assert not outcome("P4", runs).figures and "run small-10-post" in outcome("P4", runs).missing
+
+
+def test_what_is_there_of_p6_is_shown_with_its_images_and_seeds():
+    def attacked(name, seed, left):
+        return StubRun(name, seed).score(left, 10.0, n=1000, attack="pgd", epsilon=0.3, clip=True,
+                                         gradient="exact", settings={"loss": "margin", "steps": 40})
+
+    found = outcome("P6", [attacked("small-10-post", 0, 1), attacked("small-10-post", 1, 30)])
+    assert found.outcome == OPEN and "run wide-standard-post" in found.missing
+    assert found.figures == (("small-10-post, 2 seeds: most left of 1,000 images, %", pytest.approx(30)),)
+
+
 @pytest.mark.parametrize("by_hand, epochs, expected",
                          [(9, 12, KEPT), (13, 12, OPEN), (20, 12, BROKEN), (9, 6, OPEN)])
 def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand, epochs, expected):
@@ -322,6 +359,22 @@ def test_c8_is_undecided_after_too_few_epochs_and_says_how_many():
     runs[-1].snapshots = [r for r in runs[-1].snapshots if r.epoch <= 4]
     found = verdict("C8", runs)
     assert (found.verdict, found.note) == (UNDECIDED, "4 epochs")
+
+
+def test_c8_counts_what_it_can_judge_while_rows_are_missing_and_stays_undecided():
+    moved = lambda row, t1, kind: 20.0 if (row, t1) == ("small-10", 1.0) else 0.0  # noqa: E731
+    runs = post_family(moved)[:2]
+    runs[1].snapshots = [r for r in runs[1].snapshots if r.epoch <= 4]  # too young to be judged
+    found = verdict("C8", runs)
+    assert (found.verdict, found.note) == (UNDECIDED, ANOTHER_RECIPE)
+    assert [str(figure) for figure in found.ours] == [
+        "standard entries inside the bands: 3 of 4", "adversarial entries inside the bands: 3 of 4"]
+    assert not verdict("C8", [StubRun(row) for row in ROWS]).ours
+
+
+def test_a_band_reaches_as_far_as_it_is_widened():
+    band = post_recipe.Band(5.0, 6.0, 7.0, 12, 1)
+    assert [band.reaches(percent, 3) for percent in (1.9, 2.0, 10.0, 10.1)] == [False, True, True, False]
 
 
 def robust_family(smallest, epochs=lambda row: 12):
