@@ -2,6 +2,8 @@
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,18 @@ from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
 from nodelib.publish.style import GREY, NARROW, colour, panels
 from nodelib.verdicts.evidence import Evidence, Missing
-from nodelib.verdicts.predictions import OWN_T1, POST, ROWS, TABLE_T1, at_factor, curve, dial
+from nodelib.verdicts.post_recipe import ENTRIES, Band, entry
+from nodelib.verdicts.predictions import (
+    OWN_T1,
+    POST,
+    ROWS,
+    TABLE_T1,
+    at_factor,
+    curve,
+    dial,
+    gaps_past,
+    so_far,
+)
 
 
 def curves(evidence: Evidence, **how: Any) -> dict[str, dict[float, float]]:
@@ -41,8 +54,47 @@ def fitted(evidence: Evidence) -> list[tuple[str, float, list[tuple[float, float
     return rows
 
 
+def past_both(evidence: Evidence, near: float = 17.0,
+              far: float = 104.0) -> dict[str, dict[float, tuple[float, float]]]:
+    """Row -> factor on the logits -> per cent of images whose gap passes `near`, and `far`, at the row's own
+    end time; rows where it was not counted are left out.
+    """
+    found = {}
+    for row in ROWS:
+        with contextlib.suppress(Missing):
+            first, second = (gaps_past(evidence, row, OWN_T1[row], threshold) for threshold in (near, far))
+            found[row] = {factor: (first[factor], second[factor]) for factor in sorted(first)}
+    return {row: by_factor for row, by_factor in found.items() if by_factor}
+
+
+@dataclass(frozen=True)
+class Beside:
+    """An entry of the post's table, in per cent, beside our band by its recipe."""
+
+    theirs: float
+    ours: Band
+
+    def inside(self, points: float) -> bool:
+        """Whether the post's figure lies in the band, widened by so many points."""
+        return self.ours.reaches(self.theirs, points)
+
+    def said(self, points: float) -> str:
+        """The band in words, and whether it lies below or above the post's figure by more than the points."""
+        where = "" if self.inside(points) else " below" if self.ours.high < self.theirs else " above"
+        return f"{self.ours.low:.1f} to {self.ours.high:.1f}{where}"
+
+
+def beside_the_post(evidence: Evidence) -> dict[tuple[str, float, str], Beside]:
+    """(row, end time, "standard" or "adversarial") -> the post's figure beside our band, as C8 has it; rows
+    that are not there, or not for long enough, are left out.
+    """
+    bands, _ = so_far(partial(entry, evidence), ENTRIES)
+    return {key: Beside(evidence.post(*key), ours) for key, ours in bands.items()}
+
+
 def dials(evidence: Evidence) -> Figure:
-    """Accuracy under one step against the factor on the logits, a line a row, the post's figure a ring on it.
+    """Accuracy under one step against the factor on the logits, a line a row, the post's figure a short level
+    and a ring where the line meets it.
 
     Above them clean accuracy, which does not depend on the factor; below, dotted, the same step along the
     log odds.
@@ -53,7 +105,9 @@ def dials(evidence: Evidence) -> Figure:
         axes.plot(list(by_factor), list(by_factor.values()), color=colour(row), label=row)
         level = evidence.post(row, OWN_T1[row], "adversarial")
         if max(by_factor.values()) >= level:
-            axes.plot(dial(by_factor, level), level, "o", color=colour(row), fillstyle="none", markersize=10,
+            meets = dial(by_factor, level)
+            axes.plot([meets / 1.7, 1.7 * meets], [level, level], "--", color=colour(row), linewidth=1.2)
+            axes.plot(meets, level, "o", color=colour(row), fillstyle="none", markersize=10,
                       markeredgewidth=2)
         if row in exact:
             axes.plot(list(exact[row]), list(exact[row].values()), ":", color=colour(row), linewidth=1.2)
@@ -63,7 +117,7 @@ def dials(evidence: Evidence) -> Figure:
         axes.axhline(np.mean(clean), color=GREY, linewidth=1)
         axes.text(1, np.mean(clean) + 1.5, "clean: no prediction changes", color=GREY, fontsize=9,
                   va="bottom")
-        axes.text(100, 6, "the same step along the log odds", color=GREY, fontsize=9, ha="right")
+        axes.text(100, 4.2, "the same step along the log odds", color=GREY, fontsize=9, ha="right")
     axes.set(xscale="log", xlabel="factor on the logits", ylabel="correct under one step (%)", ylim=(-2, 108))
     axes.set_xticks([1, 2, 5, 10, 20, 50, 100], ["1", "2", "5", "10", "20", "50", "100"])
     axes.minorticks_off()
