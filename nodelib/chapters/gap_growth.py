@@ -35,7 +35,7 @@ from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import horizon
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
-from nodelib.experiment.configs import ROWS, TABLE_T1, RunConfig, get
+from nodelib.experiment.configs import POST_ROWS, ROWS, TABLE_T1, RunConfig, get
 from nodelib.statistics import rank_correlation
 
 FITTED_ON = ("small-10-post", "small-random-post", "small-100-post")
@@ -44,6 +44,8 @@ STATES = {
     "relative": "it shrinks by the factor by which the small rows' state shrank",
     "absolute": "training makes S what it is in the small rows, whatever the width and the end time",
 }
+POST_RATE = 1e-3
+RATES = (3e-4, POST_RATE, 3e-3)  # of the phase diagram: the post's, and about a third and three times of it
 QUARTILES = 1.349  # distance of a normal distribution's quartiles, in standard deviations
 ENOUGH = 0.05  # share of images between the horizons that tells how many of them a step leaves
 
@@ -120,7 +122,7 @@ class Recipe:
     size: int
     low: float
     high: float
-    rate: float = 1e-3
+    rate: float = POST_RATE
     steps: int = 1782
     halve_after: tuple[int, ...] = (50, 100)
 
@@ -328,6 +330,52 @@ def predict(law: Law, stored: Sequence[Run], epochs: float = 30,
 
 
 @dataclass(frozen=True)
+class Lost:
+    """Share of images whose gradient is exactly zero in every pixel, in a snapshot tested at one end time.
+
+    found: in the snapshot; predicted: the law's shares, by what is taken from the snapshot. "measured gaps":
+    median gap and accuracy at this end time. "measured state": S at the own end time; ratios of gaps between
+    end times and accuracies are those of the first round's networks, here and under each of `STATES`, where
+    nothing is taken from the snapshot.
+    """
+
+    run: str
+    epoch: float
+    t1: float
+    found: float
+    predicted: dict[str, float]
+
+
+def lost_gradients(law: Law, stored: Sequence[Run]) -> list[Lost]:
+    """Lost gradients in whole-epoch snapshots of the rows by the post's recipe, at the table's end times.
+
+    Args:
+        law: of `fit`; stored: these runs and those of the first round (end times at which the latter's
+            accuracies or gaps are missing are left out).
+    """
+    clean, ratios, rows = clean_accuracies(stored), profile(stored), []
+    threshold = horizon.gradient_lost()
+    for run in stored:
+        row = run.name.removesuffix("-post")
+        medians = against_snapshots(law, [run]) if run.name in POST_ROWS else []
+        for t1 in (t1 for t1 in TABLE_T1 if medians and (row, t1) in clean and (row, t1) in ratios):
+            zero, right, gaps = (snapshots.values(run.snapshots, name, t1)
+                                 for name in ("zero-gradient", "clean", "gap-50"))
+            for m in medians:
+                predicted = {"measured gaps": right[m.epoch] * law.past(threshold, gaps[m.epoch])}
+                for source, gap in {"measured state": m.measured, **m.states}.items():
+                    predicted[source] = clean[row, t1] / 100 * law.past(threshold, gap * ratios[row, t1])
+                rows.append(Lost(m.run, m.epoch, t1, zero[m.epoch], predicted))
+    return rows
+
+
+def judge(predicted: Sequence[float], found: Sequence[float]) -> tuple[float, float]:
+    """Spearman's correlation of predictions with what was found, and their root mean square error."""
+    return (rank_correlation(list(predicted), list(found)),
+            float(np.sqrt(np.mean(np.subtract(predicted, found) ** 2))))
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Predictions against the post's adversarial figures over n entries, in points; best constant: the mean
     of each size's entries."""
@@ -352,29 +400,25 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
         raise ValueError(f"{len(keys)} entries of the post's table are predicted; a comparison needs 3")
     theirs = pd.Series([figures[key] for key in keys])
     constant = theirs.groupby([row.split("-")[0] for row, _ in keys]).transform("mean")
-
-    def judge(values: pd.Series) -> tuple[float, float]:
-        rank = rank_correlation(values.tolist(), theirs.tolist())
-        return rank, float(np.sqrt(np.mean((values - theirs) ** 2)))
-
-    return Comparison(*judge(pd.Series([predicted[key] for key in keys])), *judge(constant), len(keys))
+    return Comparison(*judge([predicted[key] for key in keys], theirs.tolist()),
+                      *judge(constant.tolist(), theirs.tolist()), len(keys))
 
 
 @dataclass(frozen=True)
 class Phases:
-    """Share of images whose gradient is lost, shape (channels, times), networks tested at the end time they
-    are trained to."""
+    """Rate -> share of images whose gradient is lost, shape (channels, times), networks tested at the end
+    time they are trained to."""
 
     channels: tuple[int, ...]
     times: tuple[float, ...]
-    lost: np.ndarray
+    lost: dict[float, np.ndarray]
     state: str
 
 
 def phases(law: Law, channels: Sequence[int], times: Sequence[float], *, epochs: float = 30,
-           state: str = "initial") -> Phases:
-    """The phase diagram over end time and width at the post's rate, after so many epochs."""
+           state: str = "initial", rates: Sequence[float] = RATES) -> Phases:
+    """The phase diagram over end time and width at each of the rates, after so many epochs."""
     threshold = horizon.gradient_lost()
-    lost = [[law.past(threshold, law.median_gap(Recipe(c, 7, t, t), epochs, state)) for t in times]
-            for c in channels]
-    return Phases(tuple(channels), tuple(times), np.array(lost), state)
+    lost = {rate: np.array([[law.past(threshold, law.median_gap(Recipe(c, 7, t, t, rate), epochs, state))
+                             for t in times] for c in channels]) for rate in rates}
+    return Phases(tuple(channels), tuple(times), lost, state)

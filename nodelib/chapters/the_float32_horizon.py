@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from matplotlib.figure import Figure
 
-from nodelib.chapters.gap_growth import Phases
+from nodelib.chapters.gap_growth import POST_RATE, Phases
 from nodelib.experiment import horizon
 from nodelib.experiment.overshoot import DIRECTIONS, Steps
 from nodelib.publish import style
@@ -68,15 +68,23 @@ def single_steps(found: Sequence[Steps]) -> Figure:
 
 @style.style()
 def phase_diagram(diagrams: Sequence[Phases]) -> Figure:
-    """Share of images without a gradient over end time and width, with the line of one half."""
+    """Share of images without a gradient over end time and width: the colours at the post's rate, a line of
+    one half for every rate.
+
+    Lines of lower rates lie where the colours are light, and are black; the others are white.
+    """
     figure, axes = style.panels(len(diagrams), sharey=True, height=2.9, ylabel="channels")
     for axis, phases in zip(axes, diagrams):
-        drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost, vmin=0, vmax=100,
-                                shading="gouraud")
-        if phases.lost.min() < 0.5 < phases.lost.max():
-            axis.contour(phases.times, phases.channels, phases.lost, levels=[0.5], colors="white",
-                         linewidths=1.2)
         axis.set(xscale="log", yscale="log", xlabel="end time $T$", title=f"{phases.state} state")
+        drawn = axis.pcolormesh(phases.times, phases.channels, 100 * phases.lost[POST_RATE], vmin=0, vmax=100,
+                                shading="gouraud")
+        for rate, lost in phases.lost.items():
+            if 0.01 < (lost > 0.5).mean() < 0.99:  # not a speck in a corner, which holds no label
+                line = axis.contour(phases.times, phases.channels, lost, levels=[0.5], linewidths=1.4,
+                                    colors="black" if rate < POST_RATE else "white",
+                                    linestyles="-" if rate == POST_RATE else "--")
+                points = np.asarray(line.get_paths()[0].vertices)
+                axis.clabel(line, fmt=f"{rate:g}", fontsize=8, manual=[points[len(points) // 2]])
         axis.grid(False)
         ticks = [c for c in (16, 32, 64, 128, 256) if phases.channels[0] <= c <= phases.channels[-1]]
         axis.set_yticks(ticks, [str(c) for c in ticks])

@@ -253,11 +253,58 @@ def test_more_of_everything_loses_more():
     )
     assert law.median_gap(small, 30, "relative") < gap
     assert law.left(98, 1000) > law.left(98, 100) > law.left(98, 40) > law.left(98, 10)
-    found = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0)).lost
+    by_rate = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0), rates=(3e-4, 1e-3, 3e-3)).lost
+    found = by_rate[1e-3]
     assert (np.diff(found, axis=0) >= 0).all() and (np.diff(found, axis=1) >= 0).all()
     assert found[0, 0] < 0.01 and found[-1, -1] > 0.9
-    shrunk = gap_growth.phases(law, (128,), (100.0,), state="relative").lost[0, 0]
+    assert by_rate[3e-4][1, 1] < found[1, 1] < by_rate[3e-3][1, 1]
+    shrunk = gap_growth.phases(law, (128,), (100.0,), state="relative").lost[1e-3][0, 0]
     assert shrunk < found[-1, -1]
+
+
+def snapshot(name: str = "small-100-post", **changed: float) -> Run:
+    """A run with one snapshot, after epoch 4, alike at all end times but for what its name's law says."""
+    config = configs.get(name)
+    values = {"clean": 0.5, "gap_50": 200.0, "zero_gradient": 0.25, "state_sum": 1e4, **changed}
+    found = [r for t1 in configs.TABLE_T1 for r in records(4, t1, **values)]
+    return Run(name, 0, Path("unused"), config.to_dict(), {}, {}, [], [], found)
+
+
+def test_lost_gradients_are_those_of_right_images_whose_gaps_are_past_the_horizon():
+    law = gap_growth.Law(1.0, 0.5, 0.3, 0.2, ((1.0, 0.5, 1e4),))
+    run = snapshot()
+    lost = gap_growth.lost_gradients(law, [run, *first_round()])
+    assert [r.t1 for r in lost] == list(configs.TABLE_T1) and {r.found for r in lost} == {0.25}
+    past = 0.5 * math.erfc((horizon.gradient_lost(32) / 200 - 1) / (0.3 * math.sqrt(2)))
+    (median,) = gap_growth.against_snapshots(law, [run])
+    for row in lost:
+        assert row.predicted["measured gaps"] == pytest.approx(0.5 * past)
+        for source, gap in {"measured state": median.measured, **median.states}.items():
+            assert row.predicted[source] == pytest.approx(0.98 * law.past(horizon.gradient_lost(32), gap))
+    assert len({round(value, 6) for value in lost[0].predicted.values()}) > 2
+
+
+def test_gaps_at_other_end_times_are_in_the_ratios_of_the_first_round():
+    law = gap_growth.Law(1.0, 0.5, 0.3, 0.2, ((1.0, 0.5, 1e4),))
+    others = first_round()
+    for run in others:
+        run.measurements[0]["value"] = 5.0  # half the gap at t = 1
+    at = {r.t1: r.predicted["measured state"]
+          for r in gap_growth.lost_gradients(law, [snapshot(state_sum=1e5), *others])}
+    assert at[1.0] < at[10.0] == at[100.0] == at[500.0]
+
+
+def test_lost_gradients_are_asked_only_of_the_rows_by_the_posts_recipe():
+    law = gap_growth.Law(1.0, 0.5, 0.3, 0.2, ((1.0, 0.5, 1e4),))
+    assert gap_growth.lost_gradients(law, [snapshot()]) == []  # neither accuracies nor ratios
+    others = [snapshot("small-100-post-cosine"), snapshot("wide-standard-post")]
+    assert gap_growth.lost_gradients(law, [*others, *first_round()]) == []
+
+
+def test_a_prediction_is_judged_by_order_and_by_size():
+    assert gap_growth.judge([1.0, 2.0, 3.0], [10.0, 20.0, 30.0]) == (
+        pytest.approx(1), pytest.approx(math.sqrt((81 + 324 + 729) / 3)))
+    assert gap_growth.judge([2.0, 2.0, 2.0], [1.0, 2.0, 3.0]) == (0, pytest.approx(math.sqrt(2 / 3)))
 
 
 def test_noise_adds_like_the_root_of_epochs_until_the_rate_is_halved():
@@ -321,9 +368,16 @@ def test_the_figure_shows_torchs_own_entries():
 
 def test_the_figures_hold_what_they_are_given():
     law, post = gap_growth.fit([trained()]), read_json(data_dir() / "seed.json")
-    diagram = gap_growth.phases(law, (16, 64, 128), (1.0, 10.0, 100.0))
-    drawn = the_float32_horizon.phase_diagram([diagram]).axes[0].collections[0]
-    assert drawn.get_array().ravel().tolist() == pytest.approx((100 * diagram.lost).ravel().tolist())
+    times = np.geomspace(1, 500, 30)
+    diagram = gap_growth.phases(law, (16, 64, 128), times.tolist())
+    axis = the_float32_horizon.phase_diagram([diagram]).axes[0]
+    drawn, *lines = axis.collections
+    at_the_posts_rate = 100 * diagram.lost[1e-3]
+    assert drawn.get_array().ravel().tolist() == pytest.approx(at_the_posts_rate.ravel().tolist())
+    assert [text.get_text() for text in axis.texts] == ["0.0003", "0.001", "0.003"]
+    for line, lost in zip(lines, diagram.lost.values(), strict=True):
+        at_top = min(line.get_paths()[0].vertices, key=lambda point: -point[1])
+        assert at_top[1] == 128 and np.interp(at_top[0], times, lost[-1]) == pytest.approx(0.5, abs=1e-6)
     predicted = gap_growth.predict(law, first_round())
     axis = the_float32_horizon.against_the_post({"initial": predicted}, post).axes[0]
     shown = np.concatenate(
