@@ -1,4 +1,4 @@
-"""Wilson's interval, and the two default tests: an entry within tolerance, an ordering on the same images."""
+"""Intervals, and the two default tests: an entry within tolerance, an ordering on the same images."""
 
 import math
 from collections.abc import Sequence
@@ -12,6 +12,9 @@ with another random seed moves, since the post gives one run without a spread.""
 SIGNIFICANCE = 0.01
 """Level of McNemar's test for an ordering; about thirty orderings are tested in all, so that at 0.05
 one or two would come out by chance."""
+
+SEEDS_DRAWN = 3
+"""Seeds from which on an interval is over seeds and images together, not over images alone."""
 
 
 def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
@@ -60,6 +63,25 @@ def holm(ps: Sequence[float], level: float) -> list[bool]:
     return found
 
 
+def _resampled_means(networks: Sequence[np.ndarray], resamples: int) -> np.ndarray:
+    """Means of networks' values (seeds, images) over drawn images, the same in all, and over drawn seeds,
+    each network's on their own; shape (networks, resamples). The draws are the same at every call.
+    """
+    if len({each.shape[1:] for each in networks}) > 1 or any(each.ndim != 2 for each in networks):
+        raise ValueError(f"values have shapes {' and '.join(str(each.shape) for each in networks)}; needed "
+                         "are (seeds, images) with the same images")
+    random, n = np.random.default_rng(0), networks[0].shape[1]
+    means = np.empty((len(networks), resamples))
+    for start in range(0, resamples, 500):  # so few at once that they stay in the processor's cache
+        drawn = means[:, start : start + 500]
+        images = random.integers(n, size=(drawn.shape[1], n))
+        for found, values in zip(drawn, networks):
+            by_seed = values[:, images].mean(2).T
+            seeds = random.integers(len(values), size=by_seed.shape)
+            found[:] = np.take_along_axis(by_seed, seeds, 1).mean(1)
+    return means
+
+
 def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
     """Mean difference of two networks' values on the same images, and its two-sided bootstrap p value.
 
@@ -68,19 +90,39 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
 
     Args:
         first, second: values, shape (seeds, images); the seeds may differ in number, the images are the same.
+
+    Raises:
+        ValueError: other shapes.
     """
-    if first.ndim != 2 or second.ndim != 2 or first.shape[1] != second.shape[1]:
-        raise ValueError(f"values have shapes {first.shape} and {second.shape}; needed are (seeds, images) "
-                         "with the same images")
-    random, n = np.random.default_rng(0), first.shape[1]
-    means = np.empty(resamples)
-    for i in range(resamples):
-        images = random.integers(n, size=n)
-        a = first[random.integers(len(first), size=len(first))][:, images]
-        b = second[random.integers(len(second), size=len(second))][:, images]
-        means[i] = a.mean() - b.mean()
+    first_means, second_means = _resampled_means((first, second), resamples)
+    means = first_means - second_means
     tail = min((means <= 0).sum(), (means >= 0).sum())
     return float(first.mean() - second.mean()), min(1.0, 2 * (int(tail) + 1) / (resamples + 1))
+
+
+def bootstrap_interval(first: np.ndarray, second: np.ndarray | None = None, level: float = 0.95,
+                       resamples: int = 10_000) -> tuple[float, float]:
+    """Percentile interval of a network's mean, or of its mean difference from a second on the same images.
+
+    Images are drawn as in `paired_bootstrap`. So are the seeds of a network that has `SEEDS_DRAWN` or more;
+    fewer tell too little of how seeds differ, and the interval is then over images alone, of these seeds.
+
+    Args:
+        first, second: values, shape (seeds, images); the seeds may differ in number, the images are the same.
+        level: of the interval, between 0 and 1.
+
+    Returns:
+        lower and upper end, in the unit of the values.
+
+    Raises:
+        ValueError: other shapes.
+    """
+    networks = [each if len(each) >= SEEDS_DRAWN else each.mean(0, keepdims=True)
+                for each in (first, second) if each is not None]
+    means = _resampled_means(networks, resamples)
+    low, high = np.quantile(means[0] if second is None else means[0] - means[1],
+                            ((1 - level) / 2, (1 + level) / 2))
+    return float(low), float(high)
 
 
 def within_tolerance(ours: Sequence[float], theirs: float) -> bool:

@@ -13,7 +13,7 @@ from builders import SEED, StubRun
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import ArtifactError
 from nodelib.experiment.snapshot_records import SnapshotRecord
-from nodelib.statistics import holm, paired_bootstrap, rank_correlation
+from nodelib.statistics import bootstrap_interval, holm, paired_bootstrap, rank_correlation
 from nodelib.verdicts import post_recipe, predictions, second_round
 from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing
 from nodelib.verdicts.ledger import as_markdown, ledger
@@ -129,6 +129,28 @@ def test_the_bootstrap_finds_a_difference_that_is_there_and_none_that_is_not():
     assert paired_bootstrap(values, values[:, ::-1], resamples=500)[1] > 0.01
     with pytest.raises(ValueError, match="same images"):
         paired_bootstrap(values, values[:, :10])
+
+
+def test_an_interval_of_a_mean_is_as_wide_as_the_normal_one_and_misses_as_often_as_it_says():
+    random = np.random.default_rng(1)
+    many = random.normal(size=(1, 4000))
+    low, high = bootstrap_interval(many, resamples=4000)
+    half = 1.96 * many.std() / 4000**0.5
+    assert (low, high) == pytest.approx((many.mean() - half, many.mean() + half), abs=2e-3)
+    assert bootstrap_interval(many, resamples=4000) == (low, high)  # the same draws again
+    inside = [low < 0.05 < high for low, high in (
+        bootstrap_interval(first, first - 0.05 + random.normal(scale=0.1, size=first.shape), resamples=400)
+        for first in random.normal(size=(300, 1, 60)))]
+    assert 0.9 < np.mean(inside) < 0.98  # 95 % less the little that sixty images cost; pairs, not two means
+
+
+def test_seeds_widen_an_interval_from_three_on():
+    seeds = np.array([[0.0], [1.0], [2.0]]).repeat(50, axis=1)  # all images alike
+    assert bootstrap_interval(seeds[:2]) == (0.5, 0.5)
+    assert bootstrap_interval(seeds[:1], seeds[2:]) == (-2, -2)
+    assert bootstrap_interval(seeds) == (0, 2) and bootstrap_interval(seeds, seeds[1:2]) == (-1, 1)
+    with pytest.raises(ValueError, match="same images"):
+        bootstrap_interval(seeds, seeds[:, 1:])
 
 
 # -- predictions -----------------------------------------------------------------------------------
