@@ -60,7 +60,9 @@ def keeps_accuracy(evidence: Evidence) -> Verdict:
 
 
 def adversarial_range(evidence: Evidence) -> Verdict:
-    """C15. The factor between end times is the threshold; the points say what is measured."""
+    """C15. The factor between end times is the threshold; the points say what is measured. At 5 and at 20 of
+    them the verdict is the same.
+    """
     reach = evidence.every(lambda n: [accuracy_reach(run) for run in evidence.named(n)],
                            ("wide-standard", "wide-adversarial"))
     standard, adversarial = reach["wide-standard"], reach["wide-adversarial"]

@@ -75,7 +75,7 @@ def euler_is_resnet(evidence: Evidence) -> Verdict:
 
 
 def steps_follow_complexity(evidence: Evidence) -> Verdict:
-    """C2. A correlation cannot reach twice 0.5, so the threshold is judged at half and once."""
+    """C2. A correlation cannot pass twice 0.5, so the threshold is judged at half and once."""
     error, rate, speed = evidence.chapter("C2", "step_against_error", "step_against_rate",
                                           "step_against_speed")
     if len(error) < FEWEST_TRAJECTORIES:
@@ -130,27 +130,32 @@ def fewer_parameters(evidence: Evidence) -> Verdict:
     size = {name: each[0].run.provenance["parameters"] for name, each in found.items()}
     mean = {name: statistics.fmean(percents(each)) for name, each in found.items()}
     ratio = size["six"] / size["ode"]
-    matched = mean["ode"] >= mean["six"] - MATCH_POINTS
     smaller = THREE_TIMES[0] <= ratio <= THREE_TIMES[1]
-    single = mean["one"] >= mean["six"] - MATCH_POINTS and size["one"] <= SAME_SIZE * size["ode"]
     figures = (accuracy_figure("ODE-net", found["ode"]), accuracy_figure("six blocks", found["six"]),
                accuracy_figure("one block", found["one"]),
                Figure("parameters, six blocks over ODE-net", ratio))
-    if not matched:
-        return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {MATCH_POINTS} points below six blocks",
+
+    def rule(factor: float) -> Verdict:
+        points = factor * MATCH_POINTS
+        if mean["ode"] < mean["six"] - points:
+            return Verdict(NOT_REPRODUCED, f"the ODE-net stays more than {points:g} points below six blocks",
+                           figures)
+        if not smaller:
+            return Verdict(IN_PART, f"the accuracy matches, but the sizes differ by a factor {ratio:.1f}, "
+                           "not about three", figures)
+        if mean["one"] >= mean["six"] - points and size["one"] <= SAME_SIZE * size["ode"]:
+            return Verdict(ARTEFACT, "the figure holds, but a single residual block of the ODE-net's size "
+                           "matches six blocks too: the saving needs no ODE", figures)
+        return Verdict(REPRODUCED, "the ODE-net matches six blocks, and one block of its size does not",
                        figures)
-    if not smaller:
-        return Verdict(IN_PART,
-                       f"the accuracy matches, but the sizes differ by a factor {ratio:.1f}, not about three",
-                       figures)
-    if single:
-        return Verdict(ARTEFACT,
-                       "the figure holds, but a single residual block of the ODE-net's size matches six "
-                       "blocks too: the saving needs no ODE", figures)
-    return Verdict(REPRODUCED, "the ODE-net matches six blocks, and one block of its size does not", figures)
+
+    return sensitive(rule)
 
 
 def flows_are_cheaper(evidence: Evidence) -> Verdict:
+    """C7. Between the cube and the square lies a power of one, which is reached only in the limit of large
+    dimensions: twice 0.5 is judged no more than twice a correlation of 0.5.
+    """
     difference, trace, logdet = evidence.chapter("C7", "log_density_difference", "trace_exponent",
                                                  "logdet_exponent")
     reason = (f"log-densities agree to {difference:.1e}; cost grows with exponent {trace:.2f} (trace) "
@@ -163,7 +168,7 @@ def flows_are_cheaper(evidence: Evidence) -> Verdict:
         verdict = NOT_REPRODUCED if not right else REPRODUCED if cheaper else IN_PART
         return Verdict(verdict, reason, figures)
 
-    return sensitive(rule)
+    return sensitive(rule, factors=[0.5, 1])
 
 
 CLAIMS = (

@@ -218,7 +218,8 @@ C3 = dict(gradient_difference=1e-8, memory_growth_adjoint=1.1, memory_growth_bac
     ("C3", {**C3, "end_times": [1.0, 10.0, 100.0, 300.0]}, "undecided"),
     ("C7", dict(log_density_difference=1e-6, trace_exponent=1.0, logdet_exponent=2.5), "reproduced"),
     ("C7", dict(log_density_difference=1e-6, trace_exponent=2.3, logdet_exponent=2.5), "in part"),
-    ("C7", dict(log_density_difference=1e-6, trace_exponent=1.8, logdet_exponent=2.5), "in part"),
+    ("C7", dict(log_density_difference=1e-6, trace_exponent=2.1, logdet_exponent=2.5), "in part"),
+    ("C7", dict(log_density_difference=1e-6, trace_exponent=1.8, logdet_exponent=2.5), "reproduced"),
     ("C7", dict(log_density_difference=1e-2, trace_exponent=1.0, logdet_exponent=2.5), "not reproduced"),
 ])
 def test_claims_settled_by_chapters(claim, values, expected):
@@ -230,8 +231,8 @@ def test_claims_settled_by_chapters(claim, values, expected):
     ("C1", dict(unit_step_difference=0.0, euler_order=1.15), "in part at 0.5 times, reproduced at 1 times"),
     ("C2", dict(step_against_error=[-0.3] * 40, step_against_rate=[-0.3] * 40, step_against_speed=[0.0] * 40),
      "reproduced at 0.5 times, not reproduced at 1 times its value"),
-    ("C7", dict(log_density_difference=1e-6, trace_exponent=1.8, logdet_exponent=2.5),
-     "reproduced at 0.5 times, reproduced at 1 times, in part at 2 times its value")])
+    ("C7", dict(log_density_difference=1e-6, trace_exponent=2.1, logdet_exponent=2.5),
+     "reproduced at 0.5 times, in part at 1 times its value")])
 def test_rules_of_the_first_round_say_where_they_hang_on_their_threshold(claim, values, said):
     assert said in verdict(claim, chapters={claim: values}).reason
 
@@ -279,7 +280,9 @@ def test_fewer_parameters_is_an_artefact_when_a_single_block_does_as_well():
     assert reproduced.verdict == "reproduced" and reproduced.evidence == (
         "wide-standard-seed0: r0", "resnet-6-seed0: r0", "resnet-1-seed0: r0")
     assert verdict("C4", runs(99.4, 99.5, 99.4)).verdict == "artefact"
-    assert verdict("C4", runs(99.0, 99.5, 98.0)).verdict == "not reproduced"
+    assert verdict("C4", runs(98.8, 99.5, 98.0)).verdict == "not reproduced"
+    assert verdict("C4", runs(99.3, 99.5, 98.0)).verdict == "in part"  # not within half of 0.3 points
+    assert verdict("C4", runs(99.4, 99.5, 99.0)).verdict == "in part"  # one block within twice that
 
 
 def test_fewer_parameters_is_in_part_when_the_sizes_are_not_three_to_one(monkeypatch):
@@ -326,6 +329,8 @@ def test_the_headline_reaches_every_verdict():
     def headline(post, attacked):
         return verdict("C19", [attacked(StubRun("large-100").fgsm_post(post, 100))]).verdict
     assert headline(91, lambda run: run.worst(85, 100)) == "reproduced"
+    assert headline(91, lambda run: run.worst(30, 100)) == "in part"
+    assert headline(91, lambda run: run.worst(15, 100)) == "in part"  # not surely below half of 20 %
     assert headline(91, lambda run: run.worst(50, 100)) == "in part"
     assert headline(60, lambda run: run.worst(85, 100)) == "in part"
     assert headline(91, lambda run: run.worst(81, 100)) == "in part"  # of 1,000 images: from 78 % on
@@ -344,8 +349,9 @@ def test_one_attack_can_refute_robustness_but_only_the_full_set_can_support_it()
 @pytest.mark.parametrize("told, angle, turning, expected", [
     ((0.98, 0.55), (40, 5), 0.01, "reproduced"), ((0.98, 0.55), (40, 5), 0.5, "in part"),
     ((0.98, 0.97), (40, 5), 0.01, "artefact"), ((0.98, 0.97), (5, 40), 0.01, "in part"),
-    ((0.98, 0.75), (40, 5), 0.01, "in part"), ((0.7, 0.55), (40, 5), 0.01, "not reproduced"),
-    ((0.98, 0.55), (40, 5), 0.08, "in part"), ((0.98, 0.58), (40, 5), 0.01, "in part")])
+    ((0.98, 0.75), (40, 5), 0.01, "in part"), ((0.65, 0.55), (40, 5), 0.01, "not reproduced"),
+    ((0.98, 0.55), (40, 5), 0.08, "in part"), ((0.98, 0.58), (40, 5), 0.01, "in part"),
+    ((0.98, 0.85), (40, 5), 0.01, "in part"), ((0.85, 0.55), (40, 5), 0.01, "in part")])
 def test_six_and_four(told, angle, turning, expected):
     runs = [StubRun(n).measure("nearest_class", a, t1=1000.0, label="6-4", statistic="mean")
             .measure("class_mean_angle", b, t1=1000.0, label="6-4")
