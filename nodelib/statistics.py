@@ -70,6 +70,9 @@ def _resampled_means(networks: Sequence[np.ndarray], resamples: int) -> np.ndarr
     if len({each.shape[1:] for each in networks}) > 1 or any(each.ndim != 2 for each in networks):
         raise ValueError(f"values have shapes {' and '.join(str(each.shape) for each in networks)}; needed "
                          "are (seeds, images) with the same images")
+    if any(not each.size or not np.isfinite(each).all() for each in networks):
+        raise ValueError("values are empty or not all finite; give at least one seed and one image, and "
+                         "leave out what was not measured")
     random, n = np.random.default_rng(0), networks[0].shape[1]
     means = np.empty((len(networks), resamples))
     for start in range(0, resamples, 500):  # so few at once that they stay in the processor's cache
@@ -92,7 +95,7 @@ def paired_bootstrap(first: np.ndarray, second: np.ndarray, resamples: int = 10_
         first, second: values, shape (seeds, images); the seeds may differ in number, the images are the same.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: other shapes, no values, or some that are not finite.
     """
     first_means, second_means = _resampled_means((first, second), resamples)
     means = first_means - second_means
@@ -115,8 +118,10 @@ def bootstrap_interval(first: np.ndarray, second: np.ndarray | None = None, leve
         lower and upper end, in the unit of the values.
 
     Raises:
-        ValueError: other shapes.
+        ValueError: other shapes, no values, or some that are not finite.
     """
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be between 0 and 1, such as 0.95")
     networks = [each if len(each) >= SEEDS_DRAWN else each.mean(0, keepdims=True)
                 for each in (first, second) if each is not None]
     means = _resampled_means(networks, resamples)

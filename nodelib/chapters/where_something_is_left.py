@@ -34,10 +34,14 @@ def compared(runs: Iterable[Run]) -> list[Run]:
     """The weights that are compared of `PANELS`, in its order: the last, by the post's recipe those after
     `EQUAL_EPOCHS`.
     """
-    every = list(runs)
-    return [each for name in chain(*PANELS.values()) for run in every if run.name == name
-            for each in (run, *run.earlier)
-            if (each.config["epochs"] == EQUAL_EPOCHS if name in POST_ROWS else each is run)]
+    every, found = list(runs), []
+    for name in chain(*PANELS.values()):
+        for run in (run for run in every if run.name == name):
+            weights = [each for each in (run, *run.earlier) if each.config["epochs"] == EQUAL_EPOCHS]
+            fitting = weights if name in POST_ROWS else [run]
+            # the last weights may be stored as earlier ones, too: those that have climbed the ladder
+            found += sorted(fitting, key=lambda each: climbed(each, each.config["test_t1"]) is None)[:1]
+    return found
 
 
 def ladders(runs: Iterable[Run]) -> dict[tuple[str, int], np.ndarray]:

@@ -271,7 +271,8 @@ def check_not_fewer(run: Run, n: int, replaces: Callable[[dict], bool]) -> None:
     """ArtifactError if one of the run's measurements that `replaces` picks was made on more than n images."""
     for old in filter(replaces, run.measurements):
         if old["n"] > n:
-            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} images, and {n} are too few "
+            what = "steps" if old["name"].startswith("training_") else "images"
+            raise ArtifactError(f"{run.path} holds {old['name']} on {old['n']} {what}, and {n} are too few "
                                 "to replace it: measure on as many at least, or delete those records from "
                                 "measurements.csv first")
 

@@ -21,6 +21,8 @@ from torch import Tensor, nn
 
 from nodelib.experiment import artifacts, configs, mnist, snapshots, training
 from nodelib.experiment.configs import RunConfig
+from nodelib.experiment.contract import TRAINING_MEASUREMENTS
+from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.gradient_health import cosines, relative_error
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.records import record
@@ -71,10 +73,12 @@ def follow(model: ODENet, config: RunConfig, steps: int, first: int = 0) -> Ways
             index = training.batch(config, step)
             data = images[index], labels[index]
             beside.load_state_dict(networks["adjoint"].state_dict())
-            training._step(beside, still, *data, config, step)
+            others = training._others(config, images, labels, step, len(index))
+            training._step(beside, still, *data, config, step, others)
             for name, network in networks.items():
                 training.set_rate(optimisers[name], config, step)
-                loss[name].append(training._step(network, optimisers[name], *data, config, step)["loss"])
+                row = training._step(network, optimisers[name], *data, config, step, others)
+                loss[name].append(row["loss"])
             found, exact = _slopes(networks["adjoint"]), _slopes(beside)
             cosine.append(cosines(found[None], exact[None]).item())
             error.append(relative_error(found[None], exact[None]))
@@ -136,23 +140,28 @@ def recipe(run: artifacts.Run, steps: int) -> tuple[RunConfig, int]:
         can = sorted({start for name in configs.NAMES if (start := configs.get(name).start)})
         raise InputError(f"{run.name} was not trained at a constant rate, and no run of the post's recipe "
                          f"begins with it; take a run such as small-100-post, or {', '.join(can)}")
-    return configs.get(begins[0], run.seed), 0
+    return configs.get(begins[0], run.seed, own.scale), 0
 
 
 def measure_run(folder: str | Path, steps: int = STEPS, n: int | None = None) -> list[dict]:
     """Train a stored run on by either gradient and write what came of it to its `measurements.csv`; the
-    networks are not kept.
+    networks are not kept, and nothing is before the last step.
 
     Args:
         n: test images, the first of the test order; default as many as a snapshot's.
+
+    Raises:
+        InputError: no recipe goes on from the run, see `recipe`.
+        ArtifactError: the run holds the same on more steps or images.
     """
+    check_whole("steps", steps, 1)
     run = artifacts.load_ode_run(folder)
     config, first = recipe(run, steps)
+    n = snapshots.images_of(config) if n is None else n
+    test_subset(n)  # refuses too many before the training and not after
+    artifacts.check_not_fewer(run, steps, lambda r: r["name"].startswith("training_"))
+    artifacts.check_not_fewer(run, n, lambda r: r["name"] == "trained_on")
     model = run.load_ode_net()
-    ways = follow(model, config, steps, first)
-    found = records(ways, model, config, snapshots.images_of(config) if n is None else n)
-    if not all(math.isfinite(r["value"]) for r in found):
-        raise ArithmeticError(f"{run.path.name}: a measurement is not finite; nothing was stored")
-    names = {entry["name"] for entry in found}
-    artifacts.add_measurements(run, found, lambda r: r["name"] in names)
+    found = records(follow(model, config, steps, first), model, config, n)
+    artifacts.add_measurements(run, found, lambda r: r["name"] in TRAINING_MEASUREMENTS)
     return found

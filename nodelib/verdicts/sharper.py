@@ -301,12 +301,15 @@ def complexity_points(evidence: Evidence) -> list[tuple[float, float, float, flo
             nfe = max(clean, key=lambda r: r["n"])["nfe"]
             points.append((1.0, nfe, measured["jacobian_norm"], measured["path_turning"],
                            -1 / measured["accepted_steps"]))
+            evidence.used.append(f"{run.name}-seed{run.seed}: jacobian_norm, path_turning, accepted_steps")
         by_step: dict[tuple[int, float], dict[str, float]] = {}
         for r in getattr(run, "snapshots", ()):
             by_step.setdefault((r.step, r.t1), {})[r.quantity] = r.value
         points += [(t1, s["nfe"], s["jacobian-norm"], s["path-turning"], -s["step-size"])
                    for (_, t1), s in by_step.items()
                    if {"nfe", "jacobian-norm", "path-turning", "step-size"} <= set(s)]
+        if by_step:
+            evidence.used.append(f"{run.name}-seed{run.seed}: snapshots")
     return points
 
 

@@ -185,6 +185,8 @@ def lone_seeds(used: Iterable[str]) -> str:
     alone = [name for name, some in seeds.items() if len(some) == 1]
     if not alone or len(alone) == len(seeds):
         return "one seed" if alone else ""
+    if len(alone) > 3:
+        return f"one seed of {len(alone)} of {len(seeds)} networks"
     return f"one seed of {', '.join(alone[:-1])}{' and ' if alone[:-1] else ''}{alone[-1]}"
 
 

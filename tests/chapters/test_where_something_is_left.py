@@ -94,3 +94,12 @@ def test_a_network_is_a_curve_its_seeds_are_thin_and_without_the_ladder_it_is_do
     assert large.lines[0].get_xydata().tolist() == [[0, 80], [1, 50], [2, 20], [3, 0], [4, 0]]
     assert [label.get_text() for label in large.get_xticklabels()] == [f"{e:g}" for e in LADDER_EPSILONS]
     assert len(draw(where_something_is_left.left_frame([])).axes) == len(where_something_is_left.PANELS)
+
+
+def test_last_weights_that_are_stored_as_earlier_ones_too_are_compared_once():
+    config = {"epochs": 12, "test_t1": 100.0}
+    earlier = SimpleNamespace(name="small-100-post", seed=0, config=config, metrics=[], earlier=[])
+    run = SimpleNamespace(name="small-100-post", seed=0, config=config, metrics=[], earlier=[earlier])
+    longer = SimpleNamespace(name="small-100-post", seed=1, config={**config, "epochs": 30}, metrics=[],
+                             earlier=[])
+    assert where_something_is_left.compared([run, longer]) == [run]

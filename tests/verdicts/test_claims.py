@@ -137,6 +137,7 @@ def test_a_verdict_says_of_which_networks_it_knows_one_seed():
                "large-100-seed0: r"]
     assert lone_seeds(several) == "one seed of large-10, large-random and large-100"
     assert lone_seeds(several[:3]) == "one seed of large-10"
+    assert lone_seeds([*several, "resnet-1-seed0: r"]) == "one seed of 4 of 5 networks"
     runs = [StubRun(n).measure("state_angle", 5.0, t1=1000.0, since=100.0, part="centred")
             for n in ("small-random", "large-random", "large-100")]
 

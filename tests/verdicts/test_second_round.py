@@ -556,6 +556,9 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
         lambda factor: Verdict("reproduced" if factor >= 1 else "not reproduced", "r")
     )
     assert judged.verdict == "in part" and "0.5 times" in judged.reason
+    told = post_recipe.sensitive(
+        lambda factor: Verdict("reproduced" if factor < 2 else "in part", f"r{factor:g}"))
+    assert told.reason.startswith("r1; ")  # what holds at the threshold itself
     same = post_recipe.sensitive(lambda factor: Verdict("reproduced", "r"))
     assert same.reason == "r; the same at 0.5, 1, 2 times its threshold"
 
@@ -621,3 +624,15 @@ def test_figures_that_decide_nothing_yet_are_shown_in_the_ledger():
     runs = [Snapped("large-100-post").snap(100, range(1, 13), fgsm=30, fgsm_margin=0)]
     row = next(row for row in ledger(runs, SEED, {}) if row.id == "C19a")
     assert row.shown == "undecided: 12 epochs" and "30.0 [30.0, 30.0] %" in as_markdown([row])
+
+
+def test_the_bootstrap_refuses_what_is_no_sample_and_does_not_care_which_network_comes_first():
+    values = np.random.default_rng(3).normal(size=(2, 40))
+    first, second = values[:1], values[1:] + 0.4
+    assert paired_bootstrap(first, second)[1] == paired_bootstrap(second, first)[1] > 2e-4
+    for bad in (np.empty((1, 0)), np.empty((0, 40)), np.full((1, 40), np.nan)):
+        with pytest.raises(ValueError, match="empty or not all finite"):
+            bootstrap_interval(bad)
+    for level in (0.0, 1.0, -0.5):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            bootstrap_interval(first, level=level)
