@@ -294,6 +294,12 @@ _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, r
                                           shared_pooling=True, noise=0.15, momentum=1.0,
                                           curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
                  epochs=5, cycles=(2, 1, 1, 1))
+# from there on, three cycles more at its last attack; the last thousand training images are left out (the
+# first five epochs saw them) and choose among the three
+_FURTHER = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True,
+                                         shared_pooling=True, noise=0.15, momentum=1.0),
+                epochs=3, cycles=(1, 1, 1), learning_rate=2.5e-3, train_images=59000,
+                start="wide-adversarial")
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
 
@@ -363,6 +369,7 @@ _NAMED: dict[str, dict] = {
                                "gradient": "adjoint"},
     "large-100-warm": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "start": "large-100",
                        "norm_init": "ones", "snapshots": 200},
+    "wide-adversarial-further": {**_WIDE, **_FURTHER},
 }
 # runs whose first learning-rate cycles are another run: where that one is stored, it is not trained again
 CONTINUES = {"wide-adversarial": "wide-adversarial-plain"}

@@ -56,6 +56,7 @@ _CONTROLS = {
                           ("scaled-cosine", (8, 2, 1, 1, 1, 1)))},
     "small-10-post-ones": ("small-10", (2, 2)), "small-100-post-adjoint": ("small-100", (2, 2)),
     "large-100-warm": ("large-100", (2, 2)),
+    "wide-adversarial-further": ("wide-adversarial", (2, 2)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
