@@ -17,7 +17,7 @@ from nodelib.solver.errors import (
     is_whole,
     plain,
 )
-from nodelib.solver.integrate import GRADIENTS, odeint
+from nodelib.solver.integrate import GRADIENTS, check_method, odeint
 from nodelib.solver.kernel import register
 
 IMAGE_SIZE = 28
@@ -131,23 +131,29 @@ class ODEFunc(nn.Module):
 
 
 class ODEBlock(nn.Module):
-    """y(t1) for dy/dt = func(t, y), y(0) = y0 (Chen et al., 2018, eq. 2), solved by adaptive dopri5.
+    """y(t1) for dy/dt = func(t, y), y(0) = y0 (Chen et al., 2018, eq. 2), solved by adaptive dopri5, or by
+    another method of `nodelib.solver.integrate.odeint`.
 
     Args:
         func: module (t, y) -> dy/dt.
         t1: end time, above 0; `forward` may override it per call.
         rtol, atol: relative and absolute tolerance of the solver, above 0.
         gradient: how the backward pass is computed, one of `nodelib.solver.integrate.GRADIENTS`.
+        method: "dopri5", or a method of fixed steps, such as "rk4", which needs the next.
+        step_size: longest step of a method of fixed steps, above 0; dopri5 chooses its own.
 
     After a forward pass `nfe` holds its number of function evaluations, after a backward pass
     `nfe_backward` holds those and the vector-Jacobian products of the gradient.
     """
 
     def __init__(self, func: nn.Module, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
-                 gradient: str = "exact") -> None:
+                 gradient: str = "exact", method: str = "dopri5", step_size: float | None = None) -> None:
         super().__init__()
         check_choice("gradient", gradient, GRADIENTS)
+        check_method(method, step_size)
         self.func: Any = func
+        self.method = method
+        self.step_size = step_size
         self.t1 = check_end_time(t1)
         self.rtol = rtol
         self.atol = atol
@@ -168,7 +174,7 @@ class ODEBlock(nn.Module):
         """States at increasing `times` above 0, from one integration; shape (T, *y0.shape)."""
         times = [check_end_time(t) for t in times]
         solution = odeint(self.func, y0, [0.0, *times], rtol=self.rtol, atol=self.atol,
-                          gradient=self.gradient)
+                          gradient=self.gradient, method=self.method, step_size=self.step_size)
         # the counts only: keeping the solution would keep its graph alive
         self.nfe, self._backward_counts = solution.nfe, solution.backward_counts
         return solution.y[1:]

@@ -162,6 +162,23 @@ def test_scalars_of_torch_and_numpy_make_the_same_networks(whole, flag):
         assert torch.equal(made(images, t1), expected(images, float(t1)))
 
 
+class Decay(torch.nn.Module):
+    def forward(self, t, y):
+        return -y
+
+
+def test_a_block_is_solved_by_the_method_it_is_given():
+    y0 = torch.linspace(-1, 1, 8)
+    block = networks.ODEBlock(Decay(), 2.0, method="rk4", step_size=0.5)
+    assert torch.allclose(block(y0), y0 * (1 - 0.5 + 0.5**2 / 2 - 0.5**3 / 6 + 0.5**4 / 24)**4)
+    assert block.nfe == 16
+    for options, message in ((dict(method="rk5"), "method is 'rk5'"),
+                             (dict(method="rk4"), "needs a step_size"),
+                             (dict(step_size=0.0), "step_size is 0")):
+        with pytest.raises(InputError, match=message):
+            networks.ODEBlock(Decay(), 2.0, **options)
+
+
 def test_unknown_gradients_and_poolings_name_the_known_ones():
     with pytest.raises(ValueError, match="'magic'.*exact"):
         networks.ODENet(16, 7, gradient="magic")

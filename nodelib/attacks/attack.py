@@ -79,7 +79,12 @@ class Attack:
         momentum: 0 to 1, decay of the sum of gradients, each divided by its mean magnitude, whose sign is
             stepped along. With noise and one draw, a step costs one pass and follows the average over the
             neighbourhoods of the steps before it.
-        targets: of "apgd-t" and "fab-t", how many of the nearest wrong classes are tried in turn, at least 1.
+        targets: of "apgd-t", "fab-t" and a targeted "pgd", how many of the nearest wrong classes are tried
+            in turn, at least 1.
+        targeted: of "pgd", climb the logit of one wrong class over the true one instead of a loss, and try
+            the classes in turn; `restarts` are then those of each class.
+        queries: of "pgd", 0 or more; above 0 every restart begins at the point of smallest margin that Square
+            finds with so many queries.
         allow_random_forward: accept a model with random pooling.
         allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
             running ones every pass changes: for adversarial training as some do it, never for an evaluation.
@@ -101,6 +106,8 @@ class Attack:
     noise: float = 0.0
     momentum: float = 0.0
     targets: int = 9
+    targeted: bool = False
+    queries: int = 0
     allow_random_forward: bool = False
     allow_training_mode: bool = False
 
@@ -109,10 +116,11 @@ class Attack:
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         if not (isinstance(self.name, str) and self.name in METHODS):
             raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
-        for name in ("clip", "random_start", "allow_random_forward", "allow_training_mode"):
+        for name in ("clip", "random_start", "targeted", "allow_random_forward", "allow_training_mode"):
             check_flag(name, getattr(self, name))
         for name in ("steps", "restarts", "draws", "targets"):
             check_whole(name, getattr(self, name), 1)
+        check_whole("queries", self.queries, 0)
         if not (is_whole(self.seed, -2**63) and self.seed < 2**64):
             raise InputError(f"seed is {self.seed!r}; it must be a whole number from -2^63 to 2^64 - 1")
         resolve_loss(self.loss)
@@ -133,6 +141,7 @@ class Attack:
                              "same; pass random_start=True or restarts=1")
         self._check_end_times()
         self._check_used()
+        self._check_pgd()
 
     def _check_used(self) -> None:
         uses = METHODS[self.name].uses
@@ -142,6 +151,22 @@ class Attack:
                 raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; "
                                  f"leave it out (beside what every attack has, {self.name} uses "
                                  f"{', '.join(sorted(uses))})")
+
+    def _check_pgd(self) -> None:
+        if self.targeted and self.loss != "cross-entropy":
+            raise InputError(f"loss is {self.loss!r} with targeted=True, which climbs the difference of two "
+                             "logits; leave loss out")
+        if self.name == "pgd" and self.targets != type(self).targets and not self.targeted:
+            raise InputError(f"targets is {self.targets} with pgd and targeted=False; pass targeted=True, or "
+                             "leave targets out")
+        if self.queries and not (self.random_start and self.clip):
+            raise InputError(f"queries is {self.queries} with random_start={self.random_start} and "
+                             f"clip={self.clip}; Square starts at random and stays in the pixel box: use "
+                             "True for both")
+        if len(self.end_times) > 1 and (self.targeted or self.queries):
+            raise InputError(f"t1 has {len(self.end_times)} end times with targeted={self.targeted} and "
+                             f"queries={self.queries}; which class or point is nearest depends on the end "
+                             "time, give one")
 
     def _check_end_times(self) -> None:
         if isinstance(self.t1, Sequence) and not isinstance(self.t1, (str, bytes)):

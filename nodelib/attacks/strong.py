@@ -20,7 +20,7 @@ from nodelib.attacks.attack import Attack, method
 from nodelib.attacks.common import attacking, check_images, check_model, forward
 from nodelib.networks import check_labels
 from nodelib.solver.errors import InputError, NodelibError, check_choice
-from nodelib.solver.seeding import unmoved
+from nodelib.solver.seeding import seeded, unmoved
 
 STRONG = ("apgd-ce", "apgd-t", "fab-t", "square")
 RANDOMISED = ("apgd-ce", "apgd-dlr")
@@ -103,6 +103,22 @@ def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor
             targets = min(targets, seen(images[:1]).shape[1] - 1)
     with unmoved():
         return _construct(attack, seen, targets, images.device)(images.clone(), labels.clone())
+
+
+def square_point(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, draw: int) -> Tensor:
+    """The points of smallest margin that Square's search of `attack.queries` finds, whether they fool the
+    model or not: where another attack may begin. `draw`: of the independent searches of a seed.
+    """
+    require("pyautoattack")
+    from pyautoattack.square import SquareAttack
+
+    search = SquareAttack(lambda x: forward(model, x, attack.end_times[0]), norm="Linf", eps=attack.epsilon,
+                          n_queries=attack.queries, p_init=0.8, resc_schedule=False, verbose=False,
+                          device=images.device)
+    with seeded((attack.seed + draw) % 2**63, images.device):
+        search.init_hyperparam(images)
+        _, found = search.attack_single_run(images.clone(), labels.clone())
+    return found
 
 
 def in_box(attack: Attack) -> None:

@@ -68,6 +68,20 @@ def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[N
 
 
 @contextlib.contextmanager
+def by_fixed_steps(block: ODEBlock | None, t1: float, steps: int | None) -> Iterator[None]:
+    """The ODE block, if there is one and a number is given, solved to t1 by so many equal steps of RK4."""
+    if block is None or steps is None:
+        yield
+        return
+    before = block.method, block.step_size
+    block.method, block.step_size = "rk4", t1 / steps
+    try:
+        yield
+    finally:
+        block.method, block.step_size = before
+
+
+@contextlib.contextmanager
 def evaluating(model: ODENet | ResNet, pooling: str, seed: int = 0) -> Iterator[None]:
     """The model in eval mode with such pooling regions, drawn from the seed if random, for the time being."""
     before = (model.training, model.pooling, model.pool.generator)
@@ -101,7 +115,9 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     rtol, atol = m.attack_tolerance or m.rtol, m.attack_tolerance or m.atol
     if m.gradient == REFERENCE:
         model, rtol, atol = copy.deepcopy(model).double(), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
-    with at_tolerance(getattr(model, "block", None), rtol, atol), unbalanced(not m.balanced):
+    block = getattr(model, "block", None)
+    with (at_tolerance(block, rtol, atol), by_fixed_steps(block, m.t1, m.attack_steps),
+          unbalanced(not m.balanced)):
         perturb = m.as_attack(isinstance(model, ODENet))
         return perturb(model, images.to(model.linear.weight.dtype), labels).to(images.dtype)
 
@@ -109,8 +125,8 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
 def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measurement, start: int,
                 directions: Directions) -> Tensor:
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
-    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.loss, m.logit_scale, m.balanced, m.batch,
-           start, len(images))
+    key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.attack_steps, m.loss, m.logit_scale,
+           m.balanced, m.batch, start, len(images))
     if key not in directions:
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
         directions[key] = (attack(model, images, labels, unit) - images).sign()

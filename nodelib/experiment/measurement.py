@@ -57,11 +57,13 @@ class Measurement:
         pooling: "fixed" or "random"; random regions differ between the attack and the scoring.
         pooling_seed: of the random regions.
         epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum,
-            targets: of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none", and gradient may be
-            "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
+            targets, targeted, queries: of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none",
+            and gradient may be "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
+        attack_steps: how many equal steps of RK4 solve the network that the attack sees, or None: the
+            program's own solver.
         drop: leave out images that records of the run have broken already within the same ball; they count
             as broken, and the record names those records in `combines`.
         source: folder name of the run that a "transfer" attacks, beside this run's.
@@ -88,11 +90,14 @@ class Measurement:
     noise: float = 0.0
     momentum: float = 0.0
     targets: int = Attack.targets
+    targeted: bool = Attack.targeted
+    queries: int = Attack.queries
     batch: int = BATCH
     rtol: float = 1e-3
     atol: float = 1e-3
     attack_tolerance: float | None = None
     attack_batch: int | None = None
+    attack_steps: int | None = None
     drop: bool = False
     source: str | None = None
     balanced: bool = True
@@ -107,7 +112,7 @@ class Measurement:
             raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
         if self.attack == "none" and self.epsilon:
             raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
-        for name in ("n", "batch", "attack_batch"):
+        for name in ("n", "batch", "attack_batch", "attack_steps"):
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, 1)
         for name in ("rtol", "atol", "attack_tolerance"):
@@ -152,7 +157,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
         return {}
     tolerance = REFERENCE_TOLERANCE if m.gradient == REFERENCE else m.attack_tolerance
     attack = METHODS["pgd" if m.attack == "transfer" else m.attack]
-    settings = {"loss": attack.loss or m.loss, "steps": m.steps,
+    settings = {"loss": "targeted" if m.targeted else attack.loss or m.loss, "steps": m.steps,
                 "step_size": m.step_size or (None if "steps" in attack.uses else m.epsilon),
                 "restarts": m.restarts, "random_start": attack.random_start, "draws": m.draws,
                 "logit_scale": m.logit_scale, "rtol": tolerance or m.rtol, "atol": tolerance or m.atol,
@@ -164,7 +169,10 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
         settings["balanced"] = False
     if m.targets != Attack.targets:
         settings["targets"] = m.targets
-    settings |= {name: value for name, value in (("noise", m.noise), ("momentum", m.momentum)) if value}
+    settings |= {name: value for name in ("noise", "momentum", "targeted", "queries")
+                 if (value := getattr(m, name))}
+    if m.attack_steps is not None:
+        settings["solver"] = f"rk4, {m.attack_steps} steps"
     return settings if dropped is None else {**settings, "dropped": dropped}
 
 

@@ -350,6 +350,65 @@ def ladder_protocol(config: RunConfig) -> list[Measurement]:
     return result
 
 
+ROBUST_IMAGES, SURROGATE_IMAGES = 500, 128
+TWINS = dict.fromkeys(("wide-adversarial", "wide-adversarial-further"), "wide-adversarial-leaky")
+RK4_STEPS = 20  # of the surrogate: an attacker who knows the network and not its solver
+
+
+def robust_protocol(config: RunConfig) -> list[Measurement]:
+    """A network trained against attack, at its own end time, by everything that is known to hurt it: 500
+    images, each attack on those that the ones before it have left.
+
+    PGD-40 along summed gradients; AutoAttack's standard set, Square with 5,000 queries; PGD-200 on the margin
+    with ten restarts, in two records of five; PGD-40 towards each of the nine wrong classes. On 128 images:
+    PGD-40 from the points of smallest margin that Square finds; PGD-40 on three surrogates, the same weights
+    solved by RK4 in fixed steps and at tolerance 1e-6, and the leaky twin; PGD-40 on the average over random
+    pooling regions, scored on a draw of its own; and once more PGD-40 on the margin, scored one by one at
+    tolerance 1e-5.
+    """
+    attack = config.adversarial
+    if attack is None or attack.other_images:
+        return []
+    t1, smoke = config.test_t1, config.scale == "smoke"
+    n = min(config.attack_images, 16 if smoke else ROBUST_IMAGES)
+    few = min(n, SURROGATE_IMAGES)
+    margin: dict[str, Any] = {**PGD40, "loss": "margin"}
+    many: dict[str, Any] = dict(attack="pgd", epsilon=EPSILON, steps=200, step_size=0.01, restarts=5,
+                                loss="margin", drop=True)
+    result = [Measurement(t1, n), Measurement(t1, n, **AVERAGED, drop=True, label="robust-averaged"),
+              Measurement(t1, n, **PGD40, targeted=True, drop=True, label="robust-targeted")]
+    if not smoke:
+        ball: dict[str, Any] = dict(epsilon=EPSILON, drop=True)
+        result += [*(Measurement(t1, n, name, steps=100, **ball) for name in ("apgd-ce", "apgd-t", "fab-t")),
+                   Measurement(t1, n, "square", steps=5000, **ball)]
+    result += [Measurement(t1, n, **many, seed=seed, label=f"robust-pgd200-{seed}") for seed in (0, 1)]
+    result.append(Measurement(t1, few, **margin, queries=1000, label="robust-from-square"))
+    if config.architecture == "odenet":
+        result += [Measurement(t1, few, **margin, attack_steps=RK4_STEPS, label="robust-by-rk4"),
+                   Measurement(t1, few, **margin, attack_tolerance=1e-6, label="robust-by-1e-6"),
+                   Measurement(t1, few, **margin, rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
+                               attack_batch=BATCH, label="robust-rescored")]
+    if config.name in TWINS and not smoke:
+        result.append(Measurement(t1, few, **{**margin, "attack": "transfer"},
+                                  source=f"{TWINS[config.name]}-seed{config.seed}", label="robust-by-leaky"))
+    result += [Measurement(t1, few, **margin, pooling="random", draws=10, label="robust-expectation"),
+               Measurement(t1, n, "worst", EPSILON)]
+    return result
+
+
+CHECKED_EPSILON, CHECKED_IMAGES = 0.1, 64
+
+
+def ladder_check_protocol(config: RunConfig) -> list[Measurement]:
+    """What the ladder may have missed, at one of its epsilons: targeted APGD towards all nine classes in 100
+    steps, targeted FAB, Square with 5,000 queries, each on what all records so far have left of 64 images.
+    """
+    n = min(config.attack_images, CHECKED_IMAGES)
+    own = (Measurement(config.test_t1, n, name, EPSILON, steps=100 if name != "square" else 5000, drop=True,
+                       label=f"check-{name}") for name in ("apgd-t", "fab-t", "square"))
+    return [at_epsilon(m, CHECKED_EPSILON) for m in own] if config.scale == "full" else []
+
+
 RAYS_T1 = (10.0, 100.0, 1000.0, 10000.0)
 
 
@@ -376,7 +435,8 @@ PROTOCOLS: dict[str, Any] = {
     "table": table_protocol, "strong": strong_protocol, "sweep": sweep_protocol, "epsilon": epsilon_protocol,
     "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
     "transfer": transfer_protocol, "tolerance": tolerance_protocol, "ladder": ladder_protocol,
-    "rays": rays_protocol, "post": post_protocol}
+    "rays": rays_protocol, "post": post_protocol, "robust": robust_protocol,
+    "ladder-check": ladder_check_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (),

@@ -219,18 +219,27 @@ def _check_state(y0: Tensor) -> None:
                              "hold the error estimate): use y0.float()")
 
 
+def check_method(method: str, step_size: float | None) -> None:
+    """InputError for an unknown method; ToleranceError for a step size that is none, or that it lacks."""
+    check_choice("method", method, METHODS)
+    if method in FIXED and step_size is None:
+        raise ToleranceError(f"method {method!r} needs a step_size above 0")
+    _check_step("step_size", step_size)
+
+
+def _check_step(name: str, step: float | None) -> None:
+    if step is not None and not (is_number(step) and step > 0):
+        raise ToleranceError(f"{name} is {step!r}; it must be a finite number above 0")
+
+
 def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,
                     first_step: float | None, max_steps: int, memory_budget: int, anchors: int) -> None:
-    check_choice("method", method, METHODS)
+    check_method(method, step_size)
     check_choice("gradient", gradient, GRADIENTS)
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not (is_number(value) and value > 0):
             raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
-    if method in FIXED and step_size is None:
-        raise ToleranceError(f"method {method!r} needs a step_size above 0")
-    for name, step in (("step_size", step_size), ("first_step", first_step)):
-        if step is not None and not (is_number(step) and step > 0):
-            raise ToleranceError(f"{name} is {step!r}; it must be a finite number above 0")
+    _check_step("first_step", first_step)
     for name, count, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
         check_whole(name, count, least, ToleranceError)

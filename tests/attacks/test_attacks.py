@@ -225,6 +225,58 @@ def test_an_unknown_loss_or_gradient_names_the_known_ones(attack, small, test_im
             attack(small, images, labels, **change)
 
 
+def test_a_targeted_attack_climbs_one_wrong_class_over_the_true_one(test_images):
+    model, images = Linear().eval(), test_images[0][:6]
+    order = model(images).argsort(1, descending=True)
+    labels = order[:, 0]
+    options = dict(step_size=0.05, steps=8, clip=False, targeted=True)
+    first, second = (images + 0.002 * (model.weight[:, order[:, k]] - model.weight[:, labels]).sign().T
+                     .reshape(images.shape) for k in (1, 2))
+    found = pgd(model, images, labels, 0.002, targets=1, **options)
+    assert torch.allclose(found, first) and not torch.allclose(first, second)
+    fooled = model(first).argmax(1) != labels
+    assert fooled.any() and not fooled.all()  # where no class fools the network the last one tried stays
+    found = pgd(model, images, labels, 0.002, targets=2, **options)
+    assert torch.allclose(found, torch.where(fooled.reshape(-1, 1, 1, 1), first, second))
+    assert pgd(model, images, labels, 0.002, targets=99, **options).shape == images.shape  # nine are wrong
+
+
+def test_every_class_in_turn_leaves_no_more_images_than_the_nearest_alone(small, test_images):
+    images, labels = test_images[0][:16], test_images[1][:16]
+    left = [(small(pgd(small, images, labels, 0.02, step_size=0.01, steps=2, targeted=True,
+                       targets=targets)).argmax(1) == labels).sum() for targets in (1, 9)]
+    assert left[1] <= left[0]
+
+
+def test_an_attack_can_begin_where_a_search_without_gradients_ends(small, test_images):
+    pytest.importorskip("pyautoattack", reason="the optional packages are missing")
+    images = test_images[0][:8]
+    labels = small(images).argmax(1)
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    few, many = (pgd(small, images, labels, 0.1, step_size=1e-6, steps=1, queries=queries, loss="margin")
+                 for queries in (1, 200))
+    assert torch.rand(1) == expected
+    loss = [margin_loss(small(moved), labels).item() for moved in (images, few, many)]
+    assert loss[2] > max(loss[:2]) + 0.01
+    assert (few - images).abs().amax() <= 0.1 + 1e-6 and many.min() >= 0 and many.max() <= 1
+    climbed = pgd(small, images, labels, 0.1, step_size=0.01, steps=10, queries=200, loss="margin")
+    assert margin_loss(small(climbed), labels) > loss[2]
+
+
+@pytest.mark.parametrize("change, message", [
+    (dict(targeted=True, loss="margin"), "loss is 'margin' with targeted=True"),
+    (dict(targets=3), "targets is 3 with pgd and targeted=False"),
+    (dict(queries=10, clip=False), "queries is 10 with random_start=True and clip=False"),
+    (dict(queries=10, random_start=False), "queries is 10 with random_start=False"),
+    (dict(queries=10, t1=(1.0, 2.0)), "t1 has 2 end times"),
+    (dict(targeted=True, t1=(1.0, 2.0)), "t1 has 2 end times")])
+def test_targets_and_searched_starts_that_make_no_sense_are_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        Attack("pgd", 0.1, 0.01, **change)
+
+
 def test_restarts_over_several_end_times_or_of_one_start_are_refused(small, test_images):
     with pytest.raises(ValueError, match="restarts is 2 with 2 end times"):
         CALLS["pgd"](small, test_images[0][:1], test_images[1][:1], restarts=2, t1=[1.0, 2.0])
@@ -434,7 +486,9 @@ def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, t
 
 
 REFUSED = {
-    **dict.fromkeys(("clip", "random_start", "allow_random_forward", "allow_training_mode"), ("no", None, 1)),
+    **dict.fromkeys(("clip", "random_start", "targeted", "allow_random_forward", "allow_training_mode"),
+                    ("no", None, 1)),
+    "queries": (-1, 1.5, 2.0, True, "1", None, [1], float("nan")),
     **dict.fromkeys(("steps", "restarts", "draws", "targets"),
                     (0, 1.5, 2.0, torch.tensor(2.0), True, "1", None, [1], float("nan"))),
     "epsilon": (-0.1, 1.01, 8, "0.3", None, True, [0.3], torch.ones(2), float("nan"), float("inf")),

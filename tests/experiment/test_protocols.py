@@ -10,7 +10,8 @@ import torch
 from nodelib.attacks import fgsm
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.contract import LADDER_EPSILONS
-from nodelib.experiment.measurement import Measurement
+from nodelib.experiment.evaluation import evaluate
+from nodelib.experiment.measurement import Measurement, record
 from nodelib.experiment.paths import runs_root
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors
@@ -54,7 +55,7 @@ def test_every_measurement_of_a_run_has_an_id_of_its_own(name, scale):
     for m in measurements:
         by_id.setdefault(m.id, set()).add(dataclasses.replace(m, n=1, batch=1))
     assert all(len(same) == 1 for same in by_id.values()), [i for i, same in by_id.items() if len(same) > 1]
-    assert sum(m.attack == "transfer" for m in measurements) == 1  # not on itself
+    assert sum(m.label.startswith("transfer") for m in measurements) == 1  # not on itself
 
 
 def test_the_strong_set_is_autoattacks_and_a_label_only_attack_at_two_end_times():
@@ -147,7 +148,8 @@ def test_a_subset_has_as_many_images_as_the_test_set_can_give(n):
     (dict(source="small-10-seed0"), "a transfer attack, and no other"),
     (dict(draws=0), "draws is 0"), (dict(logit_scale=-1), "logit_scale is -1"), (dict(batch=0), "batch is 0"),
     (dict(steps=0), "steps is 0"), (dict(rtol=-1.0), "rtol is -1"),
-    (dict(attack_batch=0), "attack_batch is 0"),
+    (dict(attack_batch=0), "attack_batch is 0"), (dict(attack_steps=0), "attack_steps is 0"),
+    (dict(targeted=True), "targeted is True with fgsm, which makes no use of it"),
     (dict(attack_tolerance=0.0), "attack_tolerance is 0"), (dict(n=5.5), "n is 5.5"),
     (dict(noise=0.1), "noise is .* makes no use of it"),
     (dict(momentum=0.9), "momentum is .* makes no use of it"),
@@ -343,6 +345,36 @@ def test_a_medians_interval_is_that_of_the_order_statistics(n, k):
     assert 0.94 < covered < 0.975
 
 
+def test_a_surrogate_is_solved_by_fixed_steps_while_it_is_attacked_and_only_then(small, test_images):
+    images, labels = test_images[0][:8], test_images[1][:8]
+    seen = Measurement(1.0, 8, "fgsm", 0.1, attack_steps=100)
+    before = small.block.method, small.block.step_size
+    moved = evaluation.attack(small, images, labels, seen)
+    assert small.block.nfe == 100 * 4 and (small.block.method, small.block.step_size) == before
+    tight = dataclasses.replace(seen, attack_steps=None, attack_tolerance=1e-6)
+    assert (moved == evaluation.attack(small, images, labels, tight)).float().mean() > 0.9
+    assert small.block.nfe < 400
+    found, nfe = evaluate(small, images, labels, seen)
+    assert found.tolist() == (small(moved, 1.0).argmax(1) == labels).tolist() and nfe < 400
+    assert record(seen, found, nfe, 0.0, "cpu", None)["settings"]["solver"] == "rk4, 100 steps"
+
+
+def test_a_robust_network_is_attacked_by_all_that_hurts_it_and_others_are_not():
+    asked = protocols.robust_protocol(configs.get("wide-adversarial-further"))
+    assert {"apgd-ce", "apgd-t", "fab-t", "square", "pgd", "transfer", "worst"} <= {m.attack for m in asked}
+    assert {m.n for m in asked} == {500, 128} and all(m.epsilon == 0.3 for m in asked if m.attack != "none")
+    [worst] = [m for m in asked if m.attack == "worst"]
+    judged = {m.label for m in asked if m.attack != "none" and inside(
+        dict(id=m.id, attack=m.attack, t1=m.t1, epsilon=m.epsilon, clip=m.clip, pooling=m.pooling,
+             rtol=m.rtol, atol=m.atol), worst)}
+    aside = {m.label for m in asked} - judged - {"worst", ""}
+    assert aside == {"robust-expectation", "robust-rescored"}  # another network, or a forward pass by chance
+    smoke = protocols.robust_protocol(configs.get("wide-adversarial-further", scale="smoke"))
+    assert any(m.source for m in asked) and not any(m.source for m in smoke)
+    for name in ("wide-standard", "small-10", "wide-adversarial-post"):
+        assert not protocols.robust_protocol(configs.get(name))
+
+
 def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
     measurement = next(m for m in protocols.ladder_protocol(configs.get("small-10")) if m.attack == "worst")
     record = dict(id="pgd40-exact-t10", t1=10.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd",
@@ -357,6 +389,19 @@ def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
     assert rungs == sorted(rungs) and rungs[-1] == 0.3 and len(rungs) == len(LADDER_EPSILONS)
     assert all(m.drop for m in protocols.ladder_protocol(configs.get("large-100"))
                if m.attack not in ("none", "worst"))
+
+
+def test_the_ladders_check_asks_for_what_its_rungs_are_short_of_and_never_counts_as_a_rung():
+    config = configs.get("small-10")
+    rung = {m.attack: m for m in protocols.ladder_protocol(config) if m.epsilon == protocols.CHECKED_EPSILON}
+    check = {m.attack: m for m in protocols.ladder_check_protocol(config)}
+    assert set(check) == {"apgd-t", "fab-t", "square"} and {m.n for m in check.values()} == {64}
+    assert check["apgd-t"].targets == 9 > rung["apgd-t"].targets
+    assert check["square"].steps == 5000 > rung["square"].steps
+    for m in check.values():
+        said = dict(id=m.id, attack=m.attack, t1=m.t1, epsilon=m.epsilon, clip=m.clip, pooling=m.pooling,
+                    rtol=m.rtol, atol=m.atol)
+        assert m.drop and m.epsilon == 0.1 and not inside(said, rung["worst"])
 
 
 def test_a_network_with_a_ray_per_class_and_its_control_are_attacked_alike_late_and_later():
