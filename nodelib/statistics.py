@@ -63,16 +63,21 @@ def holm(ps: Sequence[float], level: float) -> list[bool]:
     return found
 
 
-def _resampled_means(networks: Sequence[np.ndarray], resamples: int) -> np.ndarray:
-    """Means of networks' values (seeds, images) over drawn images, the same in all, and over drawn seeds,
-    each network's on their own; shape (networks, resamples). The draws are the same at every call.
-    """
+def _check_samples(networks: Sequence[np.ndarray]) -> None:
+    """ValueError unless all are values of shape (seeds, images), of the same images, some and all finite."""
     if len({each.shape[1:] for each in networks}) > 1 or any(each.ndim != 2 for each in networks):
         raise ValueError(f"values have shapes {' and '.join(str(each.shape) for each in networks)}; needed "
                          "are (seeds, images) with the same images")
     if any(not each.size or not np.isfinite(each).all() for each in networks):
         raise ValueError("values are empty or not all finite; give at least one seed and one image, and "
                          "leave out what was not measured")
+
+
+def _resampled_means(networks: Sequence[np.ndarray], resamples: int) -> np.ndarray:
+    """Means of networks' values (seeds, images) over drawn images, the same in all, and over drawn seeds,
+    each network's on their own; shape (networks, resamples). The draws are the same at every call.
+    """
+    _check_samples(networks)
     random, n = np.random.default_rng(0), networks[0].shape[1]
     means = np.empty((len(networks), resamples))
     for start in range(0, resamples, 500):  # so few at once that they stay in the processor's cache
@@ -122,8 +127,9 @@ def bootstrap_interval(first: np.ndarray, second: np.ndarray | None = None, leve
     """
     if not 0 < level < 1:
         raise ValueError(f"level is {level}; it must be between 0 and 1, such as 0.95")
-    networks = [each if len(each) >= SEEDS_DRAWN else each.mean(0, keepdims=True)
-                for each in (first, second) if each is not None]
+    given = [first] if second is None else [first, second]
+    _check_samples(given)
+    networks = [each if len(each) >= SEEDS_DRAWN else each.mean(0, keepdims=True) for each in given]
     means = _resampled_means(networks, resamples)
     low, high = np.quantile(means[0] if second is None else means[0] - means[1],
                             ((1 - level) / 2, (1 + level) / 2))

@@ -3,6 +3,7 @@ constants.
 """
 
 import copy
+import warnings
 from functools import partial
 from itertools import product
 
@@ -631,7 +632,8 @@ def test_the_bootstrap_refuses_what_is_no_sample_and_does_not_care_which_network
     first, second = values[:1], values[1:] + 0.4
     assert paired_bootstrap(first, second)[1] == paired_bootstrap(second, first)[1] > 2e-4
     for bad in (np.empty((1, 0)), np.empty((0, 40)), np.full((1, 40), np.nan)):
-        with pytest.raises(ValueError, match="empty or not all finite"):
+        with pytest.raises(ValueError, match="empty or not all finite"), warnings.catch_warnings():
+            warnings.simplefilter("error")  # numpy's, of a mean of nothing
             bootstrap_interval(bad)
     for level in (0.0, 1.0, -0.5):
         with pytest.raises(ValueError, match="between 0 and 1"):
