@@ -96,6 +96,7 @@ class RunConfig:
             and Hutter, 2017), so that a run can be prolonged.
         head_scale: factor on the head's initial weights and on their rate. The state grows in proportion
             to the end time, and without it the logits, and every change of them, would as well.
+        head_rate: factor on the rate of the head's weights, where it is not that on the weights, or None.
         adversarial: None, or the attack trained against.
         subset: which training images where `train_images` is below 60,000: the "first", or "random" ones
             drawn from the seed.
@@ -131,6 +132,7 @@ class RunConfig:
     schedule: str = "one-cycle"
     cycles: tuple[int, ...] = ()
     head_scale: float = 1.0
+    head_rate: float | None = None
     adversarial: AttackConfig | None = None
     subset: str = "first"
     norm_init: str = "ones"
@@ -173,9 +175,10 @@ class RunConfig:
             value = getattr(self, field)
             if not isinstance(value, int) or not low <= value <= high:
                 raise InputError(f"{field} is {value}; the allowed range is {low} to {high}, whole numbers")
-        for field in ("rtol", "atol", "learning_rate", "head_scale"):
-            if not 0 < getattr(self, field) < math.inf:
-                raise ValueError(f"{field} is {getattr(self, field)}; it must be finite and above 0")
+        for field in ("rtol", "atol", "learning_rate", "head_scale", "head_rate"):
+            value = getattr(self, field)
+            if not (value is None and field == "head_rate") and not 0 < value < math.inf:
+                raise ValueError(f"{field} is {value}; it must be finite and above 0")
 
     def _check_names(self) -> None:
         for name in (self.name, self.start or self.name):
@@ -370,6 +373,11 @@ _NAMED: dict[str, dict] = {
     "large-100-warm": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "start": "large-100",
                        "norm_init": "ones", "snapshots": 200},
     "wide-adversarial-further": {**_WIDE, **_FURTHER},
+    "large-100-post-adjoint": {**_POST, **_LARGE, **_T100, "epochs": 2, "cycles": (), "head_scale": 1.0,
+                               "gradient": "adjoint"},
+    # which half of the slow head: only its rate is a tenth, or only its initial weights are
+    "small-100-slow-rate": {**_SMALL, **_T100, "head_scale": 1.0, "head_rate": 0.1},
+    "small-100-small-start": {**_SMALL, **_T100, "head_rate": 1.0},
 }
 # runs whose first learning-rate cycles are another run: where that one is stored, it is not trained again
 CONTINUES = {"wide-adversarial": "wide-adversarial-plain"}

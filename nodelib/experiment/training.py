@@ -300,7 +300,7 @@ def _parameter_groups(model: ODENet | ResNet, config: RunConfig) -> list[dict]:
     """The optimiser's groups: the head's weights with a scaled rate, and all others."""
     head = model.linear.weight
     return [{"params": [p for p in model.parameters() if p is not head], "scale": 1.0},
-            {"params": [head], "scale": config.head_scale}]
+            {"params": [head], "scale": config.head_scale if config.head_rate is None else config.head_rate}]
 
 
 @contextlib.contextmanager

@@ -57,6 +57,8 @@ _CONTROLS = {
     "small-10-post-ones": ("small-10", (2, 2)), "small-100-post-adjoint": ("small-100", (2, 2)),
     "large-100-warm": ("large-100", (2, 2)),
     "wide-adversarial-further": ("wide-adversarial", (2, 2)),
+    "large-100-post-adjoint": ("large-100", (2, 2, 8, 2)),
+    "small-100-slow-rate": ("small-100", (8, 1, 1, 1)), "small-100-small-start": ("small-100", (8, 1, 8, 3)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}

@@ -391,7 +391,7 @@ def test_a_missing_gpu_names_the_cpu():
     (dict(architecture="x"), "architecture is 'x'"), (dict(pooling="x"), "pooling is 'x'"),
     (dict(epochs=0), "epochs is 0"), (dict(name="../evil"), "name is '../evil'"),
     (dict(name=""), "name is ''"), (dict(start="a/b"), "name is 'a/b'"), (dict(seed=0.0), "seed is 0.0"),
-    (dict(learning_rate=float("inf")), "learning_rate is inf"),
+    (dict(learning_rate=float("inf")), "learning_rate is inf"), (dict(head_rate=0.0), "head_rate is 0"),
     (dict(adversarial=AttackConfig(curriculum=((3, 0.1),))), "curriculum has 1 entries for 0 cycles"),
 ])
 def test_a_config_refuses_values_out_of_range(change, message):
@@ -432,6 +432,9 @@ def test_the_heads_scale_shrinks_its_weights_and_their_rate_and_nothing_else(tmp
     for (name, a), b in zip(whole.named_parameters(), tenth.parameters()):
         assert torch.equal(0.1 * a if name == "linear.weight" else a, b)
     before = [p.detach().clone() for p in tenth.parameters()]
+    for head_rate, expected in ((None, 0.1), (0.5, 0.5)):
+        groups = training._parameter_groups(tenth, tiny_config(head_scale=0.1, head_rate=head_rate))
+        assert [group["scale"] for group in groups] == [1.0, expected]
     optimiser = torch.optim.Adam(training._parameter_groups(tenth, tiny_config(head_scale=0.1)), lr=1e-3)
     for group in optimiser.param_groups:
         group["lr"] *= group["scale"]
