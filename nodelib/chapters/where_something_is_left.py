@@ -10,9 +10,15 @@ from matplotlib.figure import Figure
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import POST_ROWS, ROWS
-from nodelib.experiment.contract import LADDER, LADDER_EPSILONS, LOCAL_MEASUREMENTS
+from nodelib.experiment.contract import (
+    CHECKED_EPSILON,
+    LADDER,
+    LADDER_CHECK,
+    LADDER_EPSILONS,
+    LOCAL_MEASUREMENTS,
+)
 from nodelib.publish.style import DASHES, MARKERS, banded, colour, panels, style
-from nodelib.statistics import wilson
+from nodelib.statistics import on_common, wilson
 from nodelib.verdicts.post_recipe import climbed
 
 RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without adversarial training
@@ -53,6 +59,25 @@ def ladders(runs: Iterable[Run]) -> dict[tuple[str, int], np.ndarray]:
 def survivors(smallest: np.ndarray, epsilon: float) -> np.ndarray:
     """Whether each image of `ladders` is left up to an epsilon of the ladder; bool, of the same shape."""
     return smallest > epsilon + 1e-9
+
+
+def checked(runs: Iterable[Run]) -> pd.DataFrame:
+    """How many images the ladder leaves at `CHECKED_EPSILON`, and how many of these the stronger attacks of
+    `nodelib.experiment.protocols.ladder_check_protocol` leave; a row a run that has met both.
+
+    Returns:
+        columns network, seed, n (images that both met), ladder and after (images left).
+    """
+    rows = []
+    for run in runs:
+        smallest = climbed(run, run.config["test_t1"])
+        checks = [run.outcomes(r["id"]) for r in run.metrics if str(r["id"]).startswith(f"{LADDER_CHECK}-")
+                  and r["t1"] == run.config["test_t1"]]
+        if smallest is not None and checks:
+            alive, *others = on_common(survivors(smallest, CHECKED_EPSILON), *checks)
+            rows.append({"network": run.name, "seed": run.seed, "n": len(alive), "ladder": int(alive.sum()),
+                         "after": int(np.logical_and.reduce([alive, *others]).sum())})
+    return pd.DataFrame(rows, columns=["network", "seed", "n", "ladder", "after"])
 
 
 def worst_cases(runs: Sequence[Run]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ Chapter values live in `data/claims/<id>.json`, written by `nodelib.verdicts.rec
 
 LADDER = "ladder"  # with which the labels of the cascade at rising epsilons begin
 LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
+LADDER_CHECK, CHECKED_EPSILON = "check", 0.1  # stronger attacks than the ladder's, at one of its epsilons
 
 STATE_MEASUREMENTS: dict[str, str] = {
     "norm": "Euclidean norm of the state z(t1)",

@@ -8,7 +8,7 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.experiment.configs import COMPARED, ROWS, TABLE_T1, RunConfig
-from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
+from nodelib.experiment.contract import CHECKED_EPSILON, LADDER, LADDER_CHECK, LADDER_EPSILONS
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
 from nodelib.solver.errors import InputError
@@ -396,7 +396,7 @@ def robust_protocol(config: RunConfig) -> list[Measurement]:
     return result
 
 
-CHECKED_EPSILON, CHECKED_IMAGES = 0.1, 64
+CHECKED_IMAGES = 64
 
 
 def ladder_check_protocol(config: RunConfig) -> list[Measurement]:
@@ -405,7 +405,7 @@ def ladder_check_protocol(config: RunConfig) -> list[Measurement]:
     """
     n = min(config.attack_images, CHECKED_IMAGES)
     own = (Measurement(config.test_t1, n, name, EPSILON, steps=100 if name != "square" else 5000, drop=True,
-                       label=f"check-{name}") for name in ("apgd-t", "fab-t", "square"))
+                       label=f"{LADDER_CHECK}-{name}") for name in ("apgd-t", "fab-t", "square"))
     return [at_epsilon(m, CHECKED_EPSILON) for m in own] if config.scale == "full" else []
 
 

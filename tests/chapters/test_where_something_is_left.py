@@ -59,6 +59,19 @@ def test_the_ladder_tells_what_is_left_and_other_attacks_only_of_networks_withou
     assert data["n"].tolist() == [4] * 6 + [100] * 5
 
 
+def test_the_ladders_check_counts_what_stronger_attacks_break_of_what_it_left():
+    run = stub("small-10", smallest=(0.05, 0.15, 0.2, 0.3, 0.15, 0.15))  # all but the first are left at 0.1
+    bits = {"check-square-eps0.1-t10": [True, False, True, True],
+            "check-fab-t-eps0.1-t10": [False, True, True, False], "check-square-eps0.1-t100": [False] * 4}
+    run.metrics += [dict(id=key, attack="square", t1=100.0 if key.endswith("t100") else 10.0, epsilon=0.1)
+                    for key in bits]
+    before = run.outcomes
+    run.outcomes = lambda key: np.array(bits[key]) if key in bits else before(key)
+    others = stub("small-100", smallest=(0.3,)), stub("large-10", *WEAKER)
+    found = where_something_is_left.checked([run, *others])
+    assert found.to_dict("records") == [dict(network="small-10", seed=0, n=4, ladder=3, after=1)]
+
+
 def test_the_mean_smallest_epsilon_is_the_area_under_what_is_left():
     run, short, bare = stub("small-10", *WEAKER), stub("small-100", *WEAKER[1:]), stub("large-10", *WEAKER)
     same, other = stub("small-100", smallest=(0.1, 0.05)), stub("small-100", epochs=3, smallest=(0.2, 0.2))

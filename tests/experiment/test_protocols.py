@@ -393,7 +393,7 @@ def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
 
 def test_the_ladders_check_asks_for_what_its_rungs_are_short_of_and_never_counts_as_a_rung():
     config = configs.get("small-10")
-    rung = {m.attack: m for m in protocols.ladder_protocol(config) if m.epsilon == protocols.CHECKED_EPSILON}
+    rung = {m.attack: m for m in protocols.ladder_protocol(config) if m.epsilon == 0.1}
     check = {m.attack: m for m in protocols.ladder_check_protocol(config)}
     assert set(check) == {"apgd-t", "fab-t", "square"} and {m.n for m in check.values()} == {64}
     assert check["apgd-t"].targets == 9 > rung["apgd-t"].targets
