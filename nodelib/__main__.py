@@ -116,6 +116,9 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
     sources = transfer_sources(folder.parent)
     measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
+    if not measurements:
+        say(f"{folder.name}: protocol {arguments.protocol} asks for nothing of such a network; "
+            "nodelib/experiment/protocols.py says of which it does")
     records = {r["id"]: r for r in evaluation.evaluate_run(folder, measurements, device=arguments.device,
                                                            budget=budget)}
     for r in (records[m.id] for m in measurements if m.id in records):

@@ -150,7 +150,10 @@ class ODEBlock(nn.Module):
                  gradient: str = "exact", method: str = "dopri5", step_size: float | None = None) -> None:
         super().__init__()
         check_choice("gradient", gradient, GRADIENTS)
-        check_method(method, step_size)
+        check_method(method, step_size := plain(step_size))
+        if step_size is not None and method == "dopri5":
+            raise InputError(f"step_size is {step_size:g} with dopri5, which chooses its own; leave it out, "
+                             "or give a method of fixed steps, such as 'rk4'")
         self.func: Any = func
         self.method = method
         self.step_size = step_size

@@ -64,7 +64,7 @@ def holm(ps: Sequence[float], level: float) -> list[bool]:
 
 
 def _check_samples(networks: Sequence[np.ndarray]) -> None:
-    """ValueError unless all are values of shape (seeds, images), of the same images, some and all finite."""
+    """ValueError unless each is of shape (seeds, images), none empty, all finite, and of the same images."""
     if len({each.shape[1:] for each in networks}) > 1 or any(each.ndim != 2 for each in networks):
         raise ValueError(f"values have shapes {' and '.join(str(each.shape) for each in networks)}; needed "
                          "are (seeds, images) with the same images")

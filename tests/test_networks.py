@@ -174,7 +174,8 @@ def test_a_block_is_solved_by_the_method_it_is_given():
     assert block.nfe == 16
     for options, message in ((dict(method="rk5"), "method is 'rk5'"),
                              (dict(method="rk4"), "needs a step_size"),
-                             (dict(step_size=0.0), "step_size is 0")):
+                             (dict(step_size=0.0), "step_size is 0"),
+                             (dict(step_size=0.5), "step_size is 0.5 with dopri5")):
         with pytest.raises(InputError, match=message):
             networks.ODEBlock(Decay(), 2.0, **options)
 

@@ -83,8 +83,8 @@ class Attack:
             in turn, at least 1.
         targeted: of "pgd", climb the logit of one wrong class over the true one instead of a loss, and try
             the classes in turn; `restarts` are then those of each class.
-        queries: of "pgd", 0 or more; above 0 every restart begins at the point of smallest margin that Square
-            finds with so many queries.
+        queries: of "pgd", 0 or more; above 0 every restart begins where Square ends after so many queries, at
+            the first point that fools the model or that of smallest margin.
         allow_random_forward: accept a model with random pooling.
         allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
             running ones every pass changes: for adversarial training as some do it, never for an evaluation.

@@ -22,7 +22,8 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     Boosting adversarial attacks with momentum, CVPR 2018, eq. (6) and (7) (MI-FGSM). With targeted=True, the
     multi-targeted attack of Gowal, Uesato, Qin, Huang, Mann and Kohli, An alternative surrogate loss for
     PGD-based adversarial testing, 2019, with targets by their distance to the true logit at the image. With
-    queries, every restart begins where a search without gradients ends, see `square`.
+    queries, every restart begins where a search without gradients ends, see `square`; that point is kept
+    where it fools the model and the steps lead back to a point that does not.
 
     Args:
         model, images, labels, epsilon: as in `fgsm`.
@@ -56,7 +57,7 @@ def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) ->
     for run in range(runs):
         adversarial, loss = images[alive], attack.loss
         if attack.queries:
-            adversarial = square_point(attack, model, adversarial, labels[alive], run)
+            adversarial = start = square_point(attack, model, adversarial, labels[alive], generator)
         elif attack.random_start:
             adversarial = project(shaken(adversarial, epsilon, generator), adversarial, epsilon, clip)
         if wrong is not None:
@@ -68,13 +69,22 @@ def _ascend(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) ->
                 direction = velocity = attack.momentum * velocity + _normalised(direction)
             moved = adversarial + attack.step_size * direction.sign()
             adversarial = project(moved, images[alive], epsilon, clip)
+        if attack.queries:
+            kept = ~_right(attack, model, start, labels[alive]) & _right(attack, model, adversarial,
+                                                                         labels[alive])
+            adversarial = torch.where(kept[:, None, None, None], start, adversarial)
         result[alive] = adversarial
         if run + 1 < runs:
-            with torch.no_grad():
-                alive = alive[forward(model, adversarial, attack.end_times[0]).argmax(1) == labels[alive]]
+            alive = alive[_right(attack, model, adversarial, labels[alive])]
             if len(alive) == 0:
                 break
     return result
+
+
+@torch.no_grad()
+def _right(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Whether each image is classified right; bool, shape (N,)."""
+    return forward(model, images, attack.end_times[0]).argmax(1) == labels
 
 
 @torch.no_grad()

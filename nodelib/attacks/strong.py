@@ -105,17 +105,19 @@ def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor
         return _construct(attack, seen, targets, images.device)(images.clone(), labels.clone())
 
 
-def square_point(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor, draw: int) -> Tensor:
-    """The points of smallest margin that Square's search of `attack.queries` finds, whether they fool the
-    model or not: where another attack may begin. `draw`: of the independent searches of a seed.
+def square_point(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor,
+                 generator: torch.Generator) -> Tensor:
+    """Where Square's search of `attack.queries` ends for each image, and another attack may begin: at the
+    first point that fools the model, else at that of smallest margin. `generator`: on the processor, moved by
+    one draw a search.
     """
     require("pyautoattack")
     from pyautoattack.square import SquareAttack
 
-    search = SquareAttack(lambda x: forward(model, x, attack.end_times[0]), norm="Linf", eps=attack.epsilon,
-                          n_queries=attack.queries, p_init=0.8, resc_schedule=False, verbose=False,
-                          device=images.device)
-    with seeded((attack.seed + draw) % 2**63, images.device):
+    search = SquareAttack(lambda x: forward(model, x, attack.end_times[0], labels), norm="Linf",
+                          eps=attack.epsilon, n_queries=attack.queries, p_init=0.8, resc_schedule=False,
+                          verbose=False, device=images.device)
+    with seeded(int(torch.randint(2**62, (1,), generator=generator)), images.device):
         search.init_hyperparam(images)
         _, found = search.attack_single_run(images.clone(), labels.clone())
     return found

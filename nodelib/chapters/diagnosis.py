@@ -200,7 +200,7 @@ def randomised_table(runs: Sequence[Run]) -> str:
 
 def transfer_table(runs: Sequence[Run]) -> str:
     """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source."""
-    tried = [(run, {r["source"]: r for r in run.metrics if r["attack"] == "transfer"}) for run in runs]
+    tried = [(run, {r["source"]: r for r in run.metrics if r["id"].startswith("transfer")}) for run in runs]
     sources = list(dict.fromkeys(source for _, mine in tried for source in mine))
     rows = []
     for run, mine in tried:
@@ -360,7 +360,7 @@ def black_box_ahead(run: Run, t1: float) -> tuple[int, int] | None:
         return None
     # what a record without them in it owes to gradients alone
     blind = ("square", "hop-skip-jump", "transfer")
-    white = [r for r in run.metrics if r["attack"] not in blind
+    white = [r for r in run.metrics if r["attack"] not in blind and not (r["settings"] or {}).get("queries")
              and not any(used.startswith(blind) for used in r.get("combines") or ())]
     alive, _ = survivors(white, run.outcomes, Measurement(t1, box["n"], "worst", EPSILON))
     return int((alive & ~run.outcomes(box["id"])).sum()), box["n"]

@@ -109,11 +109,17 @@ def describe_attack(record: dict) -> str:
     steps, restarts, draws, noise, momentum = (
         settings.get(key) or 0 for key in ("steps", "restarts", "draws", "noise", "momentum"))
     scale, loss = settings.get("logit_scale", 1.0), settings.get("loss", "cross-entropy")
+    queries, seed, solver, tolerance = (
+        settings.get(key) or 0 for key in ("queries", "seed", "solver", "rtol"))
+    apart = tolerance not in (0, record.get("rtol", tolerance)) and record.get("gradient") != "reference"
     words = {
         _SPELT.get(name, name): True,
         f"{steps:,} {'queries' if name in _QUERYING else 'steps'}": name != "fgsm" and steps,
         f"{restarts} restarts": restarts > 1,
-        f"{loss} loss": loss != "cross-entropy",
+        "one wrong class after another" if loss == "targeted" else f"{loss} loss": loss != "cross-entropy",
+        f"from where {queries:,} queries of Square end": queries,
+        f"solved by {solver}": solver,
+        f"solved at tolerance {tolerance:g}": apart,
         "rescaled logits" if isinstance(scale, str) else f"logits times {scale:g}": scale != 1.0,
         f"{draws} draws" + (f" with noise of {noise:g}" if noise else ""): draws > 1,
         f"along summed gradients (noise {noise:g}, momentum {momentum:g})": draws < 2 and noise and momentum,
@@ -121,6 +127,7 @@ def describe_attack(record: dict) -> str:
         f"momentum {momentum:g}": draws < 2 and momentum and not noise,
         f"{record.get('gradient')} gradient": record.get("gradient") not in ("exact", "none", None),
         str(record.get("source")): record.get("source") not in ("white-box", None),
+        f"seed {seed}": seed,
     }
     return ", ".join(said for said, applies in words.items() if applies)
 

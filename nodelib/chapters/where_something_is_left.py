@@ -21,6 +21,7 @@ from nodelib.publish.style import DASHES, MARKERS, banded, colour, panels, style
 from nodelib.statistics import on_common, wilson
 from nodelib.verdicts.post_recipe import climbed
 
+CHECKS = 3  # attacks of the ladder's check
 RUNGS = (0.0, *LADDER_EPSILONS[:-1])  # at the last one nothing is left without adversarial training
 EQUAL_EPOCHS = 12
 """Epochs after which all small networks by the post's recipe kept their weights."""
@@ -63,7 +64,8 @@ def survivors(smallest: np.ndarray, epsilon: float) -> np.ndarray:
 
 def checked(runs: Iterable[Run]) -> pd.DataFrame:
     """How many images the ladder leaves at `CHECKED_EPSILON`, and how many of these the stronger attacks of
-    `nodelib.experiment.protocols.ladder_check_protocol` leave; a row a run that has met both.
+    `nodelib.experiment.protocols.ladder_check_protocol` leave, which tried what no record before them broke;
+    a row a run that has met both.
 
     Returns:
         columns network, seed, n (images that both met), ladder and after (images left).
@@ -73,7 +75,7 @@ def checked(runs: Iterable[Run]) -> pd.DataFrame:
         smallest = climbed(run, run.config["test_t1"])
         checks = [run.outcomes(r["id"]) for r in run.metrics if str(r["id"]).startswith(f"{LADDER_CHECK}-")
                   and r["t1"] == run.config["test_t1"]]
-        if smallest is not None and checks:
+        if smallest is not None and len(checks) == CHECKS:
             alive, *others = on_common(survivors(smallest, CHECKED_EPSILON), *checks)
             rows.append({"network": run.name, "seed": run.seed, "n": len(alive), "ladder": int(alive.sum()),
                          "after": int(np.logical_and.reduce([alive, *others]).sum())})

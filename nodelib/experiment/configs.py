@@ -15,7 +15,7 @@ import torch
 
 from nodelib.attacks import Attack
 from nodelib.networks import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.solver.errors import InputError, check_choice, is_whole
+from nodelib.solver.errors import InputError, check_choice, is_number, is_whole
 from nodelib.solver.integrate import GRADIENTS
 from nodelib.solver.seeding import seeded
 
@@ -96,7 +96,7 @@ class RunConfig:
             and Hutter, 2017), so that a run can be prolonged.
         head_scale: factor on the head's initial weights and on their rate. The state grows in proportion
             to the end time, and without it the logits, and every change of them, would as well.
-        head_rate: factor on the rate of the head's weights, where it is not that on the weights, or None.
+        head_rate: factor on the rate of the head's weights; None: as `head_scale`.
         adversarial: None, or the attack trained against.
         subset: which training images where `train_images` is below 60,000: the "first", or "random" ones
             drawn from the seed.
@@ -177,8 +177,11 @@ class RunConfig:
                 raise InputError(f"{field} is {value}; the allowed range is {low} to {high}, whole numbers")
         for field in ("rtol", "atol", "learning_rate", "head_scale", "head_rate"):
             value = getattr(self, field)
-            if not (value is None and field == "head_rate") and not 0 < value < math.inf:
-                raise ValueError(f"{field} is {value}; it must be finite and above 0")
+            if field == "head_rate" and value is None:
+                continue
+            if not (is_number(value) and value > 0):
+                raise ValueError(f"{field} is {value!r}; it must be finite and above 0"
+                                 f"{', or None for head_scale' * (field == 'head_rate')}")
 
     def _check_names(self) -> None:
         for name in (self.name, self.start or self.name):
@@ -297,8 +300,8 @@ _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, r
                                           shared_pooling=True, noise=0.15, momentum=1.0,
                                           curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
                  epochs=5, cycles=(2, 1, 1, 1))
-# from there on, three cycles more at its last attack; the last thousand training images are left out (the
-# first five epochs saw them) and choose among the three
+# from there on, three cycles more at its last attack, trained one by one (`RunConfig.first_cycles`); the last
+# thousand training images are left out (the first five epochs saw them) and say which cycle is kept
 _FURTHER = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True,
                                          shared_pooling=True, noise=0.15, momentum=1.0),
                 epochs=3, cycles=(1, 1, 1), learning_rate=2.5e-3, train_images=59000,

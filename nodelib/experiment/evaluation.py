@@ -69,7 +69,7 @@ def at_tolerance(block: ODEBlock | None, rtol: float, atol: float) -> Iterator[N
 
 @contextlib.contextmanager
 def by_fixed_steps(block: ODEBlock | None, t1: float, steps: int | None) -> Iterator[None]:
-    """The ODE block, if there is one and a number is given, solved to t1 by so many equal steps of RK4."""
+    """The ODE block solved to t1 by so many equal steps of RK4 for the time being, or as it is for None."""
     if block is None or steps is None:
         yield
         return
@@ -116,6 +116,8 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     if m.gradient == REFERENCE:
         model, rtol, atol = copy.deepcopy(model).double(), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
     block = getattr(model, "block", None)
+    if block is None and m.attack_steps is not None:
+        raise InputError(f"attack_steps is {m.attack_steps} for a network without a solver; leave it out")
     with (at_tolerance(block, rtol, atol), by_fixed_steps(block, m.t1, m.attack_steps),
           unbalanced(not m.balanced)):
         perturb = m.as_attack(isinstance(model, ODENet))

@@ -62,8 +62,8 @@ class Measurement:
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
-        attack_steps: how many equal steps of RK4 solve the network that the attack sees, or None: the
-            program's own solver.
+        attack_steps: how many equal steps of RK4 solve the network that an attack by gradients sees, or None:
+            the program's own solver.
         drop: leave out images that records of the run have broken already within the same ball; they count
             as broken, and the record names those records in `combines`.
         source: folder name of the run that a "transfer" attacks, beside this run's.
@@ -124,6 +124,13 @@ class Measurement:
                              "but fgsm")
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("loss", self.loss, LOSSES)  # a record names it
+        ours = self.gradient != REFERENCE and not self.gradient.startswith("torchdiffeq")
+        if self.attack_steps is not None and not (
+                ours and self.attack_tolerance is None and self.attack in METHODS
+                and "loss" in METHODS[self.attack].uses):
+            raise ValueError(f"attack_steps is {self.attack_steps} with attack {self.attack!r}, gradient "
+                             f"{self.gradient!r} and attack_tolerance {self.attack_tolerance}; only fgsm and "
+                             "pgd, by our own gradients and at no other tolerance, see the network by RK4")
         if (self.attack == "transfer") != (self.source is not None):
             raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
                              "no other, names the run it attacks, such as 'small-100-seed0'")
@@ -164,7 +171,8 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
                 "dtype": "float64" if m.gradient == REFERENCE else "float32",
                 "batch": m.attack_batch or m.batch, "pooling": m.pooling,
                 "t1": m.t1 if source_t1 is None else source_t1, "seed": m.seed,
-                "library": attack.library or describe_gradient(m.gradient)[1]}
+                "library": (attack.library or describe_gradient(m.gradient)[1])
+                + ", pyautoattack" * bool(m.queries)}
     if not m.balanced:
         settings["balanced"] = False
     if m.targets != Attack.targets:
@@ -172,7 +180,7 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     settings |= {name: value for name in ("noise", "momentum", "targeted", "queries")
                  if (value := getattr(m, name))}
     if m.attack_steps is not None:
-        settings["solver"] = f"rk4, {m.attack_steps} steps"
+        settings |= {"solver": f"rk4, {m.attack_steps} steps", "rtol": None, "atol": None}
     return settings if dropped is None else {**settings, "dropped": dropped}
 
 

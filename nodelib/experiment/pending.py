@@ -7,8 +7,13 @@ from nodelib.experiment.configs import PAIR, ROWS, RunConfig
 
 
 def transfer_sources(root: Path) -> list[str]:
-    """Runs whose adversarial images are tried on others: the first seed of every main run that is stored."""
-    return [f"{name}-seed0" for name in (*ROWS, *PAIR) if (root / f"{name}-seed0" / "config.json").exists()]
+    """Stored runs whose adversarial images are tried on others: the first seed of every main run, and the
+    leaky twins of the robust protocol.
+    """
+    twins = {path.parent.name for twin in protocols.TWINS.values()
+             for path in root.glob(f"{twin}-seed*/config.json")}
+    main = (f"{name}-seed0" for name in (*ROWS, *PAIR))
+    return [*(name for name in main if (root / name / "config.json").exists()), *sorted(twins)]
 
 
 def pending(config: RunConfig, root: Path, step: str) -> bool:

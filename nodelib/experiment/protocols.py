@@ -249,6 +249,10 @@ def randomised_protocol(config: RunConfig) -> list[Measurement]:
             for name in RANDOMISED]
 
 
+# whose leaky twin is a surrogate of the robust protocol, and of no other
+TWINS = dict.fromkeys(("wide-adversarial", "wide-adversarial-further"), "wide-adversarial-leaky")
+
+
 def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measurement]:
     """PGD-40 on each of the runs named, at its own end time, tried on this run at its own.
 
@@ -258,7 +262,8 @@ def transfer_protocol(config: RunConfig, sources: Sequence[str]) -> list[Measure
     n = strong_images(config)
     return [Measurement(config.test_t1, n, **{**PGD40, "attack": "transfer"}, source=source,
                         label=f"transfer-{source}")
-            for source in sources if source != config.folder]
+            for source in sources
+            if source != config.folder and source.rpartition("-")[0] not in TWINS.values()]
 
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0)  # on the logits
@@ -351,20 +356,21 @@ def ladder_protocol(config: RunConfig) -> list[Measurement]:
 
 
 ROBUST_IMAGES, SURROGATE_IMAGES = 500, 128
-TWINS = dict.fromkeys(("wide-adversarial", "wide-adversarial-further"), "wide-adversarial-leaky")
 RK4_STEPS = 20  # of the surrogate: an attacker who knows the network and not its solver
 
 
-def robust_protocol(config: RunConfig) -> list[Measurement]:
-    """A network trained against attack, at its own end time, by everything that is known to hurt it: 500
-    images, each attack on those that the ones before it have left.
+def robust_protocol(config: RunConfig, sources: Sequence[str] = ()) -> list[Measurement]:
+    """A network trained against attack, at its own end time, by everything that is known to hurt it.
 
-    PGD-40 along summed gradients; AutoAttack's standard set, Square with 5,000 queries; PGD-200 on the margin
-    with ten restarts, in two records of five; PGD-40 towards each of the nine wrong classes. On 128 images:
-    PGD-40 from the points of smallest margin that Square finds; PGD-40 on three surrogates, the same weights
-    solved by RK4 in fixed steps and at tolerance 1e-6, and the leaky twin; PGD-40 on the average over random
-    pooling regions, scored on a draw of its own; and once more PGD-40 on the margin, scored one by one at
-    tolerance 1e-5.
+    On 500 images, each attack on those that all records before it have left: PGD-40 along summed gradients,
+    PGD-40 towards each of the nine wrong classes, AutoAttack's standard set (the strong set's records, again
+    on more images), and PGD-200 on the margin with ten restarts, in two records of five. On the first 128,
+    each alone: PGD-40 on the margin from where Square ends; through surrogates, the same weights solved by
+    RK4 in fixed steps and at tolerance 1e-6, and the leaky twin; scored one by one at tolerance 1e-5; and on
+    the average over random pooling regions, scored on a draw of its own.
+
+    Args:
+        sources: folder names of the runs beside this one; the twin is asked for where it is among them.
     """
     attack = config.adversarial
     if attack is None or attack.other_images:
@@ -388,9 +394,10 @@ def robust_protocol(config: RunConfig) -> list[Measurement]:
                    Measurement(t1, few, **margin, attack_tolerance=1e-6, label="robust-by-1e-6"),
                    Measurement(t1, few, **margin, rtol=1e-5, atol=1e-5, batch=1, attack_tolerance=1e-3,
                                attack_batch=BATCH, label="robust-rescored")]
-    if config.name in TWINS and not smoke:
-        result.append(Measurement(t1, few, **{**margin, "attack": "transfer"},
-                                  source=f"{TWINS[config.name]}-seed{config.seed}", label="robust-by-leaky"))
+    twin = f"{TWINS.get(config.name)}-seed{config.seed}"
+    if twin in sources:
+        result.append(Measurement(t1, few, **{**margin, "attack": "transfer"}, source=twin,
+                                  label="robust-by-leaky"))
     result += [Measurement(t1, few, **margin, pooling="random", draws=10, label="robust-expectation"),
                Measurement(t1, n, "worst", EPSILON)]
     return result
@@ -445,7 +452,7 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (),
 
     Args:
         name: one of `PROTOCOLS`, or "all".
-        sources: runs for transfer attacks.
+        sources: folder names of runs beside this one, for transfer attacks.
         images: cap on the number of images of every measurement, 1 to 10,000.
     """
     if name != "all" and name not in PROTOCOLS:
@@ -454,7 +461,8 @@ def get(name: str, config: RunConfig, sources: Sequence[str] = (),
         raise InputError(f"images is {images}; it must be from 1 to {TEST_IMAGES}")
     result: list[Measurement] = []
     for each in PROTOCOLS if name == "all" else (name,):
-        result += transfer_protocol(config, sources) if each == "transfer" else PROTOCOLS[each](config)
+        with_sources = each in ("transfer", "robust")
+        result += PROTOCOLS[each](config, sources) if with_sources else PROTOCOLS[each](config)
     largest: dict[str, Measurement] = {}
     for m in result:  # the sweep asks for some of the table's end times again, on fewer images
         if m.id not in largest or m.n > largest[m.id].n:

@@ -150,6 +150,7 @@ def differs_in(control: str) -> str:
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
              "head_scale": f"head scaled by {config.head_scale:g}",
              "head_rate": f"the head's rate times {config.head_rate or config.head_scale:g}",
+             "start": f"from {config.start}",
              "own_rays": "penalty for a ray of its own per class",
              "train_images": f"{config.train_images:,} images",
              "epochs": f"{config.epochs} epoch{'s' if config.epochs > 1 else ''}"}

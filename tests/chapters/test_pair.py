@@ -102,6 +102,17 @@ def test_attacks_are_put_in_words():
         "Square, 5,000 queries, black-box"
 
 
+@pytest.mark.parametrize("change, said", [
+    (dict(queries=1000), "from where 1,000 queries of Square end"),
+    (dict(targeted=True, loss="cross-entropy"), "one wrong class after another"),
+    (dict(attack_steps=20), "solved by rk4, 20 steps"), (dict(seed=1), "seed 1"),
+    (dict(attack_tolerance=1e-6), "solved at tolerance 1e-06")])
+def test_attacks_that_differ_differ_in_words(change, said):
+    plain, other = (pair.describe_attack(scored(Measurement(1.0, 10, "pgd", 0.3, **{
+        **dict(steps=40, step_size=0.02, loss="margin"), **changes}), 5)) for changes in ({}, change))
+    assert said in other and said not in plain
+
+
 def test_the_robustness_table_begins_with_clean_accuracy_and_ends_with_the_strongest_attack(tiny_run):
     pgd = [scored(Measurement(1.0, 100, "pgd", 0.3, steps=steps, step_size=0.03, label=f"p{steps}"), correct)
            for steps, correct in ((40, 5), (10, 20))]

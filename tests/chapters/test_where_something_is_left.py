@@ -62,13 +62,18 @@ def test_the_ladder_tells_what_is_left_and_other_attacks_only_of_networks_withou
 def test_the_ladders_check_counts_what_stronger_attacks_break_of_what_it_left():
     run = stub("small-10", smallest=(0.05, 0.15, 0.2, 0.3, 0.15, 0.15))  # all but the first are left at 0.1
     bits = {"check-square-eps0.1-t10": [True, False, True, True],
-            "check-fab-t-eps0.1-t10": [False, True, True, False], "check-square-eps0.1-t100": [False] * 4}
+            "check-fab-t-eps0.1-t10": [False, True, True, False], "check-apgd-t-eps0.1-t10": [True] * 4,
+            "check-square-eps0.1-t100": [False] * 4}
     run.metrics += [dict(id=key, attack="square", t1=100.0 if key.endswith("t100") else 10.0, epsilon=0.1)
                     for key in bits]
     before = run.outcomes
     run.outcomes = lambda key: np.array(bits[key]) if key in bits else before(key)
     others = stub("small-100", smallest=(0.3,)), stub("large-10", *WEAKER)
-    found = where_something_is_left.checked([run, *others])
+    half = stub("small-random", smallest=(0.3,))  # of three attacks one was made
+    half.metrics.append(dict(id="check-square-eps0.1-t10", attack="square", t1=10.0, epsilon=0.1))
+    half.outcomes = run.outcomes
+    assert where_something_is_left.ladders([half])
+    found = where_something_is_left.checked([run, *others, half])
     assert found.to_dict("records") == [dict(network="small-10", seed=0, n=4, ladder=3, after=1)]
 
 

@@ -15,6 +15,7 @@ from nodelib.experiment.measurement import Measurement, record
 from nodelib.experiment.paths import runs_root
 from nodelib.experiment.protocols import EPSILONS, SWEEP_T1
 from nodelib.experiment.worst_case import inside, survivors
+from nodelib.networks import ResNet
 from nodelib.verdicts import end_time, robustness
 from nodelib.verdicts.evidence import CLEAN, CLEAN_POST, FGSM_POST, PGD_EXACT, WORST, Evidence, matches
 
@@ -356,11 +357,25 @@ def test_a_surrogate_is_solved_by_fixed_steps_while_it_is_attacked_and_only_then
     assert small.block.nfe < 400
     found, nfe = evaluate(small, images, labels, seen)
     assert found.tolist() == (small(moved, 1.0).argmax(1) == labels).tolist() and nfe < 400
-    assert record(seen, found, nfe, 0.0, "cpu", None)["settings"]["solver"] == "rk4, 100 steps"
+    settings = record(seen, found, nfe, 0.0, "cpu", None)["settings"]
+    assert settings["solver"] == "rk4, 100 steps" and settings["rtol"] is None
+    with pytest.raises(ValueError, match="attack_steps is 100 for a network without a solver"):
+        evaluation.attack(ResNet(16, 7, 1).eval(), images, labels, seen)
+
+
+@pytest.mark.parametrize("change", [
+    dict(attack="none", epsilon=0.0), dict(attack="square"), dict(attack="random-signs"),
+    dict(attack="transfer", source="small-10-seed0"), dict(attack_tolerance=1e-6), dict(gradient="reference"),
+    dict(gradient="torchdiffeq-adjoint")])
+def test_fixed_steps_are_refused_where_no_attack_would_see_them(change):
+    with pytest.raises(ValueError, match="attack_steps is 5 with attack"):
+        Measurement(**{"t1": 1.0, "n": 4, "attack": "fgsm", "epsilon": 0.3, "attack_steps": 5, **change})
 
 
 def test_a_robust_network_is_attacked_by_all_that_hurts_it_and_others_are_not():
-    asked = protocols.robust_protocol(configs.get("wide-adversarial-further"))
+    twin = "wide-adversarial-leaky-seed0"
+    config = configs.get("wide-adversarial-further")
+    asked = protocols.get("robust", config, ["small-10-seed0", twin])
     assert {"apgd-ce", "apgd-t", "fab-t", "square", "pgd", "transfer", "worst"} <= {m.attack for m in asked}
     assert {m.n for m in asked} == {500, 128} and all(m.epsilon == 0.3 for m in asked if m.attack != "none")
     [worst] = [m for m in asked if m.attack == "worst"]
@@ -369,8 +384,9 @@ def test_a_robust_network_is_attacked_by_all_that_hurts_it_and_others_are_not():
              rtol=m.rtol, atol=m.atol), worst)}
     aside = {m.label for m in asked} - judged - {"worst", ""}
     assert aside == {"robust-expectation", "robust-rescored"}  # another network, or a forward pass by chance
-    smoke = protocols.robust_protocol(configs.get("wide-adversarial-further", scale="smoke"))
-    assert any(m.source for m in asked) and not any(m.source for m in smoke)
+    assert [m.source for m in asked if m.source] == [twin]
+    assert not any(m.source for m in protocols.get("robust", config))  # a twin that is not stored
+    assert not protocols.get("transfer", config, [twin])
     for name in ("wide-standard", "small-10", "wide-adversarial-post"):
         assert not protocols.robust_protocol(configs.get(name))
 
