@@ -300,11 +300,11 @@ _AVERAGED = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, r
                                           shared_pooling=True, noise=0.15, momentum=1.0,
                                           curriculum=((3, 0.15), (5, 0.1), (5, 0.1, True))),
                  epochs=5, cycles=(2, 1, 1, 1))
-# from there on, three cycles more at its last attack, trained one by one (`RunConfig.first_cycles`); the last
-# thousand training images are left out (the first five epochs saw them) and say which cycle is kept
+# from there on at its last attack, a cycle and up to two more; the last thousand training images are left out
+# (the first five epochs saw them) and say how many are kept, see `nodelib.experiment.held_out`
 _FURTHER = dict(adversarial=AttackConfig(epsilon=0.3, steps=6, step_size=0.2, random_start=True,
                                          shared_pooling=True, noise=0.15, momentum=1.0),
-                epochs=3, cycles=(1, 1, 1), learning_rate=2.5e-3, train_images=59000,
+                epochs=1, learning_rate=2.5e-3, train_images=59000,
                 start="wide-adversarial")
 _SHORT = dict(train_images=30000, epochs=1)
 _EIGHTH = dict(train_images=7500, epochs=1, cycles=())
@@ -347,6 +347,8 @@ _NAMED: dict[str, dict] = {
     "resnet-6": {**_WIDE, "architecture": "resnet", "blocks": 6},
     "resnet-1": {**_WIDE, "architecture": "resnet", "blocks": 1},
     "resnet-0": {**_WIDE, "architecture": "resnet", "blocks": 0},  # stem and head alone
+    # does a slow head help without a solver as well?
+    "resnet-1-scaled": {**_WIDE, "architecture": "resnet", "blocks": 1, "head_scale": 0.1},
     "wide-adversarial-plain": {**_WIDE, **_ATTACKED, **_PLAIN},
     # the six rows and the pair again by the post's recipe; how long is what this hardware affords, and the
     # post's default is 100
@@ -397,6 +399,7 @@ COMPARED: dict[str, str] = {
     "wide-adversarial-leaky": "wide-adversarial", "small-100-nolast": "small-100",
     "small-100-unscaled": "small-100", "small-10-scaled": "small-10", "small-10-rays": "small-10",
     "resnet-0": "wide-standard", "resnet-6": "wide-standard", "resnet-1": "wide-standard",
+    "resnet-1-scaled": "resnet-1",
     "wide-adversarial-plain": "wide-adversarial",
 }
 CONTROLS = tuple(COMPARED)

@@ -13,6 +13,7 @@ and more has its 95 % interval in the settings, `low` and `high`
 Chapter values live in `data/claims/<id>.json`, written by `nodelib.verdicts.record_chapter`.
 """
 
+SWEPT = "worst-eps"  # and those of worst cases over a sweep of epsilons
 LADDER = "ladder"  # with which the labels of the cascade at rising epsilons begin
 LADDER_EPSILONS = (0.02, 0.05, 0.1, 0.15, 0.2, 0.3)
 LADDER_CHECK, CHECKED_EPSILON = "check", 0.1  # stronger attacks than the ladder's, at one of its epsilons
@@ -153,8 +154,23 @@ SOLVER_MEASUREMENTS: dict[str, str] = {
                      "pixels with noise",
 }
 
+# the same at other end times, and at other tolerances of the program in settings.tolerance; shown, not judged
+ELSEWHERE_MEASUREMENTS: dict[str, str] = {
+    "program_right": "share of unattacked images that the program classifies right; statistic 'mean'",
+    "fools_program_only_there": "as fools_program_only",
+    "fools_solver_only_there": "as fools_solver_only",
+    "solver_error_there": "as solver_error",
+}
+
+# of the last thousand training images, which the further training of a network left out; shown, not judged
+HELD_OUT_MEASUREMENTS: dict[str, str] = {
+    "held_out_left": "share of them classified right under settings.attack ('none', 'pgd' along summed "
+                     "gradients, 'square') at settings.epsilon; statistic 'mean'",
+}
+
 MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS,
-                                **TRAINING_MEASUREMENTS, **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS}
+                                **TRAINING_MEASUREMENTS, **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS,
+                                **ELSEWHERE_MEASUREMENTS, **HELD_OUT_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {

@@ -30,12 +30,13 @@ from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import ROWS
 from nodelib.experiment.contract import LOCAL_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.held_out import HELD_OUT_RUNS, held_out
 from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
 from nodelib.experiment.protocols import SWEEP_T1 as TIMES
 from nodelib.experiment.records import record
 from nodelib.experiment.snapshots import along_path
-from nodelib.experiment.solver_examples import Found, biases, examples
+from nodelib.experiment.solver_examples import Found, biases, elsewhere, examples
 from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError
 
@@ -401,11 +402,17 @@ def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
 
 
 def solver_examples(model: ODENet, found: Found) -> list[dict]:
-    """Records of `examples` or `biases`: means of shares and counts, medians of the rest, of images."""
-    t1 = model.block.t1
-    return [record(name, values.double().mean(), t1, len(values), "mean", **settings)
-            if name.startswith("fools") or name == "step_changes" else median(name, values, t1=t1, **settings)
-            for name, values, settings in found if len(values)]
+    """Records of `examples`, `biases` or `elsewhere`: means of shares and counts, medians of the rest, of
+    images; at the own end time where none is told.
+    """
+    own, result = dict(t1=model.block.t1), []
+    for name, values, settings in found:
+        mean = name.startswith("fools") or name in ("step_changes", "program_right")
+        told = {**own, **settings}
+        if len(values):
+            result.append(record(name, values.double().mean(), told.pop("t1"), len(values), "mean", **told)
+                          if mean else median(name, values, **told))
+    return result
 
 
 @dataclass(frozen=True)
@@ -475,6 +482,11 @@ PARTS: dict[str, Part] = {
     "bias": Part(lambda model, images, labels, reach: solver_examples(
                      model, biases(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
                  ("solver_bias", "solver_distance")),
+    "elsewhere": Part(lambda model, images, labels, reach: solver_examples(
+                          model, elsewhere(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
+                      ("program_right", "fools_program_only_there", "fools_solver_only_there",
+                       "solver_error_there")),
+    "held out": Part(lambda model, images, labels, reach: held_out(model), ("held_out_left",)),
 }
 
 
@@ -483,14 +495,16 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
 
     Attacked and fooled images are followed for the networks trained to t = 1. Rays and exponents are of the
     flow of directions in log time, which states follow that grow for ever, or leaky ones: those without the
-    last normalisation do not. The solver's own adversarial examples are looked for in the small rows. Of a
-    residual network only what needs no solver.
+    last normalisation do not. The solver's own adversarial examples are looked for in the small rows.
+    Held-out training images are attacked where they choose among weights. Of a residual network only what
+    needs no solver.
     """
     if run.config["architecture"] == "resnet":
         return ("local",)
     return tuple(part for part in PARTS if (part not in ("attacked", "fooled") or run.name.startswith("wide"))
                  and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"])
-                 and (part not in ("solver", "bias") or run.name in ROWS[:3]))
+                 and (part not in ("solver", "bias", "elsewhere") or run.name in ROWS[:3])
+                 and (part != "held out" or run.name in HELD_OUT_RUNS))
 
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 
 from nodelib.attacks.strong import RANDOMISED
 from nodelib.experiment.configs import COMPARED, ROWS, TABLE_T1, RunConfig
-from nodelib.experiment.contract import CHECKED_EPSILON, LADDER, LADDER_CHECK, LADDER_EPSILONS
+from nodelib.experiment.contract import CHECKED_EPSILON, LADDER, LADDER_CHECK, LADDER_EPSILONS, SWEPT
 from nodelib.experiment.measurement import BATCH, EPSILON, SEED_BATCH, TEST_IMAGES, Measurement
 from nodelib.experiment.tolerance import measurements as tolerance_measurements
 from nodelib.solver.errors import InputError
@@ -169,7 +169,7 @@ def epsilon_protocol(config: RunConfig) -> list[Measurement]:
         for epsilon in epsilons:
             result += [at_epsilon(fgsm, epsilon), at_epsilon(pgd, epsilon)]
             if epsilon != EPSILON:  # that one is the strong protocol's, on more images
-                result.append(Measurement(t1, n, "worst", epsilon, label=f"worst-eps{epsilon:g}"))
+                result.append(Measurement(t1, n, "worst", epsilon, label=f"{SWEPT}{epsilon:g}"))
     return result
 
 
@@ -338,19 +338,22 @@ def ladder_protocol(config: RunConfig) -> list[Measurement]:
     200 queries, each on what the ladder has left; one worst case an epsilon. An image broken at a smaller
     epsilon counts as broken. 1,000 images of the small networks, 128 of the others.
     """
-    n, result = rescaling_images(config), []
-    epsilons = LADDER_EPSILONS if config.scale == "full" else (0.1, 0.3)
-    result.append(Measurement(config.test_t1, n, label=f"{LADDER}-clean"))
-    for epsilon in epsilons:
-        cascade = [Measurement(config.test_t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm"),
-                   *(Measurement(config.test_t1, n, **PGD40, loss=loss, drop=True,
-                                 label=f"{LADDER}-pgd40-{loss}") for loss in ("margin", "cross-entropy"))]
-        if config.scale == "full":
-            cascade += [Measurement(config.test_t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True,
+    return _ladder(config, config.test_t1, rescaling_images(config))
+
+
+def _ladder(config: RunConfig, t1: float, n: int) -> list[Measurement]:
+    full = config.scale == "full"
+    result = [Measurement(t1, n, label=f"{LADDER}-clean")]
+    for epsilon in LADDER_EPSILONS if full else (0.1, 0.3):
+        cascade = [Measurement(t1, n, "fgsm", EPSILON, drop=True, label=f"{LADDER}-fgsm"),
+                   *(Measurement(t1, n, **PGD40, loss=loss, drop=True, label=f"{LADDER}-pgd40-{loss}")
+                     for loss in ("margin", "cross-entropy"))]
+        if full:
+            cascade += [Measurement(t1, n, "apgd-t", EPSILON, steps=30, targets=3, drop=True,
                                     label=f"{LADDER}-apgd-t"),
-                        Measurement(config.test_t1, n, "square", EPSILON, steps=200, drop=True,
+                        Measurement(t1, n, "square", EPSILON, steps=200, drop=True,
                                     label=f"{LADDER}-square")]
-        cascade.append(Measurement(config.test_t1, n, "worst", EPSILON, label=f"{LADDER}-worst"))
+        cascade.append(Measurement(t1, n, "worst", EPSILON, label=f"{LADDER}-worst"))
         result += [at_epsilon(m, epsilon) if epsilon != EPSILON else m for m in cascade]
     return result
 
@@ -420,15 +423,17 @@ RAYS_T1 = (10.0, 100.0, 1000.0, 10000.0)
 
 
 def rays_protocol(config: RunConfig) -> list[Measurement]:
-    """Clean accuracy and PGD-40 on the margin at epsilon 0.1, late and later: of the network with a ray per
-    class and of the one it is compared with. 256 images attacked; see `nodelib.verdicts.own_rays`.
+    """Clean accuracy and PGD-40 on the margin at epsilon 0.1, late and later, and the whole ladder at the
+    later end times: of the network with a ray per class and of the one it is compared with. 256 images
+    attacked; see `nodelib.verdicts.own_rays`.
     """
     if config.name not in ("small-10-rays", COMPARED["small-10-rays"]):
         return []
     n = diagnostic_images(config)
     attacks = [Measurement(t1, n, **PGD40, loss="margin", label="rays-pgd40") for t1 in RAYS_T1]
     return [*(Measurement(t1, config.test_images if t1 == config.test_t1 else 4 * n) for t1 in RAYS_T1),
-            *(at_epsilon(m, 0.1) for m in attacks)]
+            *(at_epsilon(m, 0.1) for m in attacks),
+            *(m for t1 in RAYS_T1 if t1 != config.test_t1 for m in _ladder(config, t1, n))]
 
 
 def tolerance_protocol(config: RunConfig) -> list[Measurement]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from nodelib.experiment.contract import LADDER
+from nodelib.experiment.contract import LADDER, LADDER_CHECK, SWEPT
 from nodelib.experiment.measurement import Measurement
 
 
@@ -18,8 +18,8 @@ def inside(record: dict, measurement: Measurement) -> bool:
     """Whether a record's images lie in the measurement's ball and box, and were scored on the same network.
 
     The same network means the same end time, fixed pooling and the same solver tolerance; batches may
-    differ. Clean images lie in every ball. Of the ladder only its own records count, so that every network is
-    broken by the same attacks.
+    differ. Clean images lie in every ball. Of the ladder only its own records count, and in an epsilon sweep
+    neither the ladder nor its check does, so that every network is broken by the same attacks.
     """
     same = (math.isclose(record["t1"], measurement.t1) and record["pooling"] == "fixed"
             and math.isclose(record["rtol"], measurement.rtol)
@@ -27,6 +27,8 @@ def inside(record: dict, measurement: Measurement) -> bool:
     if not same or record["attack"] == "worst":
         return False
     if measurement.label.startswith(LADDER) and not str(record["id"]).startswith(LADDER):
+        return False
+    if measurement.label.startswith(SWEPT) and str(record["id"]).startswith((LADDER, LADDER_CHECK)):
         return False
     return record["attack"] == "none" or (record["clip"] is True
                                           and record["epsilon"] <= measurement.epsilon + 1e-9)

@@ -58,6 +58,7 @@ _CONTROLS = {
     "large-100-warm": ("large-100", (2, 2)),
     "wide-adversarial-further": ("wide-adversarial", (2, 2)),
     "large-100-post-adjoint": ("large-100", (2, 2, 8, 2)),
+    "resnet-1-scaled": ("resnet-1", (6, 1, 1, 1, 1, 1)),
     "small-100-slow-rate": ("small-100", (8, 1, 1, 1)), "small-100-small-start": ("small-100", (8, 1, 8, 3)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from nodelib.experiment.artifacts import Run, read_json
-from nodelib.experiment.configs import CONTROLS, get
+from nodelib.experiment.configs import COMPARED, CONTROLS, get
 from nodelib.experiment.paths import data_dir
 from nodelib.publish.page import markdown
 from nodelib.statistics import wilson, within_tolerance
@@ -143,7 +143,7 @@ def compare(table_cells: list[Cell]) -> list[Comparison]:
 def differs_in(control: str) -> str:
     """In what a control differs from the run it is compared with, from their configs."""
     config = get(control)
-    base = get("-".join(control.split("-")[:2]) if config.architecture == "odenet" else "wide-standard")
+    base = get("-".join(control.split("-")[:2]) if config.architecture == "odenet" else COMPARED[control])
     words = {"architecture": f"{config.blocks} residual block{'' if config.blocks == 1 else 's'}, no solver",
              "leaky": "leaky",
              "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",

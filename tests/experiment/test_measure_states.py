@@ -6,8 +6,14 @@ import pytest
 import torch
 
 from nodelib import verdicts
-from nodelib.experiment import artifacts, measure_states
-from nodelib.experiment.contract import LOCAL_MEASUREMENTS, SOLVER_MEASUREMENTS, STATE_MEASUREMENTS
+from nodelib.experiment import artifacts, measure_states, solver_examples
+from nodelib.experiment.contract import (
+    ELSEWHERE_MEASUREMENTS,
+    HELD_OUT_MEASUREMENTS,
+    LOCAL_MEASUREMENTS,
+    SOLVER_MEASUREMENTS,
+    STATE_MEASUREMENTS,
+)
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.records import measurements_csv
 from nodelib.verdicts.evidence import Evidence
@@ -21,6 +27,13 @@ JUDGED_BY_STATES = ("C13", "C16", "C17", "C18", "C20", "C21")
 def records(tiny_run):
     images, labels = test_subset(60)
     model = tiny_run.load_model()
+
+    def elsewhere(*given):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(solver_examples, "TABLE_T1", (1.0,))
+            patch.setattr(solver_examples, "TOLERANCES", (0.1,))
+            return list(measure_states.elsewhere(*given, (0.001, 0.3)))
+
     return [*measure_states.trajectories(model, images, labels),
             *measure_states.six_and_four(model, images, labels),
             *measure_states.complexity(model, images[:16]),
@@ -31,9 +44,10 @@ def records(tiny_run):
             *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5),
             # what is above made the other model one of double precision
             *measure_states.local(tiny_run.load_model(), images, labels),
-            *(r for find in (measure_states.examples, measure_states.biases)
+            *(r for find in (measure_states.examples, measure_states.biases, elsewhere)
               for r in measure_states.solver_examples(tiny_run.load_model(),
-                                                      find(tiny_run.load_model(), images[:4], labels[:4])))]
+                                                      find(tiny_run.load_model(), images[:4], labels[:4]))),
+            *measure_states.held_out(tiny_run.load_model(), 2)]
 
 
 def test_every_measurement_is_a_record_of_the_contract(records):
@@ -44,7 +58,8 @@ def test_every_measurement_is_a_record_of_the_contract(records):
     keys = [(r["name"], r["t1"], r["label"], r["images"], r["statistic"], str(r["settings"]))
             for r in records]
     assert len(keys) == len(set(keys))
-    assert {r["name"] for r in records} == {*STATE_MEASUREMENTS, *LOCAL_MEASUREMENTS, *SOLVER_MEASUREMENTS}
+    assert {r["name"] for r in records} == {*STATE_MEASUREMENTS, *LOCAL_MEASUREMENTS, *SOLVER_MEASUREMENTS,
+                                           *ELSEWHERE_MEASUREMENTS, *HELD_OUT_MEASUREMENTS}
     known = set().union(*(part.keys for part in measure_states.PARTS.values()))
     assert {measure_states.key(r) for r in records} == known
 

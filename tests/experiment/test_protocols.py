@@ -397,7 +397,11 @@ def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
                   clip=True, epsilon=0.01)
     assert not inside(record, measurement)
     assert inside({**record, "id": "ladder-pgd40-margin-eps0.01-t10"}, measurement)
-    assert inside(record, dataclasses.replace(measurement, label="worst-eps0.02"))
+    swept = dataclasses.replace(measurement, label="worst-eps0.02")
+    assert inside(record, swept)
+    for climbed in ("ladder-fgsm-eps0.01-t10", "check-fab-t-eps0.01-t10"):
+        assert not inside({**record, "id": climbed}, swept)  # some networks have climbed, others not
+        assert inside({**record, "id": climbed}, dataclasses.replace(measurement, label="worst"))
 
 
 def test_the_ladder_climbs_and_every_rung_ends_in_a_worst_case():
@@ -425,4 +429,10 @@ def test_a_network_with_a_ray_per_class_and_its_control_are_attacked_alike_late_
                                  for name in ("small-10-rays", "small-10", "small-100"))
     assert with_rays == without and not other
     attacked = [(m.t1, m.epsilon, m.loss) for m in with_rays if m.attack == "pgd"]
-    assert attacked == [(t1, 0.1, "margin") for t1 in (10, 100, 1000, 10000)]
+    assert [a for a in attacked if a[0] == 10] == [(10, 0.1, "margin")]  # there the ladder stands by itself
+    for t1 in (100.0, 1000.0, 10000.0):
+        rungs = [m for m in with_rays if m.t1 == t1 and m.label.startswith("ladder")]
+        own = [m for m in protocols.ladder_protocol(configs.get("small-10"))]
+        assert [(m.label, m.epsilon, m.attack, m.loss) for m in rungs] == [
+            (m.label, m.epsilon, m.attack, m.loss) for m in own]
+        assert {m.n for m in rungs} == {256}

@@ -12,6 +12,7 @@ from nodelib.experiment.solver_examples import (
     answers,
     biases,
     by_solver,
+    elsewhere,
     exactness,
     jumps,
     pattern,
@@ -139,3 +140,26 @@ def test_the_reverse_is_exact_once_the_steps_are_held_and_a_smooth_program_shows
     image = images[:1].double()
     linear = slopes(lambda x: x.flatten(1) @ weight, image, labels[:1], torch.ones_like(image), (1e-3,))
     assert max(linear.values()) < 1e-9
+
+
+def test_elsewhere_the_program_and_the_flow_are_those_of_that_end_time_and_tolerance(known, monkeypatch):
+    model, images, labels = known
+    monkeypatch.setattr(solver_examples, "TABLE_T1", (1.0, 3.0))
+    monkeypatch.setattr(solver_examples, "TOLERANCES", (0.1,))
+    monkeypatch.setattr(solver_examples, "moved", lambda model, x, labels, attack: 1 - x)
+    records = list(elsewhere(model, images, labels, (0.3,)))
+    block = model.block
+    assert (block.t1, block.rtol, block.atol) == (1.0, 1e-3, 1e-3)  # left as they were
+    places = dict.fromkeys((settings["t1"], settings["tolerance"]) for _, _, settings in records)
+    assert list(places) == [(1.0, 1e-3), (3.0, 1e-3), (1.0, 0.1)]
+    for t1, tolerance in places:
+        block.t1, block.rtol, block.atol = t1, tolerance, tolerance
+        right = next(values for name, values, settings in records if name == "program_right"
+                     and (settings["t1"], settings["tolerance"]) == (t1, tolerance))
+        assert torch.equal(right, answers(model, images).argmax(1) == labels)
+        expected = list(by_solver(model, answers(model, images), labels, 1 - images, 0.3, ("flow", "rk4")))
+        told = [(name, values) for name, values, settings in records
+                if (settings["t1"], settings["tolerance"]) == (t1, tolerance) and "there" in name]
+        assert len(told) == len(expected) == 6
+        for (name, values), (wanted, kept, _) in zip(told, expected):
+            assert name == f"{wanted}_there" and torch.equal(values, kept)
