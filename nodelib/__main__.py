@@ -19,6 +19,7 @@ from nodelib.experiment import (
     overshoot,
     protocols,
     rescaling,
+    solver_versions,
     training,
     two_gradients,
     verification,
@@ -153,6 +154,10 @@ def _two_gradients(folder: Path, arguments: argparse.Namespace, budget: float | 
     say(f"{folder.name}: {len(found)} measurements")
 
 
+def _solver_versions(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+    say(f"{folder.name}: {len(solver_versions.measure_run(folder, arguments.images))} measurements")
+
+
 def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
     rescaling.measure_run(folder, budget)
 
@@ -280,6 +285,9 @@ def parser() -> argparse.ArgumentParser:
                  "a snapshot's")
     two.add_argument("--steps", type=int, default=two_gradients.STEPS,
                      help=f"of training, by either (default: {two_gradients.STEPS})")
+    images(of_runs("solver-versions", _measuring(_solver_versions),
+                   "Measure the post's step by old and new versions of torchdiffeq.", [0]),
+           "1,000 of a small network, 128 of another")
     of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):

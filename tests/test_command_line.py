@@ -13,7 +13,8 @@ from nodelib.experiment import artifacts, checksums, evaluation, training
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import IntegrationError, NodelibError
 
-COMMANDS = ("train", "evaluate", "measure", "health", "steps", "two-gradients", "rescale", "table", "claims",
+COMMANDS = ("train", "evaluate", "measure", "health", "steps", "two-gradients",
+            "solver-versions", "rescale", "table", "claims",
             "verify", "render", "bench", "memory", "tune", "live", "pdf")
 
 
@@ -79,7 +80,8 @@ def test_bad_input_is_one_line_and_exit_status_2(arguments, message, capsys, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["evaluate", "measure", "health", "steps", "two-gradients", "rescale"])
+@pytest.mark.parametrize("command", ["evaluate", "measure", "health", "steps", "two-gradients",
+                                     "solver-versions", "rescale"])
 def test_measuring_a_run_that_was_not_trained_says_how_to_train_it(command, capsys, tmp_path):
     assert main([command, "small-10", "--root", str(tmp_path)]) == 2
     assert "nodelib train small-10" in capsys.readouterr().err
@@ -360,7 +362,7 @@ def test_a_reader_that_stops_early_is_no_error():
     assert process.wait(timeout=60) == 0 and error == b""
 
 
-@pytest.mark.parametrize("command", ["health", "steps", "two-gradients", "rescale"])
+@pytest.mark.parametrize("command", ["health", "steps", "two-gradients", "solver-versions", "rescale"])
 def test_what_needs_an_ode_is_refused_of_a_residual_network(command, capsys):
     assert main([command, "resnet-1"]) != 0
     assert "resnet-1 is a resnet" in capsys.readouterr().err

@@ -168,9 +168,17 @@ HELD_OUT_MEASUREMENTS: dict[str, str] = {
                      "gradients, 'square') at settings.epsilon; statistic 'mean'",
 }
 
+# of a solve, a gradient and a scoring by one version of torchdiffeq; shown, not judged
+VERSION_MEASUREMENTS: dict[str, str] = {
+    "version_left": "share of images that one step of FGSM by the post's protocol leaves right, logits times "
+                    "settings.logit_scale before the loss, all of it by torchdiffeq settings.version, each "
+                    "batch in settings.devices solves; statistic 'mean'",
+}
+
 MEASUREMENTS: dict[str, str] = {**STATE_MEASUREMENTS, **GRADIENT_MEASUREMENTS, **STEP_MEASUREMENTS,
                                 **TRAINING_MEASUREMENTS, **LOCAL_MEASUREMENTS, **SOLVER_MEASUREMENTS,
-                                **ELSEWHERE_MEASUREMENTS, **HELD_OUT_MEASUREMENTS}
+                                **ELSEWHERE_MEASUREMENTS, **HELD_OUT_MEASUREMENTS,
+                                **VERSION_MEASUREMENTS}
 
 CHAPTER_VALUES: dict[str, dict[str, str]] = {
     "C1": {
