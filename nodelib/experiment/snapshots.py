@@ -30,6 +30,7 @@ from nodelib.solver.integrate import Solution, odeint
 
 PARTS = (16, 8, 4, 2)  # of the first epoch
 KEPT_EPOCHS = (4, 6, 12, 30, 60, 100)
+CLEAN_POINTS = 3.0  # below the post's clean accuracy, of weights kept for an attacked figure near its own
 COMPLEXITY_IMAGES = 64
 SINGLE_IMAGES = 16  # solved one by one, for their own steps
 
@@ -65,7 +66,7 @@ class Watch:
         self.path = folder / "snapshots.csv"
         stored = [] if config.snapshots is None else snapshot_records.from_csv(self.path)
         self.records = [r for r in stored if r.step <= start and (start or r.step)]
-        self.figure = _posts_figure(config)
+        self.posts = _posts_entry(config)
 
     def take(self, model: Any, step: int) -> None:
         """Measure the network if a snapshot is due after this step and missing; keep weights where wanted."""
@@ -86,17 +87,21 @@ class Watch:
             artifacts.save_model(self.folder / "weights-nearest.safetensors", model)
 
     def _distance(self, records: list[SnapshotRecord]) -> float:
-        """How near any snapshot's FGSM at the own end time comes to the post's figure."""
-        if self.figure is None:
+        """How near FGSM at the own end time comes to the post's figure, at whole epochs after which the
+        network is as right as the post's, less `CLEAN_POINTS`: one that has hardly learned comes near by
+        chance.
+        """
+        if self.posts is None:
             return -math.inf
-        found = snapshot_records.values(records, "fgsm", self.config.test_t1, whole_epochs=False)
-        return min((abs(100 * value - self.figure) for value in found.values()), default=math.inf)
+        attacked, clean = (snapshot_records.values(records, quantity, self.config.test_t1)
+                           for quantity in ("fgsm", "clean"))
+        return min((abs(100 * attacked[epoch] - self.posts["adversarial"]) for epoch in attacked
+                    if 100 * clean[epoch] >= self.posts["standard"] - CLEAN_POINTS), default=math.inf)
 
 
-def _posts_figure(config: RunConfig) -> float | None:
+def _posts_entry(config: RunConfig) -> dict | None:
     table = artifacts.read_json(data_dir() / "seed.json")["table"]
-    return next((e["adversarial"] for e in table
-                 if f"{e['run']}-post" == config.name and e["t1"] == config.test_t1), None)
+    return next((e for e in table if f"{e['run']}-post" == config.name and e["t1"] == config.test_t1), None)
 
 
 def measure(model: ODENet, t1: float, n: int, epoch: float, step: int) -> list[SnapshotRecord]:

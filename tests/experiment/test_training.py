@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -18,9 +19,10 @@ import torch
 import torch.nn.functional as F
 from builders import tiny_config
 
-from nodelib.experiment import artifacts, checksums, configs, device, mnist, training
+from nodelib.experiment import artifacts, checksums, configs, device, mnist, snapshots, training
 from nodelib.experiment.configs import AttackConfig
 from nodelib.experiment.paths import data_dir
+from nodelib.experiment.snapshot_records import SnapshotRecord
 
 
 def digest(run: artifacts.Run) -> str:
@@ -638,3 +640,19 @@ def test_every_stored_checkpoint_can_go_on():
         assert step >= done * config.steps_per_epoch, folder.name
         assert artifacts.history_until(folder / "history.csv", step)[-1]["step"] == step - 1, folder.name
         assert folder.joinpath("checkpoint.safetensors").stat().st_size <= 8 * 2**20, folder.name
+
+
+def test_weights_near_the_posts_figure_are_of_a_network_that_has_learned(tmp_path):
+    """Of snapshots at parts of an epoch, or of a network that is right less often, none counts as near."""
+    config = configs.get("small-100-post")
+    watch = snapshots.Watch(config, tmp_path, 0)
+
+    def taken(epoch, attacked, clean):
+        return [SnapshotRecord(epoch, int(epoch * 1782), 100.0, quantity, value, 1000)
+                for quantity, value in (("fgsm", attacked), ("clean", clean))]
+
+    assert watch._distance(taken(0.0625, 0.1325, 0.99)) == math.inf  # the post: 13.25 and 98.52 %
+    assert watch._distance(taken(1.0, 0.1325, 0.90)) == math.inf
+    assert watch._distance(taken(8.0, 0.12, 0.96)) == pytest.approx(1.25)
+    assert watch._distance([*taken(8.0, 0.12, 0.96), *taken(9.0, 0.13, 0.97)]) == pytest.approx(0.25)
+    assert snapshots.Watch(configs.get("small-100-post-cosine"), tmp_path, 0)._distance([]) == -math.inf
