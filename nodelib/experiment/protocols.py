@@ -330,6 +330,22 @@ def post_protocol(config: RunConfig) -> list[Measurement]:
             *(m for m in rescaling_protocol(config) if m.t1 == own and m.label.endswith("adjoint-s1"))]
 
 
+def apart_protocol(config: RunConfig) -> list[Measurement]:
+    """The post's step with its parts told apart, at the own end time: either loss, pooling regions fixed or
+    redrawn, the gradient exact or the continuous adjoint's, in every combination, not clipped; and the whole
+    of it with pixels clipped. As many images as the rescaling study has.
+    """
+    if config.architecture != "odenet":
+        return []
+    post: dict[str, Any] = dict(attack="fgsm", epsilon=EPSILON, batch=SEED_BATCH)
+    n, t1 = rescaling_images(config), config.test_t1
+    return [*(Measurement(t1, n, **post, clip=False, loss=loss, pooling=pooling, gradient=gradient,
+                          label=f"apart-{loss}-{pooling}-{gradient}")
+              for loss in ("cross-entropy", "margin") for pooling in ("fixed", "random")
+              for gradient in ("exact", "adjoint")),
+            Measurement(t1, n, **post, pooling="random", gradient="adjoint", label="apart-clipped")]
+
+
 def ladder_protocol(config: RunConfig) -> list[Measurement]:
     """The smallest epsilon at which each image falls: the same cascade at rising epsilon, at the own end
     time.
@@ -448,7 +464,7 @@ PROTOCOLS: dict[str, Any] = {
     "masking": masking_protocol, "randomised": randomised_protocol, "rescaling": rescaling_protocol,
     "transfer": transfer_protocol, "tolerance": tolerance_protocol, "ladder": ladder_protocol,
     "rays": rays_protocol, "post": post_protocol, "robust": robust_protocol,
-    "ladder-check": ladder_check_protocol}
+    "ladder-check": ladder_check_protocol, "apart": apart_protocol}
 
 
 def get(name: str, config: RunConfig, sources: Sequence[str] = (),

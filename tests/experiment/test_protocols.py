@@ -391,6 +391,20 @@ def test_a_robust_network_is_attacked_by_all_that_hurts_it_and_others_are_not():
         assert not protocols.robust_protocol(configs.get(name))
 
 
+def test_the_posts_step_is_told_apart_one_change_at_a_time():
+    asked = protocols.apart_protocol(configs.get("small-100-post"))
+    whole = next(m for m in asked if m.label == "apart-cross-entropy-random-adjoint")
+    [post] = [m for m in protocols.rescaling_protocol(configs.get("small-100-post"))
+              if m.t1 == whole.t1 and m.label == "rescaled-adjoint-s1"]
+    assert dataclasses.replace(post, label="") == dataclasses.replace(whole, label="")
+    changes = {m.label: {f.name for f in dataclasses.fields(m) if f.name != "label"
+                         and getattr(m, f.name) != getattr(whole, f.name)} for m in asked}
+    alone = [fields for fields in changes.values() if len(fields) == 1]
+    assert sorted(alone, key=str) == [{"clip"}, {"gradient"}, {"loss"}, {"pooling"}]
+    assert len(asked) == 9 and len({m.id for m in asked}) == 9
+    assert not protocols.apart_protocol(configs.get("resnet-1"))
+
+
 def test_the_ladder_breaks_every_network_by_its_own_attacks_only():
     measurement = next(m for m in protocols.ladder_protocol(configs.get("small-10")) if m.attack == "worst")
     record = dict(id="pgd40-exact-t10", t1=10.0, pooling="fixed", rtol=1e-3, atol=1e-3, attack="pgd",
