@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS
-from nodelib.experiment.contract import SOLVER_MEASUREMENTS
+from nodelib.experiment.contract import ELSEWHERE_MEASUREMENTS, SOLVER_MEASUREMENTS
 from nodelib.publish import style
 from nodelib.statistics import wilson
 
@@ -158,27 +158,36 @@ def _lines_by_gradient(axis: Axes, data: pd.DataFrame, x: str) -> None:
 
 
 def solver_frame(runs: Sequence[Run]) -> pd.DataFrame:
-    """What runs hold of `nodelib.experiment.contract.SOLVER_MEASUREMENTS`, with its settings."""
-    rows = [{"network": run.name, **{key: r[key] for key in ("name", "value", "n")}, **r["settings"]}
-            for run in runs for r in run.measurements if r["name"] in SOLVER_MEASUREMENTS]
-    return pd.DataFrame(rows, columns=["network", "name", "value", "n", "epsilon", "solver", "attack",
-                                       "steps", "direction", "difference", "low", "high"])
+    """What runs hold of `nodelib.experiment.contract.SOLVER_MEASUREMENTS`, and of the same at other end times
+    and tolerances, with its settings; own: whether it is at the run's own end time.
+    """
+    rows = [{"network": run.name, **{key: r[key] for key in ("name", "value", "n", "t1")}, **r["settings"],
+             "own": r["t1"] == run.config["test_t1"]}
+            for run in runs for r in run.measurements
+            if r["name"] in {**SOLVER_MEASUREMENTS, **ELSEWHERE_MEASUREMENTS}]
+    return pd.DataFrame(rows, columns=["network", "name", "value", "n", "t1", "own", "tolerance", "epsilon",
+                                       "solver", "attack", "steps", "direction", "difference", "low", "high"])
 
 
 @style.style()
 def solver_examples(data: pd.DataFrame) -> Figure:
-    """Images that fool the program and not the flow, against epsilon, and the error of its reverse against
-    the difference that it is compared with; a line a network.
+    """Images that fool the program and not the flow, against epsilon and, at an epsilon of 0.1, against the
+    program's tolerance; and the error of its reverse against the difference that it is compared with; a line
+    a network.
 
     data: of `solver_frame`. Bars are 95 % intervals; networks stand a little apart.
     """
-    figure, (left, right) = style.panels(2, height=3.0)
+    figure, (left, middle, right) = style.panels(3, height=3.0)
     for k, (name, part) in enumerate(data.groupby("network", sort=False)):
-        shares = part[(part["name"] == "fools_program_only") & (part["solver"] == "flow")]
-        ends = np.array([wilson(round(r.value * r.n), r.n) for r in shares.itertuples()]).reshape(-1, 2)
-        left.errorbar(1.05**k * shares["epsilon"], 100 * shares["value"], fmt="-o", markersize=4, capsize=2,
-                      yerr=100 * np.abs(ends.T - shares["value"].to_numpy()), color=style.colour(name),
-                      label=name)
+        by_flow = part[part["solver"] == "flow"]
+        there = by_flow[(by_flow["name"] == "fools_program_only_there") & (by_flow["own"] == True)  # noqa: E712
+                        & (by_flow["epsilon"] == 0.1)]
+        for axis, shares, x in ((left, by_flow[by_flow["name"] == "fools_program_only"], "epsilon"),
+                                (middle, there.sort_values("tolerance"), "tolerance")):
+            ends = np.array([wilson(round(r.value * r.n), r.n) for r in shares.itertuples()]).reshape(-1, 2)
+            axis.errorbar((1.05 if x == "epsilon" else 1.15)**k * shares[x], 100 * shares["value"], fmt="-o",
+                          markersize=4, capsize=2, color=style.colour(name), label=name,
+                          yerr=100 * np.abs(ends.T - shares["value"].to_numpy()))
         errors = part[(part["name"] == "reverse_error") & (part["direction"] == "gradient")]
         for steps, line in errors.sort_values("difference").groupby("steps"):
             right.plot(line["difference"], line["value"], ":" if steps == "held" else "-",
@@ -187,6 +196,7 @@ def solver_examples(data: pd.DataFrame) -> Figure:
     ticks = sorted(set(data["epsilon"].dropna()) - {0.0})
     left.set_xticks(ticks, [f"{epsilon:g}" for epsilon in ticks])
     left.minorticks_off()
+    middle.set(xlabel="tolerance of the program", ylabel="right by the flow (%)", xscale="log")
     right.set(xlabel="difference (pixel units)", ylabel="error along the gradient's signs", xscale="log",
               yscale="log")
     right.plot([], [], "k-", label="steps of the image")

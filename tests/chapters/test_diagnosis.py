@@ -258,14 +258,19 @@ def test_examples_of_the_solver_are_drawn_with_a_line_a_network_and_a_dotted_one
              *(entry("fools_program_only", share, n=10, t1=1.0, statistic="mean", epsilon=epsilon,
                      solver=solver)
                for solver, share in (("flow", 0.1), ("rk4", 0.9)) for epsilon in (0.1, 0.3)),
+             *(entry("fools_program_only_there", share, n=10, t1=t1, statistic="mean", epsilon=epsilon,
+                     solver="flow", tolerance=tolerance)
+               for t1, epsilon, tolerance, share in ((1.0, 0.1, 1e-1, 0.5), (1.0, 0.1, 1e-3, 0.2),
+                                                     (1.0, 0.3, 1e-1, 0.9), (9.0, 0.1, 1e-3, 0.8))),
              *(entry("reverse_error", h, n=4, t1=1.0, steps=steps, direction=direction, difference=h)
                for steps in ("held", "of the image") for direction in ("gradient", "random")
                for h in (1e-4, 1e-6))]
     data = is_it_robustness.solver_frame([dataclasses.replace(tiny_run, measurements=found)])
-    assert len(data) == 12 and set(data["network"]) == {"small-10"}
-    left, right = is_it_robustness.solver_examples(data).axes
+    assert len(data) == 16 and set(data["network"]) == {"small-10"}
+    left, middle, right = is_it_robustness.solver_examples(data).axes
     assert left.lines[0].get_xydata().tolist() == [[0.1, 10.0], [0.3, 10.0]]
+    assert middle.lines[0].get_xydata().tolist() == [[1e-3, 20.0], [1e-1, 50.0]]  # own end time, 0.1
     drawn = [line for line in right.lines if len(line.get_xdata())]
     assert [line.get_xdata().tolist() for line in drawn] == [[1e-6, 1e-4]] * 2
     assert sorted(line.get_linestyle() for line in drawn) == ["-", ":"]
-    assert len(is_it_robustness.solver_examples(data[:0]).axes) == 2
+    assert len(is_it_robustness.solver_examples(data[:0]).axes) == 3
