@@ -128,6 +128,18 @@ def left_frame(runs: Sequence[Run]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["network", "seed", "epsilon", "accuracy", "n", "ladder"])
 
 
+def mean_smallest(kept: Mapping[float, float]) -> tuple[float, bool]:
+    """The mean over images of the smallest of the ladder's epsilons at which an attack succeeds, and whether
+    it is only a lower bound, because images outlast the largest that was tried.
+
+    kept: per cent left at each of `RUNGS`, epsilon 0 (the clean ones) included, and beyond them where stored;
+    NaN where one is missing.
+    """
+    rungs = [*RUNGS, *(epsilon for epsilon in LADDER_EPSILONS if epsilon > RUNGS[-1] and kept.get(epsilon))]
+    mean = sum((above - below) * kept.get(below, math.nan) / 100 for below, above in zip(rungs, rungs[1:]))
+    return mean, kept.get(rungs[-1], 0.0) > 0
+
+
 def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
     """Medians that runs have of `nodelib.experiment.contract.LOCAL_MEASUREMENTS`, a row a run, as they come.
 
@@ -153,8 +165,7 @@ def local_frame(runs: Sequence[Run]) -> pd.DataFrame:
                          "clean": 100 * clean, **{name: r["value"] for name, r in found.items()},
                          **{end: robust["settings"][end] for end in ("low", "high")},
                          "ladder": met[0] if met else math.nan,
-                         "weaker": sum((above - below) * kept.get(below, math.nan) / 100
-                                       for below, above in zip(RUNGS, RUNGS[1:]))})
+                         "weaker": mean_smallest(kept)[0]})
     return pd.DataFrame(rows, columns=["run", "network", "seed", "epochs", "n", "clean", *LOCAL_MEASUREMENTS,
                                        "low", "high", "ladder", "weaker"])
 

@@ -121,3 +121,13 @@ def test_last_weights_that_are_stored_as_earlier_ones_too_are_compared_once():
     longer = SimpleNamespace(name="small-100-post", seed=1, config={**config, "epochs": 30}, metrics=[],
                              earlier=[])
     assert where_something_is_left.compared([run, longer]) == [run]
+
+
+def test_a_mean_smallest_epsilon_is_a_bound_where_images_outlast_the_largest():
+    kept = {0.0: 100, 0.02: 100, 0.05: 50, 0.1: 20, 0.15: 10, 0.2: 0}
+    mean, bound = where_something_is_left.mean_smallest(kept)
+    assert (mean, bound) == (pytest.approx(0.02 + 0.03 + 0.025 + 0.01 + 0.005), False)
+    mean, bound = where_something_is_left.mean_smallest({**kept, 0.2: 10, 0.3: 5})
+    assert (mean, bound) == (pytest.approx(0.09 + 0.01), True)
+    assert where_something_is_left.mean_smallest({**kept, 0.2: 10})[1]
+    assert np.isnan(where_something_is_left.mean_smallest({0.0: 100})[0])
