@@ -13,6 +13,7 @@ from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import PAIR, AttackConfig
+from nodelib.experiment.contract import LADDER
 from nodelib.networks import ODENet
 from nodelib.publish.style import history_frame
 from nodelib.statistics import wilson
@@ -56,8 +57,11 @@ def end_time_frame(runs: Sequence[Run]) -> pd.DataFrame:
 
 
 def _by_end_time(run: Run, test: str) -> dict[float, dict]:
-    """A run's record of one of `TESTS` on most images at each end time, ascending."""
-    found = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"]) if matches(r, **TESTS[test])}
+    """A run's record of one of `TESTS` on most images at each end time, ascending; not the ladder's, whose
+    steps leave out what has fallen before.
+    """
+    found = {r["t1"]: r for r in sorted(run.metrics, key=lambda r: r["n"])
+             if matches(r, **TESTS[test]) and not str(r["id"]).startswith(LADDER)}
     return dict(sorted(found.items()))
 
 

@@ -189,6 +189,7 @@ def measured(tiny_run, name, **correct):
 def test_a_sweep_is_on_the_same_images_at_every_end_time(tiny_run):
     records = [scored(Measurement(t1, n), n // 2)
                for t1, n in zip((0.5, 1.0, *range(2, 12)), (10, 100, *[20] * 10))]
+    records += [scored(Measurement(20.0, 100, label="ladder-clean"), 50)]  # a rung is no sweep's
 
     class Known(type(tiny_run)):
         def outcomes(self, record_id):
