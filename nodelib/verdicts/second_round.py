@@ -46,4 +46,5 @@ def sensitive(rule: Callable[[float], Verdict], factors: Sequence[float] | None 
         times = ", ".join(f"{f:g}" for f in factors)
         return dataclasses.replace(at, reason=f"{at.reason}; the same at {times} times its threshold")
     said = ", ".join(f"{v.verdict} at {f:g} times" for f, v in zip(factors, verdicts))
-    return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours)
+    return Verdict(IN_PART, f"{at.reason}; the verdict hangs on the threshold: {said} its value", at.ours,
+                   note=at.note)

@@ -558,8 +558,9 @@ def test_a_rule_is_in_part_where_half_or_twice_its_threshold_would_decide_otherw
     )
     assert judged.verdict == "in part" and "0.5 times" in judged.reason
     told = post_recipe.sensitive(
-        lambda factor: Verdict("reproduced" if factor < 2 else "in part", f"r{factor:g}"))
+        lambda factor: Verdict("reproduced" if factor < 2 else "in part", f"r{factor:g}", note="one seed"))
     assert told.reason.startswith("r1; ")  # what holds at the threshold itself
+    assert told.note == "one seed"
     same = post_recipe.sensitive(lambda factor: Verdict("reproduced", "r"))
     assert same.reason == "r; the same at 0.5, 1, 2 times its threshold"
 
