@@ -148,7 +148,8 @@ def differs_in(control: str) -> str:
              "leaky": "leaky",
              "last_norm": "no last normalisation", "gradient": f"training gradient: {config.gradient}",
              "rtol": f"tolerance {config.rtol:g}", "test_t1": f"end time {config.test_t1:g}",
-             "head_scale": f"head scaled by {config.head_scale:g}",
+             "head_scale": ("the head's first weights times" if config.head_rate else "head scaled by")
+             + f" {config.head_scale:g}",
              "head_rate": f"the head's rate times {config.head_rate or config.head_scale:g}",
              "start": f"from {config.start}",
              "own_rays": "penalty for a ray of its own per class",
