@@ -180,7 +180,7 @@ def solver_examples(data: pd.DataFrame) -> Figure:
     figure, (left, middle, right) = style.panels(3, height=3.0)
     for k, (name, part) in enumerate(data.groupby("network", sort=False)):
         by_flow = part[part["solver"] == "flow"]
-        there = by_flow[(by_flow["name"] == "fools_program_only_there") & (by_flow["own"] == True)  # noqa: E712
+        there = by_flow[(by_flow["name"] == "fools_program_only_there") & by_flow["own"].astype(bool)
                         & (by_flow["epsilon"] == 0.1)]
         for axis, shares, x in ((left, by_flow[by_flow["name"] == "fools_program_only"], "epsilon"),
                                 (middle, there.sort_values("tolerance"), "tolerance")):

@@ -41,7 +41,7 @@ from nodelib.networks import ODENet
 from nodelib.solver.errors import NodelibError, check_whole
 
 NAME = "torchdiffeq"
-OLDER = ("0.0.1", "0.1.1")  # the first that was released, and the first with today's norms over tuples
+OLDER = ("0.0.1", "0.1.1")  # the first that was released, and one between
 FACTORS = (1.0, 20.0, 100.0)
 DEVICES = (2, 4)
 
@@ -79,7 +79,7 @@ def fetch(version: str, folder: str) -> None:
                            f"{NAME}=={version}"], capture_output=True, text=True)
     if done.returncode:
         raise FetchError(f"{NAME} {version} cannot be fetched; pip and a package index are needed. pip says: "
-                         f"{(done.stderr or 'nothing').strip().splitlines()[-1]}")
+                         f"{(done.stderr.strip() or 'nothing').splitlines()[-1]}")
 
 
 def _forgotten() -> dict[str, ModuleType]:
