@@ -141,20 +141,20 @@ def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -
     return OUT_OF_TIME if budget is not None and wanted - set(done) else 0
 
 
-def _health(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+def _health(folder: Path, arguments: argparse.Namespace, _: float | None) -> None:
     say(f"{folder.name}: {len(gradient_health.measure_run(folder, arguments.images))} measurements")
 
 
-def _steps(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+def _steps(folder: Path, arguments: argparse.Namespace, _: float | None) -> None:
     say(f"{folder.name}: {len(overshoot.measure_run(folder, arguments.images, arguments.kept))} measurements")
 
 
-def _two_gradients(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+def _two_gradients(folder: Path, arguments: argparse.Namespace, _: float | None) -> None:
     found = two_gradients.measure_run(folder, arguments.steps, arguments.images)
     say(f"{folder.name}: {len(found)} measurements")
 
 
-def _solver_versions(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
+def _solver_versions(folder: Path, arguments: argparse.Namespace, _: float | None) -> None:
     say(f"{folder.name}: {len(solver_versions.measure_run(folder, arguments.images))} measurements")
 
 
@@ -242,6 +242,10 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("run", nargs="+", help=which)
         added.add_argument("--seed", type=int, nargs="+", default=seeds,
                            help=f"seeds (default: {'0' if seeds else 'all'})")
+        added.set_defaults(budget=None)
+        return added
+
+    def stoppable(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--budget", type=seconds, metavar="SECONDS",
                            help="begin nothing further after so long; the same command goes on")
         return added
@@ -251,7 +255,8 @@ def parser() -> argparse.ArgumentParser:
         return added
 
     kept = "earlier weights, such as epoch12 (default: the last)"
-    train = of_runs("train", _train, "Train runs that are not stored yet, or were interrupted.", [0])
+    train = stoppable(of_runs("train", _train, "Train runs that are not stored yet, or were interrupted.",
+                              [0]))
     train.add_argument("--scale", choices=configs.SCALES, default="full", help="full is what is published")
     train.add_argument("--evaluate", action="store_true",
                        help="measure each run on the table when it is trained, and those stored already "
@@ -259,16 +264,17 @@ def parser() -> argparse.ArgumentParser:
     train.epilog = ("Several processes share each batch of one run when torchrun starts them: torchrun "
                     "--nproc-per-node 2 -m nodelib train NAME.")
     train.set_defaults(protocol="table", images=None, kept=None)
-    evaluate = images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
-                      "the protocol's own")
+    evaluate = stoppable(images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
+                                "the protocol's own"))
     evaluate.add_argument("--protocol", default="table",
                           help="what to measure: table (default), strong, sweep, epsilon, masking, "
                           "randomised, transfer, tolerance, ... or all")
     evaluate.add_argument("--kept", help=kept)
     for added in (train, evaluate):
         added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
-    measure = images(of_runs("measure", _measuring(_states), "Measure the states of networks, part by part.",
-                             None), "500, for leaky runs 200")
+    measure = stoppable(images(of_runs("measure", _measuring(_states),
+                                       "Measure the states of networks, part by part.", None),
+                               "500, for leaky runs 200"))
     measure.add_argument("--far-images", type=int, default=50,
                          help="of these, followed further than to their rays (default: 50)")
     measure.add_argument("--log-time", type=float, default=80.0, help="how far, in log time (default: 80)")
@@ -288,7 +294,8 @@ def parser() -> argparse.ArgumentParser:
     images(of_runs("solver-versions", _measuring(_solver_versions),
                    "Measure the post's step by old and new versions of torchdiffeq.", [0]),
            "1,000 of a small network, 128 of another")
-    of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.", [0])
+    stoppable(of_runs("rescale", _measuring(_rescale), "Measure FGSM with the logits multiplied by a factor.",
+                      [0]))
     for name, function, text in (("table", _table, "Print the post's 48 figures beside ours."),
                                  ("claims", _claims, "Print the ledger of claims and verdicts.")):
         printed = add(name, function, text)

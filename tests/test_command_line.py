@@ -145,6 +145,13 @@ def test_the_budget_bounds_the_evaluation_too(command, tiny, tiny_run, tmp_path,
     assert len(artifacts.load_run(folder).metrics) == len(tiny_run.metrics)
 
 
+@pytest.mark.parametrize("command", ["health", "steps", "two-gradients", "solver-versions"])
+def test_a_command_that_cannot_stop_on_the_way_takes_no_budget(command, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "small-10", "--budget", "60"])
+    assert stop.value.code == 2 and "unrecognized arguments: --budget" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("value", ["nan", "inf", "-1", "soon"])
 @pytest.mark.parametrize("call", [lambda *a: main(["train", "small-10", *a]),
                                   lambda *a: main(["evaluate", "small-10", *a]),
