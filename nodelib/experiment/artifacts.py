@@ -172,12 +172,13 @@ def load_run(path: str | Path) -> Run:
         raise ArtifactError(f"{path / old[0]} is of an older layout, which nothing reads. Delete it; if "
                             f"there is no {Path(old[0]).stem}.csv beside it, restore that with git, or "
                             f"measure the run again (`python -m nodelib evaluate {config.name}`).")
-    rows = records.from_csv(path / "history.csv", records.HISTORY)
+    history = records.columns_of(path / "history.csv", records.HISTORY)
     # the run is being prolonged: its history is ahead of its weights
     if (path / "checkpoint.safetensors").exists():
-        rows = [row for row in rows if row["step"] < config.steps]
+        trained = history["step"] < config.steps
+        history = {name: values[trained] for name, values in history.items()}
     run = Run(name=config.name, seed=config.seed, path=path, config=stored["config"], provenance=provenance,
-              history={name: np.array([row[name] for row in rows]) for name in records.HISTORY},
+              history=history,
               metrics=records.read_metrics(path / "metrics.csv"),
               measurements=records.read_measurements(path / "measurements.csv"),
               snapshots=[r for r in from_csv(path / "snapshots.csv") if r.step <= config.steps])

@@ -10,10 +10,13 @@ import json
 import math
 import re
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import NoneType, SimpleNamespace
 from typing import Any, SupportsFloat
+
+import numpy as np
 
 from nodelib.experiment.files import ArtifactError, not_finite, parse_json
 from nodelib.statistics import wilson
@@ -63,13 +66,34 @@ def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dic
             rows = csv.reader(file, strict=True)
             if (head := next(rows, [])) != list(columns):
                 raise ValueError(f"the columns are {', '.join(head)} instead of {', '.join(columns)}")
+            readers = [(name, _reader(name, kind)) for name, kind in columns.items()]
             for row in rows:
                 line = rows.line_num
-                values = zip(row, columns.items(), strict=True)
-                found.append(make(**{name: _value(cell, name, kind) for cell, (name, kind) in values}))
+                values = zip(row, readers, strict=True)
+                found.append(make(**{name: read(cell) for cell, (name, read) in values}))
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise ArtifactError(f"{path} is damaged in line {line} ({error}). Restore it with git.") from error
     return found
+
+
+def columns_of(path: Path, columns: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The columns of a file of numbers alone, arrays of int or float; empty ones if there is no file. As
+    `from_csv` reads it, and several times as fast: a history has up to a hundred thousand lines.
+
+    Raises:
+        ArtifactError: as `from_csv` does.
+    """
+    try:
+        with path.open(encoding="utf-8") as file:
+            head, *lines = file.readlines()
+        if head == ",".join(columns) + "\n" and lines and "\n" not in lines:
+            found = np.loadtxt(lines, list(columns.items()), comments=None, delimiter=",", ndmin=1)
+            if all(np.isfinite(found[name]).all() for name in columns):
+                return {name: np.ascontiguousarray(found[name]) for name in columns}
+    except (OSError, ValueError):
+        pass
+    read = from_csv(path, columns)  # says what is wrong, and in which line
+    return {name: np.array([row[name] for row in read]) for name in columns}
 
 
 def _cell(value: Any, kind: Any, digits: int | None) -> str:
@@ -80,14 +104,21 @@ def _cell(value: Any, kind: Any, digits: int | None) -> str:
     return str(value) if isinstance(value, str) else json.dumps(value, allow_nan=False)
 
 
-def _value(cell: str, name: str, kind: Any) -> Any:
+def _reader(name: str, kind: Any) -> Callable[[str], Any]:
+    """What turns a cell of a column into its value; made once a file, for a table has up to a million cells."""
     main = _main(kind)
-    if not cell and main is not kind:
-        return None
-    value = TRUTH[cell] if main is bool else main(cell) if main in (str, int, float) else parse_json(cell)
-    if not isinstance(value, main) or not_finite(value) or value == "":
-        raise ValueError(f"{name} is {cell!r}")
-    return value
+    convert = TRUTH.__getitem__ if main is bool else main if main in (str, int, float) else parse_json
+    optional = main is not kind
+
+    def read(cell: str) -> Any:
+        if not cell and optional:
+            return None
+        value = convert(cell)
+        if not isinstance(value, main) or not_finite(value) or value == "":
+            raise ValueError(f"{name} is {cell!r}")
+        return value
+
+    return read
 
 
 def _main(kind: Any) -> Any:
@@ -98,7 +129,7 @@ def _main(kind: Any) -> Any:
 def read_metrics(path: Path) -> list[dict]:
     """The records of a `metrics.csv`, each with the 95 % interval `low`, `high` (Wilson, 1927) computed."""
     rows = _checked(path, METRICS, metric_fault)
-    if twice := {row["id"] for row in rows if sum(row["id"] == other["id"] for other in rows) > 1}:
+    if twice := [name for name, count in Counter(row["id"] for row in rows).items() if count > 1]:
         raise ArtifactError(f"{path} holds {', '.join(sorted(twice))} twice. Restore it with git.")
     for row in rows:
         row["low"], row["high"] = wilson(row["correct"], row["n"])

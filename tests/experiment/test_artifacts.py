@@ -221,6 +221,11 @@ def test_a_history_that_does_not_rise_is_found_and_never_written(copy):
     with pytest.raises(artifacts.ArtifactError, match="do not rise"):
         artifacts.write_history(path, rows[::-1])
     assert records.from_csv(path, records.HISTORY) == rows
+    columns = records.columns_of(path, records.HISTORY)
+    assert {name: values.tolist() for name, values in columns.items()} == {
+        name: [row[name] for row in rows] for name in records.HISTORY}
+    assert {name: values.dtype.kind for name, values in columns.items()} == {
+        name: "i" if kind is int else "f" for name, kind in records.HISTORY.items()}
     path.write_text("\n".join([head, *lines[::-1]]) + "\n")
     assert "the column step does not rise" in faults(copy)
     assert "the column seconds does not rise" in faults(copy)
