@@ -404,6 +404,20 @@ def compare(predicted: Mapping[tuple[str, float], float], post: Mapping) -> Comp
                       *judge(constant.tolist(), theirs.tolist()), len(keys))
 
 
+def without_theory(post: Mapping) -> dict[str, dict[tuple[str, float], float]]:
+    """Entries "predicted" by their mean in the post itself over each size of network, and over each size with
+    the end time 1 apart from later ones: what an order is worth that knows so much and no theory.
+
+    post: the content of `data/seed.json`.
+    """
+    figures = pd.Series({(e["run"], float(e["t1"])): e["adversarial"] for e in post["table"]})
+    size = pd.Series([row.split("-")[0] for row, _ in figures.index], figures.index)
+    late = pd.Series([t1 > 1 for _, t1 in figures.index], figures.index)
+    groups = {"a constant of each size": [size], "of each size, t = 1 apart": [size, late]}
+    return {name: figures.groupby([key.to_numpy() for key in keys]).transform("mean").to_dict()
+            for name, keys in groups.items()}
+
+
 @dataclass(frozen=True)
 class Phases:
     """Rate -> share of images whose gradient is lost, shape (channels, times), networks tested at the end

@@ -108,16 +108,19 @@ class Explains:
     n: int
 
 
-def explanations(runs: Mapping[str, Sequence[SnapshotRecord]]) -> list[Explains]:
+def explanations(runs: Mapping[str, Sequence[SnapshotRecord]],
+                 times: Sequence[float] = TABLE_T1) -> list[Explains]:
     """Which quantity predicts masked points at whole epochs: one row for each of `EXPLANATIONS`, the best
     first.
 
     Args:
-        runs: label -> records of a run's `snapshots.csv`, of which each of the table's end times is a point.
+        runs: label -> records of a run's `snapshots.csv`, of which each whole epoch is a point at each of
+            the end times.
+        times: end times, of those of the table.
     """
     points: list[tuple[float, ...]] = []
     for records in runs.values():
-        for t1 in TABLE_T1:
+        for t1 in times:
             columns = [snapshot_records.values(records, name, t1)
                        for name in ("fgsm", "fgsm-margin", *EXPLANATIONS)]
             common = set(columns[0]).intersection(*columns[1:])

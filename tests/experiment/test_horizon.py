@@ -112,6 +112,9 @@ def test_the_quantity_that_ranks_masked_points_comes_first():
         found += records(
             epoch, 10.0, fgsm=fgsm, fgsm_margin=0.0, gap_50=gap, past_17=past, past_104=0.0, zero_gradient=0.0
         )
+    elsewhere = records(1, 100.0, fgsm=0.9, fgsm_margin=0.0, gap_50=1.0, past_17=0.0, past_104=0.0,
+                        zero_gradient=0.0)
+    assert horizon.explanations({"a": [*found, *elsewhere]}, (10.0,)) == horizon.explanations({"a": found})
     best, *others = horizon.explanations({"a": found})
     assert (best.quantity, best.n) == ("past-17", 4) and best.correlation == pytest.approx(1)
     assert {row.quantity: row.correlation for row in others} == pytest.approx(
@@ -236,6 +239,17 @@ def test_a_comparison_is_right_where_the_prediction_is():
     residual = np.concatenate([np.subtract(x, np.mean(x)) for x in (of_large, of_small)])
     assert exact.constant_error == pytest.approx(float(np.sqrt(np.mean(residual**2))))
     assert gap_growth.compare({key: -value for key, value in figures.items()}, post).rank == pytest.approx(-1)
+
+
+def test_size_and_the_end_time_one_rank_the_posts_entries_without_a_theory():
+    post = read_json(data_dir() / "seed.json")
+    size, with_time = (gap_growth.compare(each, post) for each in gap_growth.without_theory(post).values())
+    assert (size.rank, size.error) == (pytest.approx(size.constant_rank), pytest.approx(size.constant_error))
+    assert with_time.rank > size.rank + 0.2 and with_time.error < size.error
+    shifted = {"table": [{**e, "adversarial": 10.0 * e["run"].startswith("large") + (e["t1"] > 1)}
+                         for e in post["table"]]}
+    exact = gap_growth.without_theory(shifted)["of each size, t = 1 apart"]
+    assert exact == {(e["run"], e["t1"]): e["adversarial"] for e in shifted["table"]}
 
 
 def test_more_of_everything_loses_more():
