@@ -142,7 +142,8 @@ class ODEBlock(nn.Module):
         method: "dopri5", or a method of fixed steps, such as "rk4", which needs the next.
         step_size: longest step of a method of fixed steps, above 0; dopri5 chooses its own.
 
-    After a forward pass `nfe` holds its number of function evaluations, after a backward pass
+    The state may be a tuple of tensors, as with `odeint`: func then takes and returns tuples, and so does
+    the block. After a forward pass `nfe` holds its number of function evaluations, after a backward pass
     `nfe_backward` holds those and the vector-Jacobian products of the gradient.
     """
 
@@ -169,17 +170,22 @@ class ODEBlock(nn.Module):
         """Evaluations and vector-Jacobian products of the last solve's backward passes, 0 before any."""
         return sum(self._backward_counts)
 
-    def forward(self, y0: Tensor, t1: float | None = None) -> Tensor:
-        """State at the end time, shape of y0."""
-        return self.trajectory(y0, [self.t1 if t1 is None else t1])[0]
+    def forward(self, y0: Tensor | tuple[Tensor, ...], t1: float | None = None) -> Any:
+        """State at the end time, shape of y0; of a tuple, a tuple of such tensors."""
+        path = self.trajectory(y0, [self.t1 if t1 is None else t1])
+        return tuple(part[0] for part in path) if isinstance(path, tuple) else path[0]
 
-    def trajectory(self, y0: Tensor, times: Sequence[float]) -> Tensor:
-        """States at increasing `times` above 0, from one integration; shape (T, *y0.shape)."""
+    def trajectory(self, y0: Tensor | tuple[Tensor, ...], times: Sequence[float]) -> Any:
+        """States at increasing `times` above 0, from one integration; shape (T, *y0.shape), of a tuple a
+        tuple of such tensors.
+        """
         times = [check_end_time(t) for t in times]
         solution = odeint(self.func, y0, [0.0, *times], rtol=self.rtol, atol=self.atol,
                           gradient=self.gradient, method=self.method, step_size=self.step_size)
         # the counts only: keeping the solution would keep its graph alive
         self.nfe, self._backward_counts = solution.nfe, solution.backward_counts
+        if isinstance(solution.y, tuple):
+            return tuple(part[1:] for part in solution.y)
         return solution.y[1:]
 
 

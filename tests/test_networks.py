@@ -5,6 +5,7 @@ import torch
 from nodelib import networks
 from nodelib.experiment import configs
 from nodelib.solver.errors import InputError
+from nodelib.solver.integrate import odeint
 
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
 
@@ -178,6 +179,33 @@ def test_a_block_is_solved_by_the_method_it_is_given():
                              (dict(step_size=0.5), "step_size is 0.5 with dopri5")):
         with pytest.raises(InputError, match=message):
             networks.ODEBlock(Decay(), 2.0, **options)
+
+
+class Pair(torch.nn.Module):
+    """y turns by a learned matrix, z decays."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.turn = torch.nn.Linear(2, 2)
+
+    def forward(self, t, state):
+        y, z = state
+        return self.turn(y), -z
+
+
+def test_a_block_takes_a_tuple_and_gives_a_tuple_of_what_the_solver_finds():
+    block, times = networks.ODEBlock(Pair(), 2.0), [0.5, 1.0, 2.0]
+    y0 = (torch.ones(4, 2, requires_grad=True), torch.ones(4, 1))
+    paths = odeint(block.func, y0, [0.0, *times]).y
+    found = block.trajectory(y0, times)
+    assert [part.shape for part in found] == [(3, 4, 2), (3, 4, 1)]
+    assert all(torch.equal(part, path[1:]) for part, path in zip(found, paths))
+    end = block(y0)
+    assert [part.shape for part in end] == [(4, 2), (4, 1)]
+    assert all(torch.equal(part, path[-1]) for part, path in zip(end, odeint(block.func, y0, [0.0, 2.0]).y))
+    sum(part.sum() for part in end).backward()
+    assert y0[0].grad.any() and block.func.turn.weight.grad.any()
 
 
 def test_unknown_gradients_and_poolings_name_the_known_ones():
