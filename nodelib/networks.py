@@ -17,7 +17,7 @@ from nodelib.solver.errors import (
     is_whole,
     plain,
 )
-from nodelib.solver.integrate import GRADIENTS, check_method, odeint
+from nodelib.solver.integrate import GRADIENTS, check_constant, check_method, odeint
 from nodelib.solver.kernel import register
 
 IMAGE_SIZE = 28
@@ -27,7 +27,10 @@ POOLINGS = ("random", "fixed")
 
 
 def check_end_time(t1: float) -> float:
-    """Return t1 as a float, or raise an InputError unless it is a finite number above 0."""
+    """Return t1 as a float, or raise an InputError unless it is a finite number above 0; TimesError if it
+    requires gradients, which no solve gives.
+    """
+    check_constant([t1])
     value = plain(t1)
     if not (is_number(value) and value > 0):
         raise InputError(f"the end time t1 is {t1!r}; it must be a finite number above 0 (the post used 1 to "

@@ -4,7 +4,7 @@ import torch
 
 from nodelib import networks
 from nodelib.experiment import configs
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, TimesError, UnsupportedGradientError
 from nodelib.solver.integrate import odeint
 
 PARAMETERS = {"small": 17418, "large": 655370, "wide": 212874}
@@ -95,6 +95,20 @@ def test_an_end_time_that_is_not_a_finite_positive_number_is_refused(t1, test_im
         networks.ODENet(16, 7, t1=t1)
     with pytest.raises(ValueError, match="end time t1 is"):
         networks.ODENet(16, 7)(test_images[0][:1], t1)
+
+
+def test_an_end_time_that_requires_gradients_is_refused_as_the_solver_does_and_not_taken_as_a_constant():
+    t1 = torch.tensor(1.0, requires_grad=True)
+    block, y0 = networks.ODEBlock(Decay()), torch.ones(3)
+    for attempt in (lambda: odeint(block.func, y0, [0.0, t1]), lambda: block(y0, t1),
+                    lambda: block.trajectory(y0, torch.stack([t1, 2 * t1])),
+                    lambda: networks.ODEBlock(Decay(), t1), lambda: networks.ODENet(4, 7, t1),
+                    lambda: torch.func.grad(lambda t: block(y0, t).sum())(torch.tensor(1.0))):
+        with pytest.raises(TimesError, match="the times require gradients, which are not computed"):
+            attempt()
+    with pytest.raises(UnsupportedGradientError, match="vmap"):
+        torch.vmap(lambda t: block(y0, t))(torch.ones(2))
+    assert torch.equal(block(y0, t1.detach()), block(y0, 1.0))
 
 
 @pytest.mark.parametrize("channels", [-1, 0, 33, 40, 16.5, "16", None])

@@ -178,14 +178,21 @@ def _check_arguments(functions: dict[str, object], numbers: dict[str, object]) -
             raise ToleranceError(f"{name} requires gradients, which are not computed; pass {name}.detach()")
 
 
+def check_constant(times: Sequence[object]) -> None:
+    """TimesError if a time requires gradients, UnsupportedGradientError if it is one of vmap's batches: a
+    number read from it would be a constant, in silence.
+    """
+    refuse_batches(*(x for x in times if isinstance(x, Tensor)))
+    if any(map(differentiated, times)):
+        raise TimesError("the times require gradients, which are not computed; pass t.detach()")
+
+
 def _check_times(t: Tensor | Sequence[float]) -> list[float]:
     if isinstance(t, (str, bytes)) or not (isinstance(t, Tensor) or isinstance(t, Iterable)):
         raise TimesError(f"the times are {t!r}; needed are the initial time and those after it, such as "
                          f"[0.0, {t!r}]")
     given: list[Any] = [t] if isinstance(t, Tensor) else list(t)
-    refuse_batches(*(x for x in given if isinstance(x, Tensor)))
-    if any(map(differentiated, given)):
-        raise TimesError("the times require gradients, which are not computed; pass t.detach()")
+    check_constant(given)
     shape = tuple(getattr(t, "shape", (0,)))
     if len(shape) != 1:
         raise TimesError(f"the times have shape {shape}; needed is one dimension: the initial time and those "
