@@ -188,7 +188,7 @@ def reverse(tape: Tape, y_bar: Tensor, counts: list[int]) -> tuple[Tensor, list[
     stepper = tape.stepper
     before = stepper.nfe
     gradients: list[Tensor | None] = [None] * len(stepper.params)
-    used = y_bar.flatten(1).any(1).tolist()
+    used = y_bar.reshape(len(y_bar), -1).any(1).tolist()  # a state may have no dimensions
     powers = stepper.powers(y_bar)
     if powers is not None:
         y_bar = y_bar * powers

@@ -19,7 +19,7 @@ from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import _with_anchors, anchor_times
 from nodelib.solver.errors import StepLimitError
-from nodelib.solver.integrate import odeint
+from nodelib.solver.integrate import GRADIENTS, odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
 DYNAMICS = {
@@ -253,7 +253,7 @@ PEAK = """
 import os, sys, threading, torch
 from pathlib import Path
 from nodelib.networks import ODEFunc
-from nodelib.solver.integrate import odeint
+from nodelib.solver.integrate import GRADIENTS, odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(64, 16, 7, 7)
 compiled, budget = sys.argv[1] == "True", int(sys.argv[2])
@@ -446,6 +446,40 @@ def test_every_gradient_name_trains(gradient):
     assert solution.nfe == 26 and solution.accepted == 4
 
 
+class Scaled(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.rate = torch.nn.Parameter(torch.tensor(-0.5, dtype=torch.float64))
+
+    def forward(self, t, y):
+        return self.rate * y
+
+
+@pytest.mark.parametrize("settings", [
+    *({"gradient": gradient} for gradient in GRADIENTS), {"memory_budget": 0},
+    {"method": "dopri5-fixed", "step_size": 0.1}, {"method": "rk4", "step_size": 0.1},
+    {"method": "rk4", "step_size": 0.1, "gradient": "adjoint"},
+    {"method": "rk4", "step_size": 0.1, "gradient": "anchored"},
+], ids=str)
+def test_a_state_without_dimensions_is_differentiated(settings):
+    """y = 2 exp(rate t) at t = 0.5 and 1: dy/dy0 = exp(rate t) and dy/drate = t y."""
+    func, y0 = Scaled(), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    solution = odeint(func, y0, [0.0, 0.5, 1.0], rtol=1e-9, atol=1e-9, **settings)
+    assert solution.y.shape == (3,)
+    solution.y[1:].sum().backward()
+    at = [math.exp(-0.25), math.exp(-0.5)]
+    assert y0.grad.shape == () and y0.grad.item() == pytest.approx(sum(at), rel=1e-4)
+    assert func.rate.grad.item() == pytest.approx(2 * (0.5 * at[0] + at[1]), rel=1e-4)
+
+
+def test_a_state_without_dimensions_is_differentiated_twice():
+    """d/drate dy/dy0 = t exp(rate t)."""
+    func, y0 = Scaled(), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    y = odeint(func, y0, [0.0, 1.0], rtol=1e-9, atol=1e-9).y[-1]
+    slope, = torch.autograd.grad(y, y0, create_graph=True)
+    assert torch.autograd.grad(slope, func.rate)[0].item() == pytest.approx(math.exp(-0.5), rel=1e-4)
+
+
 def test_hidden_parameters_are_refused():
     weight = torch.ones(3, requires_grad=True)
     with pytest.raises(ValueError, match="params"):
@@ -549,7 +583,7 @@ def test_compiled_evaluations_and_their_reverse_match_double_precision(name, sam
 FORK = """
 import os, signal, torch
 from nodelib.networks import ODEFunc
-from nodelib.solver.integrate import odeint
+from nodelib.solver.integrate import GRADIENTS, odeint
 torch.manual_seed(0)
 func, y0 = ODEFunc(16), torch.randn(4, 16, 7, 7)
 def solve():
