@@ -70,7 +70,7 @@ def odeint(
         y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0. Or a
             tuple of tensors of one type: func then takes and returns tuples, and `norm` takes them.
         t: times, at least two, finite, increasing or decreasing; t[0] is the initial time. Two equal times
-            return the state unchanged with nfe 0.
+            return the state unchanged with nfe 0, its gradient by params zero.
         rtol, atol: relative and absolute tolerance per step, above 0 (state units; fixed methods ignore
             them).
         method: "dopri5", or a fixed-step method: "euler", "rk4" (classical), "dopri5-fixed". These
@@ -140,13 +140,8 @@ def odeint(
     _check_state(y0)
     _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
     grid = torch.tensor(times, dtype=torch.float64)
-    if times[0] == times[-1]:
-        return Solution(grid, y0.unsqueeze(0).expand(2, *y0.shape).clone())
-    if y0.numel() == 0:
-        y = y0.unsqueeze(0).expand(len(times), *y0.shape).clone()
-        for p in _parameters(func, params):  # their gradients are zero, as those of torch's layers are
-            y = y + p.sum().to(y)
-        return Solution(grid, y)
+    if times[0] == times[-1] or y0.numel() == 0:
+        return Solution(grid, _unmoved(y0, len(times), _parameters(func, params)))
     seek_hidden = params is None and torch.is_grad_enabled()
     params = _parameters(func, params)
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
@@ -250,6 +245,17 @@ def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_s
     for name, count, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
         check_whole(name, count, least, ToleranceError)
+
+
+def _unmoved(y0: Tensor, count: int, params: Sequence[Tensor]) -> Tensor:
+    """The state `count` times, shape (count, *y0.shape), by whose gradient that of params is zero."""
+    y = y0.unsqueeze(0).expand(count, *y0.shape).clone()
+    if not params:
+        return y
+    # joined to none of their entries, and not added to zero times their sum, which changes -0.0 and is NaN
+    # for an infinite one
+    nothing = [p.reshape(-1)[:0].to(y) for p in params]
+    return torch.cat([y.reshape(-1), *nothing]).view(y.shape)
 
 
 def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor, ...]:

@@ -148,15 +148,46 @@ def test_fixed_steps_hit_every_time_and_never_exceed_the_step_size():
     assert solution.accepted == solution.nfe == 10 and max(solution.step_sizes) <= 0.1 + 1e-12
 
 
+UNMOVED = ({}, {"gradient": "adjoint"}, {"gradient": "torchdiffeq-adjoint"},
+           {"method": "rk4", "step_size": 0.1})
+
+
+class Called(torch.nn.Module):
+    """A layer of the state as dynamics."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, t, y):
+        return self.layer(y)
+
+
 def test_equal_end_points_return_the_state_unchanged():
     y0 = torch.randn(3)
     solution = odeint(lambda t, y: 1 / 0, y0, [2.0, 2.0])
     assert torch.equal(solution.y, torch.stack([y0, y0])) and solution.nfe == 0 and solution.accepted == 0
 
 
-@pytest.mark.parametrize("settings", [
-    {}, {"gradient": "adjoint"}, {"gradient": "torchdiffeq-adjoint"}, {"method": "rk4", "step_size": 0.1},
-], ids=str)
+@pytest.mark.parametrize("settings", UNMOVED, ids=str)
+def test_equal_end_points_give_the_parameters_gradients_of_zero_and_keep_every_bit(settings):
+    func = torch.nn.Linear(3, 3)
+    dynamics = Called(func)
+    with torch.no_grad():
+        func.weight[0, 0] = math.inf  # which times zero is NaN
+    y0 = torch.tensor([-0.0, 1.0, math.inf])
+    y = odeint(dynamics, y0, [0.0, 0.0], **settings).y
+    assert torch.equal(y.view(torch.int32), torch.stack([y0, y0]).view(torch.int32))
+    y.sum().backward()
+    assert all(torch.equal(p.grad, torch.zeros_like(p)) for p in func.parameters())
+    y0.requires_grad_()
+    odeint(dynamics, y0, [0.0, 0.0], **settings).y[1].sum().backward()
+    assert torch.equal(y0.grad, torch.ones(3))
+    func.requires_grad_(False)
+    assert not odeint(dynamics, y0.detach(), [0.0, 0.0], **settings).y.requires_grad
+
+
+@pytest.mark.parametrize("settings", UNMOVED, ids=str)
 def test_an_empty_state_gives_empty_states_and_gradients_of_zero(settings):
     func, y0 = ODEFunc(16), torch.ones(0, 16, 7, 7, requires_grad=True)
     solution = odeint(func, y0, [0.0, 1.0, 2.0], **settings)
