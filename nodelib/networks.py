@@ -17,7 +17,7 @@ from nodelib.solver.errors import (
     is_whole,
     plain,
 )
-from nodelib.solver.integrate import GRADIENTS, check_constant, check_method, odeint
+from nodelib.solver.integrate import check_arguments, check_constant, check_settings, odeint
 from nodelib.solver.kernel import register
 
 IMAGE_SIZE = 28
@@ -145,6 +145,9 @@ class ODEBlock(nn.Module):
         method: "dopri5", or a method of fixed steps, such as "rk4", which needs the next.
         step_size: longest step of a method of fixed steps, above 0; dopri5 chooses its own.
 
+    Raises:
+        InputError, ToleranceError: a setting that `odeint` refuses, here and not at the first solve.
+
     The state may be a tuple of tensors, as with `odeint`: func then takes and returns tuples, and so does
     the block. After a forward pass `nfe` holds its number of function evaluations, after a backward pass
     `nfe_backward` holds those and the vector-Jacobian products of the gradient.
@@ -153,8 +156,9 @@ class ODEBlock(nn.Module):
     def __init__(self, func: nn.Module, t1: float = 1.0, rtol: float = 1e-3, atol: float = 1e-3,
                  gradient: str = "exact", method: str = "dopri5", step_size: float | None = None) -> None:
         super().__init__()
-        check_choice("gradient", gradient, GRADIENTS)
-        check_method(method, step_size := plain(step_size))
+        check_arguments({"func": func}, {"rtol": rtol, "atol": atol, "step_size": step_size})
+        rtol, atol, step_size = map(plain, (rtol, atol, step_size))
+        check_settings(rtol, atol, method, gradient, step_size)
         if step_size is not None and method == "dopri5":
             raise InputError(f"step_size is {step_size:g} with dopri5, which chooses its own; leave it out, "
                              "or give a method of fixed steps, such as 'rk4'")

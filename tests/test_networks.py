@@ -222,6 +222,25 @@ def test_a_block_takes_a_tuple_and_gives_a_tuple_of_what_the_solver_finds():
     assert y0[0].grad.any() and block.func.turn.weight.grad.any()
 
 
+@pytest.mark.parametrize("settings", [
+    dict(rtol=-1), dict(rtol="1e-3"), dict(rtol=torch.ones(2)), dict(atol=0.0), dict(atol=float("nan")),
+    dict(atol=None), dict(rtol=torch.tensor(0.1, requires_grad=True)), dict(gradient="symbolic"),
+    dict(method="rk4", step_size=0.1, gradient="torchdiffeq-backprop"), dict(method="rk5"),
+    dict(method="rk4"), dict(method="rk4", step_size=-0.1),
+    dict(method="rk4", step_size=torch.tensor(0.1, requires_grad=True)), dict(func=None)], ids=str)
+def test_a_block_refuses_settings_when_it_is_made_as_the_solver_does_at_a_solve(settings):
+    func = settings.get("func", Decay())
+    options = {name: value for name, value in settings.items() if name != "func"}
+    with pytest.raises(InputError) as expected:
+        odeint(func, torch.ones(3), [0.0, 1.0], **options)
+    with pytest.raises(type(expected.value)) as found:
+        networks.ODEBlock(func, **options)
+    assert str(found.value) == str(expected.value)
+    if {*settings} <= {"rtol", "atol", "gradient"}:
+        with pytest.raises(type(expected.value)):
+            networks.ODENet(4, 7, **settings)
+
+
 def test_unknown_gradients_and_poolings_name_the_known_ones():
     with pytest.raises(ValueError, match="'magic'.*exact"):
         networks.ODENet(16, 7, gradient="magic")

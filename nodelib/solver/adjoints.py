@@ -410,9 +410,6 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
     """The reference: torchdiffeq's solve and gradient. Error ratios are not available there (NaN)."""
     import torchdiffeq
 
-    if solver.method != "dopri5":
-        raise ValueError(f"method is {solver.method!r}; torchdiffeq's gradients are offered for 'dopri5' "
-                         "only")
     solution = Solution(torch.tensor(solver.times, dtype=torch.float64), y0)
     seek = solver.seek_hidden and gradient == "torchdiffeq-adjoint"
     func = _Counted(solver, solution, tuple(params) if seek else None)

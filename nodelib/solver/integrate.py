@@ -123,8 +123,8 @@ def odeint(
     a solve as it is and compiles what is around it; within torch.autocast a solve is in float32.
     """
     refuse_tracing()
-    _check_arguments({"func": func, "norm": norm}, {"rtol": rtol, "atol": atol, "step_size": step_size,
-                                                   "first_step": first_step})
+    check_arguments({"func": func, "norm": norm}, {"rtol": rtol, "atol": atol, "step_size": step_size,
+                                                  "first_step": first_step})
     compiled = check_flag("compiled", compiled)
     rtol, atol, step_size, first_step, max_steps, memory_budget, anchors = map(
         plain, (rtol, atol, step_size, first_step, max_steps, memory_budget, anchors))
@@ -138,7 +138,7 @@ def odeint(
         return solution
     times = _check_times(t)
     _check_state(y0)
-    _check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
+    check_settings(rtol, atol, method, gradient, step_size, first_step, max_steps, memory_budget, anchors)
     grid = torch.tensor(times, dtype=torch.float64)
     if times[0] == times[-1] or y0.numel() == 0:
         return Solution(grid, _unmoved(y0, len(times), _parameters(func, params)))
@@ -164,7 +164,9 @@ def odeint(
     return adjoint_solution(solver, y0, params, anchors if gradient == "anchored" else 0)
 
 
-def _check_arguments(functions: dict[str, object], numbers: dict[str, object]) -> None:
+def check_arguments(functions: dict[str, object], numbers: dict[str, object]) -> None:
+    """InputError for a function that is none, ToleranceError for a number that requires gradients; by name.
+    """
     for name, value in functions.items():
         if not callable(value):
             raise InputError(f"{name} is {value!r}; it must be a function")
@@ -221,23 +223,24 @@ def _check_state(y0: Tensor) -> None:
                              "hold the error estimate): use y0.float()")
 
 
-def check_method(method: str, step_size: float | None) -> None:
-    """InputError for an unknown method; ToleranceError for a step size that is none, or that it lacks."""
-    check_choice("method", method, METHODS)
-    if method in FIXED and step_size is None:
-        raise ToleranceError(f"method {method!r} needs a step_size above 0")
-    _check_step("step_size", step_size)
-
-
 def _check_step(name: str, step: float | None) -> None:
     if step is not None and not (is_number(step) and step > 0):
         raise ToleranceError(f"{name} is {step!r}; it must be a finite number above 0")
 
 
-def _check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None,
-                    first_step: float | None, max_steps: int, memory_budget: int, anchors: int) -> None:
-    check_method(method, step_size)
+def check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None = None,
+                   first_step: float | None = None, max_steps: int = 1, memory_budget: int = 0,
+                   anchors: int = 1) -> None:
+    """InputError for an unknown method or gradient, or two that do not go together; ToleranceError for a
+    tolerance, step or count out of its range, or a step size that the method lacks. Ranges: see `odeint`.
+    """
+    check_choice("method", method, METHODS)
+    if method in FIXED and step_size is None:
+        raise ToleranceError(f"method {method!r} needs a step_size above 0")
+    _check_step("step_size", step_size)
     check_choice("gradient", gradient, GRADIENTS)
+    if gradient.startswith("torchdiffeq") and method != "dopri5":
+        raise InputError(f"method is {method!r}; torchdiffeq's gradients are offered for 'dopri5' only")
     for name, value in (("rtol", rtol), ("atol", atol)):
         if not (is_number(value) and value > 0):
             raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
