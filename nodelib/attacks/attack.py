@@ -193,7 +193,7 @@ class Attack:
 
         Args:
             model: maps images to logits, shape (N, K), K at least 2.
-            images: shape (N, C, H, W), floating, in [0, 1].
+            images: shape (N, C, H, W), float32 or float64, in [0, 1].
             labels: true classes, integers, shape (N,), 0 to K - 1.
 
         Raises:

@@ -19,6 +19,7 @@ from nodelib.solver.errors import InputError, NodelibError
 if TYPE_CHECKING:
     from nodelib.attacks.attack import Attack
 
+PRECISIONS = (torch.float32, torch.float64)  # half precision rounds by more than BALL_SLACK
 BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
 
 
@@ -35,12 +36,16 @@ class NoODEError(InputError):
 
 
 def check_images(images: Tensor) -> None:
-    """InputError unless images are floating, of shape (N, C, H, W) and in [0, 1]."""
+    """InputError unless images are float32 or float64, of shape (N, C, H, W) and in [0, 1]."""
     if not isinstance(images, Tensor) or images.ndim != 4:
         raise InputError(f"images have {described(images)}; expected a tensor of shape (N, C, H, W)")
     if not images.is_floating_point():
         raise InputError(f"images have dtype {images.dtype}; expected floating point in [0, 1]: use "
                          "images.float() / 255 for grey levels from 0 to 255")
+    if images.dtype not in PRECISIONS:
+        raise InputError(f"images have dtype {images.dtype}; expected float32 or float64 (half precision "
+                         "rounds a pixel by so much that it leaves the ball): use images.float(), and "
+                         "model.float() where the model is in half precision, too")
     if images.numel() == 0:
         return
     low, high = images.min().item(), images.max().item()  # a NaN anywhere makes both NaN
@@ -123,9 +128,14 @@ def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor |
 
     Raises:
         NonFiniteLogits: they are NaN or infinite.
-        InputError: no logits of that shape, fewer than `least` classes, or a label that has no logit.
+        InputError: no logits of that shape, fewer than `least` classes, a label that has no logit, or images
+            of another type than the model's parameters, which it cannot take.
     """
-    logits = model(images) if t1 is None else model(images, t1)
+    try:
+        logits = model(images) if t1 is None else model(images, t1)
+    except RuntimeError as error:
+        _check_types(model, images, error)
+        raise
     shape = tuple(getattr(logits, "shape", ()))
     if len(shape) != 2 or shape[0] != len(images) or shape[1] < least:
         raise InputError(f"the model's output has {described(logits)}; expected logits of shape "
@@ -137,6 +147,18 @@ def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor |
         raise InputError(f"labels reach to {labels.max().item()}, but the model has {logits.shape[1]} "
                          f"logits; the allowed range is 0 to {logits.shape[1] - 1}")
     return logits
+
+
+def _check_types(model: nn.Module, images: Tensor, error: RuntimeError) -> None:
+    """InputError if the model failed on images of another type than its first floating parameter.
+
+    Not before: a model may convert its images.
+    """
+    own = next((p.dtype for p in model.parameters() if p.is_floating_point()), images.dtype)
+    if own != images.dtype and not isinstance(error, NodelibError):
+        instead = f"images.to({own}) or " if own in PRECISIONS else ""
+        raise InputError(f"the model fails on images of dtype {images.dtype}, and its parameters are {own}; "
+                         f"both must have one type: use {instead}model.to({images.dtype})") from error
 
 
 def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,

@@ -17,7 +17,7 @@ def fgsm(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, **opt
 
     Args:
         model: any classifier, in eval mode: images (N, C, H, W) in [0, 1] to logits (N, K).
-        images, labels: shapes (N, C, H, W), floating, and (N,), integers from 0 to K - 1.
+        images, labels: shapes (N, C, H, W), float32 or float64, and (N,), integers from 0 to K - 1.
         epsilon: radius of the l-infinity ball in pixel units, 0 to 1 (the post: 0.3).
         options: fields of `Attack`: t1, clip, gradient, loss, logit_scale, draws, allow_random_forward.
 

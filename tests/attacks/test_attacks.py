@@ -21,7 +21,7 @@ from nodelib.attacks import (
 from nodelib.attacks.attack import method
 from nodelib.experiment.evaluation import Measurement, evaluate, record
 from nodelib.networks import ODEBlock, ODENet, ResNet
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, StepLimitError
 
 CALLS = {
     "fgsm": lambda model, x, y, epsilon=0.3, **k: fgsm(model, x, y, epsilon, **k),
@@ -126,6 +126,8 @@ def test_parameters_keep_their_gradient_flags_and_the_block_its_gradient(attack,
     (dict(images=torch.zeros(2, 28, 28)), "shape \\(2, 28, 28\\)"),
     (dict(images=torch.full((2, 1, 28, 28), float("inf"))), "reach from inf to inf"),
     (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.uint8)), "dtype torch.uint8.*float\\(\\) / 255"),
+    (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.float16)), "dtype torch.float16.*images.float\\(\\)"),
+    (dict(images=torch.zeros(2, 1, 28, 28, dtype=torch.bfloat16)), "dtype torch.bfloat16.*float32 or"),
     (dict(images=[[0.0]]), "type list"),
     (dict(labels=torch.tensor([-1, 1])), "from -1 to 1; the allowed range is 0 to"),
     (dict(labels=torch.tensor([1])), "one per image"),
@@ -401,6 +403,37 @@ def test_any_classifier_of_images_is_attacked(attack, classes, shape, dtype):
         assert F.cross_entropy(model(adversarial), labels) > F.cross_entropy(model(images), labels)
     with pytest.raises(ValueError, match=f"labels reach to {classes}, but the model has {classes} logits"):
         attack(model, images, labels * 0 + classes, 0.1)
+
+
+@pytest.mark.parametrize("model, images, message", [
+    (torch.float32, torch.float64,
+     "dtype torch.float64, .* are torch.float32.*images.to\\(torch.float32\\) or model.to\\(torch.float64"),
+    (torch.float64, torch.float32, "dtype torch.float32, .* are torch.float64"),
+    (torch.bfloat16, torch.float32, "are torch.bfloat16; both must have one type: use model.to")], ids=str)
+def test_images_of_another_type_than_a_model_that_fails_on_them_are_refused(attack, model, images, message):
+    own = Own(3).eval()
+    own(torch.rand(1, 3, 28, 28))  # which makes its last layer
+    with pytest.raises(InputError, match=message):
+        attack(own.to(model), torch.rand(2, 3, 28, 28, dtype=images), torch.tensor([0, 1]))
+
+
+def test_a_model_that_converts_its_images_is_attacked_and_keeps_its_own_errors(attack):
+    class Converts(Linear):
+        def forward(self, images):
+            return super().forward(images.to(self.weight.dtype))
+
+    class Fails(Linear):
+        def forward(self, images):
+            raise error
+
+    images = torch.rand(2, 1, 28, 28, dtype=torch.float64)
+    assert attack(Converts().eval(), images, torch.tensor([0, 1])).dtype == torch.float64
+    assert attack(Converts().half().eval(), images.float(), torch.tensor([0, 1])).dtype == torch.float32
+    for error, given in ((StepLimitError("spent", 0.0, 0.1, 1.0), images),
+                         (RuntimeError("of its own"), images.float())):
+        with pytest.raises(RuntimeError) as found:
+            attack(Fails().eval(), given, torch.tensor([0, 1]))
+        assert found.value is error
 
 
 @pytest.mark.parametrize("options, message", [
