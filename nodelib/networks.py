@@ -24,6 +24,7 @@ IMAGE_SIZE = 28
 CLASSES = 10
 POOLING_KERNEL = 2
 POOLINGS = ("random", "fixed")
+REDRAWING = (nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)  # torch's, unless given _random_samples
 
 
 def check_end_time(t1: float) -> float:
@@ -62,6 +63,11 @@ def check_mode(model: nn.Module, allow_training_mode: bool = False,
     if not allow_random_forward and any(getattr(part, "pooling", "fixed") == "random" for part in parts):
         raise InputError("the model's forward pass is random (pooling='random'); set model.pooling = "
                          "'fixed', or, for an attack, pass allow_random_forward=True")
+    redrawn = [part for part in parts if isinstance(part, REDRAWING) and part._random_samples is None]
+    if redrawn and not allow_random_forward:
+        raise InputError(f"the model's forward pass is random ({type(redrawn[0]).__name__} draws its regions "
+                         "anew at each pass, in eval mode too); set its _random_samples, one draw for each "
+                         "image and channel, or, for an attack, pass allow_random_forward=True")
 
 
 def check_labels(labels: Tensor, count: int, classes: int | None = None) -> Tensor:

@@ -85,7 +85,8 @@ class Attack:
             the classes in turn; `restarts` are then those of each class.
         queries: of "pgd", 0 or more; above 0 every restart begins where Square ends after so many queries, at
             the first point that fools the model or that of smallest margin.
-        allow_random_forward: accept a model with random pooling.
+        allow_random_forward: accept a model whose forward pass is random: with random pooling, or torch's
+            fractional pooling without fixed regions.
         allow_training_mode: accept a model in training mode, whose batch statistics mix images and whose
             running ones every pass changes: for adversarial training as some do it, never for an evaluation.
     """

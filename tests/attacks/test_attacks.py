@@ -174,6 +174,23 @@ def test_a_random_forward_pass_must_be_asked_for(attack, small, test_images):
     attack(small, test_images[0][:2], test_images[1][:2], allow_random_forward=True)
 
 
+@pytest.mark.parametrize("dimensions, make", [
+    (2, lambda **k: nn.FractionalMaxPool2d(2, output_size=5, **k)),
+    (3, lambda **k: nn.FractionalMaxPool3d(2, output_size=(1, 5, 5), **k))])
+def test_torchs_own_random_pooling_must_be_asked_for_or_fixed(attack, dimensions, make, test_images):
+    def model(**options):
+        torch.manual_seed(0)
+        volume = nn.Unflatten(2, (4, 7)) if dimensions == 3 else nn.Identity()
+        return nn.Sequential(volume, make(**options), nn.Flatten(), nn.Linear(25, 10)).eval()
+
+    images, labels = test_images[0][:2], test_images[1][:2]
+    with pytest.raises(InputError, match=f"random \\(FractionalMaxPool{dimensions}d.*allow_random_forward"):
+        attack(model(), images, labels)
+    assert attack(model(), images, labels, allow_random_forward=True).shape == images.shape
+    fixed = model(_random_samples=torch.full((2, 1, dimensions), 0.5))
+    assert torch.equal(attack(fixed, images, labels), attack(fixed, images, labels))
+
+
 def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
     with torch.no_grad():
         small.linear.bias.fill_(float("nan"))
