@@ -65,7 +65,8 @@ class Attack:
         steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image.
         random_start: start uniformly inside the ball instead of at the image.
         restarts: independent starts, at least 1; more than one needs random_start.
-        t1: end time attacked, for a network that is called as model(images, t1); None for the network's own.
+        t1: end time attacked, for a network that is called as model(images, t1) and has an `ODEBlock` or
+            calls that argument t1 or t; None for the network's own.
             For "fgsm" and "pgd" several, over which the gradient is averaged: the attack on a network whose
             end time is drawn at random when it is used.
         clip: keep pixels in [0, 1]; False, the post's way, leaves them in [-epsilon, 1 + epsilon].

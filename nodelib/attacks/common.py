@@ -19,6 +19,7 @@ from nodelib.solver.errors import InputError, NodelibError
 if TYPE_CHECKING:
     from nodelib.attacks.attack import Attack
 
+END_TIMES = ("t1", "t")  # what an argument that is an end time may be called
 PRECISIONS = (torch.float32, torch.float64)  # half precision rounds by more than BALL_SLACK
 BALL_SLACK = 1e-6  # of a pixel's distance: x + epsilon is rounded to single precision
 
@@ -98,11 +99,35 @@ def check_model(model: nn.Module, attack: Attack) -> None:
         raise NoODEError(f"gradient is {attack.gradient!r}, but {type(model).__name__} has no "
                          "nodelib.ODEBlock to differentiate in that way; leave gradient out")
     if attack.t1 is not None:
-        try:
-            inspect.signature(model.forward).bind(None, None)
-        except TypeError:
-            raise NoODEError(f"t1 is {attack.t1!r}, but {type(model).__name__}.forward takes no end time "
-                             "beside the images; leave t1 out") from None
+        _check_takes_end_time(model, attack.t1)
+
+
+def _check_takes_end_time(model: nn.Module, t1: object) -> None:
+    """NoODEError unless a model called as model(images, t1) takes t1 for an end time.
+
+    Whatever a model with an `ODEBlock` calls its second argument, it is taken for one; elsewhere it may as
+    well be a mask, and then only its name tells.
+    """
+    given, name = f"t1 is {t1!r}", type(model).__name__
+    try:
+        signature = inspect.signature(model.forward)
+        taken = [*signature.bind(None, None).arguments]
+    except TypeError:
+        raise NoODEError(f"{given}, but {name}.forward takes no end time beside the images; leave t1 "
+                         "out") from None
+    except ValueError:
+        raise NoODEError(f"{given}, but {name}.forward has no signature that says what it takes beside the "
+                         "images, as a traced module has none; leave t1 out, or attack the module before it "
+                         "was traced") from None
+    if any(isinstance(part, ODEBlock) for part in model.modules()):
+        return
+    second = signature.parameters[taken[-1]]
+    inner = getattr(model, "_orig_mod", getattr(model, "module", None))  # of torch.compile, DataParallel
+    if second.kind is second.VAR_POSITIONAL and isinstance(inner, nn.Module):
+        _check_takes_end_time(inner, t1)
+    elif second.name not in END_TIMES:
+        raise NoODEError(f"{given}, but the second argument of {name}.forward is called {second.name!r}, "
+                         "which no end time is; leave t1 out, or call that argument t1 if it is one")
 
 
 @contextlib.contextmanager

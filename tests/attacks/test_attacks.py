@@ -478,6 +478,61 @@ def test_an_end_time_needs_no_part_of_ours_and_a_block_no_name(attack, small, te
     assert set(seen) == {"adjoint"} and renamed[1].gradient == "exact"
 
 
+class Masked(nn.Module):
+    """A classifier whose second argument is no end time."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(784, 10)
+
+    def forward(self, images, mask=None):
+        return self.linear((images if mask is None else images * mask).flatten(1))
+
+
+class Starred(nn.Module):
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
+
+    def forward(self, *inputs):
+        return self.module(*inputs)
+
+
+class Renamed(nn.Module):
+    """A block of ours, whose end time the model calls as it likes."""
+
+    def __init__(self):
+        super().__init__()
+        self.flow, self.head = ODEBlock(Decays()), nn.Linear(784, 10)
+
+    def forward(self, images, until=None):
+        return self.head(self.flow(images, until).flatten(1))
+
+
+class Decays(nn.Module):
+    def forward(self, t, y):
+        return -y
+
+
+@pytest.mark.parametrize("model, message", [
+    (Masked, "t1 is 3.0, but the second argument of Masked.forward is called 'mask'"),
+    (lambda: Starred(Masked()), "second argument of Masked.forward is called 'mask'"),
+    (lambda: Starred(nn.Sequential(Masked())), "Sequential.forward takes no end time"),
+    (lambda: torch.jit.trace(Masked(), torch.rand(2, 1, 28, 28)), "has no signature .*traced")])
+def test_a_second_argument_that_is_no_end_time_is_given_none(attack, model, message, test_images):
+    images, labels, model = test_images[0][:2], test_images[1][:2], model().eval()
+    assert attack(model, images, labels).shape == images.shape
+    with pytest.raises(NoODEError, match=message):
+        attack(model, images, labels, t1=3.0)
+
+
+@pytest.mark.parametrize("model", [lambda: Starred(Timed()), lambda: torch.compile(Timed(), backend="eager"),
+                                   lambda: Starred(Renamed()), Renamed])
+def test_an_end_time_goes_through_wrappers_and_to_a_block_of_ours_by_any_name(model, test_images):
+    images, labels = test_images[0][:2], test_images[1][:2] % 2
+    assert fgsm(model().eval(), images, labels, 0.1, t1=0.5).shape == images.shape
+
+
 @pytest.mark.parametrize("t1", ["12", float("nan"), True, ["1", "2"], [1.0, None]])
 def test_an_end_time_that_is_no_number_is_refused(attack, t1, small, test_images):
     with pytest.raises(ValueError, match="t1 is .*; it must be a finite number"):
