@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import nodelib
 from nodelib.attacks import (
     METHODS,
     Attack,
@@ -600,6 +601,20 @@ def test_an_attack_is_one_value(small, test_images):
             Attack(name, 0.1, **{option: value})
     with pytest.raises(ValueError, match="step_size is None"):
         Attack("pgd", 0.1)(small, images, labels)
+
+
+def test_an_attack_and_the_errors_to_catch_stand_at_the_top(small, test_images):
+    assert {"Attack", "AttackError", "IntegrationError", "NodelibError"} <= {*nodelib.__all__}
+    images, labels = test_images[0][:2], test_images[1][:2]
+    assert torch.equal(nodelib.Attack("fgsm", 0.1)(small, images, labels), fgsm(small, images, labels, 0.1))
+    failing = {
+        nodelib.AttackError: lambda: fgsm(Root().eval(), torch.zeros(2, 1, 4, 4), labels * 0 + 1, 0.1),
+        nodelib.IntegrationError: lambda: nodelib.odeint(lambda t, y: y / 0, torch.ones(3), [0.0, 1.0]),
+        nodelib.NodelibError: lambda: fgsm(small, images, labels, 2.0)}
+    for error, attempt in failing.items():
+        assert issubclass(error, nodelib.NodelibError)
+        with pytest.raises(error):
+            attempt()
 
 
 def test_an_attack_by_the_recipe_is_checked_and_measured_like_any_other(small, test_images):
