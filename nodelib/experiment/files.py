@@ -6,6 +6,7 @@ import json
 import math
 import os
 import platform
+import re
 import stat
 import threading
 from collections.abc import Iterator
@@ -38,7 +39,9 @@ def write_atomic(path: str | Path, content: bytes) -> None:
     with _explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{glob.escape(prefix)}*.tmp"):
-            if not _runs(int(left.name.removeprefix(prefix).partition("-")[0])):
+            # none of a host whose name goes on where this one's ends: its processes are not asked for here
+            process = re.fullmatch(r"(\d+)-\d+\.tmp", left.name.removeprefix(prefix))
+            if process and not _runs(int(process[1])):
                 left.unlink(missing_ok=True)
         try:
             with temporary.open("wb") as file:
