@@ -114,7 +114,10 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
         return m.as_attack(isinstance(source, ODENet))(source, images, labels)
     rtol, atol = m.attack_tolerance or m.rtol, m.attack_tolerance or m.atol
     if m.gradient == REFERENCE:
+        # one generator for both: a copy of it would give the attack the regions of the scoring
+        pooling = model.pool.generator
         model, rtol, atol = copy.deepcopy(model).double(), REFERENCE_TOLERANCE, REFERENCE_TOLERANCE
+        model.pool.generator = pooling
     block = getattr(model, "block", None)
     if block is None and m.attack_steps is not None:
         raise InputError(f"attack_steps is {m.attack_steps} for a network without a solver; leave it out")

@@ -8,6 +8,8 @@ from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.contract import LADDER
 from nodelib.experiment.evaluation import Measurement, evaluate
 from nodelib.experiment.records import metric_fault, metrics_csv
+from nodelib.networks import FractionalPool
+from nodelib.solver.errors import InputError
 from nodelib.statistics import wilson
 
 
@@ -64,6 +66,17 @@ def test_random_pooling_follows_its_seed(small, test_images):
 
     assert torch.equal(logits(1), logits(1))
     assert not torch.equal(logits(1), logits(2))
+
+
+@pytest.mark.parametrize("gradient", ["exact", "reference"])
+def test_the_attack_and_the_scoring_see_regions_of_their_own(gradient, small, test_images, monkeypatch):
+    drawn, draw = [], FractionalPool._draw
+    monkeypatch.setattr(FractionalPool, "_draw",
+                        lambda self, *shape: drawn.append(found := draw(self, *shape)) or found)
+    m = Measurement(1.0, 2, "fgsm", 0.1, pooling="random", gradient=gradient, batch=2)
+    evaluate(small, test_images[0][:2], test_images[1][:2], m)
+    attacked, scored = drawn
+    assert not torch.equal(attacked, scored)
 
 
 @pytest.mark.parametrize("change, message", [
