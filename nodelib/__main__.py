@@ -113,9 +113,10 @@ def _evaluating(arguments: argparse.Namespace) -> int:
 
 def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
     """Measure a stored run and print what was asked for."""
+    root = folder.parent
     folder = folder / arguments.kept if arguments.kept else folder
     config = configs.RunConfig.from_dict(artifacts.load_run(folder).config)
-    sources = transfer_sources(folder.parent)
+    sources = transfer_sources(root)
     measurements = protocols.get(arguments.protocol, config, sources, arguments.images)
     if not measurements:
         say(f"{folder.name}: protocol {arguments.protocol} asks for nothing of such a network; "

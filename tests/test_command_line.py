@@ -6,6 +6,7 @@ import sys
 
 import filelock
 import pytest
+from builders import tiny_config
 
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
@@ -100,8 +101,6 @@ def test_a_budget_stops_training_with_status_3_and_the_next_call_goes_on(tiny, c
 @pytest.fixture
 def tiny(monkeypatch):
     """Every named run is a tiny one, whatever its scale."""
-    from builders import tiny_config
-
     from nodelib.experiment import configs
 
     monkeypatch.setattr(configs, "get", lambda name, seed=0, scale="full": tiny_config(name=name, seed=seed))
@@ -130,6 +129,21 @@ def test_earlier_weights_are_measured_by_name(tiny, tiny_run, tmp_path, capsys):
     [earlier] = artifacts.load_run(folder).earlier
     assert [r["id"] for r in earlier.metrics] == [r["id"] for r in tiny_run.metrics]
     assert main([*line, "epoch9"]) == 2 and "name one after whole epochs" in capsys.readouterr().err
+
+
+def test_earlier_weights_are_attacked_through_the_runs_beside_theirs(tiny, tiny_run, tmp_path, capsys):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    shutil.copy(folder / "model.safetensors", folder / "weights-epoch1.safetensors")
+    stored = artifacts.read_json(folder / "config.json")
+    stored["provenance"] |= artifacts.kept_weights(folder)
+    artifacts.write_json(folder / "config.json", stored)
+    training.train(tiny_config(name="small-random", learning_rate=1e-3), tmp_path, progress=False)
+    line = ["evaluate", "small-10", "--root", str(tmp_path), "--protocol", "transfer", "--images", "4"]
+    for more, measured in (([], folder), (["--kept", "epoch1"], folder / "epoch1")):
+        assert main([*line, *more]) == 0
+        found = [r for r in artifacts.load_run(measured).metrics if r["source"] == "small-random-seed0"]
+        assert [(r["attack"], r["n"]) for r in found] == [("transfer", 4)]
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])

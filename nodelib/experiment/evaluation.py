@@ -204,6 +204,8 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     combine have changed.
 
     Args:
+        folder: of the run, or of weights that it kept, such as `small-10-post-seed0/epoch12`. The sources of
+            transfer attacks lie beside the run.
         budget: seconds after which no further record is begun (worst cases, which cost nothing, still are).
 
     Returns:
@@ -219,6 +221,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     pending = [m for m in measurements if m.attack != "worst" and not _measured(run, m)]
     worst = [m for m in measurements if m.attack == "worst"]
     time_left = Budget(budget)
+    root = (folder if run.kept is None else folder.parent).parent  # kept weights lie within their run
     commit = artifacts.source_state()["commit"] if pending or worst else None
     where = artifacts.describe_device(device)
     model = run.load_model(device)  # damaged weights are refused, also where nothing is left to measure
@@ -232,7 +235,7 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         if time_left.spent:
             break
         if m.source is not None and m.source not in sources:
-            sources[m.source] = artifacts.load_run(folder.parent / m.source).load_model(device)
+            sources[m.source] = artifacts.load_run(root / m.source).load_model(device)
         started = time.monotonic()
         alive, combines = survivors(_whole(run), run.outcomes, m) if m.drop else (None, None)
         source = None if m.source is None else sources[m.source]
