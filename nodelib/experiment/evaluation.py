@@ -149,8 +149,10 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
     used: a prediction depends on its batch-mates through the shared step size.
 
     Args:
-        model: its mode, pooling and tolerances are restored afterwards.
-        images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
+        model: an `ODENet` or a `ResNet`, whose pooling a measurement sets; its mode, pooling and tolerances
+            are restored afterwards. Any other classifier is attacked by `nodelib.fgsm` and `nodelib.pgd`, and
+            scored by itself.
+        images: shape (N, 1, 28, 28), in [0, 1], N at least 1; labels: shape (N,), 0 to 9.
         measurement: what to do to them; its `n` is not used here.
         progress: True or False to show progress or not; None: a bar on a terminal, else plain lines.
         alive: bool, shape (N,): attack these only and count the others as broken.
@@ -161,9 +163,15 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
         correct, bool, shape (N,); NFE per solve averaged over images (0 without a solver).
 
     Raises:
-        ValueError: invalid images or labels, before any work.
+        InputError: another kind of model, or invalid images or labels, before any work.
     """
+    if not isinstance(model, (ODENet, ResNet)):
+        raise InputError(f"the model is a {type(model).__name__}; a Measurement is of an ODENet or a ResNet, "
+                         "whose pooling it sets. Attack another one with nodelib.fgsm or nodelib.pgd, and "
+                         "count what it then classifies right")
     check_images(images)
+    if not len(images):
+        raise InputError("there are 0 images, of which there is no accuracy; give 1 or more")
     check_labels(labels, len(images), CLASSES)
     m, correct, nfe = measurement, [], 0.0
     batches = range(0, len(images), m.batch)

@@ -83,6 +83,7 @@ def test_the_attack_and_the_scoring_see_regions_of_their_own(gradient, small, te
     (dict(images=torch.full((2, 1, 28, 28), 2.0)), "allowed range"),
     (dict(labels=torch.tensor([3, 11])), "0 to 9"),
     (dict(images=torch.full((2, 1, 28, 28), float("nan"))), "NaN"),
+    (dict(images=torch.zeros(0, 1, 28, 28), labels=torch.zeros(0, dtype=torch.long)), "there are 0 images"),
 ])
 def test_bad_images_and_labels_are_refused_before_any_work(change, message, small):
     values = {"images": torch.zeros(2, 1, 28, 28), "labels": torch.tensor([1, 2]), **change}
@@ -90,6 +91,12 @@ def test_bad_images_and_labels_are_refused_before_any_work(change, message, smal
     with pytest.raises(ValueError, match=message):
         evaluate(small, values["images"], values["labels"], Measurement(1.0, 2))
     assert small.block.func.nfe == 0
+
+
+def test_a_model_that_is_none_of_this_library_is_refused_and_the_way_out_said(test_images):
+    own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).eval()
+    with pytest.raises(InputError, match="the model is a Sequential; .* nodelib.pgd"):
+        evaluate(own, *test_images, Measurement(1.0, 64, "fgsm", 0.1))
 
 
 @pytest.mark.parametrize("change, message", [
