@@ -4,7 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -40,17 +40,34 @@ def test_order() -> np.ndarray:
 setattr(test_order, "__test__", False)  # not a test, whatever pytest thinks of the name
 
 
-def test_subset(n: int) -> tuple[Tensor, Tensor]:
-    """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
+def check_count(n: int) -> None:
+    """InputError unless n is a number of test images, a whole one from 1 to 10,000."""
     if not 1 <= n <= TEST_IMAGES or int(n) != n:
         raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
                          "test set")
+
+
+def test_subset(n: int) -> tuple[Tensor, Tensor]:
+    """Images and labels of the first n of `test_order()`; InputError unless n is from 1 to 10,000."""
+    check_count(n)
     images, labels = mnist.load("test")
     index = torch.from_numpy(test_order()[:n])
     return images[index], labels[index]
 
 
 setattr(test_subset, "__test__", False)
+
+
+def subset_for(run: artifacts.Run, n: int, replaces: Callable[[dict], bool]) -> tuple[Tensor, Tensor]:
+    """The `test_subset` on which a run's measurements are made anew that `replaces` picks.
+
+    Raises:
+        InputError: n is not from 1 to 10,000.
+        ArtifactError: the run holds one of them on more images: now, and not when the work is done.
+    """
+    found = test_subset(n)
+    artifacts.check_not_fewer(run, n, replaces)
+    return found
 
 
 @contextlib.contextmanager

@@ -21,7 +21,8 @@ from nodelib.attacks.common import attacking, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts
 from nodelib.experiment.configs import TABLE_T1, RunConfig
-from nodelib.experiment.evaluation import at_tolerance, test_subset
+from nodelib.experiment.contract import GRADIENT_MEASUREMENTS
+from nodelib.experiment.evaluation import at_tolerance, subset_for
 from nodelib.experiment.measurement import REFERENCE_TOLERANCE, SEED_BATCH
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.protocols import diagnostic_images
@@ -156,13 +157,22 @@ def measure_run(folder: str | Path, count: int | None = None, times: Iterable[fl
                 progress: bool | None = None) -> list[dict]:
     """Measure a stored ODE-net on the first images of the test order and write its `measurements.csv`.
 
-    `count`: number of images; default: 256 for the small networks, 32 for the others.
+    `count`: number of images; default: 256 for the small networks, 32 for the others. Nothing is stored
+    before the last end time.
+
+    Raises:
+        InputError: the run has no ODE block, or there are not so many images.
+        ArtifactError: the run holds the same on more images.
     """
-    run = artifacts.load_ode_run(folder)
+    run, times = artifacts.load_ode_run(folder), list(times)
     config = RunConfig.from_dict(run.config)
     if count is None:
         count = diagnostic_images(config) if config.channels == 16 else min(32, diagnostic_images(config))
-    found = health(run.load_ode_net(), *test_subset(count), times, progress)
-    measured = {(m["name"], m["t1"]) for m in found}
-    artifacts.add_measurements(run, found, lambda r: (r["name"], r["t1"]) in measured)
+
+    def mine(r: dict) -> bool:
+        return r["name"] in GRADIENT_MEASUREMENTS and r["t1"] in times
+
+    images, labels = subset_for(run, count, mine)
+    found = health(run.load_ode_net(), images, labels, times, progress)
+    artifacts.add_measurements(run, found, mine)
     return found

@@ -28,7 +28,7 @@ from nodelib.attacks.common import attacking, check_images, input_gradient
 from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts, horizon
 from nodelib.experiment.configs import RunConfig
-from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.evaluation import subset_for
 from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.experiment.records import record
 from nodelib.networks import ODENet, check_labels
@@ -36,6 +36,7 @@ from nodelib.solver.kernel import unbalanced
 
 DIRECTIONS = ("cross-entropy", "log-odds", "turned", "margin")
 EPSILONS = (0.0, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.175, 0.2, 0.225, 0.25, 0.275, 0.3)
+MEASURED = ("step_cause", "step_left", "turned_signs")  # names of the records; the last not of every network
 
 
 def turned_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -186,10 +187,18 @@ def measure_run(folder: str | Path, n: int = 256, kept: str | None = None) -> li
     Args:
         n: images, the first of the test order; kept: earlier weights, see
             `nodelib.experiment.artifacts.Run.load_model`.
+
+    Raises:
+        InputError: the run has no ODE block, or there are not so many images.
+        ArtifactError: the run holds the same on more images, or keeps no such weights.
     """
     run = artifacts.load_ode_run(folder)
-    followed = follow(run.load_ode_net(kept), *test_subset(n), RunConfig.from_dict(run.config).test_t1)
+
+    def mine(r: dict) -> bool:
+        return r["name"] in MEASURED and r["settings"].get("kept") == kept
+
+    images, labels = subset_for(run, n, mine)
+    followed = follow(run.load_ode_net(kept), images, labels, RunConfig.from_dict(run.config).test_t1)
     found = records(followed, gradient="exact", kept=kept)
-    names = {entry["name"] for entry in found}
-    artifacts.add_measurements(run, found, lambda r: r["name"] in names and r["settings"].get("kept") == kept)
+    artifacts.add_measurements(run, found, mine)
     return found

@@ -34,7 +34,7 @@ from torch import Tensor
 
 from nodelib.experiment import artifacts, protocols
 from nodelib.experiment.configs import RunConfig
-from nodelib.experiment.evaluation import evaluating, test_subset
+from nodelib.experiment.evaluation import evaluating, subset_for
 from nodelib.experiment.measurement import EPSILON, SEED_BATCH
 from nodelib.experiment.records import record
 from nodelib.networks import ODENet
@@ -131,8 +131,7 @@ def measure_run(folder: str | Path, n: int | None = None) -> list[dict]:
     """
     run = artifacts.load_ode_run(folder)
     n = protocols.rescaling_images(RunConfig.from_dict(run.config)) if n is None else n
-    images, labels = test_subset(n)
-    artifacts.check_not_fewer(run, n, _mine)
+    images, labels = subset_for(run, n, _mine)
     model, found = run.load_ode_net(), list[dict]()
     installed = importlib.metadata.version(NAME)
     ways = [*((version, 1) for version in (*OLDER, installed)), *((installed, count) for count in DEVICES)]

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from nodelib.experiment import artifacts, configs, mnist, snapshots, training
 from nodelib.experiment.configs import RunConfig
 from nodelib.experiment.contract import TRAINING_MEASUREMENTS
-from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.evaluation import subset_for
 from nodelib.experiment.gradient_health import cosines, relative_error
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.records import record
@@ -158,9 +158,8 @@ def measure_run(folder: str | Path, steps: int = STEPS, n: int | None = None) ->
     run = artifacts.load_ode_run(folder)
     config, first = recipe(run, steps)
     n = snapshots.images_of(config) if n is None else n
-    test_subset(n)  # refuses too many before the training and not after
     artifacts.check_not_fewer(run, steps, lambda r: r["name"].startswith("training_"))
-    artifacts.check_not_fewer(run, n, lambda r: r["name"] == "trained_on")
+    subset_for(run, n, lambda r: r["name"] == "trained_on")  # refuses before the training and not after
     model = run.load_ode_net()
     found = records(follow(model, config, steps, first), model, config, n)
     artifacts.add_measurements(run, found, lambda r: r["name"] in TRAINING_MEASUREMENTS)

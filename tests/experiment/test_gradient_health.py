@@ -77,6 +77,20 @@ def test_measuring_a_run_replaces_its_own_records_and_keeps_the_states(tiny_run,
     assert foreign in stored and len(stored) == 1 + len(found) and all(r in stored for r in found)
 
 
+def test_too_few_images_are_refused_before_the_work(tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    gradient_health.measure_run(folder, 2, (1.0,), progress=False)
+    before = artifacts.load_run(folder).measurements
+    monkeypatch.setattr(gradient_health, "health", lambda *a: pytest.fail("worked first"))
+    with pytest.raises(artifacts.ArtifactError, match="on 2 images, and 1 are too few"):
+        gradient_health.measure_run(folder, 1, (1.0, 10.0))
+    assert artifacts.load_run(folder).measurements == before
+    monkeypatch.setattr(gradient_health, "health", lambda *a: [])
+    gradient_health.measure_run(folder, 1, (10.0,))  # of other end times none is replaced
+    assert artifacts.load_run(folder).measurements == before
+
+
 def test_a_residual_network_has_no_solver_to_examine(tmp_path, monkeypatch, tiny_run):
     import dataclasses
 

@@ -101,3 +101,15 @@ def test_a_stored_run_keeps_its_steps_beside_other_measurements(tmp_path, tiny_r
     assert other in stored and {r["name"] for r in stored if r != other} <= set(STEP_MEASUREMENTS)
     overshoot.measure_run(folder, 16)
     assert sorted(map(str, artifacts.load_run(folder).measurements)) == sorted(map(str, stored))
+
+
+def test_too_few_images_are_refused_before_the_work(tmp_path, tiny_run, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    stored = record("step_left", 0.5, 1.0, 8, "margin", epsilon=0.1, kept=None)
+    artifacts.write_atomic(folder / "measurements.csv", measurements_csv([stored]))
+    monkeypatch.setattr(overshoot, "follow", lambda *a: pytest.fail("worked first"))
+    with pytest.raises(artifacts.ArtifactError, match="on 8 images, and 7 are too few"):
+        overshoot.measure_run(folder, 7)
+    with pytest.raises(artifacts.ArtifactError, match="keeps no weights 'epoch1'"):
+        overshoot.measure_run(folder, 7, "epoch1")  # of other weights there is nothing to replace
