@@ -278,6 +278,14 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     return list(run.metrics)
 
 
+def missing(measurements: list[Measurement], records: list[dict]) -> list[str]:
+    """Ids of the measurements of which there is no record on as many images; of a worst case, which is
+    computed from others, none is missed.
+    """
+    have = {r["id"]: r["n"] for r in records}
+    return [m.id for m in measurements if m.attack != "worst" and have.get(m.id, 0) < m.n]
+
+
 def _whole(run: artifacts.Run) -> list[dict]:
     """The records that have their outcomes; one that lost them counts as not measured."""
     ids = run.outcome_ids()

@@ -10,6 +10,7 @@ import torch
 
 from nodelib.attacks.losses import logit_gap
 from nodelib.experiment import artifacts, evaluation, protocols
+from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import TABLE_T1, RunConfig
 from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.experiment.records import record
@@ -30,11 +31,24 @@ def gap_records(model: ODENet, n: int) -> list[dict]:
             for t1, gap in gaps.items() for threshold in THRESHOLDS for factor in protocols.FACTORS]
 
 
-def measure_run(folder: Path, budget: float | None = None, progress: bool | None = None) -> None:
-    """Measure a stored run by the rescaling protocol, and its gaps once; resumes record by record."""
-    run = artifacts.load_ode_run(folder)
+def measure_run(folder: Path, budget: float | None = None, progress: bool | None = None) -> list[str]:
+    """Measure a stored run by the rescaling protocol, and its gaps once; resumes record by record.
+
+    Args:
+        budget: seconds after which nothing further is begun.
+
+    Returns:
+        what it did not come to: ids of records, and "gap_past" for the gaps.
+    """
+    run, time_left = artifacts.load_ode_run(folder), Budget(budget)
     config = RunConfig.from_dict(run.config)
-    evaluation.evaluate_run(folder, protocols.rescaling_protocol(config), budget=budget, progress=progress)
-    if not any(r["name"] == "gap_past" for r in run.measurements):
-        found = gap_records(run.load_ode_net(), protocols.rescaling_images(config))
-        artifacts.add_measurements(run, found, lambda r: r["name"] == "gap_past")
+    protocol = protocols.rescaling_protocol(config)
+    records = evaluation.evaluate_run(folder, protocol, budget=time_left.left, progress=progress)
+    left = evaluation.missing(protocol, records)
+    if any(r["name"] == "gap_past" for r in run.measurements):
+        return left
+    if time_left.spent:
+        return [*left, "gap_past"]
+    found = gap_records(run.load_ode_net(), protocols.rescaling_images(config))
+    artifacts.add_measurements(run, found, lambda r: r["name"] == "gap_past")
+    return left
