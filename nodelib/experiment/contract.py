@@ -74,6 +74,9 @@ STATE_MEASUREMENTS: dict[str, str] = {
                       "clean image's, at t1; images 'pgd' or 'fooled'",
     "nearest_said": "share of fooled images nearest to the direction of the class that the network takes "
                     "them for at the end time of the attack; statistic 'mean'; shown, not judged",
+    "fooled_share": "share of the images attacked that were classified right and no longer are; where it is "
+                    "0 there is no other record of fooled images; older runs lack it; images 'fooled', "
+                    "statistic 'mean'; shown, not judged",
     "jacobian_norm": "largest singular value of df/dz, mean along the path from 0 to t1",
     "path_turning": "total angle in radians by which the velocity f turns along the path from 0 to t1",
     "accepted_steps": "accepted steps of dopri5 at tolerance 1e-3 from 0 to t1, one image per solve",

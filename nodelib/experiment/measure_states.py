@@ -33,6 +33,7 @@ from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.held_out import HELD_OUT_RUNS, held_out
 from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
+from nodelib.experiment.protocols import AVERAGED
 from nodelib.experiment.protocols import SWEEP_T1 as TIMES
 from nodelib.experiment.records import record
 from nodelib.experiment.snapshots import along_path
@@ -57,6 +58,7 @@ CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
 LOCAL_IMAGES, SOLVER_IMAGES = 256, 128  # of them for the local robustness, and for examples of the solver
 ATTACKED = 200  # of them attacked, by default
+ONE_START = {key: value for key, value in AVERAGED.items() if key not in ("attack", "restarts")}
 BATCH = 100  # images per solve
 
 
@@ -157,25 +159,27 @@ def fooled(model: ODENet, images: Tensor, labels: Tensor, count: int = ATTACKED)
     The first half of the images, at most that of `IMAGES`, is the clean reference; those behind it are
     attacked in turn until `count` have fooled the network: by PGD-40 with momentum and gradients at noisy
     points (`nodelib.experiment.protocols.AVERAGED`, one start), because PGD-10 fools too few of a network
-    trained against it. Those it takes for another digit unattacked are left out. No record where it fools no
-    image.
+    trained against it. Those it takes for another digit unattacked are left out. Where it fools no image,
+    one record alone says so, `fooled_share`.
     """
-    half = min(len(images), IMAGES) // 2
+    half, attacked = min(len(images), IMAGES) // 2, 0
     parts: list[tuple[Tensor, ...]] = []
     for x, y in zip(images[half:].split(BATCH), labels[half:].split(BATCH)):
-        found = pgd(model, x, y, 0.3, step_size=0.1, steps=40, loss="margin", noise=0.15, momentum=0.9,
-                    t1=1.0)
+        found = pgd(model, x, y, t1=1.0, **ONE_START)
         with torch.no_grad():
-            said, before = model(found, 1.0).argmax(1), model(x, 1.0).argmax(1)
-        wrong = (said != y) & (before == y)  # what was wrong already is not fooled
+            said, right = model(found, 1.0).argmax(1), model(x, 1.0).argmax(1) == y
+        wrong = (said != y) & right  # what was wrong already is not fooled
+        attacked += len(x)
         parts.append((x[wrong], y[wrong], found[wrong], said[wrong]))
         if sum(len(part[1]) for part in parts) >= count:
             break
+    share = record("fooled_share", sum(len(part[1]) for part in parts) / attacked, 1.0, attacked, "mean",
+                   images="fooled")
     clean, own, found, said = (torch.cat(column)[:count] for column in zip(*parts))
     if not len(own):
-        return []
+        return [share]
     records, nearest = _followed(model, (images[:half], labels[:half]), clean, found, own, "fooled")
-    return records + [record("nearest_said", (near == said).double().mean(), t1, len(own), "mean",
+    return [share] + records + [record("nearest_said", (near == said).double().mean(), t1, len(own), "mean",
                              images="fooled") for t1, near in zip(SNAPSHOTS, nearest)]
 
 
@@ -429,18 +433,28 @@ class Part:
 
     measure: called with the model, images, labels and how far to follow them.
     names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are
-        of two digits.
+        of two digits; used: on how many images they are, at most, of images with these labels; besides:
+        names of further records, which older runs lack.
     """
 
     measure: Callable[[Any, Tensor, Tensor, Reach], list[dict]]
     names: tuple[str, ...]
     images: str = "clean"
     two: bool = False
+    used: Callable[[Tensor, Reach], int] = lambda labels, reach: len(labels)
+    besides: tuple[str, ...] = ()
 
     @property
     def keys(self) -> set[tuple[str, str, bool]]:
         """The `key` of each of its records."""
-        return {(name, self.images, self.two) for name in self.names}
+        return {(name, self.images, self.two) for name in (*self.names, *self.besides)}
+
+    def missing(self, measurements: list[dict]) -> bool:
+        """Whether a run with these measurements lacks some record of it that it can have."""
+        none = any(r["name"] == "fooled_share" and not r["value"] for r in measurements)
+        if self.images == "fooled" and none:
+            return False
+        return not {key(r) for r in measurements} >= {(name, self.images, self.two) for name in self.names}
 
 
 def key(record: dict) -> tuple[str, str, bool]:
@@ -460,7 +474,7 @@ PARTS: dict[str, Part] = {
     "attacked": Part(lambda model, images, labels, reach: attacked(model, images, labels),
                      ("nearest_class", "attacked_angle"), "pgd"),
     "fooled": Part(lambda model, images, labels, reach: fooled(model, images, labels),
-                   ("nearest_class", "attacked_angle", "nearest_said"), "fooled"),
+                   ("nearest_class", "attacked_angle", "nearest_said"), "fooled", besides=("fooled_share",)),
     "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
     "rays": Part(lambda model, images, labels,
                  reach: attractors(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
@@ -509,8 +523,13 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
 
 def pending(run: artifacts.Run) -> tuple[str, ...]:
     """Parts of which a stored run lacks some record."""
-    have = {key(r) for r in run.measurements}
-    return tuple(part for part in parts_of(run) if not have >= PARTS[part].keys)
+    return tuple(part for part in parts_of(run) if PARTS[part].missing(run.measurements))
+
+
+def check_parts(parts: Iterable[str]) -> None:
+    """InputError unless all of them are among `PARTS`."""
+    if unknown := sorted(set(parts) - set(PARTS)):
+        raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
 
 
 def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Reach(), *,

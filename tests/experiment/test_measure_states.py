@@ -1,5 +1,6 @@
 """The measurements of a network's states are those the rules of the ledger ask for."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -15,6 +16,7 @@ from nodelib.experiment.contract import (
     STATE_MEASUREMENTS,
 )
 from nodelib.experiment.evaluation import test_subset
+from nodelib.experiment.protocols import AVERAGED
 from nodelib.experiment.records import measurements_csv
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
@@ -258,13 +260,69 @@ def test_only_images_that_fool_the_network_are_followed(tiny_run, monkeypatch):
     found = measure_states.fooled(model, images, labels, count=50)
     wrong = (said != labels[30:]) & (before == labels[30:])  # an image that was wrong already is not fooled
     assert 0 < wrong.sum() < (said != labels[30:]).sum()
+    share, *found = found
+    assert (share["name"], share["value"], share["n"]) == ("fooled_share", wrong.double().mean(), 30)
     assert {r["n"] for r in found} == {int(wrong.sum())} and {r["images"] for r in found} == {"fooled"}
     assert {r["name"] for r in found} == {"nearest_class", "attacked_angle", "nearest_said"}
     attacked: list[int] = []
     monkeypatch.setattr(measure_states, "BATCH", 10)
     monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: attacked.append(len(x)) or 1 - x)
     first = wrong.cumsum(0).tolist()
-    assert {r["n"] for r in measure_states.fooled(model, images, labels, count=1)} == {1}
+    assert {r["n"] for r in measure_states.fooled(model, images, labels, count=1)[1:]} == {1}
     assert len(attacked) == next(k for k in (1, 2, 3) if first[10 * k - 1])  # no more than had to be
+    asked: list[dict] = []
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: asked.append(k) or x)
+    (none,) = measure_states.fooled(model, images, labels, count=50)
+    assert (none["name"], none["value"], none["n"]) == ("fooled_share", 0.0, 30)
+    kept = {key: value for key, value in AVERAGED.items() if key not in ("attack", "restarts")}
+    assert asked == 3 * [{"t1": 1.0, **kept}]
+
+
+def test_a_network_that_nothing_fools_is_measured_once(tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    monkeypatch.setattr(measure_states, "parts_of", lambda run: ("fooled",))
     monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: x)
-    assert measure_states.fooled(model, images, labels, count=50) == []
+    for _ in range(2):  # the record takes its own place
+        assert measure_states.measure_run(folder, 40, parts=("fooled",)) == ["fooled"]
+    assert [r["name"] for r in artifacts.load_run(folder).measurements] == ["fooled_share"]
+    assert measure_states.measure_run(folder, 40) == []
+    monkeypatch.setattr(measure_states, "pgd", lambda model, x, y, *a, **k: 1 - x)
+    assert measure_states.measure_run(folder, 40, parts=("fooled",)) == ["fooled"]
+    run = artifacts.load_run(folder)
+    assert measure_states.pending(run) == () and len({r["name"] for r in run.measurements}) == 4
+    for name, pending in (("fooled_share", ()), ("nearest_said", ("fooled",))):  # older runs lack the first
+        lacking = [r for r in run.measurements if r["name"] != name]
+        assert measure_states.pending(dataclasses.replace(run, measurements=lacking)) == pending
+
+
+@pytest.mark.parametrize("part, measured, asked", [
+    ("far", dict(count=40, reach=measure_states.Reach(far=8)), dict(reach=measure_states.Reach(far=4))),
+    ("attacked", dict(count=40), dict(count=30)), ("two digits", dict(count=100), dict(count=60)),
+])
+def test_too_few_images_are_refused_before_the_work(part, measured, asked, tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    monkeypatch.setattr(measure_states, "parts_of", lambda run: (part,))
+    whole, name = measure_states.PARTS[part], measure_states.PARTS[part].names[0]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(measure_states.PARTS, part, dataclasses.replace(whole, measure=lambda m, x, y, reach: [
+            measure_states.record(name, 1.0, 1.0, whole.used(y, reach), images=whole.images,
+                                  label="6-4" if whole.two else "all")]))
+        measure_states.measure_run(folder, **measured, parts=(part,))
+    (stored,) = artifacts.load_run(folder).measurements
+    monkeypatch.setitem(measure_states.PARTS, part, dataclasses.replace(
+        whole, measure=lambda *a: pytest.fail("worked first")))
+    with pytest.raises(artifacts.ArtifactError, match="too few to replace"):
+        measure_states.measure_run(folder, **{**measured, **asked}, parts=(part,))
+    assert artifacts.load_run(folder).measurements == [stored]
+
+
+def test_held_out_training_images_are_as_many_whatever_is_asked_for(tiny_run, tmp_path, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    monkeypatch.setattr(measure_states, "parts_of", lambda run: ("held out",))
+    monkeypatch.setattr(measure_states, "held_out", lambda model: [
+        measure_states.record("held_out_left", 0.5, 1.0, 1000, "mean")])
+    for _ in range(2):
+        assert measure_states.measure_run(folder, 2, parts=("held out",)) == ["held out"]
