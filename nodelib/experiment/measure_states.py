@@ -30,7 +30,7 @@ from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import ROWS
 from nodelib.experiment.contract import LOCAL_MEASUREMENTS
 from nodelib.experiment.evaluation import test_subset
-from nodelib.experiment.held_out import HELD_OUT_RUNS, held_out
+from nodelib.experiment.held_out import HELD_OUT, HELD_OUT_RUNS, held_out
 from nodelib.experiment.local_robustness import local_robustness
 from nodelib.experiment.measurement import TEST_IMAGES, median_interval
 from nodelib.experiment.protocols import AVERAGED
@@ -39,7 +39,7 @@ from nodelib.experiment.records import record
 from nodelib.experiment.snapshots import along_path
 from nodelib.experiment.solver_examples import Found, biases, elsewhere, examples
 from nodelib.networks import ODEFunc, ODENet, ResNet
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_whole
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
 # from the first time to each other one: the films' range, and long
@@ -421,10 +421,18 @@ def solver_examples(model: ODENet, found: Found) -> list[dict]:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far states are followed: so many images to the log time `last`."""
+    """How far states are followed: so many images, 1 or more, to the log time `last`, 10 or more.
+
+    Raises:
+        InputError: a number out of its range.
+    """
 
     far: int = FAR_IMAGES
     last: float = FAR[-1]
+
+    def __post_init__(self) -> None:
+        check_whole("far_images", self.far, 1)
+        doubling(self.last)
 
 
 @dataclass(frozen=True)
@@ -468,11 +476,13 @@ PARTS: dict[str, Part] = {
         "settling_time", "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe",
         "silhouette")),
     "two digits": Part(lambda model, images, labels, reach: six_and_four(model, images, labels),
-                       ("nearest_class", "class_mean_angle"), two=True),
+                       ("nearest_class", "class_mean_angle"), two=True,
+                       used=lambda labels, reach: sum(int((labels == digit).sum()) for digit in PAIR)),
     "complexity": Part(lambda model, images, labels, reach: complexity(model, images[:64]),
                        ("jacobian_norm", "path_turning", "accepted_steps")),
     "attacked": Part(lambda model, images, labels, reach: attacked(model, images, labels),
-                     ("nearest_class", "attacked_angle"), "pgd"),
+                     ("nearest_class", "attacked_angle"), "pgd",
+                     used=lambda labels, reach: min(ATTACKED, len(labels) - len(labels) // 2)),
     "fooled": Part(lambda model, images, labels, reach: fooled(model, images, labels),
                    ("nearest_class", "attacked_angle", "nearest_said"), "fooled", besides=("fooled_share",)),
     "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
@@ -482,7 +492,8 @@ PARTS: dict[str, Part] = {
                   "ray_residual", "ray_eigenvalue")),
     "far": Part(lambda model, images, labels,
                 reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
-                ("on_a_ray_later", "rays_later", "rays_later_attracting")),
+                ("on_a_ray_later", "rays_later", "rays_later_attracting"),
+                used=lambda labels, reach: min(reach.far, len(labels))),
     "class rays": Part(lambda model, images, labels,
                        reach: class_rays(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
                        ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
@@ -500,7 +511,8 @@ PARTS: dict[str, Part] = {
                           model, elsewhere(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
                       ("program_right", "fools_program_only_there", "fools_solver_only_there",
                        "solver_error_there")),
-    "held out": Part(lambda model, images, labels, reach: held_out(model), ("held_out_left",)),
+    "held out": Part(lambda model, images, labels, reach: held_out(model), ("held_out_left",),
+                     used=lambda labels, reach: HELD_OUT),  # training images, however many others
 }
 
 
@@ -550,9 +562,7 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
     Returns:
         the parts measured now.
     """
-    doubling(reach.last)  # raises before any work
-    if unknown := sorted(set(parts) - set(PARTS)):
-        raise InputError(f"unknown part {unknown[0]!r}; the parts are {', '.join(PARTS)}")
+    check_parts(parts)
     time_left, run, done = Budget(budget), artifacts.load_run(folder), []
     if unfit := sorted(set(parts) - set(parts_of(run))):
         raise InputError(f"part {unfit[0]!r} makes no sense for {run.name}; its parts are "
@@ -570,7 +580,8 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         # all there are: a tenth of them would not do
         if part in ("two digits", "fooled") and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
-        artifacts.check_not_fewer(run, len(measured[0]), lambda r: key(r) in keys)  # before hours of work
+        used = PARTS[part].used(measured[1], reach)
+        artifacts.check_not_fewer(run, used, lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)
         artifacts.add_measurements(run, records, lambda r: key(r) in keys)
         done.append(part)
