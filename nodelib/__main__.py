@@ -1,9 +1,10 @@
 """The command line: `python -m nodelib COMMAND`, each with `--help`."""
 
 import argparse
+import functools
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from nodelib import verdicts
@@ -31,9 +32,10 @@ from nodelib.experiment.paths import data_dir, runs_root
 from nodelib.experiment.pending import transfer_sources
 from nodelib.experiment.progress import say
 from nodelib.publish import readme, table
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_whole
 
-OUT_OF_TIME = 3  # exit status where the budget ended before the work did
+FAILED = 2  # exit status after an error with a known reason, as of `nodelib.experiment.command.call`
+OUT_OF_TIME = 3  # where the budget ended before the work did
 FORWARDED = {  # commands with a parser of their own
     "render": ("nodelib.publish.render", "Execute chapters and run pages into notebooks."),
     "bench": ("nodelib.bench", "Measure training steps against other solvers."),
@@ -44,9 +46,11 @@ FORWARDED = {  # commands with a parser of their own
 }
 
 
-def _stored(root: Path | None) -> tuple[list[artifacts.Run], int]:
-    """The runs that can be read, and the exit status: 1 where others cannot, which are named and left out."""
-    runs, faults = artifacts.stored_runs(root)
+def _stored(root: Path | None, names: Collection[str] = ()) -> tuple[list[artifacts.Run], int]:
+    """The runs that can be read, by default of any name, and the exit status: 1 where others cannot, which
+    are named and left out.
+    """
+    runs, faults = artifacts.stored_runs(root, names)
     for fault in faults:
         say(f"error: {fault}", sys.stderr)
     return runs, 1 if faults else 0
@@ -82,33 +86,51 @@ def _train_each(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None]) -> Callable:
-    """A command that measures every stored run asked for.
+def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None],
+               check: Callable[[argparse.Namespace], object] = lambda arguments: None) -> Callable:
+    """A command that measures every stored run asked for; one that does not suit it, or is damaged, is told
+    and the others are measured all the same.
 
     measure: takes a run's folder, the arguments and the seconds left; returns the exit status.
+    check: raises, before any work, what is wrong with the arguments whatever the run.
     """
     def call(arguments: argparse.Namespace) -> int:
         names, budget = configs.named(arguments.run), Budget(arguments.budget)
-        runs, status = _stored(arguments.root)
-        found = [run for run in runs if run.name in names
-                 and (arguments.seed is None or run.seed in arguments.seed)]
+        check(arguments)
+        if arguments.images is not None:
+            evaluation.check_count(arguments.images)
+        runs, status = _stored(arguments.root, names)
+        found = [run for run in runs if arguments.seed is None or run.seed in arguments.seed]
         if not found:
-            seeds = sorted({run.seed for run in runs if run.name in names})
+            seeds = sorted({run.seed for run in runs})
             stored = f" with that seed; stored are seeds {', '.join(map(str, seeds))}" if seeds else ""
             wanted = f" --seed {' '.join(map(str, arguments.seed))}" if arguments.seed else ""
             raise InputError(f"no finished run of {', '.join(names)}{stored}; train it first with `python -m "
                              f"nodelib train {','.join(arguments.run)}{wanted}`")
         for run in found:
-            status = max(status, measure(run.path, arguments, budget.left) or 0)
+            try:
+                status = max(status, measure(run.path, arguments, budget.left) or 0)
+            except (InputError, artifacts.ArtifactError) as error:
+                if arguments.debug:
+                    raise
+                say(f"error: {run.path.name}: {error}", sys.stderr)
+                status = max(status, FAILED)
         return status
     return call
 
 
-def _evaluating(arguments: argparse.Namespace) -> int:
+def _check_evaluation(arguments: argparse.Namespace) -> None:
     resolve_device(arguments.device)
-    # raises before any work
     protocols.get(arguments.protocol, configs.get(configs.named(arguments.run)[0]), (), arguments.images)
-    return _measuring(_evaluate)(arguments)
+
+
+def _unfinished(folder: Path, missing: Sequence[str], of: str = "") -> int:
+    """The exit status of a measurement that so many records are missing of, after a line that says so."""
+    if not missing:
+        return 0
+    say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)}{of} records are missing; run the "
+        "same command again to continue")
+    return OUT_OF_TIME
 
 
 def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
@@ -126,16 +148,17 @@ def _evaluate(folder: Path, arguments: argparse.Namespace, budget: float | None)
     for r in (records[m.id] for m in measurements if m.id in records):
         say(f"{folder.name}  {r['id']:<28} n = {r['n']:>5}  accuracy {100 * r['accuracy']:6.2f} %  "
             f"[{100 * r['low']:.2f}, {100 * r['high']:.2f}]  nfe {r['nfe']:.0f}")
-    # a worst case is computed from the others
-    missing = [m.id for m in measurements if m.attack != "worst" and records.get(m.id, {"n": 0})["n"] < m.n]
-    if missing:
-        say(f"{folder.name}: the time is up before {missing[0]}, {len(missing)} of {len(measurements)} "
-            "records are missing; run the same command again to continue")
-    return OUT_OF_TIME if missing else 0
+    return _unfinished(folder, evaluation.missing(measurements, list(records.values())),
+                       f" of {len(measurements)}")
+
+
+def _reach(arguments: argparse.Namespace) -> measure_states.Reach:
+    measure_states.check_parts(arguments.part)
+    return measure_states.Reach(arguments.far_images, arguments.log_time)
 
 
 def _states(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
-    reach = measure_states.Reach(arguments.far_images, arguments.log_time)
+    reach = _reach(arguments)
     done = measure_states.measure_run(folder, arguments.images, reach, parts=arguments.part, budget=budget,
                                       report=say)
     wanted = set(arguments.part) or set(measure_states.pending(artifacts.load_run(folder)))
@@ -159,8 +182,11 @@ def _solver_versions(folder: Path, arguments: argparse.Namespace, _: float | Non
     say(f"{folder.name}: {len(solver_versions.measure_run(folder, arguments.images))} measurements")
 
 
-def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> None:
-    rescaling.measure_run(folder, budget)
+def _rescale(folder: Path, arguments: argparse.Namespace, budget: float | None) -> int:
+    missing = rescaling.measure_run(folder, budget)
+    if not missing:
+        say(f"{folder.name}: all records of the study are stored")
+    return _unfinished(folder, missing)
 
 
 def _table(arguments: argparse.Namespace) -> int:
@@ -228,6 +254,7 @@ def parser() -> argparse.ArgumentParser:
                                    description="Train, attack and judge ODE-nets on MNIST.")
     main.add_argument("--debug", action="store_true",
                       help="show the traceback of an error; may stand anywhere")
+    main.set_defaults(interrupted="what was stored before is intact")
     commands = main.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def add(name: str, function: Callable, text: str) -> argparse.ArgumentParser:
@@ -243,12 +270,14 @@ def parser() -> argparse.ArgumentParser:
         added.add_argument("run", nargs="+", help=which)
         added.add_argument("--seed", type=int, nargs="+", default=seeds,
                            help=f"seeds (default: {'0' if seeds else 'all'})")
-        added.set_defaults(budget=None)
+        added.set_defaults(budget=None, images=None, interrupted="what the runs before this one gave is "
+                           "stored, of this one nothing; the same command measures all of them again")
         return added
 
     def stoppable(added: argparse.ArgumentParser) -> argparse.ArgumentParser:
         added.add_argument("--budget", type=seconds, metavar="SECONDS",
                            help="begin nothing further after so long; the same command goes on")
+        added.set_defaults(interrupted="what was done is stored; the same command goes on")
         return added
 
     def images(added: argparse.ArgumentParser, default: str) -> argparse.ArgumentParser:
@@ -264,16 +293,16 @@ def parser() -> argparse.ArgumentParser:
                        "where records are missing")
     train.epilog = ("Several processes share each batch of one run when torchrun starts them: torchrun "
                     "--nproc-per-node 2 -m nodelib train NAME.")
-    train.set_defaults(protocol="table", images=None, kept=None)
-    evaluate = stoppable(images(of_runs("evaluate", _evaluating, "Measure accuracies by a protocol.", None),
-                                "the protocol's own"))
+    train.set_defaults(protocol="table", kept=None)
+    evaluate = stoppable(images(of_runs("evaluate", _measuring(_evaluate, _check_evaluation),
+                                        "Measure accuracies by a protocol.", None), "the protocol's own"))
     evaluate.add_argument("--protocol", default="table",
                           help="what to measure: table (default), strong, sweep, epsilon, masking, "
                           "randomised, transfer, tolerance, ... or all")
     evaluate.add_argument("--kept", help=kept)
     for added in (train, evaluate):
         added.add_argument("--device", default="cpu", help="cpu, or cuda, which is untested (default: cpu)")
-    measure = stoppable(images(of_runs("measure", _measuring(_states),
+    measure = stoppable(images(of_runs("measure", _measuring(_states, _reach),
                                        "Measure the states of networks, part by part.", None),
                                "500, for leaky runs 200"))
     measure.add_argument("--far-images", type=int, default=50,
@@ -287,7 +316,8 @@ def parser() -> argparse.ArgumentParser:
     images(steps, "256")
     steps.set_defaults(images=256)
     steps.add_argument("--kept", help=kept)
-    two = images(of_runs("two-gradients", _measuring(_two_gradients),
+    train_on = _measuring(_two_gradients, lambda arguments: check_whole("steps", arguments.steps, 1))
+    two = images(of_runs("two-gradients", train_on,
                          "Train on by the adjoint and by the exact gradient, on the same batches.", [0]),
                  "a snapshot's")
     two.add_argument("--steps", type=int, default=two_gradients.STEPS,
@@ -318,17 +348,21 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
-def _main(arguments: list[str]) -> int:
+def _main(arguments: list[str], debug: bool = False) -> int:
     known, rest = parser().parse_known_args(arguments)
     if rest and known.command not in FORWARDED:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")
-    known.rest = rest
-    return known.function(known)
+    known.rest, known.debug = rest, debug
+    try:
+        return known.function(known)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(known.interrupted) from None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command; returns the exit status, see `nodelib.experiment.command.call`."""
-    return command.call(_main, arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    return command.call(functools.partial(_main, debug=command.DEBUG in given), given)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,20 @@ from builders import tiny_config
 
 from nodelib.__main__ import main
 from nodelib.attacks import AttackError
-from nodelib.experiment import artifacts, checksums, evaluation, training
+from nodelib.experiment import (
+    artifacts,
+    checksums,
+    evaluation,
+    gradient_health,
+    measure_states,
+    overshoot,
+    protocols,
+    rescaling,
+    solver_versions,
+    training,
+)
 from nodelib.experiment.records import metrics_csv
-from nodelib.solver.errors import IntegrationError, NodelibError
+from nodelib.solver.errors import InputError, IntegrationError, NodelibError
 
 COMMANDS = ("train", "evaluate", "measure", "health", "steps", "two-gradients",
             "solver-versions", "rescale", "table", "claims",
@@ -71,6 +82,12 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(
     (["evaluate", "small-10", "--protocol", "weak"],
      "unknown protocol 'weak'; the known protocols are table, strong"),
     (["evaluate", "small-10", "--images", "0"], "images is 0"),
+    (["health", "all", "--images", "0"], "n is 0"),
+    (["measure", "all", "--far-images", "0"], "far_images is 0; it must be an integer of at least 1"),
+    (["measure", "all", "--far-images", "-5"], "far_images is -5"),
+    (["measure", "all", "--log-time", "5"], "log time is 5"),
+    (["measure", "all", "--part", "speed"], "unknown part 'speed'"),
+    (["two-gradients", "all", "--steps", "0"], "steps is 0"),
     (["verify", "--sample", "0"], "sample is 0"),
     (["table", "--write", "nothing.md"], "nothing.md; name one that holds the marks"),
 ])
@@ -381,6 +398,78 @@ def test_a_reader_that_stops_early_is_no_error():
     process.stdout.close()  # like `head` that has what it wants
     error = process.stderr.read()
     assert process.wait(timeout=60) == 0 and error == b""
+
+
+@pytest.fixture
+def two_runs(tiny_run, tmp_path):
+    """A residual network and an ODE-net, both stored, in the order in which commands take them."""
+    shutil.copytree(tiny_run.path, tmp_path / "small-10-seed0")
+    return training.train(tiny_config(name="resnet-0", architecture="resnet"), tmp_path,
+                          progress=False).path.parent
+
+
+def test_a_run_that_does_not_suit_is_told_and_the_others_are_measured(two_runs, capsys):
+    line = ["steps", "resnet-0", "small-10", "--images", "4", "--root", str(two_runs)]
+    assert main(line) == 2
+    out, error = capsys.readouterr()
+    assert error == ("error: resnet-0-seed0: resnet-0 is a resnet; this is measured of networks with an ODE "
+                     "block, such as small-10\n")
+    assert out.startswith("small-10-seed0: ") and artifacts.load_run(two_runs / "small-10-seed0").measurements
+    with pytest.raises(InputError, match="is a resnet"):
+        main(["--debug", *line])
+
+
+def test_weights_that_are_damaged_do_not_keep_other_runs_from_being_measured(two_runs, capsys):
+    (two_runs / "resnet-0-seed0" / "model.safetensors").write_bytes(b"nothing")
+    line = ["evaluate", "resnet-0", "small-10", "--images", "4", "--root", str(two_runs)]
+    assert main(line) == 2
+    assert "resnet-0-seed0" in (said := capsys.readouterr()).err and "is altered" in said.err
+    assert "small-10-seed0  none-t1 " in said.out
+
+
+def test_a_run_is_measured_without_reading_those_of_other_names(two_runs, capsys, monkeypatch):
+    read, load = [], artifacts.load_run
+    monkeypatch.setattr(artifacts, "load_run", lambda path: read.append(path.name) or load(path))
+    (two_runs / "large-10-seed0").mkdir()
+    (two_runs / "large-10-seed0" / "config.json").write_text("{")
+    assert main(["steps", "small-10", "--images", "4", "--root", str(two_runs)]) == 0
+    assert set(read) == {"small-10-seed0"} and capsys.readouterr().err == ""
+    assert main(["steps", "small-10", "--seed", "7", "--root", str(two_runs)]) == 2
+    assert "no finished run of small-10 with that seed; stored are seeds 0;" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command, module, function, said", [
+    ("health", gradient_health, "health", "of this one nothing; the same command measures all of them again"),
+    ("steps", overshoot, "follow", "of this one nothing"),
+    ("solver-versions", solver_versions, "left", "of this one nothing"),
+    ("measure", measure_states, "local", "what was done is stored; the same command goes on"),
+    ("rescale", evaluation, "evaluate", "what was done is stored; the same command goes on"),
+])
+def test_an_interrupt_says_what_became_of_the_work(command, module, function, said, two_runs, capsys,
+                                                   monkeypatch):
+    def interrupt(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, function, interrupt)
+    monkeypatch.setattr(solver_versions, "OLDER", ())
+    part = ["--part", "local"] if command == "measure" else []
+    assert main([command, "small-10", "--root", str(two_runs), *part]) == 130
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert error.startswith("interrupted; ") and said in error
+    assert not artifacts.load_run(two_runs / "small-10-seed0").measurements
+
+
+def test_a_study_that_ran_out_of_time_says_what_is_missing_and_goes_on(two_runs, capsys, monkeypatch):
+    monkeypatch.setattr(rescaling, "TABLE_T1", (1.0,))
+    monkeypatch.setattr(protocols, "rescaling_protocol", lambda config, whole=protocols.rescaling_protocol:
+                        whole(config)[:2])
+    line = ["rescale", "small-10", "--root", str(two_runs)]
+    assert main([*line, "--budget", "0"]) == 3
+    said = capsys.readouterr().out
+    assert "small-10-seed0: the time is up before rescaled-adjoint-s1-t1, 3 records are missing" in said
+    assert not artifacts.load_run(two_runs / "small-10-seed0").measurements  # the gaps are not begun, either
+    assert main(line) == 0 and "all records of the study are stored" in capsys.readouterr().out
+    assert main([*line, "--budget", "0"]) == 0
 
 
 @pytest.mark.parametrize("command", ["health", "steps", "two-gradients", "solver-versions", "rescale"])
