@@ -105,7 +105,7 @@ def _cell(value: Any, kind: Any, digits: int | None) -> str:
 
 
 def _reader(name: str, kind: Any) -> Callable[[str], Any]:
-    """What turns a cell of a column into its value; made once a file, for a table has up to a million cells."""
+    """What turns a cell of a column into its value; made once a file, which may have a million cells."""
     main = _main(kind)
     convert = TRUTH.__getitem__ if main is bool else main if main in (str, int, float) else parse_json
     optional = main is not kind
