@@ -30,7 +30,7 @@ PANELS: dict[str, tuple[str, ...]] = {
     "End time or slow head?": ("small-10", "small-10-scaled", "small-random", "small-100",
                                "small-100-unscaled"),
     "By the post's recipe": POST_ROWS,
-    "ODE-net or residual network?": ("wide-standard", "resnet-1", "resnet-6", "resnet-0"),
+    "ODE-net or residual network?": ("wide-standard", "resnet-1", "resnet-1-scaled", "resnet-6", "resnet-0"),
     "Larger, or otherwise trained": (*ROWS[3:], "small-10-rays", "small-100-leaky", "small-100-nolast",
                                      "wide-adversarial"),
 }
