@@ -26,6 +26,12 @@ def pytest_collection_modifyitems(items):
         item.add_marker(pytest.mark.xdist_group(shared))
 
 
+@pytest.fixture(autouse=True)
+def the_same_draws_each_time():
+    """An untrained network that a test makes is the same whichever tests ran before it."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(scope="session")
 def test_images() -> tuple[torch.Tensor, torch.Tensor]:
     """The first 64 test images and labels."""

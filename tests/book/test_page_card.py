@@ -17,11 +17,11 @@ import page_card  # noqa: E402
 
 
 def test_the_card_names_the_runs_that_a_page_reads_with_their_seeds_and_provenance():
-    record = {"scale": "full", "inputs": ["data/seed.json", "data/runs/{small-10,resnet-1}-seed*/*"]}
+    record = {"scale": "full", "inputs": ["data/seed.json", "data/runs/{small-10,large-10}-seed*/*"]}
     found = page_card.facts(record)
     assert found["Scale"] == "full" and found["Data read"] == "data/seed.json"
-    assert found["Runs read"] == "resnet-1 (seed 0), small-10 (seeds 0, 1, 2)"
-    names = ("resnet-1-seed0", *(f"small-10-seed{k}" for k in range(3)))
+    assert found["Runs read"] == "large-10 (seed 0), small-10 (seeds 0, 1, 2)"
+    names = ("large-10-seed0", *(f"small-10-seed{k}" for k in range(3)))
     runs = [load_run(runs_dir() / name) for name in names]
     hours = sum(run.provenance["seconds"] for run in runs) / 3600
     assert float(found["Training took"].split()[0]) == pytest.approx(hours, abs=0.06)
