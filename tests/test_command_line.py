@@ -134,30 +134,30 @@ def test_a_stored_run_is_evaluated_when_asked_for(tiny, tiny_run, tmp_path, caps
     assert all(r["id"] in out for r in measured)
 
 
-def test_earlier_weights_are_measured_by_name(tiny, tiny_run, tmp_path, capsys):
+@pytest.fixture
+def keeping(tiny_run, tmp_path):
+    """The folder of a copy of `tiny_run` that keeps its weights as those of its first epoch, too."""
     folder = tmp_path / tiny_run.path.name
     shutil.copytree(tiny_run.path, folder)
     shutil.copy(folder / "model.safetensors", folder / "weights-epoch1.safetensors")
     stored = artifacts.read_json(folder / "config.json")
     stored["provenance"] |= artifacts.kept_weights(folder)
     artifacts.write_json(folder / "config.json", stored)
+    return folder
+
+
+def test_earlier_weights_are_measured_by_name(tiny, tiny_run, keeping, tmp_path, capsys):
     line = ["evaluate", "small-10", "--root", str(tmp_path), "--kept"]
     assert main([*line, "epoch1"]) == 0
-    [earlier] = artifacts.load_run(folder).earlier
+    [earlier] = artifacts.load_run(keeping).earlier
     assert [r["id"] for r in earlier.metrics] == [r["id"] for r in tiny_run.metrics]
     assert main([*line, "epoch9"]) == 2 and "name one after whole epochs" in capsys.readouterr().err
 
 
-def test_earlier_weights_are_attacked_through_the_runs_beside_theirs(tiny, tiny_run, tmp_path, capsys):
-    folder = tmp_path / tiny_run.path.name
-    shutil.copytree(tiny_run.path, folder)
-    shutil.copy(folder / "model.safetensors", folder / "weights-epoch1.safetensors")
-    stored = artifacts.read_json(folder / "config.json")
-    stored["provenance"] |= artifacts.kept_weights(folder)
-    artifacts.write_json(folder / "config.json", stored)
+def test_earlier_weights_are_attacked_through_the_runs_beside_theirs(tiny, keeping, tmp_path, capsys):
     training.train(tiny_config(name="small-random", learning_rate=1e-3), tmp_path, progress=False)
     line = ["evaluate", "small-10", "--root", str(tmp_path), "--protocol", "transfer", "--images", "4"]
-    for more, measured in (([], folder), (["--kept", "epoch1"], folder / "epoch1")):
+    for more, measured in (([], keeping), (["--kept", "epoch1"], keeping / "epoch1")):
         assert main([*line, *more]) == 0
         found = [r for r in artifacts.load_run(measured).metrics if r["source"] == "small-random-seed0"]
         assert [(r["attack"], r["n"]) for r in found] == [("transfer", 4)]
