@@ -439,17 +439,19 @@ RAYS_T1 = (10.0, 100.0, 1000.0, 10000.0)
 
 
 def rays_protocol(config: RunConfig) -> list[Measurement]:
-    """Clean accuracy and PGD-40 on the margin at epsilon 0.1, late and later, and the whole ladder at the
-    later end times: of the network with a ray per class and of the one it is compared with. 256 images
-    attacked; see `nodelib.verdicts.own_rays`.
+    """Clean accuracy and PGD-40 on the margin at epsilon 0.1, late and later, and of first seeds the whole
+    ladder at the later end times: of the network with a ray per class and of the two it is compared with, the
+    equally accurate one at its own end time alone. 256 images attacked; see `nodelib.verdicts.own_rays`.
     """
-    if config.name not in ("small-10-rays", COMPARED["small-10-rays"]):
+    if config.name not in ("small-10-rays", "small-10-brief", COMPARED["small-10-rays"]):
         return []
     n = diagnostic_images(config)
-    attacks = [Measurement(t1, n, **PGD40, loss="margin", label="rays-pgd40") for t1 in RAYS_T1]
-    return [*(Measurement(t1, config.test_images if t1 == config.test_t1 else 4 * n) for t1 in RAYS_T1),
+    times = RAYS_T1 if config.name != "small-10-brief" else (config.test_t1,)
+    attacks = [Measurement(t1, n, **PGD40, loss="margin", label="rays-pgd40") for t1 in times]
+    return [*(Measurement(t1, config.test_images if t1 == config.test_t1 else 4 * n) for t1 in times),
             *(at_epsilon(m, 0.1) for m in attacks),
-            *(m for t1 in RAYS_T1 if t1 != config.test_t1 for m in _ladder(config, t1, n))]
+            *(m for t1 in times if t1 != config.test_t1 and not config.seed
+              for m in _ladder(config, t1, n))]
 
 
 def tolerance_protocol(config: RunConfig) -> list[Measurement]:

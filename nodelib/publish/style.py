@@ -49,6 +49,7 @@ _CONTROLS = {
     "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
     "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
     "small-10-scaled": ("small-10", (6, 1, 1, 1, 1, 1)), "small-10-rays": ("small-10", (1, 1)),
+    "small-10-brief": ("small-10", (1, 3)),
     # by the post's recipe, and its own controls
     **{f"{name}-post": (name, (8, 2)) for name in (*ROWS, *PAIR)},
     **{f"{row}-post-{kind}": (row, dash) for row in ("small-100", "large-100")

@@ -450,3 +450,7 @@ def test_a_network_with_a_ray_per_class_and_its_control_are_attacked_alike_late_
         assert [(m.label, m.epsilon, m.attack, m.loss) for m in rungs] == [
             (m.label, m.epsilon, m.attack, m.loss) for m in own]
         assert {m.n for m in rungs} == {256}
+    later = protocols.rays_protocol(configs.get("small-10-rays", seed=1))
+    assert later == [m for m in with_rays if not m.label.startswith("ladder")]
+    brief = protocols.rays_protocol(configs.get("small-10-brief"))
+    assert brief == [m for m in later if m.t1 == 10] and {m.attack for m in brief} == {"none", "pgd"}
