@@ -33,8 +33,16 @@ class Row(Verdict, Claim):
     @property
     def changed(self) -> list[str]:
         """The dates at which its rule was changed since the rules were fixed."""
+        return sorted({change["date"] for change in self._changes()})
+
+    @property
+    def changed_late(self) -> list[str]:
+        """Those of the dates at which everything that the rule judged by then was known."""
+        return sorted({change["date"] for change in self._changes() if change.get("known") == "everything"})
+
+    def _changes(self) -> list[dict[str, str]]:
         names = {self.id, self.id.rstrip("ab")}
-        return sorted({c["date"] for c in RULE_CHANGES if names & set(c["claim"].split(", "))})
+        return [change for change in RULE_CHANGES if names & set(change["claim"].split(", "))]
 
 
 def ledger(runs: Sequence[Run], seed: dict, chapters: dict[str, dict] | None = None) -> list[Row]:
@@ -112,7 +120,8 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
                  f"- *Verdict:* **{row.shown}**; {row.reason}.",
                  f"- *First round, by its own rule:* {row.first_round}."]
         if row.changed:
-            lines.append(f"- *Rule changed:* {', '.join(row.changed)}; what was known by then is in "
+            dates = [date + " (with everything known)" * (date in row.changed_late) for date in row.changed]
+            lines.append(f"- *Rule changed:* {', '.join(dates)}; what was known by then is in "
                          "[Changes of rules](21-changes-of-rules.ipynb).")
         if row.verdict == UNDECIDED:
             lines.append(f"- *Missing:* {_shorten(row.missing, limit)}.")

@@ -124,7 +124,7 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
 
 def test_every_change_of_a_rule_names_its_claims_and_its_reason():
     for change in verdicts.RULE_CHANGES:
-        assert set(change) == {"date", "claim", "change", "reason"} and all(change.values())
+        assert set(change) - {"known"} == {"date", "claim", "change", "reason"} and all(change.values())
         assert {*change["claim"].split(", ")} <= {*verdicts.first_round(), *(claim.id for claim in CLAIMS)}
         assert change["reason"] in verdicts.changes_as_markdown()
 
@@ -155,7 +155,10 @@ def test_the_details_name_the_days_on_which_a_rule_was_changed():
     rows = {row.id: row for row in verdicts.ledger([], SEED, {})}
     assert rows["C10"].changed == ["2026-11-23", "2026-11-25", "2026-11-28", "2026-11-29"]
     assert all("2026-11-23" in rows[name].changed for name in ("C19a", "C19b"))  # C19 was split later
-    assert f"*Rule changed:* {', '.join(rows['C10'].changed)}; " in verdicts.as_details([rows["C10"]])
+    assert ("*Rule changed:* 2026-11-23, 2026-11-25 (with everything known), 2026-11-28, 2026-11-29; "
+            in verdicts.as_details([rows["C10"]]))
+    for change in verdicts.RULE_CHANGES:
+        assert ("Everything was known" in change["reason"]) == (change.get("known") == "everything"), change
     assert rows["C6"].changed or "Rule changed" not in verdicts.as_details([rows["C6"]])
 
 
