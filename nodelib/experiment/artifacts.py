@@ -39,7 +39,7 @@ from torch import Tensor
 from nodelib.experiment import checksums, records
 from nodelib.experiment.configs import RunConfig, build
 from nodelib.experiment.files import ArtifactError, locked, read_json, write_atomic, write_json, writing
-from nodelib.experiment.paths import PUBLISHED, runs_root
+from nodelib.experiment.paths import published, runs_root
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
 from nodelib.solver.errors import InputError
@@ -326,7 +326,7 @@ def stored_runs(root: str | Path | None = None,
     runs, faults, root = dict[str, Run](), list[str](), runs_root(root)
     if not root.is_dir():
         raise ArtifactError(f"there is no folder {root}; name one that holds runs, such as "
-                            f"{PUBLISHED / 'runs'}")
+                            f"{published('runs')}")
     for folder in sorted(path.parent for path in root.glob("*/config.json")):
         if names and folder.name.rpartition("-seed")[0] not in names:
             continue

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from nodelib.experiment._torchvision import import_torchvision
-from nodelib.experiment.paths import data_dir
+from nodelib.experiment.paths import PUBLISHED, data_dir, published
 from nodelib.solver.errors import NodelibError, check_choice
 
 
@@ -79,7 +79,8 @@ def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
     """The bytes of a split's "images" or "labels", decompressed, with header; a DataError as in `load`."""
     file = FILES[split, kind]
     path = (root or data_dir() / "mnist") / f"{file.name}.gz"
-    restore = f"Restore it with `git checkout -- data/mnist/{path.name}`."
+    restore = (f"Restore it with `git checkout -- data/mnist/{path.name}`." if PUBLISHED.is_dir()
+               else f"It lies in {published('mnist')}.")
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:

@@ -8,6 +8,15 @@ from nodelib.solver.errors import InputError
 PUBLISHED = Path(__file__).resolve().parents[2] / "data"  # wherever NODELIB_DATA points
 
 
+def published(inside: str) -> str:
+    """How a message names a folder of the repository's data: by its path, or, where the library was installed
+    without the repository, by what to do.
+    """
+    if PUBLISHED.is_dir():
+        return str(PUBLISHED / inside)
+    return f"data/{inside} in a clone of the repository, whose data the variable NODELIB_DATA names"
+
+
 def data_dir() -> Path:
     """The folder `data/` of the repository, or the one named by the environment variable NODELIB_DATA."""
     override = os.environ.get("NODELIB_DATA")
@@ -24,7 +33,7 @@ def runs_root(root: str | Path | None = None) -> Path:
     found = runs_dir() if root is None else Path(root)
     if found.is_file():
         raise InputError(f"{found} is a file; name the folder that holds the runs (--root), such as "
-                         f"{PUBLISHED / 'runs'}")
+                         f"{published('runs')}")
     return found
 
 

@@ -13,8 +13,18 @@ import pytest
 import safetensors.torch
 import torch
 
-from nodelib.experiment import artifacts, checksums, evaluation, records, training, verification
+from nodelib.experiment import (
+    artifacts,
+    checksums,
+    evaluation,
+    mnist,
+    paths,
+    records,
+    training,
+    verification,
+)
 from nodelib.experiment.configs import RunConfig
+from nodelib.solver.errors import InputError
 
 
 @pytest.fixture
@@ -271,6 +281,19 @@ def test_a_folder_of_runs_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(artifacts.ArtifactError, match="there is no folder"):
         artifacts.find_runs(tmp_path / "runs")
     assert artifacts.find_runs(tmp_path) == []
+
+
+def test_without_the_repository_messages_say_where_its_data_is(tmp_path, monkeypatch):
+    for module in (paths, mnist):
+        monkeypatch.setattr(module, "PUBLISHED", tmp_path / "site-packages" / "data")
+    monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "none"))
+    (tmp_path / "file").touch()
+    for call, error in ((artifacts.find_runs, artifacts.ArtifactError),
+                        (lambda: artifacts.find_runs(tmp_path / "file"), InputError),
+                        (lambda: mnist.read_verified("test", "labels"), mnist.DataError)):
+        with pytest.raises(error, match="in a clone of the repository, .*NODELIB_DATA") as raised:
+            call()
+        assert "site-packages" not in str(raised.value) and "git checkout" not in str(raised.value)
 
 
 def test_a_record_or_outcome_that_is_not_there_is_named(tiny_run):
