@@ -122,19 +122,107 @@ def _others(config: RunConfig, images: Tensor, labels: Tensor, step: int,
     return images[index], labels[index]
 
 
-def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 - one loop, many ways to stop
-           budget: float | None, checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
-    began, started = time.monotonic(), datetime.now(timezone.utc)
-    images, labels = mnist.load("train")
-    chosen = training_images(config)
-    images, labels = images[chosen].to(device), labels[chosen].to(device)
+@dataclasses.dataclass
+class _Store:
+    """What a training writes into its run's folder, by rank 0 alone: checkpoints between steps, and the run.
+
+    Killed anywhere, the older or the newer state stays there, or a resume mends it.
+    """
+    config: RunConfig
+    folder: Path
+    model: ODENet | ResNet
+    optimiser: torch.optim.Optimizer
+    device: torch.device
+    start: int
+    rows: list[dict]  # of the history, as far as training is
+    began: float  # by the monotonic clock, seconds
+    started: datetime
+
+    def __post_init__(self) -> None:
+        self.before = self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def passed(self) -> float:
+        """Seconds since this process began to train."""
+        return time.monotonic() - self.began
+
+    def add(self, row: dict) -> None:
+        self.rows.append(artifacts.rounded({**row, "seconds": self.before + self.passed()}))
+
+    def _write(self, step: int) -> None:
+        # the history first: a checkpoint never knows of steps that the history lacks
+        artifacts.write_history(self.folder / "history.csv", self.rows)
+        artifacts.save_checkpoint(self.folder / "checkpoint.safetensors", _state(self.model, self.optimiser),
+                                  step, fingerprint(self.config))
+
+    def save(self, step: int) -> None:
+        """Store a checkpoint as of a step."""
+        if distributed.leads():
+            with artifacts.writing(self.folder):
+                self._write(step)
+
+    def publish(self, step: int) -> None:
+        """Store the run as of a step."""
+        if not distributed.leads():
+            return
+        config, folder = self.config, self.folder
+        with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
+            if config.endless or (folder / "config.json").exists():
+                self._write(step)
+            # true of older weights only
+            for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
+                checksums.store(folder / name, None)
+            mode = self.model.training
+            self.model.eval()
+            weights_sha256 = artifacts.save_model(folder / "model.safetensors", self.model)
+            self.model.train(mode)
+            artifacts.write_history(folder / "history.csv", self.rows)
+            epochs = step // config.steps_per_epoch if config.endless else config.epochs
+            done = dataclasses.replace(config, epochs=epochs)
+            artifacts.write_json(folder / "config.json", {
+                "config": done.to_dict(),
+                "provenance": {
+                    **artifacts.source_state(), **artifacts.environment(self.device),
+                    "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
+                    "parameters": count_parameters(self.model), "processes": distributed.size(),
+                    "seconds": round(self.rows[-1]["seconds"], 1) if self.rows else 0.0,
+                    "started": self.started.isoformat(timespec="seconds"),
+                    "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                    "resumed": self.start > 0, **artifacts.kept_weights(folder),
+                },
+            })
+
+    def mend(self) -> None:
+        """Of a run that was killed between the checkpoint of an epoch and its store: store it."""
+        epochs, rest = divmod(self.start, self.config.steps_per_epoch)
+        if self.config.endless and self.start and not rest and _outdated(self.folder, epochs):
+            self.publish(self.start)
+
+    def end_epoch(self, step: int, epoch: int) -> None:
+        """Of a run at a constant rate: the epoch's history thinned, and the run as of its end stored."""
+        self.save(step)  # an older checkpoint must not meet a history that lacks its steps
+        self.rows[:] = artifacts.thinned(self.rows, epoch)
+        if step < self.config.steps:
+            self.publish(step)
+
+
+def _initial(config: RunConfig, folder: Path, device: torch.device) -> ODENet | ResNet:
+    """The network before its first step: built from the seed, or another run's where the config says so."""
     model = build(config).to(device)
     if config.start:
         first = artifacts.load_run(folder.parent / f"{config.start}-seed{config.seed}")
         model.load_state_dict(first.load_model().state_dict())
     model.pooling = config.pooling
+    return model
+
+
+def _train(config: RunConfig, folder: Path, device: torch.device, budget: float | None,
+           checkpoint_seconds: float, progress: bool | None) -> artifacts.Run:
+    began, started = time.monotonic(), datetime.now(timezone.utc)
+    images, labels = mnist.load("train")
+    chosen = training_images(config)
+    images, labels = images[chosen].to(device), labels[chosen].to(device)
+    model = _initial(config, folder, device)
     optimiser = adam(model, config)
-    checkpoint = folder / "checkpoint.safetensors"
     start, rows, finished = _resume(config, folder, model, optimiser, device)
     leads = distributed.leads()
     # it also keeps rank 0 from writing before all have read
@@ -143,60 +231,17 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
                                       "folder that all machines see (--root)")
     if finished is not None:
         if leads and not config.endless:
-            checkpoint.unlink()  # killed after the run was complete
+            (folder / "checkpoint.safetensors").unlink()  # killed after the run was complete
         return finished
     parallel = distributed.shared(model)
-    seconds_before = rows[-1]["seconds"] if rows else 0.0
-
-    def write(step: int) -> None:
-        # the history first: a checkpoint never knows of steps that the history lacks
-        artifacts.write_history(folder / "history.csv", rows)
-        artifacts.save_checkpoint(checkpoint, _state(model, optimiser), step, fingerprint(config))
-
-    def save(step: int) -> None:
-        if leads:
-            with artifacts.writing(folder):
-                write(step)
-
-    def publish(step: int) -> None:
-        """Store the run as of a step; killed anywhere, the older or this one stays, or a resume mends it."""
-        if not leads:
-            return
-        with artifacts.writing(folder):  # who measures the run meanwhile stores nothing between these lines
-            if config.endless or (folder / "config.json").exists():
-                write(step)
-            # true of older weights only
-            for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
-                checksums.store(folder / name, None)
-            mode = model.training
-            model.eval()
-            weights_sha256 = artifacts.save_model(folder / "model.safetensors", model)
-            model.train(mode)
-            artifacts.write_history(folder / "history.csv", rows)
-            epochs = step // config.steps_per_epoch if config.endless else config.epochs
-            done = dataclasses.replace(config, epochs=epochs)
-            artifacts.write_json(folder / "config.json", {
-                "config": done.to_dict(),
-                "provenance": {
-                    **artifacts.source_state(), **artifacts.environment(device),
-                    "dataset_sha256": mnist.fingerprint(), "weights_sha256": weights_sha256,
-                    "parameters": count_parameters(model), "processes": distributed.size(),
-                    "seconds": round(rows[-1]["seconds"], 1) if rows else 0.0,
-                    "started": started.isoformat(timespec="seconds"),
-                    "ended": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-                    "resumed": start > 0, **artifacts.kept_weights(folder),
-                },
-            })
-
-    epochs, rest = divmod(start, config.steps_per_epoch)
-    if config.endless and start and not rest and _outdated(folder, epochs):
-        publish(start)  # killed between the checkpoint of an epoch and its store
+    store = _Store(config, folder, model, optimiser, device, start, rows, began, started)
+    store.mend()
     watch = snapshots.Watch(config, folder, start)
     if start == 0 and leads:
         watch.take(model, 0)
     saved = time.monotonic()
-    shown = progress if leads else False
-    with Progress(config.folder, config.steps, "step", start, shown) as bar, stop_requests() as stops:
+    with (Progress(config.folder, config.steps, "step", start, progress if leads else False) as bar,
+          stop_requests() as stops):
         for step in range(start, config.steps):
             epoch, position = divmod(step, config.steps_per_epoch)
             index = batch(config, step).to(device)
@@ -205,34 +250,27 @@ def _train(config: RunConfig, folder: Path, device: torch.device,  # noqa: C901 
             set_rate(optimiser, config, step)
             others = _others(config, images, labels, step, len(index))
             row = _step(model, optimiser, images[index], labels[index], config, step, others, parallel)
-            seconds = seconds_before + time.monotonic() - began
-            rows.append(artifacts.rounded({"step": step, "epoch": epoch, "images": row.pop("images"), **row,
-                                           "seconds": seconds}))
+            store.add({"step": step, "epoch": epoch, "images": row.pop("images"), **row})
             bar.advance(f"loss {row['loss']:.3f}, accuracy {row['accuracy']:.3f}, nfe {row['nfe_forward']}")
             if leads:
                 watch.take(model, step + 1)
             if config.endless and position + 1 == config.steps_per_epoch:
-                save(step + 1)  # an older checkpoint must not meet a history that lacks its steps
-                rows[:] = artifacts.thinned(rows, epoch)
-                if step + 1 < config.steps:
-                    publish(step + 1)
-                    saved = time.monotonic()
-            late = budget is not None and time.monotonic() - began > budget and step + 1 < config.steps
+                store.end_epoch(step + 1, epoch)
+                saved = time.monotonic()
+            late = budget is not None and store.passed() > budget and step + 1 < config.steps
             stopped, out_of_time = map(any, zip(*distributed.gather(bool(stops), late)))
-            if stopped:  # only between steps: a half-made update must never be stored
-                save(step + 1)
-                raise KeyboardInterrupt
-            if out_of_time:
-                save(step + 1)
-                raise OutOfTime(f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
-                                "run the same command again to continue")
+            if stopped or out_of_time:  # only between steps: a half-made update must never be stored
+                store.save(step + 1)
+                raise KeyboardInterrupt if stopped else OutOfTime(
+                    f"{config.folder}: {step + 1} of {config.steps} steps are done and stored; "
+                    "run the same command again to continue")
             if time.monotonic() - saved > checkpoint_seconds:
-                save(step + 1)
+                store.save(step + 1)
                 saved = time.monotonic()
     model.eval()
-    publish(config.steps)
+    store.publish(config.steps)
     if leads and not config.endless:
-        checkpoint.unlink(missing_ok=True)
+        (folder / "checkpoint.safetensors").unlink(missing_ok=True)
     distributed.gather(0)  # until it is stored
     return artifacts.load_run(folder)
 
