@@ -49,7 +49,6 @@ _CONTROLS = {
     "wide-adversarial-plain": ("wide-adversarial", (4, 1.5)),
     "small-100-unscaled": ("small-100", (6, 1, 1, 1, 1, 1)),
     "small-10-scaled": ("small-10", (6, 1, 1, 1, 1, 1)), "small-10-rays": ("small-10", (1, 1)),
-    "small-10-brief": ("small-10", (1, 3)),
     # by the post's recipe, and its own controls
     **{f"{name}-post": (name, (8, 2)) for name in (*ROWS, *PAIR)},
     **{f"{row}-post-{kind}": (row, dash) for row in ("small-100", "large-100")
@@ -61,6 +60,7 @@ _CONTROLS = {
     "large-100-post-adjoint": ("large-100", (2, 2, 8, 2)),
     "resnet-1-scaled": ("resnet-1", (6, 1, 1, 1, 1, 1)),
     "small-100-slow-rate": ("small-100", (8, 1, 1, 1)), "small-100-small-start": ("small-100", (8, 1, 8, 3)),
+    "small-10-brief": ("small-10", (1, 3)),
 }
 RUNS.update({name: RUNS[parent] for name, (parent, _) in _CONTROLS.items()})
 DASHES: dict[str, tuple] = {name: _CONTROLS[name][1] if name in _CONTROLS else () for name in NAMES}
