@@ -21,7 +21,7 @@ from nodelib.experiment.artifacts import Run
 from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import end_time, sharper
-from nodelib.verdicts.evidence import Evidence, Missing, accuracy_figure, matches
+from nodelib.verdicts.evidence import MORE_ATTACKS, Evidence, Missing, accuracy_figure, matches
 from nodelib.verdicts.predictions import (
     BROKEN,
     KEPT,
@@ -183,7 +183,7 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
     """
     found = [smallest for run in evidence.named(name) if (smallest := climbed(run, t1)) is not None]
     if not found:
-        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"])
+        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"], MORE_ATTACKS)
     return np.stack(_same_images(*found))
 
 
@@ -196,7 +196,7 @@ def by_epochs(evidence: Evidence, name: str, t1: float) -> dict[int, np.ndarray]
         if (smallest := climbed(run, t1)) is not None:
             found.setdefault(run.config["epochs"], []).append(smallest)
     if not found:
-        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"])
+        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"], MORE_ATTACKS)
     return {epochs: np.stack(_same_images(*each)) for epochs, each in found.items()}
 
 
