@@ -80,7 +80,7 @@ def read_verified(split: str, kind: str, root: Path | None = None) -> bytes:
     file = FILES[split, kind]
     path = (root or data_dir() / "mnist") / f"{file.name}.gz"
     restore = (f"Restore it with `git checkout -- data/mnist/{path.name}`." if PUBLISHED.is_dir()
-               else f"It lies in {published('mnist')}.")
+               else f"Take it from {published('mnist')}.")
     try:
         content = gzip.decompress(path.read_bytes())
     except FileNotFoundError:

@@ -14,7 +14,7 @@ def published(inside: str) -> str:
     """
     if PUBLISHED.is_dir():
         return str(PUBLISHED / inside)
-    return f"data/{inside} in a clone of the repository, whose data the variable NODELIB_DATA names"
+    return f"data/{inside} in a clone of the repository (set NODELIB_DATA to the clone's folder data)"
 
 
 def data_dir() -> Path:

@@ -21,7 +21,7 @@ from nodelib.verdicts.verdict import Figure, Missing
 EPSILON = 0.3
 # what a verdict waits for whose networks were trained otherwise than the post's
 ANOTHER_RECIPE = "needs networks by the post's recipe"
-MORE_ATTACKS = "needs attacks on these networks"  # where the networks are there
+MORE_ATTACKS = "needs attacks on networks by the post's recipe"  # which are there
 
 CLEAN = dict(attack="none", pooling="fixed", rtol=1e-3)
 CLEAN_POST = dict(attack="none", pooling="random", rtol=1e-3)

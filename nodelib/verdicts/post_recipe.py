@@ -105,7 +105,8 @@ def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float =
 
 def one_seed(bands: Iterable[Band]) -> str:
     """ "; one seed" where a band rests on one."""
-    return "; one seed in some rows" if any(b.seeds == 1 for b in bands) else ""
+    alone = [b.seeds == 1 for b in bands]
+    return "" if not any(alone) else "; one seed of each" if all(alone) else "; one seed in some rows"
 
 
 KINDS = {"standard": "clean", "adversarial": "fgsm"}
