@@ -120,7 +120,8 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
                  f"- *Verdict:* **{row.shown}**; {row.reason}.",
                  f"- *First round, by its own rule:* {row.first_round}."]
         if row.changed:
-            dates = [date + " (with everything known)" * (date in row.changed_late) for date in row.changed]
+            dates = [f"{date} (with everything known)" if date in row.changed_late else date
+                     for date in row.changed]
             lines.append(f"- *Rule changed:* {', '.join(dates)}; what was known by then is in "
                          "[Changes of rules](21-changes-of-rules.ipynb).")
         if row.verdict == UNDECIDED:
