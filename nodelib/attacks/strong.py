@@ -65,8 +65,9 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     """One attack of the standard set on one batch of images, with the published settings as defaults.
 
     Images that the model misclassifies already are returned unchanged, and so are those the attack does not
-    break. A prediction depends on the batch an image is solved in (they share step sizes), so score the
-    result anew in the batches the clean images were scored in: that score counts, not the attack's own.
+    break. All but "square" move images in single precision, and ask the model in the images' own. A
+    prediction depends on the batch an image is solved in (they share step sizes), so score the result anew in
+    the batches the clean images were scored in: that score counts, not the attack's own.
 
     Args:
         name: one of `LIBRARY_ATTACKS`.
@@ -96,13 +97,22 @@ def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor
     require("pyautoattack")
     in_box(attack)
     least, (t1,) = FEWEST_CLASSES.get(attack.name, 2), attack.end_times
-    seen = lambda x: forward(model, x, t1, labels, least)  # noqa: E731
+    # the library computes in a precision of its own
+    seen = lambda x: forward(model, x.to(images.dtype), t1, labels, least).to(x.dtype)  # noqa: E731
     targets = attack.targets
     if attack.name in ("apgd-t", "fab-t"):  # asked only then: a pass moves the generator of random pooling
         with torch.no_grad():
             targets = min(targets, seen(images[:1]).shape[1] - 1)
+    given = images.contiguous()  # the library takes views of its gradients, which are laid out alike
+    if attack.name != "square":  # which computes in any precision, the others in single, FAB halfway
+        given = given.float()
     with unmoved():
-        return _construct(attack, seen, targets, images.device)(images.clone(), labels.clone())
+        found = _construct(attack, seen, targets, images.device)(given.clone(), labels.clone())
+    if found.dtype == images.dtype:
+        return found
+    # an image that was not moved is returned as it was, without the rounding
+    moved = (found != given).flatten(1).any(1)
+    return torch.where(moved[:, None, None, None], found.to(images.dtype), images)
 
 
 def square_point(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor,
@@ -170,7 +180,7 @@ def library_warnings(model: nn.Module, images: Tensor, labels: Tensor, *, t1: fl
             point = images.detach().clone().requires_grad_(True)
             loss = nn.functional.cross_entropy(seen(point), labels, reduction="sum")
             slope, = torch.autograd.grad(loss, point)
-        checks.check_zero_gradients(slope, logger=heard)
+        checks.check_zero_gradients(slope.contiguous(), logger=heard)  # of which it takes a view
     return heard
 
 

@@ -25,8 +25,13 @@ def class_directions(y: Tensor, labels: Tensor) -> ClassDirections:
     """Mean of the unit states of each class that occurs, normalised.
 
     Args:
-        y: shape (N, C, H, W), usually without the common drift; labels: shape (N,).
+        y: shape (N, C, H, W), usually without the common drift; labels: shape (N,), N at least 1.
+
+    Raises:
+        InputError: there are no states.
     """
+    if not len(labels):
+        raise InputError("there are 0 states, of which no class has a direction; give more images")
     present = labels.unique()
     units = direction(y)
     means = torch.stack([units[labels == label].mean(0) for label in present])

@@ -162,7 +162,9 @@ def load_run(path: str | Path) -> Run:
     try:
         config = RunConfig.from_dict(stored["config"])
         provenance = {**stored["provenance"], "weights_sha256": str(stored["provenance"]["weights_sha256"])}
-    except (KeyError, TypeError, ValueError) as error:
+        if not all(isinstance(digest, str) for digest in provenance.get("kept", {}).values()):
+            raise TypeError("kept is no table of SHA-256 digests")
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ArtifactError(f"{path / 'config.json'} is not the config of a run ({error}). Restore it with "
                             "git.") from error
     if os.path.basename(os.path.abspath(path)) != config.folder:
@@ -237,10 +239,11 @@ def add_metric(run: Run, record: dict, correct: np.ndarray) -> Run:
         if stored is not None and stored["n"] > record["n"] and record["id"] in run.outcome_ids():
             return run
         run.path.mkdir(exist_ok=True)  # that of kept weights
+        kept = [r for r in run.metrics if r["id"] != record["id"]]
+        table = records.metrics_csv([*kept, record])  # fails, if it does, before anything is written
         # outcomes first: a record is never without them
         save_outcomes(run.path / "outcomes.safetensors", record["id"], correct)
-        kept = [r for r in run.metrics if r["id"] != record["id"]]
-        checksums.store(run.path / "metrics.csv", records.metrics_csv([*kept, record]))
+        checksums.store(run.path / "metrics.csv", table)
         return load_run(run.path)
 
 
@@ -353,10 +356,13 @@ def save_model(path: Path, model: torch.nn.Module) -> str:
 def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
     """Packed bits by record id, none if there is no file."""
     try:
-        return safetensors.numpy.load_file(path) if path.exists() else {}
-    except (OSError, safetensors.SafetensorError) as error:
+        found = safetensors.numpy.load_file(path) if path.exists() else {}
+        if odd := [name for name, bits in found.items() if bits.dtype != np.uint8 or bits.ndim != 1]:
+            raise TypeError(f"{odd[0]} is not a row of bytes")
+    except (OSError, TypeError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate "
                             "the run again.") from error
+    return found
 
 
 def save_outcomes(path: Path, record_id: str, correct: np.ndarray) -> None:

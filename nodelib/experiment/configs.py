@@ -15,7 +15,7 @@ import torch
 
 from nodelib.attacks import Attack
 from nodelib.networks import POOLINGS, ODENet, ResNet, check_end_time
-from nodelib.solver.errors import InputError, check_choice, is_number, is_whole
+from nodelib.solver.errors import InputError, check_choice, is_number, is_whole, plain
 from nodelib.solver.integrate import GRADIENTS
 from nodelib.solver.seeding import seeded
 
@@ -144,6 +144,11 @@ class RunConfig:
     attack_images: int = 10000
 
     def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):  # Python's own numbers, and tuples, which compare
+            value = plain(getattr(self, each.name))
+            if each.name in ("t1", "cycles", "halve_after"):
+                value = tuple(map(plain, value))
+            object.__setattr__(self, each.name, value)
         low, high = (check_end_time(t) for t in self.t1)
         check_end_time(self.test_t1)
         if high < low:

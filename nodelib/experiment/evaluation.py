@@ -15,14 +15,22 @@ from nodelib.attacks.common import check_images, check_result, forward, project
 from nodelib.experiment import artifacts, mnist
 from nodelib.experiment.budget import Budget
 from nodelib.experiment.device import disable_tf32, resolve_device
-from nodelib.experiment.measurement import REFERENCE, REFERENCE_TOLERANCE, TEST_IMAGES, Measurement, record
+from nodelib.experiment.measurement import (
+    REFERENCE,
+    REFERENCE_TOLERANCE,
+    TEST_IMAGES,
+    Measurement,
+    made_otherwise,
+    record,
+)
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.worst_case import survivors
 from nodelib.networks import CLASSES, ODEBlock, ODENet, ResNet, check_labels
 from nodelib.solver.errors import InputError, NodelibError
 from nodelib.solver.kernel import unbalanced
 
-Directions = dict[tuple, Tensor]  # signs of gradients that FGSM needs again at another epsilon
+# model, images, labels and the signs of their gradient, which FGSM needs again at another epsilon
+Directions = dict[tuple, tuple[ODENet | ResNet, Tensor, Tensor, Tensor]]
 
 
 class MeasurementError(NodelibError, RuntimeError):
@@ -101,15 +109,17 @@ def by_fixed_steps(block: ODEBlock | None, t1: float, steps: int | None) -> Iter
 @contextlib.contextmanager
 def evaluating(model: ODENet | ResNet, pooling: str, seed: int = 0) -> Iterator[None]:
     """The model in eval mode with such pooling regions, drawn from the seed if random, for the time being."""
-    before = (model.training, model.pooling, model.pool.generator)
+    modes = [(part, part.training) for part in model.modules()]  # a part may have another than the whole
+    before = (model.pooling, model.pool.generator)
     model.eval()
     model.pooling = pooling
     model.pool.generator = torch.Generator().manual_seed(seed)
     try:
         yield
     finally:
-        model.train(before[0])
-        model.pooling, model.pool.generator = before[1:]
+        for part, training in modes:
+            part.training = training
+        model.pooling, model.pool.generator = before
 
 
 def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: Measurement, *,
@@ -149,10 +159,13 @@ def _fgsm_again(model: ODENet | ResNet, images: Tensor, labels: Tensor, m: Measu
     """FGSM from the gradient's signs, which do not depend on epsilon and so are computed once per batch."""
     key = (m.t1, m.gradient, m.rtol, m.atol, m.attack_tolerance, m.attack_steps, m.loss, m.logit_scale,
            m.balanced, m.batch, start, len(images))
-    if key not in directions:
+    found = directions.get(key)
+    if found is None or not (found[0] is model and torch.equal(found[1], images)
+                             and torch.equal(found[2], labels)):
         unit = dataclasses.replace(m, epsilon=1.0, clip=False)
-        directions[key] = (attack(model, images, labels, unit) - images).sign()
-    moved = project(images + m.epsilon * directions[key], images, m.epsilon, m.clip)
+        found = (model, images, labels, (attack(model, images, labels, unit) - images).sign())
+        directions[key] = found
+    moved = project(images + m.epsilon * found[3], images, m.epsilon, m.clip)
     return check_result(moved, images, m.epsilon, m.clip, "fgsm")
 
 
@@ -174,7 +187,8 @@ def evaluate(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement
         progress: True or False to show progress or not; None: a bar on a terminal, else plain lines.
         alive: bool, shape (N,): attack these only and count the others as broken.
         source: the network that a "transfer" attacks.
-        directions: filled with, and read for, what FGSM can use again at another epsilon.
+        directions: filled with, and read for, what FGSM can use again at another epsilon, of the same model,
+            images and labels.
 
     Returns:
         correct, bool, shape (N,); NFE per solve averaged over images (0 without a solver).
@@ -224,9 +238,9 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     """Measure a stored run and add one record per measurement; records it has already are kept.
 
     A record of the same id on fewer images than asked for, or without outcomes, is measured again and
-    replaced. Each record is stored as soon as it is measured, so an interrupted evaluation resumes where it
-    stopped. Worst cases come last, whatever the order, and are computed again whenever the records they
-    combine have changed.
+    replaced; one of another measurement is never taken for it. Each record is stored as soon as it is
+    measured, so an interrupted evaluation resumes where it stopped. Worst cases come last, whatever the
+    order, and are computed again whenever the records they combine have changed.
 
     Args:
         folder: of the run, or of weights that it kept, such as `small-10-post-seed0/epoch12`. The sources of
@@ -237,12 +251,15 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
         all records of the run.
 
     Raises:
+        InputError: a record of the same id is of another measurement, or two of one id are asked for, before
+            any work.
         MeasurementError: a solve or an attack failed for a known reason.
         ArtifactError: the run is damaged, or was trained further meanwhile.
     """
     folder, device = Path(folder), resolve_device(device)
     disable_tf32()
     run = artifacts.load_run(folder)
+    _check_ids(run, measurements)
     pending = [m for m in measurements if m.attack != "worst" and not _measured(run, m)]
     worst = [m for m in measurements if m.attack == "worst"]
     time_left = Budget(budget)
@@ -276,6 +293,18 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     for m in worst:
         run = _worst(run, m, where, commit)
     return list(run.metrics)
+
+
+def _check_ids(run: artifacts.Run, measurements: list[Measurement]) -> None:
+    """InputError where an id stands for two measurements, of those asked for or of one and a record."""
+    asked: dict[str, Measurement] = {}
+    stored = {r["id"]: r for r in run.metrics}
+    for m in measurements:
+        if dataclasses.replace(asked.setdefault(m.id, m), n=m.n) != m:
+            raise InputError(f"two measurements would be stored as {m.id}; give one of them a label")
+        if m.id in stored and (other := made_otherwise(m, stored[m.id])):
+            raise InputError(f"{run.path.name}: {m.id} is stored with {'; '.join(other)}; give the "
+                             "measurement a label of its own")
 
 
 def missing(measurements: list[Measurement], records: list[dict]) -> list[str]:

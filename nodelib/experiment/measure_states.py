@@ -51,6 +51,7 @@ SOLVED = 1e-6  # the same of a ray that a solve of f(w) = w has found
 SAME_RAY = 5.0  # degrees within which two rays count as one, as in `cluster`
 SHARE = 0.05  # of a class's images that must end on a ray for it to count
 LOG_TIME = 10.0  # of the flow after t = 1000: a further factor of 22,000 in time
+LAST_LOG_TIME = 700.0  # e^709 is the last of float64
 # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
 FAR = (10.0, 20.0, 40.0, 80.0)
 RAY_IMAGES, FAR_IMAGES = 100, 50  # followed to their rays, and further
@@ -265,11 +266,11 @@ def doubling(last: float) -> tuple[float, ...]:
     """Log times from 10 on, each twice the one before, up to the last: (10, 20, 40, 80) for 80.
 
     Raises:
-        ValueError: the last is below 10.
+        InputError: the last is not from 10 to 700; later, the time itself is no number any more.
     """
-    if not last >= LOG_TIME:
-        raise InputError(f"log time is {last:g}; images are followed further than {LOG_TIME:g}, so give "
-                         "more, such as 80")
+    if not LOG_TIME <= last <= LAST_LOG_TIME:
+        raise InputError(f"log time is {last:g}; images are followed from {LOG_TIME:g} to {LAST_LOG_TIME:g} "
+                         "at most, so give a value between, such as 80")
     times = [LOG_TIME]
     while times[-1] < last:
         times.append(min(2 * times[-1], float(last)))

@@ -9,7 +9,7 @@ import numpy as np
 from nodelib.attacks import LOSSES, METHODS, Attack
 from nodelib.experiment.records import EPSILON
 from nodelib.networks import POOLINGS, check_end_time
-from nodelib.solver.errors import check_choice, check_whole
+from nodelib.solver.errors import InputError, check_choice, check_whole, plain
 from nodelib.statistics import wilson
 
 SEED_BATCH = 32  # the post's protocol: the continuous adjoint's error depends on it through atol
@@ -104,6 +104,8 @@ class Measurement:
     label: str = ""
 
     def __post_init__(self) -> None:
+        for field in fields(self):  # Python's own numbers, which a record can be stored with
+            object.__setattr__(self, field.name, plain(getattr(self, field.name)))
         check_end_time(self.t1)
         known = ("none", *METHODS, "transfer", "worst")
         if self.attack not in known:
@@ -119,11 +121,19 @@ class Measurement:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be above 0")
+        check_choice("pooling", self.pooling, POOLINGS)
+        check_choice("loss", self.loss, LOSSES)  # a record names it
+        self._check_network_attacked()
+        if self.label.rpartition("-eps")[1] and not self.id.endswith(f"-eps{self.epsilon:g}-t{self.t1:g}"):
+            raise InputError(f"label is {self.label!r} at epsilon {self.epsilon:g}; what follows '-eps' "
+                             "names the epsilon of a record, so leave it out of the label")
+        self.as_attack()
+
+    def _check_network_attacked(self) -> None:
+        """The network that the attack sees, where it is not quite the one that is scored."""
         if self.gradient == REFERENCE and self.attack != "fgsm":
             raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
                              "but fgsm")
-        check_choice("pooling", self.pooling, POOLINGS)
-        check_choice("loss", self.loss, LOSSES)  # a record names it
         ours = self.gradient != REFERENCE and not self.gradient.startswith("torchdiffeq")
         if self.attack_steps is not None and not (
                 ours and self.attack_tolerance is None and self.attack in METHODS
@@ -134,7 +144,6 @@ class Measurement:
         if (self.attack == "transfer") != (self.source is not None):
             raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
                              "no other, names the run it attacks, such as 'small-100-seed0'")
-        self.as_attack()
 
     def as_attack(self, ode: bool = True) -> Attack:
         """The attack on a network with fixed or random pooling; `ode`: whether it is one with an end time."""
@@ -182,6 +191,23 @@ def _settings(m: Measurement, source_t1: float | None, dropped: int | None) -> d
     if m.attack_steps is not None:
         settings |= {"solver": f"rk4, {m.attack_steps} steps", "rtol": None, "atol": None}
     return settings if dropped is None else {**settings, "dropped": dropped}
+
+
+def made_otherwise(m: Measurement, stored: dict) -> list[str]:
+    """In what a stored record of a measurement's id is of another measurement, such as "steps 1, not 20".
+
+    Compared is what a record says of how it was made, but for how many images a drop left out, the source's
+    end time and who computed it. A worst case is what others make it.
+    """
+    if m.attack == "worst":
+        return []
+    asked = record(m, np.ones(1, dtype=bool), 0.0, 0.0, "", None)
+    ways = ("t1", "rtol", "atol", "batch", "pooling", "pooling_seed", "attack", "epsilon", "clip", "gradient")
+    pairs = [(name, stored[name], asked[name]) for name in ways]
+    names = dict.fromkeys((*stored["settings"], *asked["settings"]))
+    pairs += [(name, stored["settings"].get(name), asked["settings"].get(name))
+              for name in names if name not in ("dropped", "t1", "library")]
+    return [f"{name} {found}, not {wanted}" for name, found, wanted in pairs if found != wanted]
 
 
 def record(m: Measurement, correct: np.ndarray, nfe: float, seconds: float, device: str, commit: str | None,

@@ -141,9 +141,11 @@ def sweep_protocol(config: RunConfig) -> list[Measurement]:
     if config.architecture != "odenet":
         return []
     n = strong_images(config) if config.channels == 128 or config.scale == "smoke" else 1000
+    # where the table has the same record, in the batches it has there
+    batches = {t1: min(BATCH, config.attack_images if t1 in end_times(config) else n) for t1 in SWEEP_T1}
     return [m for t1 in SWEEP_T1
             for m in (Measurement(t1, n),
-                      Measurement(t1, n, "fgsm", EPSILON, batch=min(BATCH, n), label="fgsm-exact"))]
+                      Measurement(t1, n, "fgsm", EPSILON, batch=batches[t1], label="fgsm-exact"))]
 
 
 def at_epsilon(measurement: Measurement, epsilon: float) -> Measurement:

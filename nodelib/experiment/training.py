@@ -89,6 +89,10 @@ def _resume(config: RunConfig, folder: Path, model: ODENet | ResNet, optimiser: 
         _restore(model, optimiser, tensors)
         if not config.endless and not _outdated(folder, config.epochs):
             return start, [], artifacts.load_run(folder)
+        if start > config.steps:
+            raise artifacts.ArtifactError(f"{folder} holds {start // config.steps_per_epoch} epochs of this "
+                                          f"run, and {config.epochs} are asked for; what was trained is not "
+                                          "undone, so ask for more epochs, or give another root or seed")
         rows = artifacts.history_until(folder / "history.csv", start)
         last = start // config.steps_per_epoch - 1
         if config.endless and sum(row["epoch"] == last for row in rows) == config.steps_per_epoch:
@@ -171,10 +175,7 @@ class _Store:
             # true of older weights only
             for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
                 checksums.store(folder / name, None)
-            mode = self.model.training
-            self.model.eval()
             weights_sha256 = artifacts.save_model(folder / "model.safetensors", self.model)
-            self.model.train(mode)
             artifacts.write_history(folder / "history.csv", self.rows)
             epochs = step // config.steps_per_epoch if config.endless else config.epochs
             done = dataclasses.replace(config, epochs=epochs)
@@ -471,7 +472,9 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     """The stored run of a config, or else train (and evaluate) it now.
 
     A stored run of the same name and seed but another config is an error, never overwritten, unless the
-    config only adds learning-rate cycles: then it is prolonged.
+    config only adds learning-rate cycles: then it is prolonged. One at a constant rate, which can end after
+    any epoch, is given back with the epochs it has (`config["epochs"]`), up to those asked for; `train`
+    prolongs it.
     """
     from nodelib.experiment import evaluation, protocols
 

@@ -5,6 +5,7 @@ from nodelib.solver.errors import (
     DerivativeError,
     IntegrationError,
     NonFiniteError,
+    RecomputationError,
     StateTypeError,
     StepLimitError,
     StepSizeUnderflowError,
@@ -15,8 +16,7 @@ from nodelib.solver.errors import (
 from nodelib.solver.integrate import GRADIENTS, Solution, odeint
 
 __all__ = [
-    "GRADIENTS", "ChangedStateError", "DerivativeError", "IntegrationError", "NonFiniteError", "Solution",
-    "StateTypeError",
-    "StepLimitError", "StepSizeUnderflowError", "TimesError", "ToleranceError", "UnsupportedGradientError",
-    "odeint",
+    "GRADIENTS", "ChangedStateError", "DerivativeError", "IntegrationError", "NonFiniteError",
+    "RecomputationError", "Solution", "StateTypeError", "StepLimitError", "StepSizeUnderflowError",
+    "TimesError", "ToleranceError", "UnsupportedGradientError", "odeint",
 ]

@@ -72,6 +72,7 @@ class _Exact(torch.autograd.Function):
     def forward(ctx, solver, memory_budget, record, y0, *params):
         solution, ctx.tape = solver.solve(y0, params, keep_bytes=memory_budget)
         ctx.counts, ctx.held = solution.backward_counts, (solver.func, tensors_of(solver.func))
+        ctx.tape.stepper.watch(ctx.held[1])
         record.append(solution)
         # detects parameters that changed in place between forward and backward
         ctx.save_for_backward(y0, *params)
@@ -115,7 +116,7 @@ class _Reverse(torch.autograd.Function):
                 "one give create_graph=True to the first call of torch.autograd.grad alone")
         y_bar, y0, *params = ctx.saved_tensors
         stepper = ctx.tape.stepper
-        with torch.enable_grad():
+        with torch.enable_grad(), stepper.repeating(y0.device):
             # leaves: y0 may depend on params, whose share through y0 is the caller's graph's to add
             y_bar, start = (x.detach().requires_grad_() for x in (y_bar, y0))
             y = replay(stepper.func, stepper.tableau, start, ctx.tape.steps, len(y_bar))
@@ -220,6 +221,10 @@ def adjoint_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], ancho
     Adaptive steps have states between their ends, fixed ones do not: there the starts of steps nearest to
     the anchors are restored. Neither changes the steps.
     """
+    if complex_ones := [p.dtype for p in params if p.is_complex()]:
+        raise UnsupportedGradientError(
+            f"params holds a tensor of {complex_ones[0]}, and the continuous adjoint solves for gradients of "
+            "real numbers: use gradient='exact'")
     wanted = solver.times
     if anchors and solver.method == "dopri5":
         times = {*wanted, *anchor_times(wanted[0], wanted[-1], anchors)}
@@ -333,7 +338,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
             # func may hold tensors made of its parameters once for all evaluations: their graph must stay
             found = torch.autograd.grad(f, (state, *params), -a.view(f.shape), retain_graph=True,
                                         allow_unused=True)
-        grads = [z.new_zeros(n) if g is None else g.reshape(-1) for g, n in zip(found, sizes[1:])]
+        # a parameter may have another precision than the state, of which func's result is
+        grads = [z.new_zeros(n) if g is None else g.reshape(-1).to(z.dtype)
+                 for g, n in zip(found, sizes[1:])]
         return torch.cat([f.detach().reshape(-1), *grads])
 
     def by_kernel(t, z):
@@ -358,7 +365,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         nfe += solution.nfe
     if stepper is not None:
         a = stepper.unpack(a)
-    return a, [g.view(p.shape) for g, p in zip(gradient.split(sizes[2:]), params)], nfe
+    return a, [g.view(p.shape).to(p.dtype) for g, p in zip(gradient.split(sizes[2:]), params)], nfe
 
 
 class _Counted(nn.Module):

@@ -75,12 +75,21 @@ class UnsupportedGradientError(NodelibError, RuntimeError):
     """A derivative that this way of differentiating cannot give."""
 
 
+class RecomputationError(NodelibError, RuntimeError):
+    """A step that is taken a second time, for a gradient, does not come out as it did in the solve."""
+
+
 class IntegrationError(NodelibError, RuntimeError):
     """The integration cannot go on from time `t` with step size `h`; `norm` is the offending norm."""
 
     def __init__(self, message: str, t: float, h: float, norm: float) -> None:
         super().__init__(f"{message} (at t = {t:.9g}, step size {h:.3g}, norm {norm:.3g})")
-        self.t, self.h, self.norm = t, h, norm
+        self.message, self.t, self.h, self.norm = message, t, h, norm
+
+    def __reduce__(self) -> tuple:
+        # by default it would be made anew from its args, the whole text alone: that fails, and a pool whose
+        # worker's error cannot be read waits for ever
+        return type(self), (self.message, self.t, self.h, self.norm), self.__dict__
 
 
 class NonFiniteError(IntegrationError):

@@ -89,12 +89,15 @@ def odeint(
             Neither kind is the other: the solution's gradient differs from the flow's by the
             discretisation error, which only a tighter tolerance reduces.
         params: tensors inside func to differentiate; by default func.parameters(). Those that do not
-            require gradients cost nothing. Inside torch.func every tensor that func uses is differentiated.
+            require gradients cost nothing, and one named twice counts once. Inside torch.func every tensor
+            that func uses is differentiated.
         step_size: step of the fixed methods, above 0.
         first_step: first step of dopri5; chosen automatically if None.
         max_steps: most attempted steps, at least 1.
         memory_budget: bytes of activations that "exact" may keep, 0 or more. Accepted steps beyond it
-            keep only their states and are recomputed one at a time: slower, the same gradient.
+            keep only their states and are recomputed one at a time: slower, the same gradient; a func that
+            does not return to the bit what it did in the solve (Dropout, weights or buffers changed since)
+            is refused by a RecomputationError.
         norm: state -> 0-dimensional tensor, for the error ratio: by default the root mean square over all
             entries, of a tuple the largest of its tensors'.
         anchors: number of restored times of "anchored", at least 1.
@@ -108,10 +111,13 @@ def odeint(
     Raises:
         TimesError, ToleranceError, StateTypeError, DerivativeError, ChangedStateError: bad input.
         NonFiniteError, StepSizeUnderflowError, StepLimitError: the integration failed; each says where.
+        RecomputationError: in a backward pass of "exact" that takes steps again, beyond memory_budget or for
+            a second derivative: func is random, or was changed since the solve.
         UnsupportedGradientError: inside torch.func or forward-mode differentiation for all but "exact"; in a
-            backward pass with create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint"; for a
-            third derivative outside torch.func; where a transform is around the backward pass and not the
-            solve; over a batch of vmap, and in what traces a function (linearize).
+            backward pass with create_graph=True for "adjoint", "anchored" and "torchdiffeq-adjoint"; for
+            complex params with "adjoint" and "anchored"; for a third derivative outside torch.func; where a
+            transform is around the backward pass and not the solve; over a batch of vmap, and in what traces
+            a function (linearize).
         InputError: unknown method or gradient, an argument of another type.
         ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
@@ -269,4 +275,5 @@ def _parameters(func: Callable, params: Sequence[Tensor] | None) -> tuple[Tensor
     if foreign := [p for p in given if not isinstance(p, Tensor)]:
         raise InputError(f"params holds {foreign[0]!r}; it must be a sequence of tensors, or None for those "
                          "of func")
-    return tuple(p for p in given if p.requires_grad)
+    # by identity: of a tensor that is named twice, autograd would add the gradient twice
+    return tuple({id(p): p for p in given if p.requires_grad}.values())

@@ -404,6 +404,10 @@ class NativeStepper(TorchStepper):
         return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x),
                                                          self.stages(step))
 
+    def restore(self, step: Step) -> Any:
+        # from the weights as they were packed for the solve, whatever became of func's
+        return self.again(step, keep=True).kept
+
     def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None,
                 outputs: list[tuple[float, Tensor]],
                 gradients: list[Tensor | None]) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@
 with the same methods for `nodelib.networks.ODEFunc` on a CPU with a C compiler.
 """
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Sequence
@@ -11,7 +13,7 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor
 
-from nodelib.solver.errors import ChangedStateError, DerivativeError
+from nodelib.solver.errors import ChangedStateError, DerivativeError, RecomputationError
 from nodelib.solver.tableau import Tableau
 
 CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a "
@@ -67,6 +69,7 @@ class TorchStepper:
         self.norm: Any = norm
         self.nfe = 0
         self.bytes_per_evaluation: int | None = None
+        self.watched: dict[str, tuple[Tensor, int]] = {}
         self._coefficients: dict[Any, Tensor] = {}
 
     # The solver keeps states in the stepper's own layout between these two.
@@ -173,9 +176,52 @@ class TorchStepper:
         """State at t + x h, x in (0, 1]."""
         return step.y_next if x == 1.0 else self.combine(step.y, step.h, self.tableau.dense(x), step.k)
 
+    def again(self, step: Step, keep: bool) -> Step:
+        """The same step, taken a second time."""
+        return self.step(step.t, step.y, step.k1, step.h, keep, estimate=False)
+
     def restore(self, step: Step) -> Any:
-        """The activations of a step whose own were dropped."""
-        return self.step(step.t, step.y, step.k1, step.h, keep=True, estimate=False).kept
+        """The activations of a step whose own were dropped; RecomputationError unless it ends as it did."""
+        with self.repeating(step.y.device):
+            found = self.again(step, keep=True)
+        # recorded by autograd, some operations round otherwise (matmul, attention): then as in the solve
+        if not _ends_alike(found, step) and not _ends_alike(self.again(step, keep=False), step):
+            gap = max((a - b).abs().max().item() for a, b in zip(_end(found), _end(step)))
+            raise RecomputationError(
+                f"the step from t = {step.t:.9g}, whose activations were dropped, comes out otherwise by "
+                f"{gap:.3g} when it is taken again: func is random, rounds otherwise at every call, or uses "
+                "what was changed since the solve. Call backward before the change; for a random func raise "
+                "memory_budget, so that no activations are dropped")
+        return found.kept
+
+    def watch(self, tensors: dict[str, Tensor]) -> None:
+        """Remember func's tensors, by name, as a solve leaves them: `repeating` looks for changes since."""
+        self.watched = {name: (x, _version(x)) for name, x in tensors.items()}
+
+    @contextlib.contextmanager
+    def repeating(self, device: torch.device) -> Iterator[None]:
+        """Around evaluations of func that repeat those of its solve.
+
+        What comes out may be equal where its derivative is not: at a state of zeros, weights and Dropout only
+        show in the latter.
+
+        Raises:
+            RecomputationError: a tensor of func was changed in place since the solve, and is none that func
+                changes itself (a running mean, a counter), or func draws from torch's generators.
+        """
+        before, drawn = [_version(x) for x, _ in self.watched.values()], _generators(device)
+        yield
+        changed = [name for (name, (x, then)), now in zip(self.watched.items(), before)
+                   if then != now == _version(x)]
+        if changed:
+            raise RecomputationError(
+                f"{changed[0]} of func was changed in place between the solve and its backward pass, which "
+                "takes steps again and so would differentiate another func: call backward before the change")
+        if not all(map(torch.equal, drawn, _generators(device))):
+            raise RecomputationError(
+                "func draws random numbers, which are others when a backward pass takes a step again: raise "
+                "memory_budget, so that no activations are dropped, or draw them before the solve (a second "
+                "derivative takes all steps again), or switch Dropout off by eval()")
 
     def reverse(self, step: Step, y_bar: Tensor | None, k_bar_last: Tensor | None,
                 outputs: list[tuple[float, Tensor]],
@@ -270,7 +316,24 @@ def _version(y: Tensor) -> int:
 
 
 def _bits(y: Tensor) -> Tensor:
-    return y.detach().view(torch.int32 if y.dtype == torch.float32 else torch.int64)
+    return y.detach().resolve_neg().view(torch.int32 if y.dtype == torch.float32 else torch.int64)
+
+
+def _end(step: Step) -> tuple[Tensor, Tensor]:
+    return step.y_next, step.k_next
+
+
+def _ends_alike(one: Step, other: Step) -> bool:
+    """Whether two steps end in the same state and derivative, to the bit."""
+    return all(torch.equal(_bits(a), _bits(b)) for a, b in zip(_end(one), _end(other)))
+
+
+def _generators(device: torch.device) -> list[Tensor]:
+    """States of torch's generators from which an evaluation on a device may draw."""
+    states = [torch.get_rng_state()]
+    if device.type == "cuda":
+        states.append(torch.cuda.get_rng_state(device))
+    return states
 
 
 def _hidden(result: Tensor, known: Sequence[Tensor]) -> Tensor | None:

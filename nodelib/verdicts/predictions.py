@@ -273,7 +273,7 @@ def size_and_end_time(evidence: Evidence) -> Outcome:
 
 
 CELLS = {"plain head, constant rate": "post", "plain head, falling rate": "post-cosine",
-         "scaled head, constant rate": "post-scaled", "scaled head, falling rate": "post-scaled-cosine"}
+         "slow head, constant rate": "post-scaled", "slow head, falling rate": "post-scaled-cosine"}
 CELL_EPOCHS = {"large-100": 2.0, "small-100": 6.0}
 
 

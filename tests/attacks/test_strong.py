@@ -153,6 +153,39 @@ def test_a_strong_attack_knows_the_networks_number_of_classes(attack, classes):
         attack(model, images, labels * 0 + classes, 0.2)
 
 
+@pytest.mark.filterwarnings("ignore:there are . points with zero gradient")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("arrange", [
+    lambda x: x, lambda x: x.to(memory_format=torch.channels_last), lambda x: x.mT.contiguous().mT,
+], ids=["contiguous", "channels last", "transposed"])
+def test_a_strong_attack_takes_images_of_any_precision_and_layout(attack, arrange, dtype):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2), nn.Softplus(), nn.Flatten(), nn.Linear(196, 6)).eval()
+    model, images = model.to(dtype), torch.rand(4, 3, 16, 16, dtype=dtype)
+    with torch.no_grad():
+        model[-1].bias -= model(images).mean(0)
+        labels = model(images).argmax(1)
+    labels[0] = (labels[0] + 1) % 6  # misclassified already
+    adversarial = attack(model, arrange(images), labels, 0.5)
+    assert adversarial.dtype == dtype and adversarial.shape == images.shape
+    assert torch.equal(adversarial[0], images[0]) and (adversarial - images).abs().max() <= 0.5 + 1e-6
+    assert accuracy(model, adversarial, labels) < 0.75
+    assert torch.equal(attack(model, images, labels, 0.5), adversarial)
+
+
+def test_a_model_in_double_precision_is_asked_in_it(attack):
+    seen = []
+
+    class Asked(nn.Linear):
+        def forward(self, images):
+            seen.append(images.dtype)
+            return super().forward(images.flatten(1))
+
+    model, images = Asked(48, 5, dtype=torch.float64).eval(), torch.rand(2, 3, 4, 4, dtype=torch.float64)
+    attack(model, images, model(images).argmax(1), 0.5)
+    assert len(seen) > 2 and {*seen} == {torch.float64}
+
+
 def test_two_classes_are_too_few_for_ratios_of_logits():
     pytest.importorskip("pyautoattack", reason="missing: pip install 'nodelib[attacks]'")
     model = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval()
@@ -243,6 +276,11 @@ def test_the_librarys_warnings_are_heard(test_images):
         def forward(self, images):
             return super().forward(images).softmax(1)
 
+    coloured = torch.rand(4, 3, 8, 8)
+    many = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Softplus(), nn.Flatten(), nn.Linear(144, 5)).eval()
+    for dtype in (torch.float32, torch.float64):
+        many.to(dtype, memory_format=torch.channels_last)
+        assert library_warnings(many, coloured.to(dtype), torch.arange(4)) == []
     said = library_warnings(Saturated().eval(), images, labels)
     assert len(said) == 1 and "points with zero gradient" in said[0]
     assert any("probability distribution" in line

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -189,6 +190,36 @@ def test_a_damaged_file_is_named(copy, file, content):
     (copy / file).write_bytes(content)
     with pytest.raises(artifacts.ArtifactError, match=file):
         artifacts.load_run(copy)
+
+
+@pytest.mark.parametrize("change_it", [
+    lambda c: c.update(config=[]), lambda c: c.update(provenance=[]),
+    lambda c: c["provenance"].update(kept=None),
+    lambda c: c["provenance"].update(kept={"weights-epoch4.safetensors": 4}),
+])
+def test_a_config_of_the_wrong_types_is_named_and_takes_no_other_run_down(change_it, copy):
+    change(copy / "config.json", change_it)
+    with pytest.raises(artifacts.ArtifactError, match="is not the config of a run"):
+        artifacts.load_run(copy)
+    runs, (fault,) = artifacts.stored_runs(copy.parent)
+    assert runs == [] and "is not the config of a run" in fault
+
+
+def test_outcomes_that_are_no_bytes_are_named(copy):
+    path = copy / "outcomes.safetensors"
+    found = safetensors.numpy.load_file(path)
+    safetensors.numpy.save_file({**found, "none-t1": found["none-t1"].astype("int16")}, path)
+    with pytest.raises(artifacts.ArtifactError, match="is damaged .none-t1 is not a row of bytes"):
+        artifacts.load_run(copy).outcomes("none-t1")
+
+
+def test_a_record_that_cannot_be_written_leaves_no_outcomes(copy):
+    run = artifacts.load_run(copy)
+    record = {**run.metrics[0], "id": "odd-t1", "settings": {"steps": object()}}
+    before = (copy / "outcomes.safetensors").read_bytes()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        artifacts.add_metric(run, record, run.outcomes(run.metrics[0]["id"]))
+    assert (copy / "outcomes.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("changes, message", [

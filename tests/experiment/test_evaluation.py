@@ -7,6 +7,7 @@ import torch
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.contract import LADDER
 from nodelib.experiment.evaluation import Measurement, evaluate
+from nodelib.experiment.measurement import made_otherwise
 from nodelib.experiment.records import metric_fault, metrics_csv
 from nodelib.networks import FractionalPool
 from nodelib.solver.errors import InputError
@@ -59,6 +60,21 @@ def test_the_model_is_handed_back_as_it_came(small, test_images):
     assert small.training and small.pooling == "random" and small.block.rtol == 1e-2
 
 
+def test_a_part_keeps_a_mode_of_its_own(small, test_images):
+    small.train()
+    small.norm.eval()  # batch statistics frozen while the rest is trained
+    evaluate(small, test_images[0][:2], test_images[1][:2], Measurement(1.0, 2))
+    assert small.training and small.linear.training and not small.norm.training
+
+
+def test_directions_are_used_again_for_the_same_images_only(small, test_images):
+    (x, y), kept, step = test_images, {}, Measurement(1.0, 8, "fgsm", 0.1)
+    for part in (slice(0, 8), slice(8, 16), slice(8, 16)):
+        again, _ = evaluate(small, x[part], y[part], step, directions=kept)
+        assert np.array_equal(again, evaluate(small, x[part], y[part], step)[0])
+    assert len(kept) == 1
+
+
 def test_random_pooling_follows_its_seed(small, test_images):
     def logits(seed):
         with evaluation.evaluating(small, "random", seed), torch.no_grad():
@@ -108,6 +124,16 @@ def test_a_model_that_is_none_of_this_library_is_refused_and_the_way_out_said(te
 def test_a_measurement_refuses_values_out_of_range(change, message):
     with pytest.raises(ValueError, match=message):
         Measurement(**{"t1": 1.0, "n": 10, **change})
+
+
+def test_a_measurement_holds_pythons_own_numbers_and_a_label_that_can_be_read_back():
+    numpys = Measurement(np.float32(2.0), np.int64(4), "pgd", epsilon=np.float64(0.1),
+                         step_size=np.float32(0.25), steps=np.int64(2))
+    assert numpys == Measurement(2.0, 4, "pgd", epsilon=0.1, step_size=0.25, steps=2)
+    assert [type(value) for value in (numpys.t1, numpys.n, numpys.epsilon)] == [float, int, float]
+    with pytest.raises(InputError, match="label is 'no-epsilon' at epsilon 0.3; what follows '-eps' names"):
+        Measurement(2.0, 4, "fgsm", epsilon=0.3, label="no-epsilon")
+    assert Measurement(2.0, 4, "fgsm", epsilon=0.1, label="fgsm-eps0.1").id == "fgsm-eps0.1-t2"
 
 
 def test_attacks_of_another_epsilon_have_records_of_their_own():
@@ -165,6 +191,36 @@ def test_evaluation_resumes_per_record(tiny_run, tmp_path, monkeypatch):
     assert measured == [records[-1]["id"]]
     assert [r["id"] for r in after] == [r["id"] for r in records]
     assert after[-1]["correct"] == records[-1]["correct"]
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(rtol=1e-4, atol=1e-4), "none-t1 is stored with rtol 0.001, not 0.0001; atol"),
+    (dict(pooling="random"), "pooling fixed, not random; pooling_seed None, not 0"),
+    (dict(t1=1.0000001), "t1 1.0, not 1.0000001"), (dict(batch=7), "batch 250, not 7"),
+])
+def test_a_record_of_another_measurement_is_never_taken_for_it(changes, message, tiny_run):
+    m = dataclasses.replace(Measurement(1.0, 4), **changes)
+    with pytest.raises(InputError, match=f"{message}.*; give the measurement a label of its own"):
+        evaluation.evaluate_run(tiny_run.path, [m], progress=False)
+
+
+def test_two_measurements_of_one_id_are_refused_before_any_work(tiny_run):
+    one, other = (Measurement(1.0, 4, "pgd", 0.05, step_size=0.01, steps=steps) for steps in (1, 20))
+    with pytest.raises(InputError, match="two measurements would be stored as pgd-eps0.05-t1"):
+        evaluation.evaluate_run(tiny_run.path, [one, other], progress=False)
+    assert "pgd-eps0.05-t1" not in {r["id"] for r in artifacts.load_run(tiny_run.path).metrics}
+
+
+def test_stored_records_are_those_of_todays_protocols():
+    compared = 0
+    for run in artifacts.find_runs():
+        for one in (run, *run.earlier):
+            stored = {r["id"]: r for r in one.metrics}
+            for m in protocols.get("all", configs.RunConfig.from_dict(one.config), ["small-100-seed0"]):
+                if m.id in stored:
+                    compared += 1
+                    assert not made_otherwise(m, stored[m.id]), (one.path.name, m.id)
+    assert compared > 4000
 
 
 def test_a_record_that_lost_its_outcomes_is_measured_again(tiny_run, tmp_path):

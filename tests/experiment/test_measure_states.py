@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from nodelib import verdicts
+from nodelib.dynamics.classes import class_directions
 from nodelib.experiment import artifacts, measure_states, solver_examples
 from nodelib.experiment.contract import (
     ELSEWHERE_MEASUREMENTS,
@@ -18,6 +19,7 @@ from nodelib.experiment.contract import (
 from nodelib.experiment.evaluation import test_subset
 from nodelib.experiment.protocols import AVERAGED
 from nodelib.experiment.records import measurements_csv
+from nodelib.solver.errors import InputError
 from nodelib.verdicts.evidence import Evidence
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge
@@ -215,8 +217,14 @@ def test_the_times_at_which_a_longer_flow_is_looked_at_double():
     assert measure_states.doubling(80) == measure_states.FAR
     assert measure_states.doubling(10) == (10.0,)
     assert measure_states.doubling(100) == (10.0, 20.0, 40.0, 80.0, 100.0)
-    with pytest.raises(ValueError, match="log time is 5; images are followed further than 10"):
-        measure_states.doubling(5)
+    for last in (5, float("inf"), float("nan"), 701):
+        with pytest.raises(InputError, match=f"log time is {last:g}; images are followed from 10 to 700"):
+            measure_states.doubling(last)
+
+
+def test_of_no_state_there_is_no_class_direction():
+    with pytest.raises(InputError, match="there are 0 states"):
+        class_directions(torch.zeros(0, 2, 3, 3), torch.zeros(0, dtype=torch.long))
 
 
 def test_images_on_no_ray_are_counted_so_however_late():

@@ -287,8 +287,7 @@ def test_the_rules_find_the_records_of_every_protocol(folder):
                         reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
     pytest.importorskip("foolbox")
     run = artifacts.load_run(folder)
-    config = dataclasses.replace(configs.RunConfig.from_dict(run.config), scale="full", attack_images=4,
-                                 test_images=4)
+    config = dataclasses.replace(configs.RunConfig.from_dict(run.config), scale="full", test_images=4)
     table = few([m for m in protocols.table_protocol(config) if m.t1 == 1.0])
     strong = few([m for m in protocols.strong_protocol(config) if m.t1 == 1.0])
     records = evaluation.evaluate_run(folder, table + strong, progress=False)

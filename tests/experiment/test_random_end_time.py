@@ -35,6 +35,10 @@ def test_attackers_who_do_not_know_the_end_time_are_scored_on_the_same_draws(mod
     assert unattacked.nunique() == 1 and attacked.max() < unattacked.min()
     assert (frame["low"] <= frame["accuracy"]).all() and (frame["accuracy"] <= frame["high"]).all()
     assert set(frame["n"]) == {4}
+    known = frame.groupby("epsilon")["accuracy"].transform("first")
+    assert frame["more"].tolist() == pytest.approx((frame["accuracy"] - known).tolist())
+    assert (frame["more_low"] <= frame["more"]).all() and (frame["more"] <= frame["more_high"]).all()
+    assert not frame[frame["attacker"] == attackers[0]][["more", "more_low", "more_high"]].any(axis=None)
 
 
 def test_who_knows_the_end_time_attacks_and_is_scored_there(model):

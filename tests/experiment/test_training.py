@@ -401,6 +401,13 @@ def test_a_config_refuses_values_out_of_range(change, message):
         tiny_config(**change)
 
 
+def test_a_config_holds_pythons_own_numbers_and_tuples():
+    ours = tiny_config(t1=(1.0, 2.0), cycles=(1,), epochs=1, learning_rate=0.5)
+    other = tiny_config(t1=[np.float64(1.0), 2.0], cycles=[np.int64(1)], epochs=np.int64(1),
+                        learning_rate=np.float32(0.5))
+    assert other == ours and other.to_dict() == ours.to_dict()
+
+
 def test_an_unknown_run_lists_the_known_ones():
     with pytest.raises(ValueError,
                        match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean "
@@ -531,6 +538,13 @@ def test_prolonging_drops_what_was_measured_of_older_weights(tmp_path):
     # a page never prolongs
     assert short.metrics and training.run(config, tmp_path, progress=False).config["epochs"] == 2
     assert not training.train(config, tmp_path, progress=False).metrics
+
+
+def test_a_run_is_not_shortened(constant, tmp_path):
+    shutil.copytree(constant.path, tmp_path / constant.path.name)
+    with pytest.raises(artifacts.ArtifactError, match="holds 4 epochs of this run, and 2 are asked for"):
+        training.train(tiny_config(**{**CONSTANT, "epochs": 2}), tmp_path, progress=False)
+    assert folder_bits(tmp_path / constant.path.name) == folder_bits(constant.path)
 
 
 def test_without_its_optimisers_state_a_run_at_a_constant_rate_is_not_prolonged(constant, tmp_path):

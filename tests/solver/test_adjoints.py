@@ -18,7 +18,7 @@ from torch import nn
 from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import _with_anchors, anchor_times
-from nodelib.solver.errors import StepLimitError
+from nodelib.solver.errors import RecomputationError, StepLimitError, UnsupportedGradientError
 from nodelib.solver.integrate import GRADIENTS, odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
@@ -488,6 +488,74 @@ def test_hidden_parameters_are_refused():
     assert torch.autograd.grad(solution.y[-1].sum(), weight)[0].norm() > 0
 
 
+@pytest.mark.parametrize("settings", [
+    *({"gradient": gradient} for gradient in GRADIENTS), {"memory_budget": 0},
+    {"method": "rk4", "step_size": 0.1}], ids=str)
+def test_a_tensor_named_twice_has_its_gradient_once(settings):
+    """y = exp(rate) + shift (exp(rate) - 1) / rate at t = 1, of dy/dt = rate y + shift."""
+    rate, shift = (torch.tensor(x, dtype=torch.float64, requires_grad=True) for x in (0.5, 2.0))
+
+    def found(params):
+        y = odeint(lambda t, y: rate * y + shift, torch.ones(1, dtype=torch.float64), [0.0, 1.0],
+                   params=params, rtol=1e-7, atol=1e-7, **settings).y[-1]
+        return torch.autograd.grad(y, (rate, shift))
+
+    twice = found([rate, shift, rate, rate])
+    assert all(map(torch.equal, twice, found([rate, shift])))
+    grown = math.exp(0.5)
+    assert twice[0].item() == pytest.approx(grown + 2 * (grown - (grown - 1) / 0.5) / 0.5, rel=1e-3)
+    assert twice[1].item() == pytest.approx((grown - 1) / 0.5, rel=1e-3)
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+def test_a_parameter_named_twice_has_its_gradient_once_in_the_kernels_too(compiled):
+    func, y0 = dynamics("small")
+    weight = func.conv1.weight
+    ends = [odeint(func, y0, [0.0, 0.1], params=[weight] * n, compiled=compiled).y[-1] for n in (1, 2)]
+    once, twice = (torch.autograd.grad(end.square().sum(), weight)[0] for end in ends)
+    assert torch.equal(once, twice) and once.norm() > 0
+
+
+class Precise(nn.Module):
+    """Dynamics that compute in their parameters' precision and answer in the state's."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(3, 3, dtype=dtype)
+
+    def forward(self, t, y):
+        return torch.tanh(self.layer(y.to(self.layer.weight.dtype))).to(y.dtype)
+
+
+@pytest.mark.parametrize("own, state", [
+    (torch.float64, torch.float32), (torch.float32, torch.float64), (torch.bfloat16, torch.float32)], ids=str)
+@pytest.mark.parametrize("settings", [{"gradient": "adjoint"}, {"gradient": "anchored"}, {
+    "gradient": "adjoint", "method": "rk4", "step_size": 0.1}], ids=str)
+def test_the_continuous_adjoint_takes_parameters_of_another_precision(settings, own, state):
+    func, y0, weights = Precise(own), torch.randn(2, 3, dtype=state), torch.randn(2, 2, 3, dtype=state)
+    _, found = gradients(func, y0, [0.0, 1.0], weights, **settings)
+    _, expected = gradients(func, y0, [0.0, 1.0], weights, gradient="torchdiffeq-adjoint")
+    assert [g.dtype for g in found] == [state, own, own]
+    assert_equal_gradients(found, expected, 0.05 if own is torch.bfloat16 else 5e-3)
+
+
+@pytest.mark.parametrize("gradient", ["adjoint", "anchored"])
+def test_the_continuous_adjoint_refuses_complex_parameters(gradient):
+    rate = torch.tensor(-1 + 1j, requires_grad=True)
+
+    def turning(t, y):
+        return torch.view_as_real(rate * torch.view_as_complex(y))
+
+    y0 = torch.ones(3, 2)
+    with pytest.raises(UnsupportedGradientError, match="complex64.*use gradient='exact'"):
+        odeint(turning, y0, [0.0, 1.0], params=[rate], gradient=gradient)
+    y = torch.view_as_complex(odeint(turning, y0, [0.0, 1.0], params=[rate], rtol=1e-5, atol=1e-5).y[-1])
+    # of y = (1 + i) exp(rate), as torch writes the derivative of a real part
+    expected = (torch.tensor(1 + 1j) * rate.detach().exp()).conj() * 3
+    torch.testing.assert_close(torch.autograd.grad(y.real.sum(), rate)[0], expected, rtol=1e-3, atol=0.0)
+
+
 class Hiding(nn.Module):
     """Dynamics with a tensor that is no parameter."""
 
@@ -534,6 +602,127 @@ def test_parameters_changed_between_forward_and_backward_are_noticed():
         func.conv1.weight.add_(1.0)
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+class Frozen(nn.Module):
+    """A layer of the state as dynamics, its parameters frozen, with a buffer as a factor."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.layer = layer.requires_grad_(False)
+        self.register_buffer("scale", torch.ones(()))
+
+    def forward(self, t, y):
+        return self.scale * self.layer(y)
+
+
+def slope(func, start=1.0, change=None, **settings):
+    """Gradient in the start of the sum of six states at t = 1, after a change of what the solve used."""
+    y0 = torch.full((6, 1), start, requires_grad=True)
+    y = odeint(func, y0, [0.0, 1.0], **settings).y[-1]
+    if change is not None:
+        with torch.no_grad():
+            change()
+    return torch.autograd.grad(y.sum(), y0)[0]
+
+
+METHODS = [{}, {"method": "euler", "step_size": 0.5}, {"method": "rk4", "step_size": 0.5}]
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=str)
+@pytest.mark.parametrize("start", [1.0, 0.0])  # at zero the states are the same whatever the weights
+@pytest.mark.parametrize("name", ["layer.weight", "scale"])
+def test_frozen_tensors_changed_before_steps_are_taken_again_are_named(name, start, settings):
+    func = Frozen(nn.Linear(1, 1, bias=False))
+    tensor = func.state_dict(keep_vars=True)[name]
+    with pytest.raises(RecomputationError, match=f"^{name} of func was changed in place"):
+        slope(func, start, lambda: tensor.fill_(2.0), memory_budget=0, **settings)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):  # torch's own word
+        slope(func, start, lambda: tensor.fill_(3.0), **settings)
+
+
+@pytest.mark.parametrize("settings", METHODS, ids=str)
+def test_changes_that_leave_no_trace_are_seen_by_what_comes_out(settings):
+    func, held = Frozen(nn.Linear(1, 1, bias=False)), torch.ones(())
+    with pytest.raises(RecomputationError, match="step from t = .* comes out otherwise by .* memory_budget"):
+        slope(func, 1.0, lambda: func.layer.weight.data.add_(1e-3), memory_budget=0, **settings)
+    with pytest.raises(RecomputationError, match="comes out otherwise"):
+        slope(lambda t, y: held * y, 1.0, lambda: held.add_(1e-3), memory_budget=0, **settings)
+    generator = torch.Generator()  # not torch's own
+    with pytest.raises(RecomputationError, match="comes out otherwise"):
+        slope(lambda t, y: y * torch.rand((), generator=generator), memory_budget=0, method="euler",
+              step_size=0.5)
+
+
+@pytest.mark.parametrize("start", [1.0, 0.0])
+def test_random_dynamics_are_differentiated_as_drawn_or_refused(start):
+    func, settings = Frozen(nn.Dropout(0.5)), {"method": "euler", "step_size": 0.5}
+    torch.manual_seed(1)
+    masks = 2.0 * torch.empty(2, 6, 1).bernoulli_(0.5)
+    torch.manual_seed(1)
+    assert torch.equal(slope(func, start, **settings), (1 + masks / 2).prod(0))
+    assert masks.unique().numel() == 2
+    with pytest.raises(RecomputationError, match="func draws random numbers.*memory_budget"):
+        slope(func, start, memory_budget=0, **settings)
+    func.eval()
+    assert torch.equal(slope(func, start, memory_budget=0, **settings), torch.full((6, 1), 1.5**2))
+
+
+def test_the_last_stage_is_compared_too():
+    calls = []
+
+    def otherwise_at_the_end(t, y):  # which the state after the step does not depend on
+        calls.append(t)
+        return y * (len(calls) if t == 1.0 and len(calls) % 6 == 1 else 1)
+
+    with pytest.raises(RecomputationError, match="comes out otherwise"):
+        slope(otherwise_at_the_end, memory_budget=0, method="dopri5-fixed", step_size=1.0)
+
+
+def test_what_the_dynamics_change_themselves_is_no_change():
+    class Counting(Frozen):
+        def forward(self, t, y):
+            self.calls += 1
+            return super().forward(t, y)
+
+    func = Counting(nn.BatchNorm1d(1))  # whose running mean moves
+    func.register_buffer("calls", torch.zeros(()))
+    y0 = torch.randn(6, 1, requires_grad=True)
+    found = []
+    for memory_budget in (2**30, 0):
+        y = odeint(func, y0, [0.0, 1.0], memory_budget=memory_budget).y[-1].square().sum()
+        odeint(func, y0, [0.0, 0.1])
+        found += [torch.autograd.grad(y, y0, retain_graph=True)[0] for _ in range(2)]
+    assert all(torch.equal(each, found[0]) for each in found)
+    assert func.calls > 0 and func.layer.running_mean != 0
+
+
+def test_dynamics_that_round_otherwise_under_autograd_are_recomputed_all_the_same():
+    def thirds(t, y):
+        return y / 3 if torch.is_grad_enabled() else y * (1 / 3)
+
+    starts = torch.linspace(0, 1, 50)
+    assert not torch.equal(starts / 3, starts * (1 / 3))
+    y0 = starts.requires_grad_()
+    solutions = [odeint(thirds, y0, [0.0, 1.0], memory_budget=budget) for budget in (2**30, 0)]
+    first, second = (torch.autograd.grad(solution.y[-1].sum(), y0)[0] for solution in solutions)
+    torch.testing.assert_close(first, second, rtol=1e-6, atol=0.0)
+
+
+def test_compiled_kernels_differentiate_the_weights_of_the_solve():
+    func, y0 = dynamics("small")
+    if kernel.native_stepper(func, y0, kernel.DOPRI5, (), 1e-3, 1e-3) is None:
+        pytest.skip("no C compiler")
+    func.requires_grad_(False)
+    found = []
+    for memory_budget in (2**30, 0):
+        leaf = y0.clone().requires_grad_()
+        y = odeint(func, leaf, [0.0, 1.0], memory_budget=memory_budget).y[-1].sum()
+        kept = func.conv1.weight.clone()
+        func.conv1.weight.zero_()
+        found += torch.autograd.grad(y, leaf)
+        func.conv1.weight.copy_(kept)
+    assert_equal_gradients(found[:1], found[1:], 1e-5)
 
 
 @pytest.mark.parametrize("change", [

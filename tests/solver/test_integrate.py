@@ -1,5 +1,8 @@
+import importlib
 import math
 import os
+import pickle
+import pkgutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +14,7 @@ import torchdiffeq
 from problems import PROBLEMS, relative_error, trained_networks
 from torchdiffeq._impl import dopri5
 
+import nodelib
 from nodelib.experiment import artifacts
 from nodelib.networks import ODEFunc
 from nodelib.solver.errors import (
@@ -18,6 +22,7 @@ from nodelib.solver.errors import (
     DerivativeError,
     InputError,
     IntegrationError,
+    NodelibError,
     NonFiniteError,
     StateTypeError,
     StepLimitError,
@@ -413,6 +418,30 @@ def test_bad_input_is_refused_by_a_specific_error(name):
     if issubclass(error, IntegrationError):
         assert all(word in str(caught.value) for word in ("at t = ", "step size", "norm"))
         assert math.isfinite(caught.value.t)
+
+
+def test_errors_reach_other_processes_with_their_text_and_fields():
+    for module in pkgutil.walk_packages(nodelib.__path__, "nodelib."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    kinds = [NodelibError]
+    for kind in kinds:  # which grows
+        kinds += [each for each in kind.__subclasses__() if each.__module__.startswith("nodelib.")]
+    assert {NonFiniteError, StepSizeUnderflowError, StepLimitError, nodelib.AttackError} < {*kinds}
+    for kind in kinds:
+        error = kind("spent", *([1 / 3, -0.1, math.inf] if issubclass(kind, IntegrationError) else []))
+        error.found_by = "a worker"
+        found = pickle.loads(pickle.dumps(error))
+        assert type(found) is kind and str(found) == str(error) and found.args == error.args
+        assert vars(found) == vars(error)
+
+
+def test_a_failed_solve_is_the_same_in_another_process():
+    with pytest.raises(StepLimitError) as caught:
+        odeint(lambda t, y: -1e4 * y, Y0, [0.0, 1.0], max_steps=50)
+    found = pickle.loads(pickle.dumps(caught.value))
+    assert str(found) == str(caught.value) and str(found).count("at t = ") == 1
+    assert (found.t, found.h, found.norm) == (caught.value.t, caught.value.h, caught.value.norm)
 
 
 def test_faults_are_caught_under_python_O():

@@ -9,7 +9,7 @@ from problems import Contraction, relative_error
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from nodelib.networks import ODEFunc, ODENet
-from nodelib.solver.errors import UnsupportedGradientError
+from nodelib.solver.errors import RecomputationError, UnsupportedGradientError
 from nodelib.solver.integrate import odeint
 
 
@@ -119,6 +119,30 @@ def test_a_gradient_without_a_graph_of_its_own_is_refused(gradient):
     func, y0 = Contraction(), state()
     with pytest.raises(UnsupportedGradientError, match="exact"):
         penalty(func, y0, lambda y: odeint(func, y, [0.0, 0.5, 1.0], gradient=gradient).y)
+
+
+def test_a_second_derivative_of_changed_or_random_dynamics_is_refused():
+    class Scaled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("scale", torch.ones(()))
+            self.dropout = torch.nn.Dropout(0.5).eval()
+
+        def forward(self, t, y):
+            return self.scale * torch.sin(self.dropout(y))
+
+    def second(change):
+        func, y0 = Scaled(), state()
+        y = odeint(func, y0, [0.0, 1.0], method="euler", step_size=0.5).y[-1]
+        first, = torch.autograd.grad(y.square().sum(), y0, create_graph=True)
+        change(func)
+        return torch.autograd.grad(first.sum(), y0)[0]
+
+    assert second(lambda func: None).isfinite().all()
+    with pytest.raises(RecomputationError, match="^scale of func was changed in place"):
+        second(lambda func: func.scale.fill_(2.0))
+    with pytest.raises(RecomputationError, match="func draws random numbers"):
+        second(lambda func: func.train())
 
 
 def test_a_third_derivative_is_refused():
