@@ -362,7 +362,7 @@ _NAMED: dict[str, dict] = {
     "small-100-post": {**_POST, **_SMALL, **_T100, "epochs": 100, "head_scale": 1.0},
     "large-10-post": {**_POST, **_LARGE, **_T10, "epochs": 6, "cycles": (), "head_scale": 1.0},
     "large-random-post": {**_POST, **_LARGE, **_RANDOM, "epochs": 6, "cycles": (), "head_scale": 1.0},
-    "large-100-post": {**_POST, **_LARGE, **_T100, "epochs": 12, "cycles": (), "head_scale": 1.0},
+    "large-100-post": {**_POST, **_LARGE, **_T100, "epochs": 24, "cycles": (), "head_scale": 1.0},
     "wide-standard-post": {**_POST, **_WIDE, "epochs": 10},
     # the post attacks in training mode, other images than the clean ones of the batch; ten steps of 0.04 for
     # its forty of 0.01

@@ -1,4 +1,4 @@
-"""P1 to P7: what was predicted of the post's recipe before its networks were there, each kept, broken or
+"""P1 to P8: what was predicted of the post's recipe before its networks were there, each kept, broken or
 open.
 
 Rules and constants are those of `second_round.toml`; here is how they are computed from stored records
@@ -331,9 +331,26 @@ def two_horizons(evidence: Evidence) -> Outcome:
     return Outcome("P7", between(worst, worst <= c.kept, worst > c.broken), tuple(figures))
 
 
+def second_climb(evidence: Evidence) -> Outcome:
+    c, [run] = constants("P8"), recorded(evidence, POST["large-100"])
+    early, late, last = {}, {}, 0.0
+    for quantity in ("gap-50", "fgsm"):
+        found = snapshots.values(run.snapshots, quantity, 100.0)
+        last = max(found, default=0)
+        if last < c.epochs:
+            raise Missing([f"{run.name}: {last:g} of {c.epochs} epochs"])
+        early[quantity] = statistics.mean(v for e, v in found.items() if c.first <= e <= c.before)
+        late[quantity] = statistics.mean(v for e, v in found.items() if e > last - c.last)
+    factor, points = late["gap-50"] / early["gap-50"], 100 * (late["fgsm"] - early["fgsm"])
+    figures = (("epochs", last), ("factor of the gap", factor), ("points more left by one step", points))
+    kept, broken = factor >= c.kept and points >= c.points, factor <= 1 and points <= 0
+    return Outcome("P8", between(factor, kept, broken), figures)
+
+
 RULES: dict[str, Callable[[Evidence], Outcome]] = {
     "P1": one_dial, "P2a": loss_not_network, "P2b": masked_where_reproduced, "P3": grows_with_training,
     "P4": size_and_end_time, "P5": cause_in_the_recipe, "P6": no_protection, "P7": two_horizons,
+    "P8": second_climb,
 }
 
 

@@ -352,6 +352,21 @@ def test_p7_rounding_put_in_by_hand_leaves_what_the_cross_entropy_leaves(by_hand
     assert outcome("P7", runs).outcome == expected
 
 
+@pytest.mark.parametrize("grown, more, epochs, expected",
+                         [(1.3, 6, 18, KEPT), (1.3, 4, 18, OPEN), (1.1, 6, 18, OPEN), (0.9, 6, 18, OPEN),
+                          (0.9, -1, 18, BROKEN), (1.3, 6, 17, OPEN)])
+def test_p8_gap_and_share_left_grow_again_after_the_twelfth_epoch(grown, more, epochs, expected):
+    run = Snapped("large-100-post")  # 50 and 10 % to the twelfth epoch; what precedes the ninth is not asked
+    gap, left = (lambda e, a=a, b=b, c=c: a if e < 9 else b if e < 13 else c
+                 for a, b, c in ((9000, 5000, 5000 * grown), (80, 10, 10 + more)))
+    run.snap(100, range(1, epochs + 1), gap_50=gap, fgsm=left)
+    found = outcome("P8", [run])
+    assert found.outcome == expected
+    if epochs == 18:
+        assert dict(found.figures)["factor of the gap"] == pytest.approx(grown)
+        assert dict(found.figures)["points more left by one step"] == pytest.approx(more)
+
+
 # -- rules -----------------------------------------------------------------------------------------
 
 
