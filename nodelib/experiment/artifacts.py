@@ -356,9 +356,11 @@ def save_model(path: Path, model: torch.nn.Module) -> str:
 def _read_outcomes(path: Path) -> dict[str, np.ndarray]:
     """Packed bits by record id, none if there is no file."""
     try:
-        found = safetensors.numpy.load_file(path) if path.exists() else {}
+        found = safetensors.numpy.load_file(path)
         if odd := [name for name, bits in found.items() if bits.dtype != np.uint8 or bits.ndim != 1]:
             raise TypeError(f"{odd[0]} is not a row of bytes")
+    except FileNotFoundError:  # asked for beforehand, it could still go before it is opened
+        return {}
     except (OSError, TypeError, safetensors.SafetensorError) as error:
         raise ArtifactError(f"{path} is damaged ({error}). Restore it with git, or delete it and evaluate "
                             "the run again.") from error

@@ -58,8 +58,6 @@ def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dic
     Raises:
         ArtifactError: another header, or a line that is no row; the message names file and line.
     """
-    if not path.exists():
-        return []
     found, line = [], 1
     try:
         with path.open(encoding="utf-8", newline="") as file:
@@ -71,6 +69,8 @@ def from_csv(path: Path, columns: dict[str, Any], make: Callable[..., Any] = dic
                 line = rows.line_num
                 values = zip(row, readers, strict=True)
                 found.append(make(**{name: read(cell) for cell, (name, read) in values}))
+    except FileNotFoundError:  # asked for beforehand, it could still go before it is opened
+        return []
     except (OSError, ValueError, KeyError, csv.Error) as error:
         raise ArtifactError(f"{path} is damaged in line {line} ({error}). Restore it with git.") from error
     return found

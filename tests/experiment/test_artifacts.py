@@ -544,6 +544,18 @@ def test_what_was_measured_on_other_weights_is_not_stored(copy):
         artifacts.add_metric(run, run.metrics[0], run.outcomes(run.metrics[0]["id"]))
 
 
+@pytest.mark.parametrize("name", ["metrics.csv", "outcomes.safetensors", "measurements.csv"])
+def test_a_file_that_goes_just_before_it_is_opened_is_no_file(copy, name, monkeypatch):
+    artifacts.add_measurements(artifacts.load_run(copy), [measurement()], lambda r: False)
+    (copy / name).unlink()
+    exists = Path.exists
+    # it was there a moment ago
+    monkeypatch.setattr(Path, "exists", lambda path: path == copy / name or exists(path))
+    read = {"metrics.csv": lambda run: run.metrics, "measurements.csv": lambda run: run.measurements,
+            "outcomes.safetensors": lambda run: run.outcome_ids()}[name]
+    assert not read(artifacts.load_run(copy))
+
+
 def test_a_record_on_fewer_images_never_replaces_one_on_more(copy):
     run = artifacts.load_run(copy)
     record = run.metric("none-t1")
