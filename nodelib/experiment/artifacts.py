@@ -38,7 +38,15 @@ from torch import Tensor
 
 from nodelib.experiment import checksums, records
 from nodelib.experiment.configs import RunConfig, build
-from nodelib.experiment.files import ArtifactError, locked, read_json, write_atomic, write_json, writing
+from nodelib.experiment.files import (
+    ArtifactError,
+    locked,
+    read_json,
+    undisturbed,
+    write_atomic,
+    write_json,
+    writing,
+)
 from nodelib.experiment.paths import published, runs_root
 from nodelib.experiment.snapshot_records import SnapshotRecord, from_csv
 from nodelib.networks import ODENet, ResNet
@@ -151,13 +159,31 @@ def load_run(path: str | Path) -> Run:
     """Read a finished run's folder, or, as in `<folder>/epoch12`, the run as it was after so many epochs,
     with what was measured of the weights that were kept then.
 
+    While another process replaces the run, this is the older one or the newer one, never a mixture.
+
     Raises:
-        ArtifactError: the folder or one of its files is missing or unreadable, or the folder's name is not
-            that of the config's name and seed.
+        ArtifactError: the folder or one of its files is missing or unreadable, the folder's name is not that
+            of the config's name and seed, or another process does not stop writing.
     """
     path = Path(path)
     if not (path / "config.json").exists() and (path.parent / "config.json").exists():
         return _after_epochs(load_run(path.parent), path)
+    # training writes the config last, and checksums.json changes with every table
+    return undisturbed(lambda: _read_run(path), [path / "config.json", path / checksums.NAME], _settled)
+
+
+def _settled(run: Run) -> bool:
+    """Whether no training is between two of the files by which it prolongs or replaces the run."""
+    if not (run.path / "checkpoint.safetensors").exists():  # it comes after the history
+        return not (run.history["step"] >= RunConfig.from_dict(run.config).steps).any()
+    try:  # the weights come after the records are gone, and before the config
+        weights = (run.path / "model.safetensors").read_bytes()
+    except OSError:
+        return True
+    return hashlib.sha256(weights).hexdigest() == run.provenance["weights_sha256"]
+
+
+def _read_run(path: Path) -> Run:
     stored = read_json(path / "config.json")
     try:
         config = RunConfig.from_dict(stored["config"])

@@ -9,15 +9,19 @@ import platform
 import re
 import stat
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import filelock
 
 from nodelib.solver.errors import NodelibError
 
 WRITE_SECONDS = 60.0  # longest wait for another process that writes: a write takes a fraction of a second
+READS, READ_PAUSE = 40, 0.05  # how often, and after how many seconds, what is being written is read anew
+
+T = TypeVar("T")
 
 
 class ArtifactError(NodelibError, RuntimeError):
@@ -92,6 +96,51 @@ def read_json(path: Path) -> Any:
         raise ArtifactError(f"{path} cannot be read ({error.strerror}).") from error
     except ValueError as error:  # no JSON, or no text
         raise ArtifactError(f"{path} is not valid JSON ({error}). Restore it with git.") from error
+
+
+def undisturbed(read: Callable[[], T], files: Sequence[Path],
+                settled: Callable[[T], bool] = lambda found: True) -> T:
+    """What `read` gives of files that other processes may be replacing: of one state of them, not of two.
+
+    It takes no lock, which would need a folder that can be written and keep writers waiting. It reads anew,
+    up to `READS` times, where one of `files` changed meanwhile.
+
+    Args:
+        files: such as change with whatever `read` reads.
+        settled: whether what was read can be a writer's last word. It is given back all the same where it
+            stays so: the writer was killed.
+
+    Raises:
+        ArtifactError: of `read`, unless a change explains it; or there was a change each time.
+    """
+    for _ in range(READS):
+        before, error = _contents(files), None
+        try:
+            found = read()
+        except ArtifactError as raised:
+            error = raised
+        if not (changed := _contents(files) != before):
+            if error:
+                raise error
+            if settled(found):
+                return found
+        time.sleep(READ_PAUSE)
+    if error or changed:
+        raise error or ArtifactError(f"{files[0].parent} was written by another process each of the {READS} "
+                                     "times it was read; wait for that to end, and run the same command "
+                                     "again")
+    return found
+
+
+def _contents(files: Sequence[Path]) -> list[bytes | None]:
+    return [_content(path) for path in files]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:  # whoever reads it for its content says what is wrong
+        return None
 
 
 def parse_json(text: str) -> Any:

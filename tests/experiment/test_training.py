@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import types
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,18 @@ import torch
 import torch.nn.functional as F
 from builders import tiny_config
 
-from nodelib.experiment import artifacts, checksums, configs, device, mnist, snapshots, training
+from nodelib.experiment import (
+    artifacts,
+    checksums,
+    configs,
+    device,
+    evaluation,
+    files,
+    mnist,
+    records,
+    snapshots,
+    training,
+)
 from nodelib.experiment.configs import AttackConfig
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
@@ -265,6 +277,59 @@ def test_a_prolonged_run_killed_while_it_replaces_the_shorter_one_loses_nothing(
     assert digest(prolonged) == digest(at_once) and prolonged.metrics == []
     stored = {path.name for path in first.path.iterdir()}
     assert stored == {"checksums.json", "config.json", "history.csv", "model.safetensors"}
+
+
+@pytest.fixture(scope="module")
+def shorter(tmp_path_factory):
+    """A measured run that `LONGER` prolongs."""
+    root = tmp_path_factory.mktemp("shorter")
+    run = training.train(tiny_config(**LONGER).first_cycles(1), root, progress=False)
+    evaluation.evaluate_run(run.path, [evaluation.Measurement(1.0, 16)], progress=False)
+    return artifacts.load_run(run.path)
+
+
+@pytest.mark.parametrize("place", ["columns_of", "read_metrics", "read_measurements"])
+def test_a_run_replaced_while_it_is_read_is_read_as_it_then_is(place, shorter, tmp_path, monkeypatch):
+    folder = tmp_path / shorter.path.name
+    shutil.copytree(shorter.path, folder)
+    read = getattr(records, place)
+
+    def replaced_first(*arguments):
+        monkeypatch.setattr(records, place, read)
+        training.train(tiny_config(**LONGER), tmp_path, progress=False)
+        return read(*arguments)
+
+    monkeypatch.setattr(records, place, replaced_first)
+    [run] = artifacts.find_runs(tmp_path)
+    assert (run.config["epochs"], len(run.history["step"]), run.metrics) == (3, 9, [])
+    run.load_model()
+
+
+@pytest.mark.parametrize("place", ["save_checkpoint", "write_json"])
+def test_who_reads_between_the_files_of_a_store_waits_for_its_end(place, shorter, tmp_path, monkeypatch):
+    folder, pauses = tmp_path / shorter.path.name, []
+    shutil.copytree(shorter.path, folder)
+
+    def store():
+        training.train(tiny_config(**LONGER), tmp_path, progress=False)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artifacts, place, lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            store()
+    idle = types.SimpleNamespace(sleep=pauses.append)
+    monkeypatch.setattr(files, "time", idle)  # killed there: the older run, soon enough
+    run = artifacts.load_run(folder)
+    assert run.config == shorter.config and pauses == [files.READ_PAUSE] * files.READS
+
+    def ended(seconds):
+        monkeypatch.setattr(files, "time", idle)
+        store()
+
+    monkeypatch.setattr(files, "time", types.SimpleNamespace(sleep=ended))
+    run = artifacts.load_run(folder)
+    assert (run.config["epochs"], len(run.history["step"]), run.metrics) == (3, 9, [])
+    run.load_model()
 
 
 def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alone(tmp_path, monkeypatch):
