@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from nodelib.experiment.files import ArtifactError, read_json, write_atomic, write_json, writing
+from nodelib.experiment.files import ArtifactError, read_json, undisturbed, write_atomic, write_json, writing
 
 NAME = "checksums.json"
 CHECKED = ("history.csv", "measurements.csv", "metrics.csv", "outcomes.safetensors", "snapshots.csv")
@@ -57,11 +57,16 @@ def seal(folder: Path) -> list[str]:
 
 
 def faults(folder: Path) -> Iterator[str]:
-    """What is wrong with the `CHECKED` files of a run's folder, one sentence per file.
+    """What is wrong with the `CHECKED` files of a run's folder, one sentence per file; what another process
+    writes meanwhile is no fault.
 
     Raises:
-        ArtifactError: `checksums.json` is damaged.
+        ArtifactError: `checksums.json` is damaged, or another process does not stop writing.
     """
+    yield from undisturbed(lambda: list(_faults(folder)), [folder / NAME])
+
+
+def _faults(folder: Path) -> Iterator[str]:
     accept = f"`python -m nodelib verify {folder.name.rpartition('-seed')[0]} --seal` accepts what is there"
     if not (folder / NAME).exists():
         yield f"{NAME} is missing. Restore it with git; {accept}"

@@ -479,6 +479,19 @@ checksums.store(Path(sys.argv[1]), eval(sys.argv[3]))
     assert [len(stated) for stated in artifacts.read_json(tmp_path / "checksums.json").values()] == [1]
 
 
+def test_a_table_that_is_written_while_checksums_are_compared_is_no_fault(copy, monkeypatch):
+    run, digest = artifacts.load_run(copy), checksums._digest
+
+    def written_first(path):
+        monkeypatch.setattr(checksums, "_digest", digest)
+        artifacts.add_measurements(run, [measurement()], lambda r: False)
+        return digest(path)
+
+    monkeypatch.setattr(checksums, "_digest", written_first)
+    assert list(checksums.faults(copy)) == []
+    assert artifacts.load_run(copy).measurements
+
+
 def test_a_measurement_outside_the_contract_is_found(copy):
     unknown = records.measurements_csv([measurement(name="speediness")])
     artifacts.write_atomic(copy / "measurements.csv", unknown)
