@@ -113,16 +113,27 @@ class Run:
         Args:
             kept: instead of the last weights earlier ones, such as "epoch4" or "nearest" of
                 `weights-epoch4.safetensors`.
+
+        Raises:
+            ArtifactError: the weights are not kept, missing or altered, or the run was trained further since
+                it was read.
         """
         model = build(RunConfig.from_dict(self.config))
         kept = kept or self.kept
         name = "model.safetensors" if kept is None else _kept_name(kept)
-        hashes = {"model.safetensors": self.provenance["weights_sha256"], **self.provenance.get("kept", {})}
+        hashes = _hashes(self.provenance)
         if name not in hashes:
             raise ArtifactError(f"{self.path.name} keeps no weights {kept!r}; it keeps "
                                 f"{', '.join(sorted(hashes))}")
         path = (self.path if self.kept is None else self.path.parent) / name
-        content = _read_weights(path, hashes[name])
+        try:
+            content = _read_weights(path, hashes[name])
+        except ArtifactError:
+            # training that is storing them states them last, for which this waits
+            if _hashes(load_run(path.parent).provenance).get(name) == hashes[name]:
+                raise
+            raise ArtifactError(f"{path.parent} was trained further since it was read: {name} holds other "
+                                "weights by now. Read it again, or run the same command again") from None
         try:
             model.load_state_dict(safetensors.torch.load(content))
         except (safetensors.SafetensorError, RuntimeError) as error:  # no such file, or another network's
@@ -140,6 +151,11 @@ class Run:
 
 def _kept_name(kept: str) -> str:
     return f"weights-{kept}.safetensors"
+
+
+def _hashes(provenance: dict) -> dict[str, str]:
+    """SHA-256 of a run's weights by file, the last ones' and those of the kept ones."""
+    return {"model.safetensors": provenance["weights_sha256"], **provenance.get("kept", {})}
 
 
 def _read_weights(path: Path, expected: str) -> bytes:

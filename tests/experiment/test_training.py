@@ -332,6 +332,32 @@ def test_who_reads_between_the_files_of_a_store_waits_for_its_end(place, shorter
     run.load_model()
 
 
+@pytest.mark.parametrize("moment", ["after", "amid"])
+def test_weights_that_were_trained_further_since_the_run_was_read_are_not_altered(moment, shorter, tmp_path,
+                                                                                 monkeypatch):
+    shutil.copytree(shorter.path, tmp_path / shorter.path.name)
+    run, write = artifacts.load_run(tmp_path / shorter.path.name), artifacts.write_json
+
+    told = []
+
+    def load():
+        with pytest.raises(artifacts.ArtifactError, match="was trained further since it was read"):
+            run.load_model()
+        told.append(moment)
+
+    def stored_meanwhile(*config):
+        """The config, which ends a store, is written while the weights' reader pauses."""
+        monkeypatch.setattr(files, "time", types.SimpleNamespace(sleep=lambda seconds: write(*config)))
+        load()
+
+    if moment == "amid":
+        monkeypatch.setattr(artifacts, "write_json", stored_meanwhile)
+    training.train(tiny_config(**LONGER), tmp_path, progress=False)
+    if moment == "after":
+        load()
+    assert told and artifacts.load_run(run.path).load_model()
+
+
 def test_a_run_that_continues_another_begins_with_its_weights_and_leaves_it_alone(tmp_path, monkeypatch):
     monkeypatch.setitem(configs.CONTINUES, "small-100", "small-10")
     longer = dataclasses.replace(tiny_config(**LONGER), name="small-100")
