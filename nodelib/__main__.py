@@ -4,6 +4,7 @@ import argparse
 import functools
 import importlib
 import sys
+import traceback
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
@@ -32,9 +33,9 @@ from nodelib.experiment.paths import data_dir, runs_root
 from nodelib.experiment.pending import transfer_sources
 from nodelib.experiment.progress import say
 from nodelib.publish import readme, table
-from nodelib.solver.errors import InputError, check_whole
+from nodelib.solver.errors import InputError, NodelibError, check_whole
 
-FAILED = 2  # exit status after an error with a known reason, as of `nodelib.experiment.command.call`
+FAILED = 2  # exit status after an error, as of `nodelib.experiment.command.call`
 OUT_OF_TIME = 3  # where the budget ended before the work did
 FORWARDED = {  # commands with a parser of their own
     "render": ("nodelib.publish.render", "Execute chapters and run pages into notebooks."),
@@ -88,8 +89,8 @@ def _train_each(arguments: argparse.Namespace) -> int:
 
 def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None],
                check: Callable[[argparse.Namespace], object] = lambda arguments: None) -> Callable:
-    """A command that measures every stored run asked for; one that does not suit it, or is damaged, is told
-    and the others are measured all the same.
+    """A command that measures every stored run asked for; one that does not suit it, is damaged or fails is
+    told, for no known reason with its traceback, and the others are measured all the same.
 
     measure: takes a run's folder, the arguments and the seconds left; returns the exit status.
     check: raises, before any work, what is wrong with the arguments whatever the run.
@@ -110,10 +111,16 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
         for run in found:
             try:
                 status = max(status, measure(run.path, arguments, budget.left) or 0)
-            except (InputError, artifacts.ArtifactError) as error:
+            except BrokenPipeError:  # nobody reads what the others would say
+                raise
+            except Exception as error:
                 if arguments.debug:
                     raise
-                say(f"error: {run.path.name}: {error}", sys.stderr)
+                reason = str(error).removeprefix(f"{run.path.name}: ")
+                if not isinstance(error, (NodelibError, OSError)):  # as `command.call` tells them apart
+                    traceback.print_exc()
+                    reason = f"{type(error).__name__}: {reason}"
+                say(f"error: {run.path.name}: {reason}", sys.stderr)
                 status = max(status, FAILED)
         return status
     return call

@@ -21,6 +21,7 @@ from nodelib.experiment import (
     rescaling,
     solver_versions,
     training,
+    two_gradients,
 )
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import InputError, IntegrationError, NodelibError
@@ -63,10 +64,11 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(
     known = isinstance(error, NodelibError)
     for command in (["evaluate", "small-10"], ["train", "small-10", "--seed", "1"]):
         command += ["--root", str(tmp_path)]
-        if known:
+        if known or command[0] == "evaluate":  # which goes on with other runs
             assert main(command) == 2
-            said = capsys.readouterr().err.splitlines()[-1]
-            assert said.startswith("error: ") and str(error) in said
+            said = capsys.readouterr().err
+            assert said.splitlines()[-1].startswith("error: ") and str(error) in said.splitlines()[-1]
+            assert ("Traceback" in said) != known
             command.append("--debug")
         with pytest.raises((type(error), evaluation.MeasurementError)):
             main(command)
@@ -425,6 +427,58 @@ def test_weights_that_are_damaged_do_not_keep_other_runs_from_being_measured(two
     assert main(line) == 2
     assert "resnet-0-seed0" in (said := capsys.readouterr()).err and "is altered" in said.err
     assert "small-10-seed0  none-t1 " in said.out
+
+
+BUG = RuntimeError("out of memory on the card")
+
+
+@pytest.mark.parametrize("command, module, function, error", [
+    ("evaluate", evaluation, "evaluate_run", BUG), ("measure", measure_states, "measure_run", BUG),
+    ("health", gradient_health, "measure_run", BUG), ("two-gradients", two_gradients, "measure_run", BUG),
+    ("solver-versions", solver_versions, "measure_run", BUG), ("rescale", rescaling, "measure_run", BUG),
+    *(("steps", overshoot, "measure_run", error) for error in (
+        BUG, MemoryError(), KeyError("label"), OSError(errno.EIO, "the disk is gone"),
+        evaluation.MeasurementError("resnet-0-seed0: too stiff"))),
+])
+def test_a_run_that_fails_is_told_and_the_others_are_measured(command, module, function, error, two_runs,
+                                                              capsys, monkeypatch):
+    done = []
+
+    def fail_first(folder, *arguments, **options):
+        if folder.name == "resnet-0-seed0":
+            raise error
+        done.append(folder.name)
+        return []
+
+    monkeypatch.setattr(module, function, fail_first)
+    monkeypatch.setattr(evaluation, "missing", lambda *arguments: [])
+    line = [command, "resnet-0", "small-10", "--root", str(two_runs)]
+    assert main(line) == 2 and done == ["small-10-seed0"]
+    *trace, last = capsys.readouterr().err.splitlines()
+    known = isinstance(error, (NodelibError, OSError))
+    own = str(error).removeprefix("resnet-0-seed0: ")
+    assert last == f"error: resnet-0-seed0: {own if known else f'{type(error).__name__}: {own}'}"
+    assert not trace if known else trace[0].startswith("Traceback") and "fail_first" in "".join(trace)
+    with pytest.raises(type(error)):
+        main(["--debug", *line])
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+def test_a_stop_ends_a_command_of_several_runs_at_once(stop, two_runs, monkeypatch):
+    asked = []
+
+    def end(folder, *arguments):
+        asked.append(folder.name)
+        raise stop
+
+    monkeypatch.setattr(overshoot, "measure_run", end)
+    line = ["steps", "resnet-0", "small-10", "--root", str(two_runs)]
+    if stop is SystemExit:
+        with pytest.raises(SystemExit):
+            main(line)
+    else:
+        assert main(line) == 130
+    assert asked == ["resnet-0-seed0"]
 
 
 def test_a_run_is_measured_without_reading_those_of_other_names(two_runs, capsys, monkeypatch):
