@@ -22,6 +22,7 @@ from nodelib.experiment import (
     solver_versions,
     training,
     two_gradients,
+    verification,
 )
 from nodelib.experiment.records import metrics_csv
 from nodelib.solver.errors import InputError, IntegrationError, NodelibError
@@ -226,6 +227,40 @@ def test_verify_lists_a_run_that_cannot_be_read_and_goes_on(tiny_run, tmp_path, 
     assert "config.json is not valid JSON" in out
     fault.tell(next(line for line in out.splitlines() if "config.json" in line))
     assert "small-10-seed0: ok" in out and "2 runs, 1 faults" in out
+
+
+def test_verify_tells_a_run_of_which_a_solve_fails_and_goes_on(tiny_run, tmp_path, capsys, monkeypatch):
+    for name in ("small-10-seed0", "small-10-seed1"):
+        shutil.copytree(tiny_run.path, tmp_path / name)
+    path = tmp_path / "small-10-seed1" / "config.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+    genuine = verification.problems
+
+    def fails(run, sample):
+        if run.seed == 0:
+            raise IntegrationError("the step size is 0", 1.0, 0.0, 3.0)
+        return genuine(run, sample)
+
+    monkeypatch.setattr(verification, "problems", fails)
+    assert main(["verify", "--root", str(tmp_path), "--sample", "8"]) == 1
+    out = capsys.readouterr().out
+    assert "the step size is 0" in out and "small-10-seed1" in out and "2 runs, " in out
+
+
+def test_verify_takes_a_record_that_is_stored_meanwhile_for_no_fault(tiny_run, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    genuine, checked = verification.problems, []
+
+    def disturbed(run, sample):
+        if not checked:
+            evaluation.evaluate_run(folder, [evaluation.Measurement(2.0, 16)], progress=False)
+        checked.append(list(genuine(run, sample)))
+        return checked[-1]
+
+    monkeypatch.setattr(verification, "problems", disturbed)
+    assert main(["verify", "--root", str(tmp_path), "--sample", "8"]) == 0
+    assert "no record none-t2" in checked[0][0] and checked[1:] == [[]]
 
 
 def test_verify_names_a_folder_without_runs_and_strangers_among_them(tiny_run, tmp_path, capsys):

@@ -62,6 +62,22 @@ def problems(run: artifacts.Run, sample: int = 256) -> Iterator[str]:
         yield from (f"{each.kept}: {fault}" for fault in faults)
 
 
+def problems_now(path: Path, sample: int = 256) -> list[str]:
+    """`problems` of the run as its folder holds it now; where it has some, and another process stored
+    something meanwhile, of the run as it is then.
+
+    Raises:
+        ArtifactError: as of `nodelib.experiment.artifacts.load_run`.
+        IntegrationError: a solve fails.
+    """
+    stated = [path / "config.json", path / checksums.NAME]
+    before = [file.read_bytes() for file in stated if file.exists()]
+    found = list(problems(artifacts.load_run(path), sample))
+    if found and [file.read_bytes() for file in stated if file.exists()] != before:
+        return list(problems(artifacts.load_run(path), sample))
+    return found
+
+
 def _own(config: RunConfig) -> str:
     return evaluation.Measurement(config.test_t1, 1).id
 
