@@ -22,7 +22,7 @@ def names() -> dict:
 
 
 def test_no_example_is_longer_than_twenty_lines():
-    assert len(EXAMPLES) == 8
+    assert len(EXAMPLES) == 9
     for source in EXAMPLES:
         assert len([line for line in source.splitlines() if line.strip()]) <= 20
 
