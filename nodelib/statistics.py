@@ -44,7 +44,7 @@ def mcnemar(first: np.ndarray, second: np.ndarray) -> float:
     for k in range(fewer):
         term = term * (n - k) // (k + 1)
         tail += term
-    return min(1.0, 2 * tail / 2**n)
+    return min(1.0, max(2 * tail / 2**n, math.ulp(0.0)))  # too small for a float is still not 0
 
 
 def on_common(*outcomes: np.ndarray) -> list[np.ndarray]:
@@ -54,7 +54,13 @@ def on_common(*outcomes: np.ndarray) -> list[np.ndarray]:
 
 
 def holm(ps: Sequence[float], level: float) -> list[bool]:
-    """Which of several p values are significant together at a level (Holm, 1979), in their order."""
+    """Which of several p values are significant together at a level (Holm, 1979), in their order.
+
+    Raises:
+        ValueError: a p value is NaN or outside [0, 1].
+    """
+    if any(not 0 <= p <= 1 for p in ps):  # NaN as well
+        raise ValueError(f"p values are {list(ps)}; they must be from 0 to 1, what was not tested left out")
     order, found = sorted(range(len(ps)), key=lambda i: ps[i]), [False] * len(ps)
     for rank, i in enumerate(order):
         if ps[i] > level / (len(ps) - rank):
@@ -183,6 +189,8 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     """Student's interval of the mean of at least two independent values."""
     from scipy.stats import t
 
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be between 0 and 1")
     if len(values) < 2:
         raise ValueError(f"{len(values)} value given; an interval of the mean needs at least two")
     mean, error = np.mean(values), np.std(values, ddof=1) / math.sqrt(len(values))

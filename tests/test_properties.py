@@ -13,7 +13,7 @@ from torch import nn
 from nodelib.attacks import Attack
 from nodelib.experiment import checksums, records
 from nodelib.solver.integrate import odeint
-from nodelib.statistics import holm, mcnemar, wilson
+from nodelib.statistics import holm, mcnemar, mean_interval, wilson
 
 law = settings(derandomize=True, deadline=None, database=None, max_examples=30,
                suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -163,3 +163,11 @@ def test_time_runs_back_to_the_start_and_a_stop_on_the_way_changes_nothing(probl
     back = odeint(func, there[-1], [span, 0.0], **TIGHT).y[-1]
     torch.testing.assert_close(back, y0, rtol=1e-5, atol=1e-5)
     assert torch.equal(there[-1], odeint(func, y0, [0.0, span], **TIGHT).y[-1])
+
+
+def test_a_p_value_too_small_for_a_float_is_not_zero_and_nan_is_none():
+    assert 0 < mcnemar(np.ones(1100, bool), np.zeros(1100, bool)) < 1e-300
+    with pytest.raises(ValueError, match="must be from 0 to 1"):
+        holm([0.2, math.nan], 0.05)
+    with pytest.raises(ValueError, match="level is 95"):
+        mean_interval([1.0, 2.0, 3.0], level=95)

@@ -85,7 +85,8 @@ def _attack_one(attack: Attack, model: nn.Module, image: Tensor, label: int) -> 
     import foolbox
 
     # the classifier counts its queries and stops the attack by an exception: foolbox knows no query budget
-    classifier = _LabelOnly(attack, model, image, label).eval()
+    classifier = _LabelOnly(attack, model, image, label)
+    classifier.training = False  # foolbox asks for it; the model's own mode stays
     start = foolbox.attacks.LinearSearchBlendedUniformNoiseAttack(distance=foolbox.distances.linf, steps=25)
     walk = foolbox.attacks.HopSkipJumpAttack(
         init_attack=start, constraint="linf", initial_gradient_eval_steps=30, max_gradient_eval_steps=300)

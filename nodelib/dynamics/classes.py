@@ -61,6 +61,8 @@ def silhouette(y: Tensor, labels: Tensor) -> Tensor:
     if len(present) < 2:
         raise InputError(f"all {len(labels)} states have label {present.tolist()}; a silhouette needs two "
                          "classes")
+    if len(present) == len(labels):  # each alone in its class, which scikit-learn refuses
+        return torch.zeros(len(labels), dtype=y.dtype, device=y.device)
     from sklearn.metrics import silhouette_samples
 
     values = silhouette_samples(y.flatten(1).double().cpu().numpy(), labels.cpu().numpy(), metric="cosine")

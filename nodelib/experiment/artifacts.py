@@ -84,8 +84,13 @@ class Run:
     earlier: "list[Run]" = field(default_factory=list)
 
     def outcomes(self, record_id: str) -> np.ndarray:
-        """Per image, whether it was classified correctly, bool, shape (n,), in the subset's order."""
-        n = self.metric(record_id)["n"]
+        """Per image, whether it was classified correctly, bool, shape (n,), in the subset's order.
+
+        Raises:
+            ArtifactError: there are none, or others than the record states: it was evaluated anew since the
+                run was read.
+        """
+        n, stated = (self.metric(record_id)[key] for key in ("n", "correct"))
         path = self.path / "outcomes.safetensors"
         bits = _read_outcomes(path).get(record_id)
         if bits is None:
@@ -93,7 +98,12 @@ class Run:
         if 8 * len(bits) < n:
             raise ArtifactError(f"{path} holds outcomes of {8 * len(bits)} images at most for record "
                                 f"{record_id!r} on {n}; evaluate the run again")
-        return np.unpackbits(bits, count=n).astype(bool)
+        found = np.unpackbits(bits, count=n).astype(bool)
+        if found.sum() != stated:
+            raise ArtifactError(f"{path} holds {found.sum()} correct outcomes of record {record_id!r}, which "
+                                f"states {stated}: it was evaluated anew since the run was read, or altered. "
+                                "Read the run again, or evaluate it again")
+        return found
 
     def outcome_ids(self) -> set[str]:
         """Ids of the records whose outcomes are stored."""

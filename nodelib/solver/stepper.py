@@ -91,7 +91,8 @@ class TorchStepper:
         version = _version(y)
         if not keep:
             with torch.set_grad_enabled(seek):
-                k, kept = func(time, y).detach(), None
+                # copied: func may write every result into one tensor of its own
+                k, kept = func(time, y).detach().clone(), None
         else:
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
@@ -102,6 +103,7 @@ class TorchStepper:
             k, kept = k.detach(), (leaf, k)
         if _version(y) != version:
             raise ChangedStateError(CHANGED)
+        check_derivative(k, y)
         return k, kept
 
     def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
@@ -270,6 +272,13 @@ def _add(total: Tensor | None, value: Tensor | None, weight: float = 1.0) -> Ten
     return torch.add(total, value, alpha=weight)
 
 
+def check_derivative(k: Any, y: Tensor) -> None:
+    """DerivativeError unless func's result has the state's shape and type."""
+    if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
+        found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
+        raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+
+
 def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] | None) -> Tensor:
     """func(t, y), its first call in a solve.
 
@@ -290,9 +299,7 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
     # the bits too: an edit through .data changes no version
     if _version(y) != version or not torch.equal(_bits(y), _bits(before)):
         raise ChangedStateError(CHANGED)
-    if not isinstance(k, Tensor) or k.shape != y.shape or k.dtype != y.dtype:
-        found = f"{k.dtype} {tuple(k.shape)}" if isinstance(k, Tensor) else type(k).__name__
-        raise DerivativeError(f"func returns {found}; it must return the state's {y.dtype} {tuple(y.shape)}")
+    check_derivative(k, y)
     hidden = None if params is None else _hidden(k, (y, *params))
     if hidden is not None:
         raise ValueError(

@@ -36,7 +36,7 @@ class Flat(nn.Module):
     def split(self, y: Tensor) -> tuple[Tensor, ...]:
         """(..., n) to tensors of shape (..., *shape)."""
         parts = zip(y.split(self.sizes, -1), self.shapes)
-        return tuple(part.reshape(*y.shape[:-1], *shape) for part, shape in parts)
+        return tuple(part.reshape((*y.shape[:-1], *shape)) for part, shape in parts)
 
     def forward(self, t: Tensor, y: Tensor) -> Tensor:
         k = self.func(t, self.split(y))

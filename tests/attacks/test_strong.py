@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from nodelib.attacks import (
+    Attack,
     AttackError,
     apgd_ce,
     apgd_dlr,
@@ -21,6 +22,7 @@ from nodelib.attacks import (
     square,
 )
 from nodelib.attacks import strong as strong_module
+from nodelib.solver.errors import InputError
 
 CALLS = {
     "apgd-ce": lambda *a, **k: apgd_ce(*a, **{"steps": 5, **k}),
@@ -315,3 +317,33 @@ def test_draws_are_refused_where_nothing_averages_them(small, test_images):
                         reason="the attack libraries are missing: pip install 'nodelib[attacks]'")
     with pytest.raises(ValueError, match="draws is 2 with square"):
         strong_module.strong("square", small, test_images[0][:1], test_images[1][:1], 0.3, steps=1, draws=2)
+
+
+class _InPlace(torch.nn.Module):
+    """Shifts its images in place."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 5))
+
+    def forward(self, x):
+        x -= 0.5
+        return self.layers(x)
+
+
+@pytest.mark.parametrize("name", ["hop-skip-jump", "fab-t", "apgd-t", "square"])
+def test_a_model_that_changes_its_images_is_refused_and_leaves_the_callers_alone(name):
+    torch.manual_seed(0)
+    images, labels = torch.rand(3, 3, 8, 8), torch.tensor([0, 1, 2])
+    before = images.clone()
+    with pytest.raises((InputError, AttackError, RuntimeError)):
+        Attack(name, 0.1, steps=4)(_InPlace().eval(), images, labels)
+    assert torch.equal(images, before)
+
+
+def test_hop_skip_jump_leaves_a_model_in_training_mode_there():
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Dropout(0.1), torch.nn.Linear(192, 5)).train()
+    images = torch.rand(2, 3, 8, 8)
+    Attack("hop-skip-jump", 0.1, steps=20, allow_training_mode=True)(model, images, model(images).argmax(1))
+    assert model.training and all(part.training for part in model)

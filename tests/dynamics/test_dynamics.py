@@ -296,6 +296,11 @@ def test_the_length_of_states_plays_no_role_in_class_separation():
         assert torch.equal(before, after)
 
 
+def test_a_state_alone_in_its_class_has_a_silhouette_of_zero():
+    torch.manual_seed(0)
+    assert dynamics.silhouette(torch.randn(4, 2, 3, 3), torch.arange(4)).tolist() == [0.0] * 4
+
+
 def test_a_silhouette_needs_two_classes():
     with pytest.raises(ValueError, match="two classes"):
         dynamics.silhouette(two_classes(0.8)[0], torch.zeros(60, dtype=torch.int64))

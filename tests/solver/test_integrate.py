@@ -457,3 +457,30 @@ def test_a_nan_passes_through_the_compiled_kernels():
     y0[1, 3, 2, 2] = math.nan
     with pytest.raises(NonFiniteError):
         odeint(ODEFunc(16), y0, [0.0, 1.0])
+
+
+def test_a_func_may_write_every_result_into_one_tensor_of_its_own():
+    rates, y0 = torch.tensor([1.0, -20.0, 3.0], dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    own = torch.empty(3, dtype=torch.float64)
+
+    def reusing(t, y):
+        return torch.mul(torch.sin(5 * t) * rates, y, out=own)
+
+    funcs = (reusing, lambda t, y: torch.sin(5 * t) * rates * y)
+    found, expected = (odeint(func, y0, [0.0, 3.0]) for func in funcs)
+    assert expected.rejected_steps and torch.equal(found.y, expected.y) and found.nfe == expected.nfe
+
+
+def test_a_later_result_of_another_shape_or_type_is_refused():
+    y0 = torch.arange(3.0)[:, None]
+    with pytest.raises(DerivativeError, match=r"float32 \(1, 1\); it must return the state's .* \(3, 1\)"):
+        odeint(lambda t, y: -y if t < 0.1 else -y[:1], y0, [0.0, 1.0])
+    with pytest.raises(DerivativeError, match="float64"):
+        odeint(lambda t, y: -y if t < 0.1 else -y.double(), y0, [0.0, 1.0])
+
+
+def test_a_part_of_a_tuple_may_have_no_dimensions():
+    state = (torch.ones(3), torch.tensor(0.0))
+    found = odeint(lambda t, s: (-s[0], s[0].square().sum()), state, [0.0, 1.0], rtol=1e-7, atol=1e-7)
+    y, cost = found.y
+    assert cost.shape == (2,) and cost[-1].item() == pytest.approx(1.5 * (1 - math.exp(-2)), rel=1e-5)
