@@ -7,6 +7,7 @@ threshold on an effect is judged at half, once and twice its value (`sensitive`)
 """
 
 import dataclasses
+import math
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -80,18 +81,21 @@ class Band:
         return self.low - points <= percent <= self.high + points
 
 
-def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0) -> Band:
+def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float = 0,
+         until: float = math.inf) -> Band:
     """The band of an accuracy of a run by the post's recipe.
 
     Args:
-        quantity: "clean", "fgsm" or "fgsm-margin"; least: epochs that the shortest seed must have.
+        quantity: "clean", "fgsm" or "fgsm-margin"; least: epochs that the longest seed must have; until: the
+            last epoch looked at, as if training had ended there.
 
     Raises:
         Missing: no snapshots; TooShort: fewer epochs.
     """
     sample, epochs, runs = [], [], recorded(evidence, name)
     for run in runs:
-        by_epoch = snapshots.values(run.snapshots, quantity, t1)
+        by_epoch = {epoch: value for epoch, value in snapshots.values(run.snapshots, quantity, t1).items()
+                    if epoch <= until}
         if not by_epoch:
             raise Missing([f"{name}-seed{run.seed}: snapshots at whole epochs, t1 = {t1:g}"])
         epochs.append(max(by_epoch))
@@ -217,11 +221,15 @@ def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bo
 
 def in_order(evidence: Evidence,
              pairs: Sequence[tuple[str, float, str, float]]) -> tuple[list[Band], list[bool]]:
-    """Bands of FGSM of each (better row, t1, worse row, t1), and whether each pair's medians are in that
-    order.
+    """Bands of FGSM of each (better row, t1, worse row, t1), over equal epochs of both, the most that both
+    have, and whether each pair's medians are in that order.
     """
-    bands = evidence.all(*(partial(band, evidence, POST[n], t1, "fgsm", constants("C8").epochs)
-                           for a, s, b, t in pairs for n, t1 in ((a, s), (b, t))))
+    least, bands = constants("C8").epochs, []
+    both = evidence.all(*(partial(band, evidence, POST[n], t1, "fgsm", least)
+                          for a, s, b, t in pairs for n, t1 in ((a, s), (b, t))))
+    for (a, s, b, t), one, other in zip(pairs, both[::2], both[1::2]):
+        epochs = min(one.epochs, other.epochs)
+        bands += [band(evidence, POST[n], t1, "fgsm", least, epochs) for n, t1 in ((a, s), (b, t))]
     return bands, [a.median > b.median for a, b in zip(bands[::2], bands[1::2])]
 
 
@@ -275,7 +283,9 @@ def random_end_times(evidence: Evidence) -> Verdict:
                                                          label="all", statistic="median"), pairs[0])
     settles = max(turning["small-random"]) < min(turning["small-100"])
     verdict = _judged(all(robust) and settles, any(robust), held)
-    return Verdict(verdict, f"figures in the post's order: {sum(held)} of 2; robustness: {sum(robust)} of 2; "
+    after = f"after {bands[0].epochs:g} epochs of the small, {bands[2].epochs:g} of the large"
+    return Verdict(verdict, f"figures in the post's order: {sum(held)} of 2 ({after}); "
+                   f"robustness: {sum(robust)} of 2; "
                    f"small-random's state turns {'more slowly' if settles else 'no more slowly'} than that "
                    f"of small-100{one_seed(bands)}",
                    tuple(b.figure(name) for name, b in zip(chain(*pairs), bands)))

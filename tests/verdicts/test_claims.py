@@ -153,10 +153,10 @@ def test_a_verdict_says_of_which_networks_it_knows_one_seed():
 
 def test_the_details_name_the_days_on_which_a_rule_was_changed():
     rows = {row.id: row for row in verdicts.ledger([], SEED, {})}
-    assert rows["C10"].changed == ["2026-11-23", "2026-11-25", "2026-11-28", "2026-11-29"]
+    assert rows["C10"].changed == ["2026-11-23", "2026-11-25", "2026-11-28", "2026-11-29", "2026-11-30"]
     assert all("2026-11-23" in rows[name].changed for name in ("C19a", "C19b"))  # C19 was split later
-    assert ("*Rule changed:* 2026-11-23, 2026-11-25 (with everything known), 2026-11-28, 2026-11-29; "
-            in verdicts.as_details([rows["C10"]]))
+    assert ("*Rule changed:* 2026-11-23, 2026-11-25 (with everything known), 2026-11-28, 2026-11-29, "
+            "2026-11-30 (with everything known); " in verdicts.as_details([rows["C10"]]))
     for change in verdicts.RULE_CHANGES:
         assert ("Everything was known" in change["reason"]) == (change.get("known") == "everything"), change
     assert rows["C6"].changed or "Rule changed" not in verdicts.as_details([rows["C6"]])

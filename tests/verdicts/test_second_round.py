@@ -479,6 +479,16 @@ def test_robustness_is_compared_at_weights_of_equal_epochs_and_on_the_images_tha
         post_recipe.more_robust(evidence(unequal), pair)
 
 
+def test_figures_are_compared_over_equal_epochs():
+    """large-100 is ahead to the sixth epoch, where large-random ends, and behind by its own last."""
+    runs = [Snapped("large-100-post").snap(100, range(1, 13), fgsm=lambda e: 50 if e <= 6 else 10),
+            Snapped("large-random-post").snap(100, range(1, 7), fgsm=30)]
+    bands, held = post_recipe.in_order(evidence(runs), [("large-100", 100.0, "large-random", 100.0)])
+    assert held == [True] and [b.epochs for b in bands] == [6, 6] and bands[0].median == pytest.approx(50)
+    whole = post_recipe.band(evidence(runs), "large-100-post", 100.0, "fgsm")
+    assert whole.epochs == 12 and whole.median == pytest.approx(10)
+
+
 def test_an_image_broken_at_a_smaller_epsilon_counts_as_broken_at_a_larger_one():
     run = ladder(StubRun("small-10-post"), 10, [0.02, 0.1, 0.4])
     run.bits["ladder-eps0.3"] = np.array(
