@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -79,9 +80,39 @@ def rounded_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return kept.mean()
 
 
+class _EarlierLogSoftmax(torch.autograd.Function):
+    """log softmax of logits of shape (N, K), the normaliser added to the largest logit before it is
+    subtracted.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor) -> Tensor:
+        largest = logits.max(1, keepdim=True).values
+        found = logits - (largest + (logits - largest).exp().sum(1, keepdim=True).log())
+        ctx.save_for_backward(found)
+        return found
+
+    @staticmethod
+    def backward(ctx: Any, cotangent: Tensor) -> Tensor:
+        (found,) = ctx.saved_tensors
+        return cotangent - found.exp() * cotangent.sum(1, keepdim=True)
+
+
+def earlier_cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
+    """The mean cross-entropy in the order of operations that torch had until June 2019 on a processor and May
+    2020 on a GPU.
+
+    It added the logarithm of the sum to the largest logit M and subtracted the result, so that what is below
+    half a unit of M's last digit was lost: the true class's term past a gap of about (24 - k) ln 2 for
+    2**k <= M < 2**(k + 1), k >= 0, instead of 24 ln 2. See pytorch's issues 11752 and 38839 and the pull
+    requests 21672 and 38945 that mended them.
+    """
+    return F.nll_loss(_EarlierLogSoftmax.apply(logits), labels)
+
+
 LOSSES: dict[str, Loss] = {"cross-entropy": F.cross_entropy, "margin": margin_loss, "dlr": dlr_loss,
                            "log-odds": log_odds_loss, "wrong-classes": wrong_classes_loss,
-                           "rounded": rounded_loss}
+                           "rounded": rounded_loss, "earlier-cross-entropy": earlier_cross_entropy}
 
 
 def resolve_loss(loss: Loss | str) -> Loss:

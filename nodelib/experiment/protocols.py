@@ -322,14 +322,17 @@ def rescaling_protocol(config: RunConfig) -> list[Measurement]:
 
 def post_protocol(config: RunConfig) -> list[Measurement]:
     """What judges a run by the post's recipe at its own end time: clean accuracy, 40 steps on the margin
-    loss, and the post's one step on the cross-entropy and on every loss that stands beside it.
+    loss, and the post's one step on the cross-entropy and on every loss that stands beside it, the
+    cross-entropy as torch computed it then among them.
     """
     if not config.endless or config.architecture != "odenet":
         return []
     own, n = config.test_t1, rescaling_images(config)
     return [Measurement(own, min(config.test_images, 1000)),
             Measurement(own, n, **PGD40, loss="margin", label="pgd40-margin"),
-            *(m for m in rescaling_protocol(config) if m.t1 == own and m.label.endswith("adjoint-s1"))]
+            *(m for m in rescaling_protocol(config) if m.t1 == own and m.label.endswith("adjoint-s1")),
+            Measurement(own, n, "fgsm", EPSILON, clip=False, pooling="random", batch=SEED_BATCH,
+                        gradient="adjoint", loss="earlier-cross-entropy", label="earlier-adjoint")]
 
 
 def apart_protocol(config: RunConfig) -> list[Measurement]:

@@ -1,6 +1,7 @@
 """The rescaling study: a factor on the logits changes no prediction, only what one step of FGSM finds."""
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -41,6 +42,26 @@ def test_rounding_by_hand_is_what_single_precision_does_to_the_gradient_of_the_c
     assert (single[3:6, 0] == 0).all() and (single[:3, 0] < 0).all() and (single[6:] == 0).all()
     wrong, = torch.autograd.grad(LOSSES["wrong-classes"](logits, labels), logits)
     assert (wrong[:, 0] == 0).all() and (wrong[:, 1] > 0).all()
+
+
+@pytest.mark.parametrize("largest, k", [(1.5, 0), (3.0, 1), (6.0, 2), (12.0, 3), (20.0, 4), (40.0, 5)])
+def test_the_loss_of_2018_loses_the_true_class_the_sooner_the_larger_the_logits(largest, k):
+    def true_class(loss, gap):
+        logits = torch.tensor([[largest, largest - gap]], requires_grad=True)
+        return torch.autograd.grad(LOSSES[loss](logits, torch.tensor([0])), logits)[0][0, 0].item()
+
+    horizon = (24 - k) * math.log(2)  # and up to 0.41 less, where 1 + u is rounded first
+    assert true_class("earlier-cross-entropy", horizon - 0.43) < 0
+    assert true_class("earlier-cross-entropy", horizon + 0.02) == 0
+    assert true_class("cross-entropy", 16.6) < 0 and true_class("cross-entropy", 16.7) == 0
+
+
+def test_the_loss_of_2018_is_todays_where_logits_are_small():
+    torch.manual_seed(0)
+    logits, labels = torch.randn(8, 10, requires_grad=True), torch.arange(8)
+    then, now = (LOSSES[name](logits, labels) for name in ("earlier-cross-entropy", "cross-entropy"))
+    assert torch.allclose(then, now)
+    assert torch.allclose(*(torch.autograd.grad(loss, logits)[0] for loss in (then, now)), atol=1e-6)
 
 
 def test_the_protocol_varies_the_factor_and_keeps_the_posts_attack():
