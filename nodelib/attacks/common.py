@@ -153,18 +153,15 @@ def forward(model: nn.Module, images: Tensor, t1: float | None, labels: Tensor |
 
     Raises:
         NonFiniteLogits: they are NaN or infinite.
-        InputError: no logits of that shape, fewer than `least` classes, a label that has no logit, images of
-            another type than the model's parameters, which it cannot take, or a model that changes them.
+        InputError: no logits of that shape, fewer than `least` classes, a label that has no logit, or images
+            of another type than the model's parameters, which it cannot take.
     """
-    version = None if images.is_inference() else images._version
+    given = images.clone()  # a model may change its images in place
     try:
-        logits = model(images) if t1 is None else model(images, t1)
+        logits = model(given) if t1 is None else model(given, t1)
     except RuntimeError as error:
         _check_types(model, images, error)
         raise
-    if version is not None and images._version != version:
-        raise InputError("the model changes its images in place, so that an attack would measure from the "
-                         "changed ones; let it work on a copy, x = x - 0.5 for x -= 0.5")
     shape = tuple(getattr(logits, "shape", ()))
     if len(shape) != 2 or shape[0] != len(images) or shape[1] < least:
         raise InputError(f"the model's output has {described(logits)}; expected logits of shape "

@@ -102,7 +102,7 @@ def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor
     targets = attack.targets
     if attack.name in ("apgd-t", "fab-t"):  # asked only then: a pass moves the generator of random pooling
         with torch.no_grad():
-            targets = min(targets, seen(images[:1].clone()).shape[1] - 1)
+            targets = min(targets, seen(images[:1]).shape[1] - 1)
     given = images.contiguous()  # the library takes views of its gradients, which are laid out alike
     if attack.name != "square":  # which computes in any precision, the others in single, FAB halfway
         given = given.float()

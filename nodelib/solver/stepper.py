@@ -91,8 +91,10 @@ class TorchStepper:
         version = _version(y)
         if not keep:
             with torch.set_grad_enabled(seek):
+                k = func(time, y)
+                check_derivative(k, y)
                 # copied: func may write every result into one tensor of its own
-                k, kept = func(time, y).detach().clone(), None
+                k, kept = k.detach().clone(), None
         else:
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
@@ -100,17 +102,20 @@ class TorchStepper:
                     k, self.bytes_per_evaluation = _measure(lambda: func(time, leaf), self.params)
                 else:
                     k = func(time, leaf)
-            k, kept = k.detach(), (leaf, k)
+            check_derivative(k, y)
+            k, kept = k.detach().clone(), (leaf, k, _version(k))
         if _version(y) != version:
             raise ChangedStateError(CHANGED)
-        check_derivative(k, y)
         return k, kept
 
     def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
         """k_bar times the Jacobian of one evaluation; adds the parameters' share to `gradients`."""
-        leaf, k = kept
+        leaf, k, version = kept
         if not k.requires_grad:
             return None
+        if _version(k) != version:
+            raise DerivativeError("func writes its results into one tensor of its own, and a later call has "
+                                  "replaced the graph of this one; return a copy of it, result.clone()")
         found = torch.autograd.grad(k, (leaf, *self.params), k_bar, retain_graph=True, allow_unused=True)
         for i, gradient in enumerate(found[1:]):
             if gradient is not None:

@@ -471,12 +471,28 @@ def test_a_func_may_write_every_result_into_one_tensor_of_its_own():
     assert expected.rejected_steps and torch.equal(found.y, expected.y) and found.nfe == expected.nfe
 
 
+def test_a_gradient_through_a_func_that_reuses_its_tensor_is_refused():
+    y0, own = torch.ones(3, requires_grad=True), torch.empty(3)
+    buffers = [own]
+
+    def reusing(t, y):
+        buffers[0] = buffers[0].detach()
+        return buffers[0].copy_(torch.sin(5 * t) * y)
+
+    y = odeint(reusing, y0, [0.0, 1.0]).y[-1]
+    assert torch.allclose(y, odeint(lambda t, y: torch.sin(5 * t) * y, y0, [0.0, 1.0]).y[-1])
+    with pytest.raises(DerivativeError, match="return a copy of it"):
+        y.sum().backward()
+
+
 def test_a_later_result_of_another_shape_or_type_is_refused():
     y0 = torch.arange(3.0)[:, None]
     with pytest.raises(DerivativeError, match=r"float32 \(1, 1\); it must return the state's .* \(3, 1\)"):
         odeint(lambda t, y: -y if t < 0.1 else -y[:1], y0, [0.0, 1.0])
     with pytest.raises(DerivativeError, match="float64"):
         odeint(lambda t, y: -y if t < 0.1 else -y.double(), y0, [0.0, 1.0])
+    with pytest.raises(DerivativeError, match="func returns tuple"):
+        odeint(lambda t, y: -y if t < 0.1 else (-y,), y0, [0.0, 1.0])
 
 
 def test_a_part_of_a_tuple_may_have_no_dimensions():
