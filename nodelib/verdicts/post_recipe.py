@@ -72,6 +72,7 @@ class Band:
     high: float
     epochs: float
     seeds: int
+    shortest: float = 0.0  # epochs that every seed has
 
     def figure(self, label: str) -> Figure:
         return Figure(label, self.median, self.low, self.high, "%")
@@ -104,7 +105,7 @@ def band(evidence: Evidence, name: str, t1: float, quantity: str, least: float =
         raise TooShort(name, max(epochs), least)
     evidence.used += [f"{run.name}-seed{run.seed}: snapshots" for run in runs]
     low, median, high = (float(x) for x in np.percentile(sample, (5, 50, 95)))
-    return Band(low, median, high, max(epochs), len(runs))
+    return Band(low, median, high, max(epochs), len(runs), min(epochs))
 
 
 def one_seed(bands: Iterable[Band]) -> str:
@@ -228,7 +229,7 @@ def in_order(evidence: Evidence,
     both = evidence.all(*(partial(band, evidence, POST[n], t1, "fgsm", least)
                           for a, s, b, t in pairs for n, t1 in ((a, s), (b, t))))
     for (a, s, b, t), one, other in zip(pairs, both[::2], both[1::2]):
-        epochs = min(one.epochs, other.epochs)
+        epochs = min(one.shortest, other.shortest)
         bands += [band(evidence, POST[n], t1, "fgsm", least, epochs) for n, t1 in ((a, s), (b, t))]
     return bands, [a.median > b.median for a, b in zip(bands[::2], bands[1::2])]
 
@@ -288,7 +289,7 @@ def random_end_times(evidence: Evidence) -> Verdict:
                    f"robustness: {sum(robust)} of 2; "
                    f"small-random's state turns {'more slowly' if settles else 'no more slowly'} than that "
                    f"of small-100{one_seed(bands)}",
-                   tuple(b.figure(name) for name, b in zip(chain(*pairs), bands)))
+                   tuple(b.figure(f"{name}, {b.epochs:g} epochs") for name, b in zip(chain(*pairs), bands)))
 
 
 def keeps_accuracy(evidence: Evidence) -> Verdict:
