@@ -25,6 +25,7 @@ from nodelib.verdicts.ledger import (
     changes_as_markdown,
     counts,
     ledger,
+    moved_verdicts,
     summary,
 )
 from nodelib.verdicts.verdict import VERDICTS, Claim, Figure, Verdict, first_round, judge
@@ -32,5 +33,5 @@ from nodelib.verdicts.verdict import VERDICTS, Claim, Figure, Verdict, first_rou
 __all__ = [
     "CHAPTER_VALUES", "CLAIMS", "MEASUREMENTS", "RULE_CHANGES", "VERDICTS", "Claim", "Evidence", "Figure",
     "Row", "Verdict", "as_details", "as_markdown", "as_text", "changes_as_markdown", "counts", "first_round",
-    "judge", "ledger", "load_chapters", "mcnemar", "record_chapter", "summary",
+    "judge", "ledger", "load_chapters", "mcnemar", "moved_verdicts", "record_chapter", "summary",
 ]

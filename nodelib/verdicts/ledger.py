@@ -15,7 +15,9 @@ CLAIMS: tuple[Claim, ...] = tuple(sorted(
     part_one.CLAIMS + end_time.CLAIMS + states.CLAIMS + post_recipe.CLAIMS, key=lambda claim: claim.order))
 
 RULE_CHANGES: list[dict[str, str]] = tables("changes.toml")["changes"]
-"""Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`."""
+"""Every change to a rule or threshold since the rules were fixed: `{"date", "claim", "change", "reason"}`,
+with `"known"` where everything that the rule judges was known, and `"moved"` where it gave a claim another
+verdict."""
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,15 @@ def counts(rows: Sequence[Row]) -> dict[str, int]:
 
 def changes_as_markdown() -> str:
     """Every change of a rule since the rules were fixed, as a Markdown list."""
-    return "\n".join(f"- {c['date']}, {c['claim']}: {c['change']}. Reason: {c['reason']}."
+    return "\n".join(f"- **{c['date']}, {c['claim']}**: {c['change']}. *Reason:* {c['reason']}."
                      for c in RULE_CHANGES)
+
+
+def moved_verdicts() -> list[tuple[str, str, bool]]:
+    """The changes of rules that gave a claim another verdict, with the evidence of their day, oldest first:
+    date, claims with their verdicts, whether everything that the rule judges was known.
+    """
+    return [(c["date"], c["moved"], c.get("known") == "everything") for c in RULE_CHANGES if "moved" in c]
 
 
 BAR = "\\|"  # a bar inside a cell of a Markdown table

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import re
 from fractions import Fraction
 from itertools import product
 
@@ -124,9 +125,20 @@ def test_text_and_markdown_name_every_claim_and_the_changes_of_rules():
 
 def test_every_change_of_a_rule_names_its_claims_and_its_reason():
     for change in verdicts.RULE_CHANGES:
-        assert set(change) - {"known"} == {"date", "claim", "change", "reason"} and all(change.values())
+        assert set(change) - {"known", "moved"} == {"date", "claim", "change", "reason"}
+        assert all(change.values())
         assert {*change["claim"].split(", ")} <= {*verdicts.first_round(), *(claim.id for claim in CLAIMS)}
         assert change["reason"] in verdicts.changes_as_markdown()
+
+
+def test_changes_that_moved_a_verdict_name_claims_that_they_touch():
+    moved = [change for change in verdicts.RULE_CHANGES if "moved" in change]
+    assert [day for day, *_ in verdicts.moved_verdicts()] == [change["date"] for change in moved]
+    for change in moved:
+        named, now = change["moved"].split(": ")
+        assert {*re.findall(r"C\d+[ab]?", named)} <= {*change["claim"].split(", ")}
+        assert "now " in now and any(verdict in now for verdict in verdicts.VERDICTS)
+        assert not re.search("no (figure and no )?verdict changed", change["reason"])
 
 
 def test_a_verdict_says_of_which_networks_it_knows_one_seed():
