@@ -199,9 +199,13 @@ def randomised_table(runs: Sequence[Run]) -> str:
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
-    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source."""
+    """Accuracy on PGD-40 images made on another run, a row per attacked run and a column per source, in the
+    same order.
+    """
     tried = [(run, {r["source"]: r for r in run.metrics if r["id"].startswith("transfer")}) for run in runs]
-    sources = list(dict.fromkeys(source for _, mine in tried for source in mine))
+    met = list(dict.fromkeys(source for _, mine in tried for source in mine))
+    known = [run.path.name for run, _ in tried]
+    sources = sorted(met, key=lambda source: known.index(source) if source in known else len(known))
     rows = []
     for run, mine in tried:
         if mine:

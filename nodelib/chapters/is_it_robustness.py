@@ -201,6 +201,6 @@ def solver_examples(data: pd.DataFrame) -> Figure:
               yscale="log")
     right.plot([], [], "k-", label="steps of the image")
     right.plot([], [], "k:", label="steps held")
-    for axis in (left, right) if len(data) else ():
-        axis.legend()
+    for axis, place in ((left, "best"), (right, "lower right")) if len(data) else ():
+        axis.legend(loc=place)
     return figure

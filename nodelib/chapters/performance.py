@@ -127,7 +127,7 @@ def growth(rows: pd.DataFrame) -> Figure:
         axis.scatter(part["value"][~compiled], each[~compiled], facecolor="white", edgecolor=style.BLUE,
                      zorder=3)
         axis.set(xscale="log", yscale="log", xlabel=label)
-        ticks = [value for value in part["value"] if value not in (12, 512)]  # too close beside others
+        ticks = [value for value in part["value"] if value not in (12, 128, 512)]  # too close beside others
         axis.set_xticks(ticks, [str(value) for value in ticks])
         axis.set_xticks([], minor=True)
     return figure

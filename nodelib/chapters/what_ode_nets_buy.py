@@ -27,7 +27,7 @@ def size_accuracy(data: pd.DataFrame) -> Figure:
         axis.annotate(name, (place.iloc[0], part["accuracy"].mean()), textcoords="offset points",
                       xytext=(-8 if left else 8, -3), ha="right" if left else "left", fontsize=8,
                       color=style.colour(name))
-    axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)", xlim=(1e4, 2e6),
+    axis.set(xscale="log", xlabel="parameters", ylabel="test accuracy (%)", xlim=(5e4, 8e5),
              ylim=(min(data["low"].min() - 0.3, 98), 100))
     return figure
 
@@ -38,9 +38,14 @@ def tolerance_dial(data: pd.DataFrame) -> Figure:
     figure, axes = style.panels(2, height=2.9)
     for axis, column, label in zip(axes, ("accuracy", "nfe"), ("test accuracy (%)", "evaluations (NFE)")):
         style.lines(data, "tolerance", column, "run", log="x" if column == "accuracy" else "xy", axis=axis,
-                    legend=axis is axes[0], xlabel="rtol = atol at test time", ylabel=label)
+                    xlabel="rtol = atol at test time", ylabel=label, legend=False)
+    style.legend_above(figure, axes[:1])
     for row in data.itertuples():
-        axes[0].plot([row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run), linewidth=0.8)
+        aside = 0.94 if row.run == data["run"].iloc[0] else 1.06  # the bars of two networks side by side
+        axes[0].plot([aside * row.tolerance] * 2, [row.low, row.high], color=style.colour(row.run),
+                     linewidth=0.8)
+    low, high = 0.8 * data["nfe"].min(), 1.2 * data["nfe"].max()
+    style.plain_ticks(axes[1], [tick for tick in (10, 20, 30, 50, 100, 200, 500) if low < tick < high], "y")
     return figure
 
 
@@ -84,8 +89,10 @@ def growth(data: pd.DataFrame) -> Figure:
     """Operations of traces and log-determinants, from columns dimension, quantity, operations."""
     colours = {"log-determinant": style.VERMILLION, "trace": style.BLUE, "estimated trace": style.SKY,
                "closed form": style.GREEN}
-    return style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
-                       xlabel="dimension", ylabel="operations for one point")
+    figure = style.lines(data, "dimension", "operations", "quantity", colours=colours, log="xy", height=3.0,
+                         xlabel="dimension", ylabel="operations for one point")
+    style.plain_ticks(figure.axes[0], data["dimension"])
+    return figure
 
 
 def exponent(data: pd.DataFrame, quantity: str) -> float:

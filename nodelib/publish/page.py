@@ -113,9 +113,16 @@ def glue(name: str, text: str) -> None:
 def span(values: Iterable[float], digits: int = 3) -> str:
     """The lowest and the highest of some values in words, such as "94.3 to 97.1", or the only one."""
     values = list(values)
-    low, high = (f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}"
-                 for v in (min(values), max(values)))
-    return low if low == high else f"{low} to {high}"
+    ends = min(values), max(values)
+    low, high = (f"{v:,.0f}" if abs(v) >= 10 ** (digits - 1) else f"{v:.{digits}g}" for v in ends)
+    if low == high:
+        return low
+    # "12.0 to 12.8" and not "12 to 12.8": as many decimals as the other, where there is room
+    decimals = max(len(text.partition(".")[2]) for text in (low, high))
+    if decimals <= 2 and "e" not in low + high:
+        low, high = (f"{v:.{decimals}f}" if "." not in text and abs(v) < 10 ** (digits - decimals) else text
+                     for v, text in zip(ends, (low, high)))
+    return f"{low} to {high}"
 
 
 class SentenceError(AssertionError):

@@ -146,6 +146,14 @@ def labelled(axes: Iterable[Axes]) -> tuple[list, list[str]]:
     return list(found.values()), list(found)
 
 
+def plain_ticks(axis: Axes, values: Iterable[float], which: str = "x") -> None:
+    """Ticks of a logarithmic axis at these values and no others, written out ("128", not 1.28 x 10^2)."""
+    ticks = sorted(set(values))
+    side = axis.xaxis if which == "x" else axis.yaxis
+    side.set_ticks(ticks, [f"{value:,g}" for value in ticks])
+    side.set_ticks([], minor=True)
+
+
 def legend_above(figure: Figure, axes: Iterable[Axes], columns: int = 4, title: str | None = None) -> None:
     """One legend above all panels, with one entry a label, however many lines and panels have it."""
     handles, labels = labelled(axes)

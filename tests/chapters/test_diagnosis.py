@@ -122,6 +122,9 @@ def test_the_other_tables_name_what_they_compare(run):
             "source": "other-seed0", "n": 8}
     twice = dataclasses.replace(own, metrics=[*own.metrics, more])
     assert "| small-10-seed0 | – | 75.0 (n = 4) | 75.0 | 8 |" in diagnosis.transfer_table([twice])
+    ahead = dataclasses.replace(own, path=own.path.with_name("other-seed0"))
+    heads = [line.split("|")[3:5] for line in diagnosis.transfer_table([ahead, twice]).splitlines()[:1]]
+    assert heads == [[" other-seed0 ", " small-100-seed0 "]]  # columns in the order of the rows
     assert diagnosis.anchor_table(read_json(data_dir() / "seed.json")).count("\n") == 6
 
 

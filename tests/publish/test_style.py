@@ -65,7 +65,9 @@ def test_the_same_figure_is_saved_as_the_same_bytes(tiny_run, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("values, said", [
-    ([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"), ([1000, 200], "200 to 1,000")])
+    ([26.0], "26"), ([1.234, 1.234], "1.23"), ([94.26, 97.1], "94.3 to 97.1"), ([1000, 200], "200 to 1,000"),
+    ([12.0, 12.8], "12.0 to 12.8"), ([0, 1.7], "0.0 to 1.7"), ([5, 12], "5 to 12"),
+    ([94.1, 100], "94.1 to 100"), ([0, 0.0123], "0 to 0.0123"), ([1e-9, 3], "1e-09 to 3")])
 def test_spans_are_one_number_or_two(values, said):
     assert page.span(values) == said
 
