@@ -138,7 +138,7 @@ def as_details(rows: Sequence[Row], limit: int = 6) -> str:
         if row.ours:
             lines.append(f"- *Ours:* {'; '.join(map(str, row.ours))}.")
         if row.evidence:
-            lines.append(f"- *From:* {_shorten([f'`{e}`' for e in dict.fromkeys(row.evidence)], limit)}.")
+            lines.append(f"- *From:* {_shorten([f'`{e}`' for e in row.evidence], limit)}.")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
 

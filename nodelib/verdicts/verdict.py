@@ -76,7 +76,8 @@ class Verdict:
         verdict: one of `VERDICTS`.
         reason: one or two sentences: which condition decided.
         ours: our figures.
-        evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record.
+        evidence: where they come from, "<run>-seed<k>: <record id>" or a chapter's record, each once, in the
+            order in which the rule asked.
         missing: runs, records and measurements that were wanted and not there; complete for "undecided".
         note: of an undecided verdict, what it lacks in a few words, such as "4 epochs"; of another, the
             networks of which it knows one seed.
@@ -167,9 +168,10 @@ def _apply(rule: Callable[[Evidence], Verdict], evidence: Evidence) -> Verdict:
         verdict = rule(asked)
     except Missing as missing:
         return Verdict(UNDECIDED, "not everything that this rule needs is stored", missing.ours,
-                       evidence=tuple(asked.used),
+                       evidence=tuple(dict.fromkeys(asked.used)),
                        missing=tuple(dict.fromkeys(missing.what)), note=missing.note)
-    return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(asked.used),
+    # a rule may look at the same record several times, for a figure and for a condition
+    return dataclasses.replace(verdict, evidence=verdict.evidence or tuple(dict.fromkeys(asked.used)),
                                note=verdict.note or lone_seeds(asked.used))
 
 

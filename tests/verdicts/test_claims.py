@@ -15,7 +15,7 @@ from nodelib import verdicts
 from nodelib.experiment import configs
 from nodelib.statistics import within_tolerance
 from nodelib.verdicts import end_time, robustness
-from nodelib.verdicts.evidence import ANOTHER_RECIPE, Evidence, Missing, value_figure
+from nodelib.verdicts.evidence import ANOTHER_RECIPE, FGSM_POST, Evidence, Missing, value_figure
 from nodelib.verdicts.ledger import CLAIMS
 from nodelib.verdicts.verdict import UNDECIDED, judge, lone_seeds, tables
 
@@ -139,6 +139,21 @@ def test_changes_that_moved_a_verdict_name_claims_that_they_touch():
         assert {*re.findall(r"C\d+[ab]?", named)} <= {*change["claim"].split(", ")}
         assert "now " in now and any(verdict in now for verdict in verdicts.VERDICTS)
         assert not re.search("no (figure and no )?verdict changed", change["reason"])
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_verdict_names_each_of_its_sources_once_in_the_order_in_which_they_were_asked_for(missing):
+    def rule(evidence):
+        for name in ("small-100", "small-10", "small-100"):
+            evidence.accuracies(name, 100.0, **FGSM_POST)
+        if missing:
+            raise Missing(["more"])
+        return verdicts.Verdict("reproduced", "so it is")
+
+    claim = verdicts.Claim("C1", *[""] * 4, rule, first_round="")
+    runs = [StubRun(name).fgsm_post(90, 100) for name in ("small-10", "small-100")]
+    sources = [source.partition(":")[0] for source in judge(claim, Evidence(runs, SEED)).evidence]
+    assert sources == ["small-100-seed0", "small-10-seed0"]
 
 
 def test_a_verdict_says_of_which_networks_it_knows_one_seed():
