@@ -3,6 +3,7 @@
 import argparse
 import functools
 import importlib
+import re
 import sys
 import traceback
 from collections.abc import Callable, Collection, Sequence
@@ -355,7 +356,26 @@ def parser() -> argparse.ArgumentParser:
     return main
 
 
+def _seeds_last(arguments: list[str]) -> list[str]:
+    """The arguments with each `--seed` and its numbers behind all others.
+
+    Argparse takes the name in `--seed 0 NAME`, the order of its own usage line, for a further seed. What
+    follows the option and is no number stays there, to be refused.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    seeds, others = list[str](), list[str]()
+    begins = moved = False
+    for argument in arguments[:end]:
+        moved = moved and (begins or re.fullmatch(r"[+-]?\d+", argument) is not None)
+        begins = len(argument) > 2 and "--seed".startswith(argument)  # argparse takes a beginning, too
+        moved = moved or begins
+        (seeds if moved else others).append(argument)
+    return [*others, *seeds, *arguments[end:]]
+
+
 def _main(arguments: list[str], debug: bool = False) -> int:
+    if not FORWARDED.keys() & set(arguments[:1]):
+        arguments = _seeds_last(arguments)
     known, rest = parser().parse_known_args(arguments)
     if rest and known.command not in FORWARDED:
         parser().error(f"unrecognized arguments: {' '.join(rest)}")

@@ -1,5 +1,7 @@
 import errno
+import importlib
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +76,45 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(
         with pytest.raises((type(error), evaluation.MeasurementError)):
             main(command)
         capsys.readouterr()
+
+
+OF_RUNS = ("train", "evaluate", "measure", "health", "steps", "two-gradients", "solver-versions", "rescale")
+
+
+@pytest.mark.parametrize("command", OF_RUNS)
+def test_the_seeds_may_stand_before_the_names_as_the_usage_line_has_them(command, capsys, tmp_path,
+                                                                         monkeypatch):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert "[--seed SEED [SEED ...]]" in (said := capsys.readouterr().out)
+    assert re.search(r"\brun \[run \.\.\.\]\s+\w", said)  # the last of the line
+    made = importlib.import_module("nodelib.__main__").parser
+    taken = []
+
+    def parser():
+        parser = made()
+        parse = parser.parse_known_args
+        parser.parse_known_args = lambda *a: taken.append(parse(*a)) or sys.exit(0)
+        return parser
+
+    monkeypatch.setattr("nodelib.__main__.parser", parser)
+    for line in (["--seed", "0", "1", "small-10", "small-100"], ["small-10", "small-100", "--seed", "0", "1"],
+                 ["small-10", "--seed", "0", "1", "small-100"],
+                 ["--seed", "0", "1", "--", "small-10", "small-100"],
+                 ["--seed", "4", "--root", "x", "--seed", "0", "1", "small-10", "small-100"]):
+        with pytest.raises(SystemExit):
+            main([command, *line])
+        known, rest = taken.pop()
+        assert (known.seed, known.run, rest) == ([0, 1], ["small-10", "small-100"], []), line
+
+
+@pytest.mark.parametrize("seed", [["small-10"], ["one", "small-10"], ["0,1", "small-10"], []])
+def test_a_seed_that_is_no_number_is_refused(seed, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "small-10", "--seed", *seed])
+    assert stop.value.code == 2
+    wrong = f"invalid int value: '{seed[0]}'" if seed else "expected at least one argument"
+    assert f"argument --seed: {wrong}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("arguments, message", [
