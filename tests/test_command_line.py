@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from itertools import product
 
 import filelock
 import pytest
@@ -411,9 +412,11 @@ def test_the_smoke_scale_does_not_enter_the_published_runs(capsys, monkeypatch):
     monkeypatch.delenv("NODELIB_DATA", raising=False)
     monkeypatch.setattr(mnist, "load", lambda *a: pytest.fail("it began to train"))
     before = sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir())
-    for root in ([], ["--root", str(paths.PUBLISHED / "runs")]):
-        assert main(["train", "small-10", "--seed", "5", "--scale", "smoke", "--evaluate", *root]) == 2
-        assert "--root" in capsys.readouterr().err
+    for root, seed in product(([], ["--root", str(paths.PUBLISHED / "runs")]), ("0", "5")):
+        line = ["train", "small-10", "--seed", seed, "--scale", "smoke", "--evaluate", *root]
+        assert main(line) == 2
+        error = capsys.readouterr().err  # of a seed that is stored, too
+        assert "must not lie among the published ones" in error and "give another root (--root)" in error
     assert sorted(path.name for path in (paths.PUBLISHED / "runs").iterdir()) == before
 
 

@@ -492,8 +492,10 @@ def unfinished(config: RunConfig, folder: Path) -> bool:
     its checkpoint left.
 
     Raises:
+        InputError: the run would be one at smoke scale among the published ones.
         ArtifactError: the folder holds a run of another config, which this one does not prolong.
     """
+    check_scratch(config.scale, folder.parent)  # first: no other seed is the way out of a published folder
     if not (folder / "config.json").exists() or stored_prefix(config, folder) is not None:
         return True
     stored = artifacts.load_run(folder).config
