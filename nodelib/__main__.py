@@ -30,7 +30,7 @@ from nodelib.experiment import (
 from nodelib.experiment.budget import Budget, seconds
 from nodelib.experiment.device import resolve_device
 from nodelib.experiment.measurement import TEST_IMAGES
-from nodelib.experiment.paths import data_dir, runs_root
+from nodelib.experiment.paths import check_scratch, data_dir, runs_root
 from nodelib.experiment.pending import transfer_sources
 from nodelib.experiment.progress import say
 from nodelib.publish import readme, table
@@ -64,28 +64,60 @@ def _train(arguments: argparse.Namespace) -> int:
 
 
 def _train_each(arguments: argparse.Namespace) -> int:
+    """Train every run asked for; one that fails is told, and the others are trained all the same, in one
+    process. A stop, or the end of the budget, ends the command.
+    """
     if arguments.evaluate and distributed.size() > 1:
         raise InputError(f"--evaluate measures in one process and not in {distributed.size()}; train without "
                          "it, then `python -m nodelib evaluate`")
+    budget, status, failed = Budget(arguments.budget), 0, list[str]()
+    # what is wrong with the arguments is told once, before any work
+    check_scratch(arguments.scale, runs_root(arguments.root))
+    asked = [configs.get(name, seed, arguments.scale)
+             for name in configs.named(arguments.run) for seed in arguments.seed]
+    for config in asked:
+        try:
+            status = max(status, _train_one(config, arguments, budget))
+        except Exception as error:
+            if distributed.size() > 1:  # the others may still be within this run, and wait for this process
+                raise
+            status = max(status, _failed(config.folder, error, arguments.debug))
+            failed.append(config.folder)
+        if status == OUT_OF_TIME:
+            break
+    if failed and len(asked) > 1:  # hours may have passed since it was told why
+        say(f"error: {len(failed)} of {len(asked)} runs failed: {', '.join(failed)}", sys.stderr)
+    return status
+
+
+def _train_one(config: configs.RunConfig, arguments: argparse.Namespace, budget: Budget) -> int:
     tell = say if distributed.leads() else lambda line: None
-    budget = Budget(arguments.budget)
-    for name in configs.named(arguments.run):
-        for seed in arguments.seed:
-            config = configs.get(name, seed, arguments.scale)
-            folder = runs_root(arguments.root) / config.folder
-            if training.unfinished(config, folder):
-                try:
-                    run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
-                except training.OutOfTime as stop:
-                    tell(str(stop))
-                    return OUT_OF_TIME
-                tell(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
-                     f"{run.path}")
-            else:
-                tell(f"{config.folder}: stored already")
-            if arguments.evaluate and _evaluate(folder, arguments, budget.left):
-                return OUT_OF_TIME
-    return 0
+    folder = runs_root(arguments.root) / config.folder
+    if training.unfinished(config, folder):
+        try:
+            run = training.train(config, arguments.root, device=arguments.device, budget=budget.left)
+        except training.OutOfTime as stop:
+            tell(str(stop))
+            return OUT_OF_TIME
+        tell(f"{config.folder}: {config.steps} steps in {run.provenance['seconds']:.0f} s, stored in "
+             f"{run.path}")
+    else:
+        tell(f"{config.folder}: stored already")
+    return _evaluate(folder, arguments, budget.left) if arguments.evaluate else 0
+
+
+def _failed(folder: str, error: Exception, debug: bool) -> int:
+    """The exit status after a run that failed, when it is told why, for no known reason with the traceback;
+    the error again where that was asked for, or nobody reads what other runs would say.
+    """
+    if debug or isinstance(error, BrokenPipeError):
+        raise error
+    reason = str(error).removeprefix(f"{folder}: ")
+    if not isinstance(error, (NodelibError, OSError)):  # as `command.call` tells them apart
+        traceback.print_exception(error)
+        reason = f"{type(error).__name__}: {reason}"
+    say(f"error: {folder}: {reason}", sys.stderr)
+    return FAILED
 
 
 def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int | None],
@@ -112,17 +144,8 @@ def _measuring(measure: Callable[[Path, argparse.Namespace, float | None], int |
         for run in found:
             try:
                 status = max(status, measure(run.path, arguments, budget.left) or 0)
-            except BrokenPipeError:  # nobody reads what the others would say
-                raise
             except Exception as error:
-                if arguments.debug:
-                    raise
-                reason = str(error).removeprefix(f"{run.path.name}: ")
-                if not isinstance(error, (NodelibError, OSError)):  # as `command.call` tells them apart
-                    traceback.print_exc()
-                    reason = f"{type(error).__name__}: {reason}"
-                say(f"error: {run.path.name}: {reason}", sys.stderr)
-                status = max(status, FAILED)
+                status = max(status, _failed(run.path.name, error, arguments.debug))
         return status
     return call
 

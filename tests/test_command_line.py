@@ -16,6 +16,7 @@ from nodelib.attacks import AttackError
 from nodelib.experiment import (
     artifacts,
     checksums,
+    distributed,
     evaluation,
     gradient_health,
     measure_states,
@@ -68,17 +69,17 @@ def test_an_error_with_a_known_reason_is_one_line_and_a_bug_a_traceback(
     known = isinstance(error, NodelibError)
     for command in (["evaluate", "small-10"], ["train", "small-10", "--seed", "1"]):
         command += ["--root", str(tmp_path)]
-        if known or command[0] == "evaluate":  # which goes on with other runs
-            assert main(command) == 2
-            said = capsys.readouterr().err
-            assert said.splitlines()[-1].startswith("error: ") and str(error) in said.splitlines()[-1]
-            assert ("Traceback" in said) != known
-            command.append("--debug")
+        assert main(command) == 2
+        said = capsys.readouterr().err
+        assert said.splitlines()[-1].startswith("error: ") and str(error) in said.splitlines()[-1]
+        assert ("Traceback" in said) != known
+        command.append("--debug")
         with pytest.raises((type(error), evaluation.MeasurementError)):
             main(command)
         capsys.readouterr()
 
 
+BUG = RuntimeError("out of memory on the card")
 OF_RUNS = ("train", "evaluate", "measure", "health", "steps", "two-gradients", "solver-versions", "rescale")
 
 
@@ -434,6 +435,75 @@ def test_a_training_whose_reader_stops_early_trains_on(tmp_path):
     assert stored == [("small-10", 0), ("small-10", 1)]
 
 
+@pytest.fixture
+def failing(tiny, monkeypatch):
+    """A function after whose call training seed 1 raises an error; it gives the list of seeds begun."""
+    def fail(error):
+        genuine, begun = training.train, []
+
+        def train(config, *arguments, **options):
+            begun.append(config.seed)
+            if config.seed == 1:
+                raise error
+            return genuine(config, *arguments, **options)
+
+        monkeypatch.setattr(training, "train", train)
+        return begun
+    return fail
+
+
+SEEDS = ["train", "small-10", "--seed", "0", "1", "2"]
+
+
+@pytest.mark.parametrize("error", [training.DivergedError("small-10-seed1: the loss is nan"), BUG,
+                                   artifacts.ArtifactError("damaged"), OSError(errno.EIO, "it is gone")])
+def test_a_training_that_fails_is_told_and_the_other_runs_are_trained(error, failing, tmp_path, capsys):
+    begun, line = failing(error), [*SEEDS, "--root", str(tmp_path)]
+    assert main(line) == 2 and begun == [0, 1, 2]
+    assert [run.seed for run in artifacts.find_runs(tmp_path)] == [0, 2]
+    out, told = capsys.readouterr()
+    *trace, reason, last = [line for line in told.splitlines() if ": step " not in line]
+    own = str(error).removeprefix("small-10-seed1: ")
+    known = isinstance(error, (NodelibError, OSError))
+    assert reason == f"error: small-10-seed1: {own if known else f'RuntimeError: {own}'}"
+    assert last == "error: 1 of 3 runs failed: small-10-seed1"
+    assert ("Traceback" in told) != known and "small-10-seed2: 6 steps" in out
+    with pytest.raises(type(error)):
+        main(["--debug", *line])
+
+
+def test_a_failed_training_is_named_where_the_time_is_up_for_another(failing, tmp_path, capsys, monkeypatch):
+    failing(BUG)
+    line = [*SEEDS[:-3], "1", "0", "2", "--root", str(tmp_path), "--budget", "0"]
+    assert main(line) == 3
+    out, told = capsys.readouterr()
+    assert told.splitlines()[-1] == "error: 1 of 3 runs failed: small-10-seed1"
+    assert "small-10-seed0: 1 of 6 steps" in out and "small-10-seed2" not in out
+
+
+@pytest.mark.parametrize("stop, status", [(KeyboardInterrupt(), 130), (BrokenPipeError(), 0)])
+def test_a_stop_ends_the_training_of_several_runs_at_once(stop, status, failing, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "dup2", lambda *descriptors: None)  # it silences the output for good
+    begun = failing(stop)
+    assert main([*SEEDS, "--root", str(tmp_path)]) == status and begun == [0, 1]
+
+
+def test_several_processes_that_share_a_run_stop_at_the_first_that_fails(failing, tmp_path, monkeypatch):
+    begun = failing(BUG)
+    monkeypatch.setattr(distributed, "size", lambda: 2)
+    monkeypatch.setattr(distributed, "leads", lambda: True)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        main([*SEEDS[:-3], "1", "2", "--root", str(tmp_path)])
+    assert begun == [1]
+
+
+def test_a_seed_that_is_none_is_refused_before_any_run_is_trained(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "train", lambda *a, **b: pytest.fail("it began to train"))
+    assert main(["train", "small-10", "small-100", "--seed", "0", "-1", "--root", str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: seed is -1") and error.count("\n") == 1
+
+
 def test_the_table_prints_the_posts_figures_and_blanks(tmp_path, capsys):
     assert main(["table", "--root", str(tmp_path)]) == 0
     text = capsys.readouterr().out
@@ -506,9 +576,6 @@ def test_weights_that_are_damaged_do_not_keep_other_runs_from_being_measured(two
     assert main(line) == 2
     assert "resnet-0-seed0" in (said := capsys.readouterr()).err and "is altered" in said.err
     assert "small-10-seed0  none-t1 " in said.out
-
-
-BUG = RuntimeError("out of memory on the card")
 
 
 @pytest.mark.parametrize("command, module, function, error", [
