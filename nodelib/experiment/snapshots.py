@@ -69,7 +69,9 @@ class Watch:
         self.posts = _posts_entry(config)
 
     def take(self, model: Any, step: int) -> None:
-        """Measure the network if a snapshot is due after this step and missing; keep weights where wanted."""
+        """Measure the network if a snapshot is due after this step and missing; keep weights of
+        `KEPT_EPOCHS`, of which the run's config says nothing until it is stored.
+        """
         config = self.config
         if not due(config, step) or any(r.step == step for r in self.records):
             return
@@ -77,13 +79,22 @@ class Watch:
         times = TABLE_T1 if config.test_t1 in TABLE_T1 else (*TABLE_T1, config.test_t1)
         taken = [r for t1 in times for r in measure(model, t1, images_of(config), epoch, step)]
         taken += complexity(model, config.test_t1, min(COMPLEXITY_IMAGES, images_of(config)), epoch, step)
-        nearest = self._distance(self.records) > self._distance(taken)
-        self.records += taken
         with artifacts.writing(self.folder):
-            checksums.store(self.path, snapshot_records.to_csv(self.records))
+            checksums.store(self.path, snapshot_records.to_csv([*self.records, *taken]))
+        # rounded, as a resumed training has them: it must find the same epoch the nearest
+        self.records = snapshot_records.from_csv(self.path)
         if epoch in KEPT_EPOCHS:
             artifacts.save_model(self.folder / f"weights-epoch{epoch:.0f}.safetensors", model)
-        if nearest:
+
+    def store_nearest(self, model: Any, step: int) -> None:
+        """Keep the weights after this step if they came nearer to the post's figure than all before.
+
+        They replace others that the stored config states: call it where the run is stored, before the config
+        is. Whether they are nearest is read off the snapshots, so a store that was interrupted can be done
+        again.
+        """
+        before, now = [r for r in self.records if r.step < step], [r for r in self.records if r.step == step]
+        if self._distance(before) > self._distance(now):
             artifacts.save_model(self.folder / "weights-nearest.safetensors", model)
 
     def _distance(self, records: list[SnapshotRecord]) -> float:
@@ -100,6 +111,8 @@ class Watch:
 
 
 def _posts_entry(config: RunConfig) -> dict | None:
+    if not config.endless:  # as the post's rate is; only such a run is stored after every epoch
+        return None
     table = artifacts.read_json(data_dir() / "seed.json")["table"]
     return next((e for e in table if f"{e['run']}-post" == config.name and e["t1"] == config.test_t1), None)
 

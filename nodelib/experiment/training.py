@@ -139,6 +139,7 @@ class _Store:
     device: torch.device
     start: int
     rows: list[dict]  # of the history, as far as training is
+    watch: snapshots.Watch
     began: float  # by the monotonic clock, seconds
     started: datetime
 
@@ -176,6 +177,8 @@ class _Store:
             for name in ("metrics.csv", "outcomes.safetensors", "measurements.csv"):
                 checksums.store(folder / name, None)
             weights_sha256 = artifacts.save_model(folder / "model.safetensors", self.model)
+            # after these, by which a reader knows that the config is still to come
+            self.watch.store_nearest(self.model, step)
             artifacts.write_history(folder / "history.csv", self.rows)
             epochs = step // config.steps_per_epoch if config.endless else config.epochs
             done = dataclasses.replace(config, epochs=epochs)
@@ -235,9 +238,9 @@ def _train(config: RunConfig, folder: Path, device: torch.device, budget: float 
             (folder / "checkpoint.safetensors").unlink()  # killed after the run was complete
         return finished
     parallel = distributed.shared(model)
-    store = _Store(config, folder, model, optimiser, device, start, rows, began, started)
-    store.mend()
     watch = snapshots.Watch(config, folder, start)
+    store = _Store(config, folder, model, optimiser, device, start, rows, watch, began, started)
+    store.mend()
     if start == 0 and leads:
         watch.take(model, 0)
     saved = time.monotonic()

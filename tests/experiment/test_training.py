@@ -747,6 +747,108 @@ def test_every_stored_checkpoint_can_go_on():
         assert folder.joinpath("checkpoint.safetensors").stat().st_size <= 8 * 2**20, folder.name
 
 
+@pytest.fixture
+def nearing(monkeypatch):
+    """A config whose weights are near the post's figure after an epoch, nearest after two; what its snapshots
+    measure takes no time.
+    """
+    config = tiny_config(**{**CONSTANT, "epochs": 3})
+    monkeypatch.setattr(snapshots, "complexity", lambda *a: [])
+    monkeypatch.setattr(snapshots, "measure", lambda model, t1, n, epoch, step: [
+        SnapshotRecord(epoch, step, t1, "clean", 0.5, n)])
+    monkeypatch.setattr(snapshots.Watch, "_distance", lambda watch, records: min(
+        (abs(r.epoch - 2) for r in records if r.epoch >= 1), default=math.inf))
+    return config
+
+
+def sha256(path):
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_the_nearest_weights_are_replaced_where_a_reader_knows_that_the_config_is_to_come(nearing, tmp_path,
+                                                                                         monkeypatch):
+    replace, seen = os.replace, []
+    folder = tmp_path / nearing.folder
+
+    def watched(source, target):
+        replace(source, target)
+        if (folder / "config.json").exists():
+            stated = artifacts.read_json(folder / "config.json")["provenance"]
+            last, near = (sha256(folder / f"{name}.safetensors") for name in ("model", "weights-nearest"))
+            if last == stated["weights_sha256"]:  # else `load_run` waits
+                assert stated["kept"] == {"weights-nearest.safetensors": near}, target
+            seen.append(near)
+
+    monkeypatch.setattr(os, "replace", watched)
+    run = training.train(nearing, tmp_path, progress=False)
+    assert len(dict.fromkeys(seen)) == 2  # of both epochs
+    assert not torch.equal(run.load_model(kept="nearest").linear.weight, run.load_model().linear.weight)
+
+
+@pytest.mark.parametrize("target", ["snapshots.csv", "checkpoint.safetensors", "model.safetensors",
+                                    "weights-nearest.safetensors", "config.json"])
+def test_a_run_killed_where_its_nearest_weights_change_keeps_those_of_one_that_was_not(target, nearing,
+                                                                                      tmp_path, monkeypatch):
+    at_once = training.train(nearing, tmp_path / "once", progress=False)
+    first = training.train(dataclasses.replace(nearing, epochs=1), tmp_path / "parts", progress=False)
+    replace, near = os.replace, sha256(first.path / "weights-nearest.safetensors")
+
+    def killed(source, path):
+        replace(source, path)
+        if Path(path).name == target:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(nearing, tmp_path / "parts", progress=False)
+    if target in ("snapshots.csv", "checkpoint.safetensors"):  # the older run, whole
+        assert artifacts.load_run(first.path).config["epochs"] == 1
+        assert sha256(first.path / "weights-nearest.safetensors") == near
+    prolonged = training.train(nearing, tmp_path / "parts", progress=False)
+    assert folder_bits(prolonged.path) == folder_bits(at_once.path)
+    assert prolonged.provenance["kept"] == at_once.provenance["kept"]
+
+
+def test_nearest_weights_that_an_earlier_version_replaced_before_it_stored_the_run_are_stored(
+        nearing, tmp_path, monkeypatch):
+    """It kept them with the snapshot; killed then, it left them beside an older checkpoint and config."""
+    at_once = training.train(nearing, tmp_path / "once", progress=False)
+    take = snapshots.Watch.take
+
+    def as_it_was(watch, model, step):
+        take(watch, model, step)
+        if step == 2 * nearing.steps_per_epoch:
+            artifacts.save_model(watch.folder / "weights-nearest.safetensors", model)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(snapshots.Watch, "take", as_it_was)
+        with pytest.raises(KeyboardInterrupt):
+            training.train(nearing, tmp_path / "parts", progress=False)
+    run = training.train(nearing, tmp_path / "parts", progress=False)
+    assert folder_bits(run.path) == folder_bits(at_once.path)
+    assert run.provenance["kept"] == at_once.provenance["kept"]
+
+
+def test_a_resumed_training_finds_as_near_what_an_uninterrupted_one_found_as_near(tmp_path, monkeypatch):
+    """Shares of 128 images have more decimals than the table of snapshots: an equal one is not nearer."""
+    config = configs.get("large-100-post")
+    monkeypatch.setattr(snapshots, "complexity", lambda *a: [])
+    monkeypatch.setattr(snapshots, "measure", lambda model, t1, n, epoch, step: [
+        SnapshotRecord(epoch, step, t1, "fgsm", share, n), SnapshotRecord(epoch, step, t1, "clean", 1.0, n)])
+    for share in (k / 128 for k in range(1, 128, 14)):
+        kept = []
+        monkeypatch.setattr(artifacts, "save_model", lambda path, model: kept.append(path.name))
+        (tmp_path / "snapshots.csv").unlink(missing_ok=True)
+        for epoch in (1, 2):
+            step = epoch * config.steps_per_epoch
+            watch = snapshots.Watch(config, tmp_path, step)
+            watch.take(None, step)
+            watch.store_nearest(None, step)
+        assert kept == ["weights-nearest.safetensors"], share
+
+
 def test_weights_near_the_posts_figure_are_of_a_network_that_has_learned(tmp_path):
     """Of snapshots at parts of an epoch, or of a network that is right less often, none counts as near."""
     config = configs.get("small-100-post")
