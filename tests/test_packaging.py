@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import book_site
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -169,6 +170,36 @@ def test_continuous_integration_works_in_a_folder_with_a_space_in_its_name(check
     path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     calls = called(checkout, str(checkout / ".ci" / "run"), cwd=tmp_path, env={**os.environ, "PATH": path})
     assert [call.rpartition(" -m ")[2] for call in calls[-2:]] == ["not more", "more"]
+
+
+def test_continuous_integration_builds_the_pages_once_and_leaves_nothing_behind(checkout, tmp_path):
+    path = f"{checkout / '.venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    (checkout / ".venv" / "bin" / "python").write_text(
+        f'#!/bin/sh\n[ -d "$NODELIB_SITE" ] && echo "$NODELIB_SITE" >> "{checkout}/calls"\n')
+    (tmp_path / "scratch").mkdir()
+    calls = called(checkout, str(checkout / ".ci" / "run"),
+                   env={**os.environ, "PATH": path, "TMPDIR": str(tmp_path / "scratch")})
+    sites = [call for call in calls if call.startswith(str(tmp_path / "scratch"))]
+    assert len(sites) == 4 and len(set(sites)) == 1  # two linters, two sessions of tests
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_built_site_is_taken_again_only_where_a_folder_for_it_is_named(shared, tmp_path, monkeypatch):
+    builds = []
+
+    def build(command, **options):
+        builds.append(Path(command[-1]))
+        return subprocess.CompletedProcess(command, 0, "read", "written")
+
+    monkeypatch.setattr(subprocess, "run", build)
+    monkeypatch.delenv("NODELIB_SITE", raising=False)
+    if shared:
+        monkeypatch.setenv("NODELIB_SITE", str(tmp_path))
+    first, second = book_site.site.__wrapped__(), book_site.site.__wrapped__()
+    assert builds == [tmp_path] if shared else len(set(builds)) == 2
+    assert (first == second) is shared
+    assert (second.html, second.log, second.status) == (builds[-1] / "_build" / "html", "readwritten", 0)
 
 
 def test_a_virtual_environment_with_a_space_in_its_path_is_refused(checkout):

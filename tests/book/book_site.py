@@ -1,6 +1,8 @@
-"""The built book, once per test session, and what its tests ask of it."""
+"""The built book, once per test session or for several, and what its tests ask of it."""
 
+import atexit
 import functools
+import json
 import os
 import shutil
 import subprocess
@@ -35,18 +37,26 @@ class Site:
 
 @functools.cache
 def site() -> Site:
-    """Build the book as `jupyter-book build book/` does, with warnings as errors, into a scratch folder."""
-    pytest.importorskip("jupyter_book", reason="the book's packages are missing: make .venv/.book")
-    folder = Path(tempfile.mkdtemp(prefix="nodelib-book-"))
-    import atexit
+    """Build the book as `jupyter-book build book/` does, with warnings as errors, into a scratch folder.
 
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    done = subprocess.run(
-        [str(Path(sys.executable).parent / "jupyter-book"), "build", "book/", "-W", "-n", "--keep-going",
-         "--path-output", str(folder)],
-        cwd=ROOT, capture_output=True, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
-    return Site(folder / "_build" / "html", done.stdout + done.stderr, done.returncode)
+    That is the one that the environment variable NODELIB_SITE names, where it is set, and a book that an
+    earlier session built there is taken as it is: set it only where the sources stay the same, as `.ci/run`
+    does.
+    """
+    pytest.importorskip("jupyter_book", reason="the book's packages are missing: make .venv/.book")
+    shared = os.environ.get("NODELIB_SITE")
+    folder = Path(shared or tempfile.mkdtemp(prefix="nodelib-book-"))
+    if not shared:
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    built = folder / "built.json"  # written last: a build that was killed is none
+    if not built.exists():
+        done = subprocess.run(
+            [str(Path(sys.executable).parent / "jupyter-book"), "build", "book/", "-W", "-n", "--keep-going",
+             "--path-output", str(folder)],
+            cwd=ROOT, capture_output=True, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"})
+        built.write_text(json.dumps({"log": done.stdout + done.stderr, "status": done.returncode}))
+    return Site(folder / "_build" / "html", **json.loads(built.read_text()))
 
 
 def chromium() -> str:
