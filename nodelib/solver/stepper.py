@@ -91,7 +91,7 @@ class TorchStepper:
         version = _version(y)
         if not keep:
             with torch.set_grad_enabled(seek):
-                k = func(time, y)
+                k = func(time, y.detach())  # func may call requires_grad_() on what it is given
                 check_derivative(k, y)
                 # copied: func may write every result into one tensor of its own
                 k, kept = k.detach().clone(), None
@@ -291,7 +291,7 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
         ChangedStateError: func changes y.
         DerivativeError: the result has not y's shape and type.
         ValueError: unless params is None, the result depends on a tensor that requires gradients and is
-            neither y nor in params.
+            neither y, nor made of it, nor in params.
     """
     before, version = y.detach().clone(), _version(y)
     try:
@@ -306,11 +306,19 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
         raise ChangedStateError(CHANGED)
     check_derivative(k, y)
     hidden = None if params is None else _hidden(k, (y, *params))
+    if params is not None and hidden is not None and not y.requires_grad:
+        # Dynamics that differentiate by their state, as a trace of their Jacobian asks for, call
+        # requires_grad_() on it or its parts: leaves here, and none where the state requires gradients, as in
+        # a backward pass. A second call, which no count shows, tells these from what is truly hidden.
+        leaf = before.requires_grad_()
+        with contextlib.suppress(RuntimeError):  # func may call numpy(): then what was found stays found
+            hidden = _hidden(func(t, leaf), (leaf, *params))
     if hidden is not None:
         raise ValueError(
             f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
             "parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
-            "all such tensors in params, or pass params=() to leave them out")
+            "all such tensors in params, or pass params=() to leave them out (if it is made of the state, "
+            "make it without detach() and no_grad())")
     return k
 
 

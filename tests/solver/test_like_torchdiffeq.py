@@ -61,6 +61,89 @@ def test_tuples_are_solved_and_differentiated_as_torchdiffeq_does(gradient, time
         assert solution.nfe_backward == backward
 
 
+class Flow(nn.Module):
+    """A continuous normalising flow as torchdiffeq's example has it: the state is a pair of points and of the
+    logarithm of their density, which falls by the trace of a Jacobian that func finds by autograd.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = Contraction(2)
+
+    def forward(self, t, y):
+        with torch.enable_grad():
+            z = self.start(y[0])
+            dz = self.inner(t, z) * torch.cos(t)
+            trace = sum(torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i]
+                        for i in range(z.shape[1]))
+        return dz, -trace[:, None]
+
+    def start(self, z):
+        return z.requires_grad_()
+
+
+@pytest.mark.parametrize("leaves", ["state and parameters", "state", "parameters"])
+@pytest.mark.parametrize("settings", [
+    *({"gradient": gradient} for gradient in GRADIENTS), {"memory_budget": 0}], ids=str)
+def test_a_flow_that_differentiates_by_its_state_is_differentiated(settings, leaves):
+    func, z = Flow(), random(4, 2).requires_grad_("state" in leaves)
+    func.requires_grad_("parameters" in leaves)
+    wanted = [x for x in (z, func.inner.weight, func.inner.offset) if x.requires_grad]
+
+    def found(solve, **settings):
+        y = solve(func, (z, z.new_zeros(4, 1)), **settings, **TIGHT)
+        return torch.autograd.grad(loss(getattr(y, "y", y)), wanted)
+
+    expected = found(torchdiffeq.odeint, t=torch.tensor(DOWN, dtype=torch.float64), method="dopri5")
+    for mine, theirs in zip(found(odeint, t=DOWN, **settings), expected):
+        torch.testing.assert_close(mine, theirs, rtol=1e-6, atol=1e-7)
+    assert z.requires_grad == ("state" in leaves)
+
+
+@pytest.mark.parametrize("settings", [
+    *({"gradient": gradient} for gradient in GRADIENTS if gradient != "torchdiffeq-backprop"),
+    {"method": "rk4", "step_size": 0.1}], ids=str)
+def test_a_solve_without_a_gradient_has_none_where_func_asks_for_one_by_its_state(settings):
+    def downhill(t, y):
+        with torch.enable_grad():
+            return -torch.autograd.grad(y.requires_grad_().pow(4).sum(), y)[0]
+
+    y0 = random(3)
+    assert not odeint(downhill, y0, [0.0, 1.0], **settings).y.requires_grad and not y0.requires_grad
+    func, pair = Flow().requires_grad_(False), (random(4, 2), random(4, 1))
+    y = odeint(func, pair, UP, **settings).y
+    assert not any(part.requires_grad for part in (*y, *pair))
+
+
+def without_graph(z):
+    with torch.no_grad():
+        return z[:].requires_grad_()
+
+
+@pytest.mark.parametrize("start", [lambda z: z.detach().requires_grad_(), without_graph])
+@pytest.mark.parametrize("gradient", ["exact", "adjoint", "torchdiffeq-adjoint"])
+def test_a_flow_that_cuts_its_state_off_is_refused_with_the_way_out(gradient, start):
+    func = Flow()
+    func.start = start
+    with pytest.raises(ValueError, match=r"shape \(4, 2\).*made of the state, make it without detach"):
+        odeint(func, (random(4, 2), random(4, 1)), [0.0, 1.0], gradient=gradient)
+
+
+@pytest.mark.parametrize("gradient", ["exact", "adjoint", "torchdiffeq-adjoint"])
+def test_a_flow_may_copy_its_state(gradient):
+    func, pair = Flow(), (random(4, 2), random(4, 1))
+    func.start = lambda z: z.clone().requires_grad_()
+    found = [torch.autograd.grad(loss(odeint(each, pair, UP, gradient=gradient).y), each.inner.weight)[0]
+             for each in (func, Flow())]
+    assert torch.equal(*found)
+
+
+def test_numbers_of_the_state_are_read_beside_a_hidden_tensor_and_that_is_named():
+    weight = torch.ones(3, requires_grad=True)
+    with pytest.raises(ValueError, match="params"):
+        odeint(lambda t, y: weight * torch.from_numpy(y.numpy()), torch.ones(3), [0.0, 1.0])
+
+
 @pytest.mark.parametrize("gradient", GRADIENTS)
 def test_decreasing_times_undo_increasing_ones(gradient):
     func, y0 = Contraction(), random(3, 6)
