@@ -8,8 +8,23 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.solver.errors import StepLimitError, UnsupportedGradientError
-from nodelib.solver.forward import Solution, Solver, Tape, check_reverse, refuse_batches, rms_norm, uncompiled
+from nodelib.solver.errors import (
+    IntegrationError,
+    NonFiniteError,
+    StepLimitError,
+    StepSizeUnderflowError,
+    UnsupportedGradientError,
+)
+from nodelib.solver.forward import (
+    UNDERFLOW,
+    Solution,
+    Solver,
+    Tape,
+    check_reverse,
+    refuse_batches,
+    rms_norm,
+    uncompiled,
+)
 from nodelib.solver.kernel import native_stepper
 from nodelib.solver.stepper import Step, checked_call
 from nodelib.solver.tableau import DOPRI5, Tableau
@@ -391,12 +406,27 @@ class _Counted(nn.Module):
         return k.detach() if seek else k
 
     def callback_step(self, t: Tensor, y: Tensor | tuple[Tensor, ...], h: Tensor) -> None:
+        """Before each attempted step: the limit that torchdiffeq lacks, and what it would assert next."""
+        backwards = self.counts is not None
+        start, size = t.item(), h.item() * (-self.direction if backwards else self.direction)
         if self.solution.first_step is None:
-            self.solution.first_step = self.direction * h.item()
+            self.solution.first_step = size
+        parts = (y,) if isinstance(y, Tensor) else y  # the adjoint's solve has (., y, dL/dy, ...)
+        error: type[IntegrationError] | None = None
         if self.attempts == self.max_steps:
-            state = y if isinstance(y, Tensor) else y[1]  # the adjoint's solve has (., y, dL/dy, ...)
+            error = StepLimitError
             message = f"max_steps = {self.max_steps} steps are spent; raise it, or loosen the tolerances"
-            raise StepLimitError(message, t.item(), h.item(), float(rms_norm(state.detach())))
+        elif size == 0 or not all(bool(torch.isfinite(part).all()) for part in parts):
+            # torchdiffeq goes on from an error ratio that is not finite with a step of 0
+            error = NonFiniteError
+            what = "gradient" if backwards else "norm"
+            message = (f"the state, the derivative func(t, y) or a {what} is NaN or infinite; check func and "
+                       "y0, or start with a smaller step")
+        elif start + size == start:
+            error, message = StepSizeUnderflowError, UNDERFLOW
+        if error is not None:
+            state = parts[1] if backwards else parts[0]
+            raise error(message, start, size, float(rms_norm(state.detach())))
         self.attempts += 1
 
     callback_step_adjoint = callback_step

@@ -27,6 +27,8 @@ FIXED = {"euler": EULER, "rk4": RK4, "dopri5-fixed": DOPRI5}
 AUTOCAST = ("cpu", "cuda", "mps", "xpu")  # kinds of device that torch.autocast knows
 # The controller of torchdiffeq's dopri5: h_next = h min(10, max(0.9 ratio^(-1/5), 0.2 or, once accepted, 1))
 SAFETY, GROWTH, SHRINKAGE = 0.9, 10.0, 0.2
+UNDERFLOW = ("the step size underflows: t + h equals t; the problem may be stiff or singular here, or the "
+             "tolerance beyond the state's precision")
 
 
 @dataclass
@@ -178,11 +180,7 @@ class Solver:
         i = 1  # the next requested time
         for _ in range(self.max_steps):
             if t + h == t:
-                raise StepSizeUnderflowError("the step size underflows: t + h equals t; the problem may be "
-                                             "stiff or singular here, or the tolerance beyond the state's "
-                                             "precision",
-                                             t, h,
-                                             self._norm(stepper, y))
+                raise StepSizeUnderflowError(UNDERFLOW, t, h, self._norm(stepper, y))
             step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
             ratio = step.error_ratio
             if not math.isfinite(ratio):

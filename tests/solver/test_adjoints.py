@@ -18,7 +18,13 @@ from torch import nn
 from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import _with_anchors, anchor_times
-from nodelib.solver.errors import RecomputationError, StepLimitError, UnsupportedGradientError
+from nodelib.solver.errors import (
+    NonFiniteError,
+    RecomputationError,
+    StepLimitError,
+    StepSizeUnderflowError,
+    UnsupportedGradientError,
+)
 from nodelib.solver.integrate import GRADIENTS, odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
@@ -399,6 +405,55 @@ def test_the_references_backward_solve_obeys_max_steps():
         (1e6 * enough.y).sum().backward(retain_graph=True)
     with pytest.raises(StepLimitError):
         (1e6 * short.y).sum().backward()
+
+
+TWO = torch.ones(2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("gradient", ["torchdiffeq-backprop", "torchdiffeq-adjoint"])
+@pytest.mark.parametrize("error, func, y0, times, settings", [
+    (NonFiniteError, lambda t, y: y * math.nan, TWO, [0.0, 1.0], {}),
+    (NonFiniteError, lambda t, y: y / 0, TWO, [0.0, 1.0], {}),
+    (NonFiniteError, lambda t, y: -y, TWO * math.nan, [0.0, 1.0], {}),
+    (NonFiniteError, lambda t, y: -y, TWO * math.nan, [0.0, 1.0], {"first_step": 0.1}),
+    (NonFiniteError, lambda t, y: torch.where(t > 0.5, math.nan, -y), TWO, [0.0, 1.0], {}),
+    (StepSizeUnderflowError, lambda t, y: y * y, TWO, [0.0, 2.0], {}),
+    (StepSizeUnderflowError, lambda t, y: -y * y, TWO, [1.0, -1.0], {}),
+    (StepSizeUnderflowError, lambda t, y: -y, TWO, [1e16, 2e16], {}),
+    # 1 - 1e-16 is another number than 1, 1 + 1e-16 is not
+    (StepSizeUnderflowError, lambda t, y: -y, TWO, [1.0, 2.0], {"first_step": 1e-16}),
+    (StepSizeUnderflowError, lambda t, y: -y, TWO, [-1.0, -2.0], {"first_step": 1e-16}),
+])
+def test_the_references_fail_as_the_own_solver_does(gradient, error, func, y0, times, settings):
+    for each in ("exact", gradient):
+        with pytest.raises(error) as caught:
+            odeint(func, y0, times, gradient=each, **settings)
+        assert min(times) <= caught.value.t <= max(times)
+        assert caught.value.h == 0 or (caught.value.h > 0) == (times[1] > times[0])
+
+
+@pytest.mark.parametrize("times", [[0.0, 1.0], [1.0, 0.0]])
+@pytest.mark.parametrize("error, later, bar", [
+    (NonFiniteError, math.nan, 1.0), (NonFiniteError, 1.0, math.nan), (NonFiniteError, 1.0, math.inf),
+    (StepSizeUnderflowError, -1e30, 1.0)])
+def test_the_references_backward_solve_fails_by_name(error, later, bar, times):
+    factor = [1.0]
+    y0 = (TWO / 2).requires_grad_()
+    y = odeint(lambda t, y: -factor[0] * y * y, y0, times, gradient="torchdiffeq-adjoint").y[-1]
+    factor[0] = later
+    with pytest.raises(error, match="gradient" if error is NonFiniteError else "underflows") as caught:
+        y.backward(torch.full_like(y, bar))
+    assert caught.value.h == 0 or (caught.value.h > 0) == (times[1] < times[0])
+
+
+@pytest.mark.parametrize("gradient", ["exact", "torchdiffeq-backprop", "torchdiffeq-adjoint"])
+def test_an_assertion_of_func_stays_what_it_is(gradient):
+    def strict(t, y):
+        assert t < 0.5, "too late"
+        return -y
+
+    with pytest.raises(AssertionError, match="too late"):
+        odeint(strict, TWO, [0.0, 1.0], gradient=gradient)
 
 
 def test_anchor_times_are_log_spaced_and_end_at_the_end():
