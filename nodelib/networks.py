@@ -165,9 +165,6 @@ class ODEBlock(nn.Module):
         check_arguments({"func": func}, {"rtol": rtol, "atol": atol, "step_size": step_size})
         rtol, atol, step_size = map(plain, (rtol, atol, step_size))
         check_settings(rtol, atol, method, gradient, step_size)
-        if step_size is not None and method == "dopri5":
-            raise InputError(f"step_size is {step_size:g} with dopri5, which chooses its own; leave it out, "
-                             "or give a method of fixed steps, such as 'rk4'")
         self.func: Any = func
         self.method = method
         self.step_size = step_size

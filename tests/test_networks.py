@@ -226,7 +226,7 @@ def test_a_block_takes_a_tuple_and_gives_a_tuple_of_what_the_solver_finds():
     dict(rtol=-1), dict(rtol="1e-3"), dict(rtol=torch.ones(2)), dict(atol=0.0), dict(atol=float("nan")),
     dict(atol=None), dict(rtol=torch.tensor(0.1, requires_grad=True)), dict(gradient="symbolic"),
     dict(method="rk4", step_size=0.1, gradient="torchdiffeq-backprop"), dict(method="rk5"),
-    dict(method="rk4"), dict(method="rk4", step_size=-0.1),
+    dict(method="rk4"), dict(method="rk4", step_size=-0.1), dict(step_size=0.1),
     dict(method="rk4", step_size=torch.tensor(0.1, requires_grad=True)), dict(func=None)], ids=str)
 def test_a_block_refuses_settings_when_it_is_made_as_the_solver_does_at_a_solve(settings):
     func = settings.get("func", Decay())

@@ -83,8 +83,9 @@ def solve(model: ODENet, images: Tensor, **settings: Any) -> tuple[Tensor, Solut
     settings: of `nodelib.solver.integrate.odeint`, in their place.
     """
     block = model.block
-    given = {"t": (0.0, block.t1), "rtol": block.rtol, "atol": block.atol, "step_size": block.t1 / RK4_STEPS,
-             "params": (), **settings}
+    given = {"t": (0.0, block.t1), "rtol": block.rtol, "atol": block.atol, "params": (), **settings}
+    if given.get("method") == "rk4":
+        given.setdefault("step_size", block.t1 / RK4_STEPS)
     solution = odeint(block.func, model.stem(images), **given)
     return model.head(solution.y[-1]), solution
 

@@ -93,16 +93,16 @@ def odeint(
         params: tensors inside func to differentiate; by default func.parameters(). Those that do not
             require gradients cost nothing, and one named twice counts once. Inside torch.func every tensor
             that func uses is differentiated.
-        step_size: step of the fixed methods, above 0.
-        first_step: first step of dopri5; chosen automatically if None.
+        step_size: longest step of the fixed methods, above 0, which need it; dopri5 refuses it.
+        first_step: first step of dopri5, above 0; chosen automatically if None. Fixed methods refuse it.
         max_steps: most attempted steps, at least 1.
-        memory_budget: bytes of activations that "exact" may keep, 0 or more. Accepted steps beyond it
-            keep only their states and are recomputed one at a time: slower, the same gradient; a func that
-            does not return to the bit what it did in the solve (Dropout, weights or buffers changed since)
-            is refused by a RecomputationError.
-        norm: state -> 0-dimensional tensor, for the error ratio: by default the root mean square over all
-            entries, of a tuple the largest of its tensors'.
-        anchors: number of restored times of "anchored", at least 1.
+        memory_budget: bytes of activations that "exact" may keep, 0 or more; the others ignore it. Accepted
+            steps beyond it keep only their states and are recomputed one at a time: slower, the same
+            gradient; a func that does not return to the bit what it did in the solve (Dropout, weights or
+            buffers changed since) is refused by a RecomputationError.
+        norm: state -> 0-dimensional tensor, for the error ratio, which "euler" and "rk4" lack: by default the
+            root mean square over all entries, of a tuple the largest of its tensors'.
+        anchors: number of restored times of "anchored", at least 1; the others ignore it.
         compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of
             1e-4 on they convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below,
             like torch.
@@ -120,7 +120,8 @@ def odeint(
             complex params with "adjoint" and "anchored"; for a third derivative outside torch.func; where a
             transform is around the backward pass and not the solve; over a batch of vmap, and in what traces
             a function (linearize).
-        InputError: unknown method or gradient, an argument of another type.
+        InputError: unknown method or gradient, an argument of another type, a step_size for dopri5 or a
+            first_step for fixed methods.
         ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
@@ -239,8 +240,9 @@ def _check_step(name: str, step: float | None) -> None:
 def check_settings(rtol: float, atol: float, method: str, gradient: str, step_size: float | None = None,
                    first_step: float | None = None, max_steps: int = 1, memory_budget: int = 0,
                    anchors: int = 1) -> None:
-    """InputError for an unknown method or gradient, or two that do not go together; ToleranceError for a
-    tolerance, step or count out of its range, or a step size that the method lacks. Ranges: see `odeint`.
+    """InputError for an unknown method or gradient, two that do not go together, or a step that the method
+    would ignore; ToleranceError for a tolerance, step or count out of its range, or a step size that the
+    method lacks. Ranges: see `odeint`.
     """
     check_choice("method", method, METHODS)
     if method in FIXED and step_size is None:
@@ -253,6 +255,12 @@ def check_settings(rtol: float, atol: float, method: str, gradient: str, step_si
         if not (is_number(value) and value > 0):
             raise ToleranceError(f"{name} is {value!r}; it must be a finite number above 0, such as 1e-3")
     _check_step("first_step", first_step)
+    if method not in FIXED and step_size is not None:
+        raise InputError(f"step_size is {step_size:g} with {method}, which chooses its own; leave it out, "
+                         "give a method of fixed steps, such as 'rk4', or give `odeint` a first_step")
+    if method in FIXED and first_step is not None:
+        raise InputError(f"first_step is {first_step:g} with {method}, whose steps are all of one size; "
+                         "leave it out, or give 'dopri5' as the method")
     for name, count, least in (("max_steps", max_steps, 1), ("memory_budget", memory_budget, 0),
                                ("anchors", anchors, 1)):
         check_whole(name, count, least, ToleranceError)

@@ -343,6 +343,17 @@ def by_data(t, y):
     return y.clone()
 
 
+@pytest.mark.parametrize("y0", [Y0, (Y0, Y0)], ids=["a tensor", "a tuple"])
+@pytest.mark.parametrize("settings, message", [
+    ({"step_size": 0.1}, "step_size is 0.1 with dopri5.*leave it out.*'rk4'.*first_step"),
+    ({"step_size": 0.1, "gradient": "torchdiffeq-adjoint"}, "step_size is 0.1 with dopri5"),
+    *(({"method": method, "step_size": 0.1, "first_step": 0.5}, f"first_step is 0.5 with {method}.*leave it")
+      for method in ("euler", "rk4", "dopri5-fixed"))], ids=str)
+def test_a_step_that_the_method_would_ignore_is_refused(settings, message, y0):
+    with pytest.raises(InputError, match=message):
+        odeint(lambda t, y: y, y0, [0.0, 1.0], **settings)
+
+
 IN_PLACE = {
     "a plain function": lambda t, y: y.mul_(-1),
     "a module": torch.nn.Sequential(torch.nn.ReLU(inplace=True), torch.nn.Linear(3, 3)),
