@@ -22,7 +22,14 @@ from nodelib.experiment.artifacts import Run
 from nodelib.experiment.contract import LADDER, LADDER_EPSILONS
 from nodelib.statistics import holm, paired_bootstrap
 from nodelib.verdicts import end_time, sharper
-from nodelib.verdicts.evidence import MORE_ATTACKS, Evidence, Missing, accuracy_figure, matches
+from nodelib.verdicts.evidence import (
+    MORE_ATTACKS,
+    Evidence,
+    Missing,
+    accuracy_figure,
+    matches,
+    value_figure,
+)
 from nodelib.verdicts.predictions import (
     BROKEN,
     KEPT,
@@ -206,18 +213,34 @@ def by_epochs(evidence: Evidence, name: str, t1: float) -> dict[int, np.ndarray]
     return {epochs: np.stack(_same_images(*each)) for epochs, each in found.items()}
 
 
-def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bool]:
-    """Whether the first of each pair has the larger mean smallest epsilon, on the same images and at weights
-    of equal epochs, the most that both have climbed the ladder after; Holm over the pairs.
+def _alike(evidence: Evidence,
+           pairs: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[int, list[np.ndarray]]]:
+    """Of each pair of rows the epochs of training, the most that both have climbed the ladder after, and the
+    smallest epsilons of the two then, on the same images.
     """
     found = evidence.every(lambda n: by_epochs(evidence, POST[n], OWN_T1[n]), chain(*pairs))
     equal = {pair: max(set(found[pair[0]]) & set(found[pair[1]]), default=0) for pair in pairs}
     if apart := [pair for pair, epochs in equal.items() if not epochs]:
         raise Missing(f"{POST[a]} and {POST[b]}: the ladder of epsilons after equally many epochs"
                       for a, b in apart)
-    alike = [_same_images(*(found[n][epochs] for n in pair)) for pair, epochs in equal.items()]
-    differences, ps = zip(*(paired_bootstrap(first, second) for first, second in alike))
+    return {pair: (epochs, _same_images(*(found[n][epochs] for n in pair))) for pair, epochs in equal.items()}
+
+
+def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bool]:
+    """Whether the first of each pair has the larger mean smallest epsilon, on the same images and at weights
+    of equal epochs, the most that both have climbed the ladder after; Holm over the pairs.
+    """
+    both = [smallest for _, smallest in _alike(evidence, pairs).values()]
+    differences, ps = zip(*(paired_bootstrap(first, second) for first, second in both))
     return [d > 0 and ok for d, ok in zip(differences, holm(ps, constants("all").significance))]
+
+
+def smallest_epsilons(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> tuple[Figure, ...]:
+    """The means that `more_robust` compares, each once: over images, of several seeds with their range."""
+    found = {f"smallest epsilon of {name}, {epochs} epochs, {each.shape[1]} images":
+             [float(seed.mean()) for seed in each]
+             for pair, (epochs, both) in _alike(evidence, pairs).items() for name, each in zip(pair, both)}
+    return tuple(value_figure(label, means) for label, means in found.items())
 
 
 def in_order(evidence: Evidence,
@@ -242,7 +265,8 @@ def _judged(robust: bool, in_part: bool, held: Sequence[bool]) -> str:
 
 
 def by_robustness(evidence: Evidence, entries: Sequence[tuple[str, float, str, float]],
-                  robust: Sequence[bool], groups: Sequence[Sequence[int]]) -> Verdict:
+                  robust: Sequence[bool], groups: Sequence[Sequence[int]],
+                  means: tuple[Figure, ...]) -> Verdict:
     """C9 and C10: reproduced if all orders of robustness hold, in part if those of one group do, artefact if
     only the figures' do.
     """
@@ -250,18 +274,19 @@ def by_robustness(evidence: Evidence, entries: Sequence[tuple[str, float, str, f
     verdict = _judged(all(robust), any(all(robust[i] for i in group) for group in groups), held)
     return Verdict(verdict, f"the figures keep the post's order in {sum(held)} of {len(held)} comparisons of "
                    f"networks by its recipe, robustness does in {sum(robust)} of "
-                   f"{len(robust)}{one_seed(bands)}")
+                   f"{len(robust)}{one_seed(bands)}", means)
 
 
 def capacity(evidence: Evidence) -> Verdict:
     points = constants("C9").points
     post = lambda size, s, t1: evidence.post(f"{size}-{s}", t1, "adversarial")  # noqa: E731
-    robust = more_robust(evidence, [(f"large-{s}", f"small-{s}") for s in SCHEMES])
+    pairs = [(f"large-{s}", f"small-{s}") for s in SCHEMES]
+    robust, means = more_robust(evidence, pairs), smallest_epsilons(evidence, pairs)
 
     def rule(factor: float) -> Verdict:
         entries = [(f"large-{s}", t1, f"small-{s}", t1) for s, t1 in product(SCHEMES, TABLE_T1)
                    if post("large", s, t1) - post("small", s, t1) > factor * points]
-        return by_robustness(evidence, entries, robust, [[i] for i in range(len(robust))])
+        return by_robustness(evidence, entries, robust, [[i] for i in range(len(robust))], means)
 
     return sensitive(rule)
 
@@ -273,7 +298,7 @@ def longer(size: str) -> list[tuple[str, str]]:
 def longer_training_time(evidence: Evidence) -> Verdict:
     pairs = [pair for size in SIZES for pair in longer(size)]
     return by_robustness(evidence, [(a, OWN_T1[a], b, OWN_T1[b]) for a, b in pairs],
-                         more_robust(evidence, pairs), [[0, 1], [2, 3]])
+                         more_robust(evidence, pairs), [[0, 1], [2, 3]], smallest_epsilons(evidence, pairs))
 
 
 def random_end_times(evidence: Evidence) -> Verdict:

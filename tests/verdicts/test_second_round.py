@@ -471,6 +471,10 @@ def test_robustness_is_compared_at_weights_of_equal_epochs_and_on_the_images_tha
         return [short, WithEpochs(long, 100)]
 
     assert post_recipe.more_robust(evidence(runs(0.05)), pair) == [True]
+    means = post_recipe.smallest_epsilons(evidence(runs(0.05)), pair)
+    assert [(f.label, round(f.value, 9)) for f in means] == [
+        ("smallest epsilon of small-100, 12 epochs, 200 images", 0.1),
+        ("smallest epsilon of small-10, 12 epochs, 200 images", 0.05)]
     assert post_recipe.more_robust(evidence(runs(0.15)), pair) == [False]
     assert post_recipe.more_robust(evidence(runs(0.05, images=128)), pair) == [True]
     unequal = runs(0.05)
