@@ -16,7 +16,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
   };
   for (const cell of article.querySelectorAll("td, th")) {
-    cell.classList.toggle("short", cell.textContent.trim().length <= 18);
+    cell.classList.toggle("short", cell.textContent.trim().length <= 24);
   }
   let width = 0;
   const reach = () => {
