@@ -13,7 +13,7 @@ from torch import Tensor
 
 from nodelib.experiment.artifacts import Run
 from nodelib.experiment.configs import ROWS
-from nodelib.experiment.contract import ELSEWHERE_MEASUREMENTS, SOLVER_MEASUREMENTS
+from nodelib.experiment.contract import ELSEWHERE_MEASUREMENTS, SOLVER_MEASUREMENTS, SOUGHT_MEASUREMENTS
 from nodelib.publish import style
 from nodelib.statistics import wilson
 
@@ -164,9 +164,10 @@ def solver_frame(runs: Sequence[Run]) -> pd.DataFrame:
     rows = [{"network": run.name, **{key: r[key] for key in ("name", "value", "n", "t1")}, **r["settings"],
              "own": r["t1"] == run.config["test_t1"]}
             for run in runs for r in run.measurements
-            if r["name"] in {**SOLVER_MEASUREMENTS, **ELSEWHERE_MEASUREMENTS}]
+            if r["name"] in {**SOLVER_MEASUREMENTS, **ELSEWHERE_MEASUREMENTS, **SOUGHT_MEASUREMENTS}]
     return pd.DataFrame(rows, columns=["network", "name", "value", "n", "t1", "own", "tolerance", "epsilon",
-                                       "solver", "attack", "steps", "direction", "difference", "low", "high"])
+                                       "solver", "attack", "made_at", "steps", "direction", "difference",
+                                       "low", "high"])
 
 
 @style.style()

@@ -37,7 +37,7 @@ from nodelib.experiment.protocols import AVERAGED
 from nodelib.experiment.protocols import SWEEP_T1 as TIMES
 from nodelib.experiment.records import record
 from nodelib.experiment.snapshots import along_path
-from nodelib.experiment.solver_examples import Found, biases, elsewhere, examples
+from nodelib.experiment.solver_examples import Found, biases, elsewhere, examples, sought
 from nodelib.networks import ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError, check_whole
 
@@ -407,8 +407,8 @@ def local(model: ODENet | ResNet, images: Tensor, labels: Tensor) -> list[dict]:
 
 
 def solver_examples(model: ODENet, found: Found) -> list[dict]:
-    """Records of `examples`, `biases` or `elsewhere`: means of shares and counts, medians of the rest, of
-    images; at the own end time where none is told.
+    """Records of `examples`, `biases`, `elsewhere` or `sought`: means of shares and counts, medians of the
+    rest, of images; at the own end time where none is told.
     """
     own, result = dict(t1=model.block.t1), []
     for name, values, settings in found:
@@ -512,6 +512,10 @@ PARTS: dict[str, Part] = {
                           model, elsewhere(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
                       ("program_right", "fools_program_only_there", "fools_solver_only_there",
                        "solver_error_there")),
+    "sought": Part(lambda model, images, labels, reach: solver_examples(
+                       model, sought(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
+                   ("solver_bias_made", "solver_distance_made", "fools_program_made",
+                    "solver_distance_sought")),
     "held out": Part(lambda model, images, labels, reach: held_out(model), ("held_out_left",),
                      used=lambda labels, reach: HELD_OUT),  # training images, however many others
 }
@@ -530,7 +534,7 @@ def parts_of(run: artifacts.Run) -> tuple[str, ...]:
         return ("local",)
     return tuple(part for part in PARTS if (part not in ("attacked", "fooled") or run.name.startswith("wide"))
                  and (part not in ("rays", "exponents", "far", "class rays") or run.config["last_norm"])
-                 and (part not in ("solver", "bias", "elsewhere") or run.name in ROWS[:3])
+                 and (part not in ("solver", "bias", "elsewhere", "sought") or run.name in ROWS[:3])
                  and (part != "held out" or run.name in HELD_OUT_RUNS))
 
 

@@ -14,6 +14,7 @@ from nodelib.experiment.contract import (
     HELD_OUT_MEASUREMENTS,
     LOCAL_MEASUREMENTS,
     SOLVER_MEASUREMENTS,
+    SOUGHT_MEASUREMENTS,
     STATE_MEASUREMENTS,
 )
 from nodelib.experiment.evaluation import test_subset
@@ -48,7 +49,7 @@ def records(tiny_run):
             *measure_states.class_rays(model, images, labels, krylov=5, max_steps=1, log_time=0.5),
             # what is above made the other model one of double precision
             *measure_states.local(tiny_run.load_model(), images, labels),
-            *(r for find in (measure_states.examples, measure_states.biases, elsewhere)
+            *(r for find in (measure_states.examples, measure_states.biases, elsewhere, measure_states.sought)
               for r in measure_states.solver_examples(tiny_run.load_model(),
                                                       find(tiny_run.load_model(), images[:4], labels[:4]))),
             *measure_states.held_out(tiny_run.load_model(), 2)]
@@ -63,7 +64,8 @@ def test_every_measurement_is_a_record_of_the_contract(records):
             for r in records]
     assert len(keys) == len(set(keys))
     assert {r["name"] for r in records} == {*STATE_MEASUREMENTS, *LOCAL_MEASUREMENTS, *SOLVER_MEASUREMENTS,
-                                           *ELSEWHERE_MEASUREMENTS, *HELD_OUT_MEASUREMENTS}
+                                           *ELSEWHERE_MEASUREMENTS, *SOUGHT_MEASUREMENTS,
+                                           *HELD_OUT_MEASUREMENTS}
     known = set().union(*(part.keys for part in measure_states.PARTS.values()))
     assert {measure_states.key(r) for r in records} == known
 

@@ -18,6 +18,7 @@ from nodelib.experiment.solver_examples import (
     pattern,
     slopes,
     solve,
+    sought,
 )
 
 
@@ -102,6 +103,37 @@ def test_a_bias_is_that_of_the_program_and_noise_moves_as_far_as_the_attack(know
         assert set(values) == {(0.1, "pgd"), (0.1, "random-signs")}
         assert all(torch.allclose(each, 1 / size.expand(8)) for each in values.values())
     assert {round(float((x - images).abs().max()), 6) for x in seen} == {0.0, 0.1}
+
+
+def test_images_are_made_at_two_tolerances_and_scored_at_one(known, monkeypatch):
+    model, images, labels = known
+    made, scored, true = [], [], solver_examples.answers
+
+    def move(maker, x, labels, attack):
+        made.append((maker.block.rtol, maker.block.atol, attack.epsilon))
+        return x + (0.1 if maker.block.rtol == 1e-3 else 0.01)
+
+    def answer(of, x, batch=64, dtype=torch.float32, settings=None):
+        scored.append((of.block.rtol, round(float((x - images).max()), 6), settings is None))
+        logits = true(model, images, 64, torch.float32, dict(rtol=1e-5, atol=1e-5))
+        away = float((x - images).max())  # the program errs by ten times as far as the images were moved
+        return logits - (settings is None) * 10 * away * torch.nn.functional.one_hot(labels, 10)
+
+    monkeypatch.setattr(solver_examples, "moved", move)
+    monkeypatch.setattr(solver_examples, "answers", answer)
+    records = list(sought(model, images, labels, (0.3,)))
+    assert made == [(1e-3, 1e-3, 0.3), (1e-5, 1e-5, 0.3)] and {rtol for rtol, _, _ in scored} == {1e-3}
+    flow = margins(answer(model, images), labels)
+    size = flow.median()
+    for name, sign in (("solver_bias_made", -1), ("solver_distance_made", 1)):
+        values = found(records, name)
+        assert {key: value.tolist() for key, value in values.items()} == {
+            (0.3, tolerance): pytest.approx([sign * fall / float(size)] * 8, rel=1e-4)
+            for tolerance, fall in ((1e-3, 1.0), (1e-5, 0.1))}
+    [farther] = found(records, "solver_distance_sought").values()
+    assert farther.tolist() == pytest.approx([0.9 / float(size)] * 8, rel=1e-4)
+    for (_, tolerance), fooled in found(records, "fools_program_made").items():
+        assert torch.equal(fooled, flow < (1.0 if tolerance == 1e-3 else 0.1))
 
 
 def test_a_pattern_says_before_which_step_others_were_rejected():
