@@ -36,7 +36,7 @@ def share_correct(model: ODENet, images: Tensor, labels: Tensor, end_times: Sequ
 
 
 def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, between: tuple[float, float],
-                             epsilons: Sequence[float], *, draws: int = 4, uses: int = 20) -> pd.DataFrame:
+                             epsilons: Sequence[float], *, draws: int = 4, uses: int = 12) -> pd.DataFrame:
     """Accuracy of a network whose end time is uniform, under PGD that knows it, attacks one or attacks
     several.
 
@@ -45,9 +45,9 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
         images: shape (N, 1, 28, 28), in [0, 1]; labels: shape (N,), 0 to 9.
         between: lowest and highest end time, as in the training of the random-time rows.
         epsilons: radii of the l-infinity ball, 0 to 1; pixels are clipped.
-        draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over,
-            and at each of which the one who knows the end time in use attacks and is scored.
-        uses: end times drawn to score with, the same for the two attackers who do not know them.
+        draws: end times, spread evenly, that the averaging attacker takes the mean of every gradient over.
+        uses: end times to score with, the same for all attackers, one drawn in each of so many equal parts
+            of the range. The attacker who knows the end time in use attacks anew at each.
 
     Returns:
         one row per epsilon and attacker: attacker ("knows the end time", "one end time", the middle, or
@@ -67,7 +67,8 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
     check_whole("uses", uses, 1)
     # at epsilon 0 nothing moves, whatever the step
     plans = [Attack("pgd", epsilon, epsilon / 4 or 1.0, STEPS, seed=0) for epsilon in epsilons]
-    used = np.random.default_rng(0).uniform(low, high, uses).tolist()
+    within = np.random.default_rng(0).uniform(size=uses)
+    used = (low + (high - low) / uses * (np.arange(uses) + within)).tolist()
     spread = [low + (high - low) * (k + 0.5) / draws for k in range(draws)]
     rows = []
     for plan in plans:
@@ -76,7 +77,7 @@ def random_end_time_accuracy(model: ODENet, images: Tensor, labels: Tensor, betw
             return torch.cat([attack(model, x, y) for x, y in zip(images.split(BATCH), labels.split(BATCH))])
 
         shares = {"knows the end time": np.mean([share_correct(model, attacked(t), labels, [t])
-                                                 for t in spread], axis=0),
+                                                 for t in used], axis=0),
                   "one end time": share_correct(model, attacked((low + high) / 2), labels, used),
                   f"mean of {draws}": share_correct(model, attacked(spread), labels, used)}
         known = next(iter(shares.values()))
