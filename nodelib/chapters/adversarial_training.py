@@ -43,8 +43,10 @@ def attack_rows(runs: Sequence[Run], attacks: Mapping[str, str]) -> list[list]:
 def end_time_curves(data: pd.DataFrame) -> Figure:
     """Accuracy in per cent against the end time, one panel per test, one line per network.
 
-    Line: mean over seeds; light band: all of the seeds' 95 % intervals over images; dark band: range of the
-    seeds' accuracies. data: of `nodelib.chapters.pair.end_time_frame`.
+    Line: mean over seeds; faint band: all of the seeds' 95 % intervals over images; strong band: range of the
+    seeds' accuracies. Dotted: the end time of training, and chance.
+
+    data: of `nodelib.chapters.pair.end_time_frame`.
     """
     tests = list(dict.fromkeys(data["test"])) or [""]
     figure, axes = panels(len(tests), columns=2, height=2.9, sharey=True, ylabel="accuracy (%)")
@@ -89,16 +91,23 @@ def nfe(training: pd.DataFrame, tested: pd.DataFrame) -> Figure:
 
 @style()
 def complexity(data: pd.DataFrame) -> Figure:
-    """`COMPLEXITY` against the NFE of a test solve; data: of `nodelib.chapters.pair.complexity_frame`."""
-    figure, axes = panels(len(COMPLEXITY))
+    """`COMPLEXITY` against the NFE of a test solve: the pair, and all others alike; most of these take the
+    fewest steps possible, and lie on each other. data: of `nodelib.chapters.pair.complexity_frame`.
+    """
+    figure, axes = panels(len(COMPLEXITY), height=3.0)
     for axis, (measure, label) in zip(axes, COMPLEXITY.items()):
         part = data[data["measure"] == measure]
-        for name, points in part.groupby("run", sort=False):
+        others = part[~part["run"].isin(PAIR)]
+        axis.plot(others["nfe"], others["value"], "o", color=GREY, alpha=0.6, markersize=5, fillstyle="none",
+                  label="other networks")
+        for name in PAIR:
+            points = part[part["run"] == name]
             axis.plot(points["nfe"], points["value"], MARKERS[name], color=colour(name), label=name,
-                      markersize=6, fillstyle="full" if name in PAIR else "none")
+                      markersize=7)
         axis.set(xlabel="NFE to $t_1 = 1$", title=label)
         if len(part):
             axis.set(xlim=(0, 1.15 * part["nfe"].max()))
+            axis.margins(y=0.1)
             if measure == "accepted_steps":
                 axis.set(ylim=(0, 1.15 * part["value"].max()))
             else:

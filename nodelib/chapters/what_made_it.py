@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from nodelib.experiment import snapshot_records as snapshots
 from nodelib.experiment.artifacts import Run
-from nodelib.publish.style import GREY, NARROW, colour, panels
+from nodelib.publish.style import GREY, NARROW, colour, legend_above, panels
 from nodelib.verdicts.evidence import Evidence, Missing
 from nodelib.verdicts.post_recipe import ENTRIES, Band, entry
 from nodelib.verdicts.predictions import (
@@ -145,7 +145,7 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
     above.set(ylabel="correct under one step (%)", ylim=(-1, 99))
     for level, words in ((24 * np.log(2), "first horizon"), (150 * np.log(2), "second horizon")):
         middle.axhline(level, color=GREY, linewidth=1)
-        middle.text(0.01, 0.96 * level, words, color=GREY, fontsize=8.5, va="top",
+        middle.text(0.99, 1.03 * level, words, color=GREY, fontsize=8.5, va="bottom", ha="right",
                     transform=middle.get_yaxis_transform())
     middle.set(ylabel="gap of the two largest logits", yscale="log")
     middle.set_yticks([1, 3, 10, 30, 100], ["1", "3", "10", "30", "100"])
@@ -154,6 +154,5 @@ def training(runs: Sequence[Run], post: dict) -> Figure:
     below.set_xticks([1 / 16, 1 / 4, 1, 4, 16, 64], ["1/16", "1/4", "1", "4", "16", "64"])
     below.set_yticks([1e3, 1e4, 1e5], ["1,000", "10,000", "100,000"])
     below.minorticks_off()
-    if shown:
-        above.legend(loc="center left", bbox_to_anchor=(0, 0.66))
+    legend_above(figure, [above], columns=3)
     return figure

@@ -156,7 +156,8 @@ def test_complexity_joins_measurements_with_the_cost_of_a_test_solve(tiny_run):
     frame = pair.complexity_frame(runs)
     assert frame.values.tolist() == [["wide-standard", 0, 26.0, "jacobian_norm", 2.0]]
     figure = adversarial_training.complexity(frame)
-    assert figure.axes[0].lines[0].get_xydata().tolist() == [[26.0, 2.0]]
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in figure.axes[0].lines}
+    assert drawn == {"other networks": [], "wide-standard": [[26.0, 2.0]], "wide-adversarial": []}
 
 
 def test_random_pooling_is_held_for_attack_and_answer_or_drawn_anew(tiny_run):
