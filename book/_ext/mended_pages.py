@@ -4,13 +4,23 @@ Thebe would run cells on a remote server, which this book does not use; its scri
 which is an error in the browser's console. For screen readers, the sidebar's toggles, an icon alone, get a
 name, and the entries of a list of references become items of it, as a list may have no others.
 
+No line begins with a percent sign, or with the comma after a formula; none ends within a range, an interval,
+a number such as 1e-05 or a network's name. Code is left as it is.
+
 A build keeps every page's tree in memory, and the collector of reference cycles walks all of them again and
 again without finding much: nearly a third of the build's processor time.
 """
 
 import gc
+import re
 
 ALLOCATIONS = 200_000  # between two collections of the youngest objects; Python's default is 700
+UNTOUCHED = ("pre", "code", "script", "style", "svg", "title", "textarea", "button")
+TAG = re.compile(r"(<[^>]*>)")
+GAPS = (re.compile(r"(?<=\d) (?=%)"), re.compile(r"(?<=\d) (?=to \d)|(?<=\d to) (?=\d)"),
+        re.compile(r"(?<=[\[(])([-\d.]+,) ([-\d.]+)(?=[\])])"))
+WORD = re.compile(r"(?<![\w-])(?:(?:small|large|wide|resnet)(?:-[a-z0-9]+)+|\d(?:\.\d+)?e-\d+)(?![\w-])")
+FORMULA = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:)]+)')
 
 
 def _without_thebe(app, config) -> None:
@@ -32,7 +42,29 @@ def _for_screen_readers(app, pagename: str, templatename: str, context: dict, do
 
     context["generate_toctree_html"] = named
     if "body" in context:
-        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        body = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+        context["body"] = unbroken(body)
+
+
+def unbroken(html: str) -> str:
+    """A page's body with what belongs together kept in one line."""
+    parts, within, last = TAG.split(html), (), ""
+    for k, part in enumerate(parts):
+        if k % 2:
+            name = re.match(r"</?(\w*)", part)[1]
+            if name in UNTOUCHED and part.startswith("</"):
+                within = within[:-1]
+            elif name in UNTOUCHED and not part.endswith("/>"):
+                within = (*within, name)
+            continue
+        if not within and part:
+            if part.startswith(" %") and last.isdigit():  # the number is a pasted value
+                part = "\u00a0" + part[1:]
+            for gap in GAPS:
+                part = gap.sub(lambda m: f"{m[1]}\u00a0{m[2]}" if m.re.groups else "\u00a0", part)
+            parts[k] = WORD.sub(r'<span class="kept">\g<0></span>', part)
+        last = part[-1:] or last
+    return FORMULA.sub(r'<span class="kept">\1\2</span>', "".join(parts))
 
 
 def setup(app) -> dict:
