@@ -185,6 +185,21 @@ def rank_correlation(first: Sequence[float], second: Sequence[float]) -> float:
     return float(spearmanr(list(first), list(second)).statistic)
 
 
+def welch_interval(first: Sequence[float], second: Sequence[float],
+                   level: float = 0.95) -> tuple[float, float]:
+    """Student's interval of the difference of two means, of at least two independent values each, whose
+    spreads may differ (Welch, 1947). Of three seeds each it is about twice as wide as one by resampling them.
+    """
+    from scipy.stats import ttest_ind
+
+    if not 0 < level < 1:
+        raise ValueError(f"level is {level}; it must be between 0 and 1")
+    if min(len(first), len(second)) < 2:
+        raise ValueError(f"{len(first)} and {len(second)} values given; the interval needs at least two each")
+    low, high = ttest_ind(first, second, equal_var=False).confidence_interval(level)
+    return float(low), float(high)
+
+
 def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
     """Student's interval of the mean of at least two independent values."""
     from scipy.stats import t

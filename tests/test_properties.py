@@ -13,7 +13,7 @@ from torch import nn
 from nodelib.attacks import Attack
 from nodelib.experiment import checksums, records
 from nodelib.solver.integrate import odeint
-from nodelib.statistics import holm, mcnemar, mean_interval, wilson
+from nodelib.statistics import holm, mcnemar, mean_interval, welch_interval, wilson
 
 law = settings(derandomize=True, deadline=None, database=None, max_examples=30,
                suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -171,3 +171,18 @@ def test_a_p_value_too_small_for_a_float_is_not_zero_and_nan_is_none():
         holm([0.2, math.nan], 0.05)
     with pytest.raises(ValueError, match="level is 95"):
         mean_interval([1.0, 2.0, 3.0], level=95)
+    with pytest.raises(ValueError, match="level is 95"):
+        welch_interval([1.0, 2.0], [3.0, 4.0], level=95)
+    with pytest.raises(ValueError, match="2 and 1 values given"):
+        welch_interval([1.0, 2.0], [3.0])
+
+
+def test_an_interval_of_two_means_is_welchs():
+    """Against the formula: the means' errors added in squares, and Satterthwaite's degrees of freedom."""
+    low, high = welch_interval([1.0, 2.0, 6.0], [0.0, 0.5, 1.0])
+    parts = 7 / 3, 0.25 / 3  # variances over three values each
+    freedom = sum(parts) ** 2 / sum(part**2 / 2 for part in parts)
+    from scipy.stats import t
+    half = t.ppf(0.975, freedom) * math.sqrt(sum(parts))
+    assert (low, high) == pytest.approx((2.5 - half, 2.5 + half))
+    assert welch_interval([0.0, 0.5, 1.0], [1.0, 2.0, 6.0]) == pytest.approx((-high, -low))

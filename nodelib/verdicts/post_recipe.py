@@ -200,17 +200,23 @@ def minimal_epsilon(evidence: Evidence, name: str, t1: float) -> np.ndarray:
     return np.stack(_same_images(*found))
 
 
+def _climbers(evidence: Evidence, name: str, t1: float) -> dict[int, dict[int, np.ndarray]]:
+    """What `climbed` says by epochs of training, then by seed: of the last weights and of earlier ones."""
+    found: dict[int, dict[int, np.ndarray]] = {}
+    for run in (each for run in evidence.named(name) for each in (run, *run.earlier)):
+        if (smallest := climbed(run, t1)) is not None:
+            found.setdefault(run.config["epochs"], {})[run.seed] = smallest
+    if not found:
+        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"], MORE_ATTACKS)
+    return found
+
+
 def by_epochs(evidence: Evidence, name: str, t1: float) -> dict[int, np.ndarray]:
     """As `minimal_epsilon`, by the epochs of training after which the ladder was climbed: at the last weights
     and at earlier ones.
     """
-    found: dict[int, list[np.ndarray]] = {}
-    for run in (each for run in evidence.named(name) for each in (run, *run.earlier)):
-        if (smallest := climbed(run, t1)) is not None:
-            found.setdefault(run.config["epochs"], []).append(smallest)
-    if not found:
-        raise Missing([f"{name}: the ladder of epsilons at t1 = {t1:g}"], MORE_ATTACKS)
-    return {epochs: np.stack(_same_images(*each)) for epochs, each in found.items()}
+    return {epochs: np.stack(_same_images(*seeds.values()))
+            for epochs, seeds in _climbers(evidence, name, t1).items()}
 
 
 def _alike(evidence: Evidence,
@@ -218,12 +224,18 @@ def _alike(evidence: Evidence,
     """Of each pair of rows the epochs of training, the most that both have climbed the ladder after, and the
     smallest epsilons of the two then, on the same images.
     """
-    found = evidence.every(lambda n: by_epochs(evidence, POST[n], OWN_T1[n]), chain(*pairs))
+    found = evidence.every(lambda n: _climbers(evidence, POST[n], OWN_T1[n]), chain(*pairs))
     equal = {pair: max(set(found[pair[0]]) & set(found[pair[1]]), default=0) for pair in pairs}
     if apart := [pair for pair, epochs in equal.items() if not epochs]:
         raise Missing(f"{POST[a]} and {POST[b]}: the ladder of epsilons after equally many epochs"
                       for a, b in apart)
-    return {pair: (epochs, _same_images(*(found[n][epochs] for n in pair))) for pair, epochs in equal.items()}
+    both = {}
+    for pair, epochs in equal.items():
+        evidence.used += [f"{POST[n]}-seed{seed}: ladder after {epochs} epochs"
+                          for n in pair for seed in found[n][epochs]]
+        both[pair] = epochs, _same_images(*(np.stack(_same_images(*found[n][epochs].values()))
+                                            for n in pair))
+    return both
 
 
 def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -237,7 +249,7 @@ def more_robust(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> list[bo
 
 def smallest_epsilons(evidence: Evidence, pairs: Sequence[tuple[str, str]]) -> tuple[Figure, ...]:
     """The means that `more_robust` compares, each once: over images, of several seeds with their range."""
-    found = {f"smallest epsilon of {name}, {epochs} epochs, {each.shape[1]} images":
+    found = {f"smallest epsilon of {name}, {epochs} epochs, {each.shape[1]:,} images":
              [float(seed.mean()) for seed in each]
              for pair, (epochs, both) in _alike(evidence, pairs).items() for name, each in zip(pair, both)}
     return tuple(value_figure(label, means) for label, means in found.items())

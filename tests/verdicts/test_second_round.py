@@ -475,6 +475,9 @@ def test_robustness_is_compared_at_weights_of_equal_epochs_and_on_the_images_tha
     assert [(f.label, round(f.value, 9)) for f in means] == [
         ("smallest epsilon of small-100, 12 epochs, 200 images", 0.1),
         ("smallest epsilon of small-10, 12 epochs, 200 images", 0.05)]
+    asked = evidence(runs(0.05))
+    post_recipe.more_robust(asked, pair)
+    assert asked.used == [f"{name}-post-seed0: ladder after 12 epochs" for name in pair[0]]
     assert post_recipe.more_robust(evidence(runs(0.15)), pair) == [False]
     assert post_recipe.more_robust(evidence(runs(0.05, images=128)), pair) == [True]
     unequal = runs(0.05)
