@@ -58,8 +58,9 @@ def single_steps(found: Sequence[Steps]) -> Figure:
     figure, axes = style.panels(len(found), sharey=True, height=2.7, ylabel="accuracy (%)")
     for axis, steps in zip(axes, found):
         for name, (shade, dash, marker) in _STEPS.items():
+            wide = 4 if name == "log-odds" else None  # the margin's line lies on it
             axis.plot(steps.epsilons, steps.left(name), dash, color=shade, marker=marker, markersize=3.5,
-                      label=name)
+                      linewidth=wide, label=name)
         axis.set(xlabel=r"length of the step $\epsilon$", ylim=(-3, 103))
         axis.set_title(f"logits × {steps.factor:g}: median gap {np.median(steps.gap):.0f}")
     style.legend_above(figure, axes[:1])
