@@ -63,6 +63,10 @@ def check_mode(model: nn.Module, allow_training_mode: bool = False,
     if not allow_random_forward and any(getattr(part, "pooling", "fixed") == "random" for part in parts):
         raise InputError("the model's forward pass is random (pooling='random'); set model.pooling = "
                          "'fixed', or, for an attack, pass allow_random_forward=True")
+    if not allow_random_forward and any(isinstance(part, FractionalPool) and part.mode == "random"
+                                        for part in parts):
+        raise InputError("the model's forward pass is random (FractionalPool with mode='random'); set its "
+                         "mode = 'fixed', or, for an attack, pass allow_random_forward=True")
     redrawn = [part for part in parts if isinstance(part, REDRAWING) and part._random_samples is None]
     if redrawn and not allow_random_forward:
         raise InputError(f"the model's forward pass is random ({type(redrawn[0]).__name__} draws its regions "
@@ -206,6 +210,14 @@ class FractionalPool(nn.Module):
     network random at test time: an undeclared defence. Here `mode="random"` does the same, drawing from
     `generator` (torch's default CPU generator if None), and `mode="fixed"` uses one stored draw.
 
+    Args:
+        channels: number of channels C of what is pooled, at least 1.
+        size: height and width of the result in pixels, at least 1; what is pooled must be larger.
+        mode: "fixed" or "random", one of `POOLINGS`; may be set later, too.
+
+    Raises:
+        InputError: another mode, also where one is set later.
+
     Source: Graham, Fractional max-pooling, 2014.
     """
 
@@ -218,6 +230,16 @@ class FractionalPool(nn.Module):
         # one draw for all images; stored with the weights
         self.samples: Tensor
         self.register_buffer("samples", torch.rand(1, channels, 2))
+
+    @property
+    def mode(self) -> str:
+        """"fixed" (one stored draw of the regions) or "random" (fresh regions for every image)."""
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: str) -> None:
+        check_choice("mode", mode, POOLINGS)
+        self._mode = mode
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C, size, size)."""

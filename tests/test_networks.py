@@ -246,3 +246,9 @@ def test_unknown_gradients_and_poolings_name_the_known_ones():
         networks.ODENet(16, 7, gradient="magic")
     with pytest.raises(ValueError, match="'max'.*'random', 'fixed'"):
         networks.ODENet(16, 7).pooling = "max"
+    with pytest.raises(InputError, match="mode is 'randon'.*'random', 'fixed'"):
+        networks.FractionalPool(16, 7, mode="randon")
+    pool = networks.FractionalPool(16, 7, "random")
+    with pytest.raises(InputError, match="mode is None"):
+        pool.mode = None
+    assert pool.mode == "random"

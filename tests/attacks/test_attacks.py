@@ -21,7 +21,7 @@ from nodelib.attacks import (
 )
 from nodelib.attacks.attack import method
 from nodelib.experiment.evaluation import Measurement, evaluate, record
-from nodelib.networks import ODEBlock, ODENet, ResNet
+from nodelib.networks import FractionalPool, ODEBlock, ODENet, ResNet
 from nodelib.solver.errors import InputError, StepLimitError
 
 CALLS = {
@@ -190,6 +190,17 @@ def test_torchs_own_random_pooling_must_be_asked_for_or_fixed(attack, dimensions
     assert attack(model(), images, labels, allow_random_forward=True).shape == images.shape
     fixed = model(_random_samples=torch.full((2, 1, dimensions), 0.5))
     assert torch.equal(attack(fixed, images, labels), attack(fixed, images, labels))
+
+
+def test_our_random_pooling_in_a_network_of_ones_own_must_be_asked_for_or_fixed(attack, test_images):
+    pool = FractionalPool(1, 5, mode="random")
+    model = nn.Sequential(pool, nn.Flatten(), nn.Linear(25, 10)).eval()
+    images, labels = test_images[0][:2], test_images[1][:2]
+    with pytest.raises(InputError, match=r"random \(FractionalPool with mode='random'.*allow_random_forward"):
+        attack(model, images, labels)
+    assert attack(model, images, labels, allow_random_forward=True).shape == images.shape
+    pool.mode = "fixed"
+    assert torch.equal(attack(model, images, labels), attack(model, images, labels))
 
 
 def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
