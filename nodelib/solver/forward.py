@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode_stack
 
 from nodelib.solver.errors import (
+    InputError,
     NonFiniteError,
     StepLimitError,
     StepSizeUnderflowError,
@@ -78,6 +79,30 @@ class Solution:
 def rms_norm(x: Tensor) -> Tensor:
     """Root mean square over all elements, the batch included (torchdiffeq's norm)."""
     return x.pow(2).mean().sqrt()
+
+
+def checked_norm(norm: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """A user's norm, each of whose results is looked at: state -> 0-dimensional tensor, 0 or more.
+
+    Raises:
+        InputError: it returns anything else, or NaN of a state that is finite. (Infinity is an overflow,
+            which rejects the step, and a state that is not finite has an error of its own.)
+    """
+    def call(y: Any) -> Tensor:
+        value = norm(y)
+        if not isinstance(value, Tensor) or value.ndim or not value.is_floating_point():
+            found = type(value).__name__
+            if isinstance(value, Tensor):
+                found = f"{value.dtype} {tuple(value.shape)}"
+            raise InputError(f"norm returns {found}; it must return one number for the whole state, a "
+                             "0-dimensional tensor, such as y.abs().max()")
+        parts = y if isinstance(y, tuple) else (y,)
+        if not value >= 0 and all(bool(torch.isfinite(part).all()) for part in parts):
+            raise InputError(f"norm returns {value.item()} of a state that is finite; it must return 0 or "
+                             "more, such as y.abs().max()")
+        return value
+
+    return call
 
 
 def uncompiled(function: Callable) -> Callable:
@@ -287,10 +312,10 @@ def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: fl
     """
     scale = y.abs().mul_(rtol).add_(atol)
     d0, d1 = torch.stack([norm(y / scale), norm(k / scale)]).tolist()
-    if not math.isfinite(d0):
-        raise NonFiniteError("the initial state y0 is NaN or infinite", t, 0.0, d0)
-    if not math.isfinite(d1):
-        raise NonFiniteError("the derivative func(t, y0) is NaN or infinite", t, 0.0, d1)
+    for what, value, size in (("initial state y0", y, d0), ("derivative func(t, y0)", k, d1)):
+        if not math.isfinite(size):
+            of = "norm of the " if bool(torch.isfinite(value).all()) else ""
+            raise NonFiniteError(f"the {of}{what} is NaN or infinite", t, 0.0, size)
     h0 = 1e-6 if d0 < 1e-5 or d1 < 1e-5 else 0.01 * d0 / d1
     k_probe, _ = stepper.evaluate(t + direction * h0, torch.add(y, k, alpha=direction * h0))
     d2 = norm((k_probe - k).div_(scale)).item() / h0
@@ -305,7 +330,11 @@ def initial_step(stepper: TorchStepper, t: float, y: Tensor, k: Tensor, rtol: fl
 
 
 def next_step_size(h: float, ratio: float) -> float:
-    """Step size after one with this error ratio."""
+    """Step size after one with this error ratio; one that is infinite or NaN, as the norm overflows, shrinks
+    it as far as any.
+    """
+    if not math.isfinite(ratio):
+        return h * SHRINKAGE  # by the rule below, too, but for a NaN, of which min and max make the growth
     if ratio == 0:
         return h * GROWTH
     return h * min(GROWTH, max(SAFETY / ratio**0.2, 1.0 if ratio < 1 else SHRINKAGE))

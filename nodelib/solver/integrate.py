@@ -24,6 +24,7 @@ from nodelib.solver.forward import (
     FIXED,
     Solution,
     Solver,
+    checked_norm,
     differentiated,
     refuse_batches,
     refuse_tracing,
@@ -100,8 +101,8 @@ def odeint(
             steps beyond it keep only their states and are recomputed one at a time: slower, the same
             gradient; a func that does not return to the bit what it did in the solve (Dropout, weights or
             buffers changed since) is refused by a RecomputationError.
-        norm: state -> 0-dimensional tensor, for the error ratio, which "euler" and "rk4" lack: by default the
-            root mean square over all entries, of a tuple the largest of its tensors'.
+        norm: state -> 0-dimensional tensor of 0 or more, for the error ratio, which "euler" and "rk4" lack:
+            by default the root mean square over all entries, of a tuple the largest of its tensors'.
         anchors: number of restored times of "anchored", at least 1; the others ignore it.
         compiled: allow the compiled kernels where they apply (`nodelib.solver.kernel`). From tolerances of
             1e-4 on they convolve by minimal filtering, which rounds to some 3e-6 of f instead of 1e-6; below,
@@ -121,7 +122,7 @@ def odeint(
             transform is around the backward pass and not the solve; over a batch of vmap, and in what traces
             a function (linearize).
         InputError: unknown method or gradient, an argument of another type, a step_size for dopri5 or a
-            first_step for fixed methods.
+            first_step for fixed methods; norm returns what is no 0-dimensional tensor of 0 or more.
         ValueError: func uses tensors that require gradients and are not in
             `params`, as its first call shows (not looked for where `params` are given, or without gradients).
 
@@ -156,7 +157,7 @@ def odeint(
     differentiate = torch.is_grad_enabled() and (y0.requires_grad or bool(params))
     solver = Solver(func, times, rtol=rtol, atol=atol, method=method, step_size=step_size,
                     first_step=first_step,
-                    max_steps=max_steps, norm=norm, compiled=compiled, seek_hidden=seek_hidden)
+                    max_steps=max_steps, norm=_check_norm(norm), compiled=compiled, seek_hidden=seek_hidden)
     if transforming():
         if gradient != "exact":
             raise UnsupportedGradientError(
@@ -221,6 +222,12 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
             raise TimesError(f"time {after:.9g} follows {before:.9g}; times must increase strictly, or "
                              "decrease strictly to integrate backwards")
     return times
+
+
+def _check_norm(norm: Callable[[Any], Tensor]) -> Callable[[Any], Tensor]:
+    """The norm, with its results looked at where it is not one of ours, or so already."""
+    ours = norm is rms_norm or isinstance(getattr(norm, "__self__", None), Flat)
+    return norm if ours else checked_norm(norm)
 
 
 def _check_state(y0: Tensor) -> None:

@@ -30,6 +30,7 @@ from nodelib.solver.errors import (
     TimesError,
     ToleranceError,
 )
+from nodelib.solver.forward import next_step_size
 from nodelib.solver.integrate import odeint
 from nodelib.solver.tableau import DOPRI5, EULER, RK4
 
@@ -511,3 +512,40 @@ def test_a_part_of_a_tuple_may_have_no_dimensions():
     found = odeint(lambda t, s: (-s[0], s[0].square().sum()), state, [0.0, 1.0], rtol=1e-7, atol=1e-7)
     y, cost = found.y
     assert cost.shape == (2,) and cost[-1].item() == pytest.approx(1.5 * (1 - math.exp(-2)), rel=1e-5)
+
+
+@pytest.mark.parametrize("y0", [Y0, (Y0, Y0)], ids=["a tensor", "a tuple"])
+@pytest.mark.parametrize("found, message", [
+    (lambda x: float(x.abs().max()), "norm returns float.*0-dimensional"),
+    (lambda x: x.abs(), r"norm returns torch.float32 \(3,\).*0-dimensional"),
+    (lambda x: x.ne(0).any(), "norm returns torch.bool"),
+    (lambda x: -x.abs().max(), "norm returns -.*0 or more"),
+    (lambda x: x.sum() * math.nan, "norm returns nan of a state that is finite"),
+    # in the first step, and not at the start
+    (lambda x: x.abs().max() if x.abs().max() > 0.5 else -x.abs().max(), "norm returns -.*0 or more")],
+    ids=["a float", "one a sample", "a bool", "negative", "NaN", "negative later"])
+@pytest.mark.parametrize("gradient", ["exact", "torchdiffeq-backprop"])
+def test_a_norm_that_returns_no_size_is_refused_by_its_name(found, message, y0, gradient):
+    tuple_given = isinstance(y0, tuple)
+    with pytest.raises(InputError, match=message):
+        odeint(lambda t, y: tuple(map(torch.neg, y)) if tuple_given else -y, y0, [0.0, 1.0], first_step=1e-3,
+               norm=lambda y: found(y[0] if tuple_given else y), gradient=gradient)
+
+
+def test_a_norm_of_ones_own_takes_the_steps_of_the_same_one_here():
+    mine = odeint(smooth, Y0, [0.0, 3.0], norm=lambda y: y.pow(2).mean().sqrt())
+    ours = odeint(smooth, Y0, [0.0, 3.0])
+    assert torch.equal(mine.y, ours.y) and mine.steps == ours.steps
+
+
+def test_a_norm_that_overflows_rejects_the_step_and_says_so_at_the_start():
+    infinite = lambda y: torch.where(y.abs().max() > 1e-3, math.inf, y.abs().max())  # noqa: E731
+    solution = odeint(smooth, Y0, [0.0, 1.0], first_step=10.0, norm=infinite)
+    assert solution.rejected_steps[0][1:] == (10.0, math.inf) and solution.rejected_steps[1][1] == 2.0
+    with pytest.raises(NonFiniteError, match="norm of the initial state y0 is NaN or infinite"):
+        odeint(smooth, Y0, [0.0, 1.0], norm=infinite)
+
+
+@pytest.mark.parametrize("ratio", [math.nan, math.inf, 1e30])
+def test_a_ratio_that_is_no_number_shrinks_the_step_as_far_as_any(ratio):
+    assert next_step_size(1.0, ratio) == next_step_size(-1.0, ratio) * -1 == 0.2
