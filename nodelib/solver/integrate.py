@@ -67,9 +67,11 @@ def odeint(
     error of a step satisfies norm(error / (atol + rtol max(|y_n|, |y_{n+1}|))) <= 1.
 
     Args:
-        func: (t, y) -> dy/dt, with t a 0-dimensional tensor and dy/dt of y's shape and type. It may
-            differentiate by y or its parts itself (torch.enable_grad, requires_grad_, create_graph=True), as
-            continuous normalising flows do for the trace of a Jacobian.
+        func: (t, y) -> dy/dt, with t a 0-dimensional tensor of y's type and dy/dt of y's shape and type. In
+            float32 a time of 1e7 or more has lost its fractions: where func depends on it, count time from
+            t[0], or use float64. func may differentiate by y or its parts itself (torch.enable_grad,
+            requires_grad_, create_graph=True), as continuous normalising flows do for the trace of a
+            Jacobian.
         y0: initial state, float32 or float64, any shape; an empty one gives empty states with nfe 0. Or a
             tuple of tensors of one type: func then takes and returns tuples, and `norm` takes them.
         t: times, at least two, finite, increasing or decreasing; t[0] is the initial time. Two equal times
