@@ -322,8 +322,8 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         func: (t, y) -> dy/dt; times: increasing or decreasing, T of them.
         y, y_bar: states at these times and dL/dy of each as a direct argument of L, (T, *y0.shape).
         params: tensors of func to differentiate; settings: rtol, atol, norm, max_steps, method, step_size and
-            compiled of `odeint`: the compiled kernels give f and a df/dy where they apply and no parameter is
-            asked for, as in an attack.
+            compiled of `odeint`, max_steps for all intervals of times together: the compiled kernels give f
+            and a df/dy where they apply and no parameter is asked for, as in an attack.
 
     Returns:
         dL/dy0, [dL/dtheta], and the number of evaluations of the augmented dynamics.
@@ -331,7 +331,7 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
     The state is solved again backwards, which undoes a contraction and so diverges at long end times:
     compare gradient="exact".
     """
-    norm, compiled, nfe = settings.pop("norm"), settings.pop("compiled", False), 0
+    norm, compiled, nfe, spent = settings.pop("norm"), settings.pop("compiled", False), 0, 0
     sizes = [y[0].numel()] * 2 + [p.numel() for p in params]
     stepper: Any = None
     # the norm does not depend on the kernels' order of pixels and channels
@@ -373,8 +373,9 @@ def continuous_adjoint(func: Callable, times: Sequence[float], y: Tensor, y_bar:
         z = torch.cat([y[i].reshape(-1), a.reshape(-1), gradient])  # y[i]: the state of the forward solve
         with torch.no_grad():
             solver = Solver(augmented if stepper is None else by_kernel, [times[i], times[i - 1]], norm=mixed,
-                            compiled=False, **settings)
+                            compiled=False, spent=spent, **settings)
             solution, _ = solver.solve(z)
+        spent += solution.accepted + solution.rejected
         _, a, gradient = solution.y[-1].split([*sizes[:2], sum(sizes[2:])])
         a = a.view(y[0].shape) + y_bar[i - 1]
         nfe += solution.nfe

@@ -140,7 +140,10 @@ def _single(value: Any) -> Any:
 
 @dataclass
 class Solver:
-    """A checked problem without its initial state; `solve` runs it."""
+    """A checked problem without its initial state; `solve` runs it.
+
+    spent: attempted steps, of max_steps, that went into what was solved before as a part of the same.
+    """
 
     func: Callable[[Tensor, Tensor], Tensor]
     times: list[float]
@@ -150,6 +153,7 @@ class Solver:
     step_size: float | None = None
     first_step: float | None = None
     max_steps: int = 10_000
+    spent: int = 0
     norm: Callable[[Tensor], Tensor] = rms_norm
     compiled: bool = True
     seek_hidden: bool = False
@@ -203,7 +207,7 @@ class Solver:
             h = direction * self.first_step
         solution.first_step = h
         i = 1  # the next requested time
-        for _ in range(self.max_steps):
+        for _ in range(self.max_steps - self.spent):
             if t + h == t:
                 raise StepSizeUnderflowError(UNDERFLOW, t, h, self._norm(stepper, y))
             step = stepper.step(t, y, k, h, keep=tape is not None and tape.has_room())
@@ -233,7 +237,7 @@ class Solver:
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
                tape: "Tape | None") -> None:
-        total, longest = 0, math.inf if self.step_size is None else self.step_size
+        total, longest = self.spent, math.inf if self.step_size is None else self.step_size
         k = self._begin(stepper, y, tape)
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]

@@ -98,7 +98,8 @@ def odeint(
             that func uses is differentiated.
         step_size: longest step of the fixed methods, above 0, which need it; dopri5 refuses it.
         first_step: first step of dopri5, above 0; chosen automatically if None. Fixed methods refuse it.
-        max_steps: most attempted steps, at least 1.
+        max_steps: most attempted steps of the whole solve, at least 1; as many again of every backward pass
+            that solves an adjoint.
         memory_budget: bytes of activations that "exact" may keep, 0 or more; the others ignore it. Accepted
             steps beyond it keep only their states and are recomputed one at a time: slower, the same
             gradient; a func that does not return to the bit what it did in the solve (Dropout, weights or

@@ -17,7 +17,7 @@ from torch import nn
 
 from nodelib.networks import ODEFunc
 from nodelib.solver import kernel
-from nodelib.solver.adjoints import _with_anchors, anchor_times
+from nodelib.solver.adjoints import _with_anchors, anchor_times, continuous_adjoint
 from nodelib.solver.errors import (
     NonFiniteError,
     RecomputationError,
@@ -25,6 +25,7 @@ from nodelib.solver.errors import (
     StepSizeUnderflowError,
     UnsupportedGradientError,
 )
+from nodelib.solver.forward import rms_norm
 from nodelib.solver.integrate import GRADIENTS, odeint
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
@@ -405,6 +406,24 @@ def test_the_references_backward_solve_obeys_max_steps():
         (1e6 * enough.y).sum().backward(retain_graph=True)
     with pytest.raises(StepLimitError):
         (1e6 * short.y).sum().backward()
+
+
+@pytest.mark.parametrize("settings, first, each", [({}, 2, 6), ({"method": "rk4", "step_size": 0.1}, 0, 4)],
+                         ids=str)
+def test_max_steps_counts_the_steps_of_a_whole_backward_pass(settings, first, each):
+    func, y0, times = Contraction(), torch.randn(3, 6, dtype=torch.float64), [0.0, 1.0, 2.0, 5.0]
+    y = odeint(func, y0, times, **settings).y.detach()
+
+    def solve(max_steps):
+        return continuous_adjoint(func, times, y, 1e6 * torch.ones_like(y), list(func.parameters()),
+                                  rtol=1e-3, atol=1e-3, norm=rms_norm, max_steps=max_steps,
+                                  **{"method": "dopri5", "step_size": None, **settings})
+
+    a, found, nfe = solve(10_000)
+    attempts = (nfe - 3 * first) // each  # in three intervals
+    assert torch.equal(solve(attempts)[0], a)
+    with pytest.raises(StepLimitError, match=f"max_steps = {attempts - 1}"):
+        solve(attempts - 1)
 
 
 TWO = torch.ones(2, dtype=torch.float64)
