@@ -180,9 +180,11 @@ class ODEBlock(nn.Module):
         self._backward_counts: list[int] = []
 
     @property
-    def nfe_backward(self) -> int:
-        """Evaluations and vector-Jacobian products of the last solve's backward passes, 0 before any."""
-        return sum(self._backward_counts)
+    def nfe_backward(self) -> int | None:
+        """Evaluations and vector-Jacobian products of the last solve's backward passes; None where none was
+        counted, as in `nodelib.Solution`.
+        """
+        return sum(self._backward_counts) if self._backward_counts else None
 
     def forward(self, y0: Tensor | tuple[Tensor, ...], t1: float | None = None) -> Any:
         """State at the end time, shape of y0; of a tuple, a tuple of such tensors."""

@@ -425,7 +425,7 @@ def attack_batch(model: ODENet | ResNet, images: Tensor, labels: Tensor, config:
 
 
 def _nfe(model: nn.Module, backward: bool = False) -> int:
-    return int(getattr(getattr(model, "block", None), "nfe_backward" if backward else "nfe", 0))
+    return int(getattr(getattr(model, "block", None), "nfe_backward" if backward else "nfe", None) or 0)
 
 
 def learning_rate(config: RunConfig, step: int) -> float:

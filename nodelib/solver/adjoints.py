@@ -397,7 +397,7 @@ class _Counted(nn.Module):
         if self.counts is None:
             self.solution.nfe += 1
         else:
-            self.counts[0] += 1
+            self.counts[-1] += 1
         if self.checked:
             return within(self.func, self.held, lambda: self.func(t, y))
         self.checked = True
@@ -435,6 +435,8 @@ class _Counted(nn.Module):
     def begin_backward(self, y_bar: Tensor) -> None:
         check_reverse(y_bar)
         _refuse_graph(y_bar)
+        assert self.counts is not None  # the forward solve is done
+        self.counts.append(0)
         self.attempts = 0
 
     def callback_accept_step(self, t: Tensor, y: Tensor, h: Tensor) -> None:
@@ -464,5 +466,4 @@ def torchdiffeq_solution(solver: Solver, y0: Tensor, params: Sequence[Tensor], g
         solution.y = torchdiffeq.odeint(func, y0, t, **options)
     if gradient == "torchdiffeq-adjoint":
         func.solution, func.counts = Solution(solution.t, y0), solution.backward_counts
-        func.counts.append(0)
     return solution

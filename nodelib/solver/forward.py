@@ -39,10 +39,12 @@ class Solution:
     t: requested times, float64, shape (T,); y: states, shape (T, *y0.shape), y[0] = y0, differentiable; where
         y0 is a tuple, a tuple of such tensors.
     nfe: evaluations of func in the forward solve; nfe_backward: those and the vector-Jacobian products
-        of all backward passes so far (None before the first).
+        of all backward passes so far; None where none was counted: before the first, where there is nothing
+        to solve, and always with "torchdiffeq-backprop", whose passes run through torch's own graph.
     steps, rejected_steps: (t, step size, error ratio) of every accepted and rejected step; sizes are negative
         where times decrease.
-    first_step: the first step size tried.
+    first_step: the first step size tried, of dopri5; None for fixed methods, whose sizes `steps` tells, and
+        where there is nothing to solve.
     """
 
     t: Tensor

@@ -15,7 +15,7 @@ import torchdiffeq
 from problems import Contraction, relative_error, replay, trained_networks
 from torch import nn
 
-from nodelib.networks import ODEFunc
+from nodelib.networks import ODEBlock, ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import _with_anchors, anchor_times, continuous_adjoint
 from nodelib.solver.errors import (
@@ -241,6 +241,23 @@ def test_evaluations_of_the_backward_pass_are_counted():
         solution.y[-1].sum().backward()
         recomputed = 0 if memory_budget else 6 * solution.accepted
         assert solution.nfe_backward == 6 * solution.accepted + 1 + recomputed
+
+
+@pytest.mark.parametrize("gradient", GRADIENTS)
+def test_a_backward_pass_that_was_not_counted_is_none_and_those_that_were_are_added(gradient):
+    func, y0 = Contraction(), torch.randn(3, 6, dtype=torch.float64)
+    solution, block = odeint(func, y0, [0.0, 1.0], gradient=gradient), ODEBlock(func, gradient=gradient)
+    y = block(y0)
+    assert solution.nfe_backward is block.nfe_backward is None
+    counts = []
+    for _ in range(2):
+        solution.y[-1].sum().backward(retain_graph=True)
+        counts.append(solution.nfe_backward)
+    y.sum().backward()
+    if gradient == "torchdiffeq-backprop":  # which runs through torch's own graph
+        assert counts == [None, None] and block.nfe_backward is None
+    else:
+        assert counts[1] == 2 * counts[0] > 0 and block.nfe_backward > 0
 
 
 @pytest.mark.parametrize("compiled", [True, False])
