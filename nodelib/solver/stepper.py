@@ -5,13 +5,13 @@ with the same methods for `nodelib.networks.ODEFunc` on a CPU with a C compiler.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from nodelib.solver.errors import ChangedStateError, DerivativeError, RecomputationError
 from nodelib.solver.tableau import Tableau
@@ -99,7 +99,7 @@ class TorchStepper:
             with torch.enable_grad():
                 leaf = y.detach().requires_grad_()
                 if self.bytes_per_evaluation is None:
-                    k, self.bytes_per_evaluation = _measure(lambda: func(time, leaf), self.params)
+                    k, self.bytes_per_evaluation = _measure(lambda: func(time, leaf), self._held())
                 else:
                     k = func(time, leaf)
             check_derivative(k, y)
@@ -107,6 +107,13 @@ class TorchStepper:
         if _version(y) != version:
             raise ChangedStateError(CHANGED)
         return k, kept
+
+    def _held(self) -> Iterator[Tensor]:
+        """Tensors that func holds anyway, whether or not a graph keeps them: in an attack params are none."""
+        yield from self.params
+        if isinstance(self.func, nn.Module):
+            yield from self.func.parameters()
+            yield from self.func.buffers()
 
     def vjp(self, kept: Any, k_bar: Tensor, gradients: list[Tensor | None]) -> Tensor | None:
         """k_bar times the Jacobian of one evaluation; adds the parameters' share to `gradients`."""
@@ -373,9 +380,10 @@ def _hidden(result: Tensor, known: Sequence[Tensor]) -> Tensor | None:
     return None
 
 
-def _measure(evaluate: Callable[[], Tensor], params: Sequence[Tensor]) -> tuple[Tensor, int]:
-    """Result of `evaluate` and the bytes that its autograd graph keeps, parameters not counted."""
-    own = {p.untyped_storage().data_ptr() for p in params}
+def _measure(evaluate: Callable[[], Tensor], held: Iterable[Tensor]) -> tuple[Tensor, int]:
+    """Result of `evaluate` and the bytes that its autograd graph keeps, without those of tensors held anyway.
+    """
+    own = {x.untyped_storage().data_ptr() for x in held}
     storages: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:

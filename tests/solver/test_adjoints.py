@@ -27,6 +27,8 @@ from nodelib.solver.errors import (
 )
 from nodelib.solver.forward import rms_norm
 from nodelib.solver.integrate import GRADIENTS, odeint
+from nodelib.solver.stepper import TorchStepper
+from nodelib.solver.tableau import DOPRI5
 
 # every dynamics of the named runs: channels, size, leaky, last_norm
 DYNAMICS = {
@@ -271,6 +273,18 @@ def test_the_memory_budget_changes_memory_and_not_the_gradient(compiled):
     assert results[0][0] < results[1][0] < results[2][0]  # more is recomputed
     for _, found in results[1:]:
         assert_equal_gradients(found, results[0][1], 1e-5)
+
+
+def test_the_memory_budget_counts_no_weights_in_an_attack_either():
+    func, y0 = dynamics("small", samples=1)
+    sizes = []
+    for params in (tuple(func.parameters()), ()):
+        stepper = TorchStepper(func, DOPRI5, params, 1e-3, 1e-3, None)
+        func.requires_grad_(bool(params))
+        stepper.evaluate(0.0, y0, keep=True)
+        sizes.append(stepper.bytes_per_evaluation)
+    weights = sum(p.nbytes for p in func.parameters())
+    assert sizes[0] - weights / 2 < sizes[1] <= sizes[0]
 
 
 PEAK = """
