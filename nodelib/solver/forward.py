@@ -239,17 +239,19 @@ class Solver:
 
     def _fixed(self, stepper: TorchStepper, y: Tensor, solution: Solution, states: list[Tensor],
                tape: "Tape | None") -> None:
-        total, longest = self.spent, math.inf if self.step_size is None else self.step_size
+        total: float = self.spent
+        longest = math.inf if self.step_size is None else self.step_size
         k = self._begin(stepper, y, tape)
         for i in range(1, len(self.times)):
             start, stop = self.times[i - 1], self.times[i]
             # an integer quotient must not gain a step by rounding
-            count = max(1, math.ceil(abs(stop - start) / longest * (1 - 1e-12)))
-            total += count
+            quotient = abs(stop - start) / longest * (1 - 1e-12)
+            total += max(1, math.ceil(quotient)) if math.isfinite(quotient) else math.inf
             if total > self.max_steps:
                 raise StepLimitError(f"{total} steps of at most {longest:.3g} exceed max_steps = "
                                      f"{self.max_steps}; raise either", start, longest,
                                      self._norm(stepper, y))
+            count = max(1, math.ceil(quotient))
             h = (stop - start) / count
             for j in range(count):
                 t = start + j * h

@@ -219,6 +219,9 @@ def _check_times(t: Tensor | Sequence[float]) -> list[float]:
         if not math.isfinite(value):
             raise TimesError(f"time {i} is {value}; all times must be finite (use a large end time for a "
                              "limit)")
+    if not math.isfinite(times[-1] - times[0]):
+        raise TimesError(f"the times reach from {times[0]:.9g} to {times[-1]:.9g}, further than a number of "
+                         "double precision; use smaller ones")
     for before, after in zip(times, times[1:]):
         ahead = after < before if times[1] < times[0] else after > before
         if not ahead and not (len(times) == 2 and after == before):

@@ -287,6 +287,9 @@ FAULTS = {
     "a time that is a string": (TimesError, lambda: odeint(smooth, Y0, [0.0, "1"])),
     "repeated times": (TimesError, lambda: odeint(smooth, Y0, [0.0, 1.0, 1.0])),
     "an infinite end time": (TimesError, lambda: odeint(smooth, Y0, [0.0, math.inf])),
+    "times too far apart": (TimesError, lambda: odeint(smooth, Y0, [-1e308, 1e308])),
+    "steps beyond all numbers": (
+        StepLimitError, lambda: odeint(smooth, Y0, [0.0, 1.0], method="euler", step_size=1e-310)),
     "a NaN end time": (TimesError, lambda: odeint(smooth, Y0, [0.0, math.nan])),
     "one time": (TimesError, lambda: odeint(smooth, Y0, [0.0])),
     "times that require gradients": (
