@@ -294,7 +294,7 @@ class _Classifier(nn.Module):
     def stem(self, images: Tensor) -> Tensor:
         """Images (N, 1, 28, 28) to the initial state (N, C, size, size)."""
         if images.ndim != 4 or tuple(images.shape[1:]) != (1, IMAGE_SIZE, IMAGE_SIZE):
-            raise ValueError(f"images have shape {tuple(images.shape)}; expected (N, 1, {IMAGE_SIZE}, "
+            raise InputError(f"images have shape {tuple(images.shape)}; expected (N, 1, {IMAGE_SIZE}, "
                              f"{IMAGE_SIZE})")
         return self.pool(self.norm(self.conv(images - 0.5)))
 

@@ -134,7 +134,7 @@ def test_the_largest_size_is_pooled():
 
 
 def test_images_of_another_shape_are_refused():
-    with pytest.raises(ValueError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
+    with pytest.raises(InputError, match=r"shape \(2, 3, 28, 28\); expected \(N, 1, 28, 28\)"):
         networks.ODENet(16, 7)(torch.zeros(2, 3, 28, 28))
 
 

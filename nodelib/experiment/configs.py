@@ -152,13 +152,13 @@ class RunConfig:
         low, high = (check_end_time(t) for t in self.t1)
         check_end_time(self.test_t1)
         if high < low:
-            raise ValueError(f"t1 is {self.t1}; the upper end time must not be below the lower")
+            raise InputError(f"t1 is {self.t1}; the upper end time must not be below the lower")
         for field, allowed in (("scale", SCALES), ("gradient", GRADIENTS), ("pooling", POOLINGS),
                                ("architecture", ("odenet", "resnet")), ("schedule", SCHEDULES),
                                ("subset", ("first", "random")), ("norm_init", ("ones", "uniform"))):
             check_choice(field, getattr(self, field), allowed)
         if self.schedule != "constant" and self.halve_after:
-            raise ValueError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
+            raise InputError(f"halve_after is {self.halve_after} with schedule {self.schedule!r}; only a "
                              "constant rate is halved")
         if self.snapshots is not None and not is_whole(self.snapshots, 0):
             raise InputError(f"snapshots is {self.snapshots!r}; it must be None, 0 (by epochs) or a number "
@@ -185,22 +185,22 @@ class RunConfig:
             if field == "head_rate" and value is None:
                 continue
             if not (is_number(value) and value > 0):
-                raise ValueError(f"{field} is {value!r}; it must be finite and above 0"
+                raise InputError(f"{field} is {value!r}; it must be finite and above 0"
                                  f"{', or None for head_scale' * (field == 'head_rate')}")
 
     def _check_names(self) -> None:
         for name in (self.name, self.start or self.name):
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
-                raise ValueError(f"a run's name is {name!r}; it names a folder and must be of letters, "
+                raise InputError(f"a run's name is {name!r}; it names a folder and must be of letters, "
                                  "digits, '.', '_' and '-', a letter or digit first, such as 'small-10'")
 
     def _check_cycles(self) -> None:
         if self.cycles and (min(self.cycles) < 1 or sum(self.cycles) != self.epochs):
-            raise ValueError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the "
+            raise InputError(f"cycles is {self.cycles}; they must be at least 1 each and add up to the "
                              f"epochs, {self.epochs}")
         curriculum = self.adversarial.curriculum if self.adversarial else ()
         if curriculum and len(curriculum) != len(self.cycles) - 1:
-            raise ValueError(f"the attack's curriculum has {len(curriculum)} entries for {len(self.cycles)} "
+            raise InputError(f"the attack's curriculum has {len(curriculum)} entries for {len(self.cycles)} "
                              "cycles; it must have one for every cycle but the last")
 
     @property
@@ -226,13 +226,13 @@ class RunConfig:
                 break
             first += length
         else:
-            raise ValueError(f"step is {step}; the allowed range is 0 to {self.steps - 1}")
+            raise InputError(f"step is {step}; the allowed range is 0 to {self.steps - 1}")
         return number, first, length
 
     def first_cycles(self, count: int) -> RunConfig:
         """The config of the run that is the first `count` learning-rate cycles of this one."""
         if not 1 <= count <= max(1, len(self.cycles)):
-            raise ValueError(f"count is {count}; the allowed range is 1 to {max(1, len(self.cycles))}")
+            raise InputError(f"count is {count}; the allowed range is 1 to {max(1, len(self.cycles))}")
         kept = self.cycles[:count] or (self.epochs,)
         attack = self.adversarial
         if attack is not None and attack.curriculum:
@@ -271,7 +271,7 @@ class RunConfig:
         """A config from `to_dict`'s dictionary; unknown fields are an error."""
         known = {field.name for field in dataclasses.fields(cls)}
         if unknown := set(values) - known:
-            raise ValueError(f"unknown config field {sorted(unknown)}; the fields are {sorted(known)}")
+            raise InputError(f"unknown config field {sorted(unknown)}; the fields are {sorted(known)}")
         adversarial = values.get("adversarial")
         return cls(**{**values, "t1": tuple(values["t1"]), "cycles": tuple(values.get("cycles", ())),
                       "halve_after": tuple(values.get("halve_after", ())),
@@ -432,7 +432,7 @@ def get(name: str, seed: int = 0, scale: str = "full") -> RunConfig:
         scale: "full" or "smoke" (a few hundred images, the same architecture).
 
     Raises:
-        ValueError: unknown name (the message lists the known ones), seed or scale.
+        InputError: unknown name (the message lists the known ones), seed or scale.
     """
     if name not in _NAMED:
         run, _, number = str(name).rpartition("-seed")

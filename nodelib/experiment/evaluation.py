@@ -134,10 +134,10 @@ def attack(model: ODENet | ResNet, images: Tensor, labels: Tensor, measurement: 
     if m.attack == "none":
         return images
     if m.attack == "worst":
-        raise ValueError("a worst case is computed from a run's records, not attacked; use evaluate_run")
+        raise InputError("a worst case is computed from a run's records, not attacked; use evaluate_run")
     if m.attack == "transfer":
         if source is None:
-            raise ValueError(f"no source is given; a transfer attack needs the network of {m.source}")
+            raise InputError(f"no source is given; a transfer attack needs the network of {m.source}")
         return m.as_attack(isinstance(source, ODENet))(source, images, labels)
     rtol, atol = m.attack_tolerance or m.rtol, m.attack_tolerance or m.atol
     if m.gradient == REFERENCE:

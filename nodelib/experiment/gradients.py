@@ -12,6 +12,7 @@ from torch import Tensor
 from nodelib.experiment.gradient_health import cosines
 from nodelib.networks import ODENet
 from nodelib.solver.adjoints import continuous_adjoint
+from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint, rms_norm
 
 REFERENCE = 1e-7  # tolerance of the reference, in float64: kinks of the ReLU make a tighter one expensive
@@ -43,10 +44,10 @@ def loss_gradient(model: ODENet, images: Tensor, labels: Tensor, t1: float, grad
         backward_tolerance: rtol and atol of the adjoint's own solve; only for "adjoint".
 
     Raises:
-        ValueError: backward_tolerance with another method.
+        InputError: backward_tolerance with another method.
     """
     if backward_tolerance is not None and gradient != "adjoint":
-        raise ValueError(f"backward_tolerance is {backward_tolerance} with gradient {gradient!r}; only the "
+        raise InputError(f"backward_tolerance is {backward_tolerance} with gradient {gradient!r}; only the "
                          "continuous adjoint has a tolerance of its own")
     func = model.block.func
     params = [p for p in func.parameters() if p.requires_grad]

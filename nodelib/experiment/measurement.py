@@ -109,18 +109,18 @@ class Measurement:
         check_end_time(self.t1)
         known = ("none", *METHODS, "transfer", "worst")
         if self.attack not in known:
-            raise ValueError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(known)}")
+            raise InputError(f"unknown attack {self.attack!r}; the known attacks are {', '.join(known)}")
         if not 1 <= self.n <= TEST_IMAGES:
-            raise ValueError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
+            raise InputError(f"n is {self.n}; it must be from 1 to {TEST_IMAGES}")
         if self.attack == "none" and self.epsilon:
-            raise ValueError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
+            raise InputError(f"epsilon is {self.epsilon:g} with attack 'none'; clean images have epsilon 0")
         for name in ("n", "batch", "attack_batch", "attack_steps"):
             if (value := getattr(self, name)) is not None:
                 check_whole(name, value, 1)
         for name in ("rtol", "atol", "attack_tolerance"):
             value = getattr(self, name)
             if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be above 0")
+                raise InputError(f"{name} is {value}; it must be above 0")
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("loss", self.loss, LOSSES)  # a record names it
         self._check_network_attacked()
@@ -132,17 +132,17 @@ class Measurement:
     def _check_network_attacked(self) -> None:
         """The network that the attack sees, where it is not quite the one that is scored."""
         if self.gradient == REFERENCE and self.attack != "fgsm":
-            raise ValueError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
+            raise InputError(f"gradient is {REFERENCE!r} with attack {self.attack!r}; it is too slow for any "
                              "but fgsm")
         ours = self.gradient != REFERENCE and not self.gradient.startswith("torchdiffeq")
         if self.attack_steps is not None and not (
                 ours and self.attack_tolerance is None and self.attack in METHODS
                 and "loss" in METHODS[self.attack].uses):
-            raise ValueError(f"attack_steps is {self.attack_steps} with attack {self.attack!r}, gradient "
+            raise InputError(f"attack_steps is {self.attack_steps} with attack {self.attack!r}, gradient "
                              f"{self.gradient!r} and attack_tolerance {self.attack_tolerance}; only fgsm and "
                              "pgd, by our own gradients and at no other tolerance, see the network by RK4")
         if (self.attack == "transfer") != (self.source is not None):
-            raise ValueError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
+            raise InputError(f"source is {self.source!r} with attack {self.attack!r}; a transfer attack, and "
                              "no other, names the run it attacks, such as 'small-100-seed0'")
 
     def as_attack(self, ode: bool = True) -> Attack:

@@ -125,9 +125,9 @@ def odeint(
             transform is around the backward pass and not the solve; over a batch of vmap, and in what traces
             a function (linearize).
         InputError: unknown method or gradient, an argument of another type, a step_size for dopri5 or a
-            first_step for fixed methods; norm returns what is no 0-dimensional tensor of 0 or more.
-        ValueError: func uses tensors that require gradients and are not in
-            `params`, as its first call shows (not looked for where `params` are given, or without gradients).
+            first_step for fixed methods; norm returns what is no 0-dimensional tensor of 0 or more; func uses
+            tensors that require gradients and are not in `params`, as its first call shows (not looked for
+            where `params` are given, or without gradients).
 
     Do not use it for stiff problems (the step size collapses: StepSizeUnderflowError or StepLimitError) or
     for gradients with respect to times. Inside torch.func (grad, vjp, jvp, jacrev, jacfwd, hessian) and

@@ -13,7 +13,7 @@ from typing import Any, Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from nodelib.solver.errors import ChangedStateError, DerivativeError, RecomputationError
+from nodelib.solver.errors import ChangedStateError, DerivativeError, InputError, RecomputationError
 from nodelib.solver.tableau import Tableau
 
 CHANGED = ("func changes the state that it is given, in place; the solver still needs it: compute from a "
@@ -297,7 +297,7 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
     Raises:
         ChangedStateError: func changes y.
         DerivativeError: the result has not y's shape and type.
-        ValueError: unless params is None, the result depends on a tensor that requires gradients and is
+        InputError: unless params is None, the result depends on a tensor that requires gradients and is
             neither y, nor made of it, nor in params.
     """
     before, version = y.detach().clone(), _version(y)
@@ -321,7 +321,7 @@ def checked_call(func: Callable, t: Tensor, y: Tensor, params: Sequence[Tensor] 
         with contextlib.suppress(RuntimeError):  # func may call numpy(): then what was found stays found
             hidden = _hidden(func(t, leaf), (leaf, *params))
     if hidden is not None:
-        raise ValueError(
+        raise InputError(
             f"func uses a tensor of shape {tuple(hidden.shape)} that requires gradients and is not among its "
             "parameters, so that its gradient would be missing: make it an nn.Parameter of the module, name "
             "all such tensors in params, or pass params=() to leave them out (if it is made of the state, "

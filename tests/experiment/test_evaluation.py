@@ -122,7 +122,7 @@ def test_a_model_that_is_none_of_this_library_is_refused_and_the_way_out_said(te
     (dict(pooling="x"), "pooling is 'x'"),
 ])
 def test_a_measurement_refuses_values_out_of_range(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         Measurement(**{"t1": 1.0, "n": 10, **change})
 
 

@@ -7,6 +7,7 @@ import torch
 
 from nodelib.bench import memory
 from nodelib.experiment import gradients
+from nodelib.solver.errors import InputError
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def test_every_gradient_approaches_the_reference_as_the_tolerance_falls(case, me
 
 def test_a_backward_tolerance_is_refused_for_other_methods(case):
     model, images, labels = case
-    with pytest.raises(ValueError, match="only the continuous adjoint"):
+    with pytest.raises(InputError, match="only the continuous adjoint"):
         gradients.loss_gradient(model, images, labels, 1.0, "exact", backward_tolerance=1e-6)
 
 

@@ -35,6 +35,7 @@ from nodelib.experiment import (
 from nodelib.experiment.configs import AttackConfig
 from nodelib.experiment.paths import data_dir
 from nodelib.experiment.snapshot_records import SnapshotRecord
+from nodelib.solver.errors import InputError
 
 
 def digest(run: artifacts.Run) -> str:
@@ -395,7 +396,7 @@ def test_a_run_is_prolonged_by_cycles_only(tmp_path):
     assert longer.extends(longer.first_cycles(1)) and not longer.extends(longer)
     for change in (dict(seed=1), dict(learning_rate=1e-3), dict(epochs=1), dict(adversarial=None)):
         assert not longer.extends(dataclasses.replace(longer.first_cycles(1), **change))
-    with pytest.raises(ValueError, match="count is 3; the allowed range is 1 to 2"):
+    with pytest.raises(InputError, match="count is 3; the allowed range is 1 to 2"):
         longer.first_cycles(3)
 
 
@@ -407,7 +408,7 @@ def test_every_cycle_has_its_own_rate_and_attack():
     assert rates[120:].max() == pytest.approx(config.learning_rate / 2)
     assert rates[119] < 0.01 * rates.max() and rates[179] < 0.01 * rates.max()
     assert [(a.steps, a.step_size) for a in map(config.adversarial.in_cycle, (0, 1))] == [(1, 0.1), (2, 0.05)]
-    with pytest.raises(ValueError, match="step is 180; the allowed range is 0 to 179"):
+    with pytest.raises(InputError, match="step is 180; the allowed range is 0 to 179"):
         config.cycle(180)
 
 
@@ -488,7 +489,7 @@ def test_a_missing_gpu_names_the_cpu():
     (dict(adversarial=AttackConfig(curriculum=((3, 0.1),))), "curriculum has 1 entries for 0 cycles"),
 ])
 def test_a_config_refuses_values_out_of_range(change, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         tiny_config(**change)
 
 

@@ -19,6 +19,7 @@ from nodelib.networks import ODEBlock, ODEFunc
 from nodelib.solver import kernel
 from nodelib.solver.adjoints import _with_anchors, anchor_times, continuous_adjoint
 from nodelib.solver.errors import (
+    InputError,
     NonFiniteError,
     RecomputationError,
     StepLimitError,
@@ -587,7 +588,7 @@ def test_a_state_without_dimensions_is_differentiated_twice():
 
 def test_hidden_parameters_are_refused():
     weight = torch.ones(3, requires_grad=True)
-    with pytest.raises(ValueError, match="params"):
+    with pytest.raises(InputError, match="params"):
         odeint(lambda t, y: weight * y, torch.ones(3), [0.0, 1.0])
     solution = odeint(lambda t, y: weight * y, torch.ones(3), [0.0, 1.0], params=[weight])
     assert torch.autograd.grad(solution.y[-1].sum(), weight)[0].norm() > 0
