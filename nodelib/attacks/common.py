@@ -233,6 +233,9 @@ def input_gradient(model: nn.Module, images: Tensor, labels: Tensor,
 
 def _ascent(value: Tensor, images: Tensor) -> Tensor:
     """Gradient of a loss with respect to images, every entry finite."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"the loss is of type {type(value).__name__}; it must be a tensor of one number, "
+                         "made of the logits without item() or float()")
     if value.numel() != 1:
         raise InputError(f"the loss has shape {tuple(value.shape)}; it must be one number, such as the mean "
                          "over images")

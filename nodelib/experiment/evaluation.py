@@ -26,7 +26,7 @@ from nodelib.experiment.measurement import (
 from nodelib.experiment.progress import Progress
 from nodelib.experiment.worst_case import survivors
 from nodelib.networks import CLASSES, ODEBlock, ODENet, ResNet, check_labels
-from nodelib.solver.errors import InputError, NodelibError
+from nodelib.solver.errors import InputError, NodelibError, is_whole, plain
 from nodelib.solver.kernel import unbalanced
 
 # model, images, labels and the signs of their gradient, which FGSM needs again at another epsilon
@@ -50,8 +50,8 @@ setattr(test_order, "__test__", False)  # not a test, whatever pytest thinks of 
 
 def check_count(n: int) -> None:
     """InputError unless n is a number of test images, a whole one from 1 to 10,000."""
-    if not 1 <= n <= TEST_IMAGES or int(n) != n:
-        raise InputError(f"n is {n}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
+    if not is_whole(plain(n), 1) or n > TEST_IMAGES:
+        raise InputError(f"n is {n!r}; it must be a whole number from 1 to {TEST_IMAGES}, the images of the "
                          "test set")
 
 

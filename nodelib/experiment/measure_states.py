@@ -443,7 +443,7 @@ class Part:
     measure: called with the model, images, labels and how far to follow them.
     names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are
         of two digits; used: on how many images they are, at most, of images with these labels; besides:
-        names of further records, which older runs lack.
+        names of further records, which older runs lack; every: whether it needs two images of every class.
     """
 
     measure: Callable[[Any, Tensor, Tensor, Reach], list[dict]]
@@ -452,6 +452,7 @@ class Part:
     two: bool = False
     used: Callable[[Tensor, Reach], int] = lambda labels, reach: len(labels)
     besides: tuple[str, ...] = ()
+    every: bool = False
 
     @property
     def keys(self) -> set[tuple[str, str, bool]]:
@@ -475,7 +476,7 @@ PARTS: dict[str, Part] = {
     "trajectories": Part(lambda model, images, labels, reach: trajectories(model, images, labels), (
         "norm", "relative_speed", "state_accuracy", "turning", "state_velocity_angle", "ray_distance",
         "settling_time", "state_change", "state_angle", "velocity_angle", "nearest_class", "linear_probe",
-        "silhouette")),
+        "silhouette"), every=True),
     "two digits": Part(lambda model, images, labels, reach: six_and_four(model, images, labels),
                        ("nearest_class", "class_mean_angle"), two=True,
                        used=lambda labels, reach: sum(int((labels == digit).sum()) for digit in PAIR)),
@@ -483,21 +484,22 @@ PARTS: dict[str, Part] = {
                        ("jacobian_norm", "path_turning", "accepted_steps")),
     "attacked": Part(lambda model, images, labels, reach: attacked(model, images, labels),
                      ("nearest_class", "attacked_angle"), "pgd",
-                     used=lambda labels, reach: min(ATTACKED, len(labels) - len(labels) // 2)),
+                     used=lambda labels, reach: min(ATTACKED, len(labels) - len(labels) // 2), every=True),
     "fooled": Part(lambda model, images, labels, reach: fooled(model, images, labels),
-                   ("nearest_class", "attacked_angle", "nearest_said"), "fooled", besides=("fooled_share",)),
+                   ("nearest_class", "attacked_angle", "nearest_said"), "fooled", besides=("fooled_share",),
+                   every=True),
     "exponents": Part(lambda model, images, labels, reach: exponents(model, images), ("lyapunov_exponent",)),
     "rays": Part(lambda model, images, labels,
                  reach: attractors(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
                  ("on_a_ray", "distinct_attractors", "attractors", "own_attractors", "ray_share",
-                  "ray_residual", "ray_eigenvalue")),
+                  "ray_residual", "ray_eigenvalue"), every=True),
     "far": Part(lambda model, images, labels,
                 reach: far(model, images[:reach.far], labels[:reach.far], doubling(reach.last)),
                 ("on_a_ray_later", "rays_later", "rays_later_attracting"),
                 used=lambda labels, reach: min(reach.far, len(labels))),
     "class rays": Part(lambda model, images, labels,
                        reach: class_rays(model, images[:RAY_IMAGES], labels[:RAY_IMAGES]),
-                       ("class_ray_residual", "class_ray_eigenvalue", "class_rays")),
+                       ("class_ray_residual", "class_ray_eigenvalue", "class_rays"), every=True),
     "local": Part(lambda model, images, labels,
                   reach: local(model, images[:LOCAL_IMAGES], labels[:LOCAL_IMAGES]),
                   tuple(LOCAL_MEASUREMENTS)),
@@ -556,9 +558,9 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
 
     Args:
         folder: of the run.
-        count: test images, at least two of each class; default `IMAGES`, for leaky dynamics, whose solves
-            cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of `PAIR` and of fooled
-            images by default, not leaky, all 10,000.
+        count: test images, for parts that judge classes at least two of each; default `IMAGES`, for leaky
+            dynamics, whose solves cost fifty times as much at t = 1000, `LEAKY_IMAGES`; of the two digits of
+            `PAIR` and of fooled images by default, not leaky, all 10,000.
         reach: how many of them are followed further than to their rays, and how far.
         parts: only these of `PARTS`, stored already or not; default all that make sense for the run.
         budget: seconds after which no further part is begun.
@@ -566,6 +568,9 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
 
     Returns:
         the parts measured now.
+
+    Raises:
+        InputError: an unknown part, one that makes no sense for the run, or too few images for one.
     """
     check_parts(parts)
     time_left, run, done = Budget(budget), artifacts.load_run(folder), []
@@ -585,6 +590,10 @@ def measure_run(folder: str | Path, count: int | None = None, reach: Reach = Rea
         # all there are: a tenth of them would not do
         if part in ("two digits", "fooled") and count is None and not run.config["leaky"]:
             measured = test_subset(TEST_IMAGES)
+        fewest = int(torch.bincount(measured[1], minlength=CLASSES).min())
+        if PARTS[part].every and fewest < 2:
+            raise InputError(f"{len(measured[1])} images hold {fewest} of some class; the part {part!r} "
+                             "needs at least two of each, so give more images")
         used = PARTS[part].used(measured[1], reach)
         artifacts.check_not_fewer(run, used, lambda r: key(r) in keys)  # before hours of work
         records = PARTS[part].measure(run.load_model(), *measured, reach)

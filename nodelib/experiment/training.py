@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nodelib.experiment import artifacts, checksums, distributed, mnist, own_rays, snapshots
+from nodelib.experiment.budget import Budget
 from nodelib.experiment.configs import CONTINUES, TRAIN_IMAGES, AttackConfig, RunConfig, build
 from nodelib.experiment.device import disable_tf32, resolve_device
 from nodelib.experiment.paths import check_scratch, runs_root
@@ -59,7 +60,7 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
         config: what to train.
         root: folder that holds the runs; default `data/runs`.
         device: "cpu" or "cuda".
-        budget: seconds after which to stop at a checkpoint, or None.
+        budget: seconds after which to stop at a checkpoint, 0 or more and finite, or None.
         checkpoint_seconds: seconds between checkpoints.
         progress: True or False to show progress or not; default: a bar on a terminal, else plain lines.
 
@@ -69,9 +70,11 @@ def train(config: RunConfig, root: str | Path | None = None, *, device: str | to
             finished run that the config does not prolong.
         DivergedError: the loss or its gradient is not finite.
         KeyboardInterrupt: SIGINT or SIGTERM came; the step in hand was finished and stored.
-        InputError: several processes cannot share the config, see `distributed.check`.
+        InputError: several processes cannot share the config, see `distributed.check`, or the budget is
+            negative or not finite.
     """
     distributed.check(config)
+    Budget(budget)  # refused before any work
     device = resolve_device(device)
     disable_tf32()
     folder = runs_root(root) / config.folder

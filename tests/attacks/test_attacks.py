@@ -210,6 +210,12 @@ def test_logits_that_are_not_finite_are_refused(attack, small, test_images):
         attack(small, test_images[0][:2], test_images[1][:2])
 
 
+def test_a_loss_that_is_no_tensor_is_refused(attack, test_images):
+    with pytest.raises(InputError, match="the loss is of type float; it must be a tensor"):
+        attack(Linear().eval(), test_images[0][:2], test_images[1][:2],
+               loss=lambda logits, labels: F.cross_entropy(logits, labels).item())
+
+
 def test_a_margin_loss_attacks_where_the_cross_entropy_has_no_gradient(attack, test_images):
     """Logits times a million: the softmax is exactly one, its gradient exactly zero, the images stay."""
     model = Linear().eval()

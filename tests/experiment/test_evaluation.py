@@ -6,7 +6,7 @@ import torch
 
 from nodelib.experiment import artifacts, configs, evaluation, protocols
 from nodelib.experiment.contract import LADDER
-from nodelib.experiment.evaluation import Measurement, evaluate
+from nodelib.experiment.evaluation import Measurement, check_count, evaluate
 from nodelib.experiment.measurement import made_otherwise
 from nodelib.experiment.records import metric_fault, metrics_csv
 from nodelib.networks import FractionalPool
@@ -113,6 +113,12 @@ def test_a_model_that_is_none_of_this_library_is_refused_and_the_way_out_said(te
     own = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10)).eval()
     with pytest.raises(InputError, match="the model is a Sequential; .* nodelib.pgd"):
         evaluate(own, *test_images, Measurement(1.0, 64, "fgsm", 0.1))
+
+
+@pytest.mark.parametrize("n", [0, 10001, 5.0, 2.5, True, "5"])
+def test_a_number_of_images_that_is_none_is_refused(n):
+    with pytest.raises(InputError, match="n is .*whole number from 1 to 10000"):
+        check_count(n)
 
 
 @pytest.mark.parametrize("change, message", [

@@ -257,6 +257,9 @@ def test_only_the_parts_asked_for_are_measured_again(tmp_path, tiny_run):
     assert {r["name"]: r["n"] for r in artifacts.load_run(folder).measurements}["jacobian_norm"] == 50
     with pytest.raises(ValueError, match="unknown part 'speed'; the parts are trajectories"):
         measure_states.measure_run(folder, parts=("speed",))
+    with pytest.raises(InputError, match="20 images hold 0 of some class; the part 'trajectories' needs at "
+                       "least two of each"):
+        measure_states.measure_run(folder, 20, parts=("trajectories",))
     with pytest.raises(ValueError, match="part 'attacked' makes no sense for"):
         measure_states.measure_run(folder, parts=("attacked",))
 

@@ -500,6 +500,13 @@ def test_a_config_holds_pythons_own_numbers_and_tuples():
     assert other == ours and other.to_dict() == ours.to_dict()
 
 
+@pytest.mark.parametrize("budget", [float("nan"), float("inf"), -1.0])
+def test_a_budget_that_would_never_end_is_refused_before_any_work(budget, tmp_path):
+    with pytest.raises(InputError, match="the budget is"):
+        training.train(tiny_config(), tmp_path / "runs", budget=budget, progress=False)
+    assert not (tmp_path / "runs").exists()
+
+
 def test_an_unknown_run_lists_the_known_ones():
     with pytest.raises(ValueError,
                        match="unknown run 'small-11'; the known runs are small-10, .*resnet-1.*mean "
