@@ -443,7 +443,8 @@ class Part:
     measure: called with the model, images, labels and how far to follow them.
     names: of the records it makes; images: "clean", "pgd" or "fooled", of its records; two: whether they are
         of two digits; used: on how many images they are, at most, of images with these labels; besides:
-        names of further records, which older runs lack; every: whether it needs two images of every class.
+        names of further records, which older runs lack, or which no image may be left for; every: whether it
+        needs two images of every class.
     """
 
     measure: Callable[[Any, Tensor, Tensor, Reach], list[dict]]
@@ -505,15 +506,15 @@ PARTS: dict[str, Part] = {
                   tuple(LOCAL_MEASUREMENTS)),
     "solver": Part(lambda model, images, labels, reach: solver_examples(
                        model, examples(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
-                   ("fools_program_only", "fools_solver_only", "solver_error", "step_changes", "step_jump",
-                    "reverse_error")),
+                   ("solver_error", "step_changes", "reverse_error"),
+                   besides=("fools_program_only", "fools_solver_only", "step_jump")),
     "bias": Part(lambda model, images, labels, reach: solver_examples(
                      model, biases(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
                  ("solver_bias", "solver_distance")),
     "elsewhere": Part(lambda model, images, labels, reach: solver_examples(
                           model, elsewhere(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
-                      ("program_right", "fools_program_only_there", "fools_solver_only_there",
-                       "solver_error_there")),
+                      ("program_right", "solver_error_there"),
+                      besides=("fools_program_only_there", "fools_solver_only_there")),
     "sought": Part(lambda model, images, labels, reach: solver_examples(
                        model, sought(model, images[:SOLVER_IMAGES], labels[:SOLVER_IMAGES])),
                    ("solver_bias_made", "solver_distance_made", "fools_program_made",

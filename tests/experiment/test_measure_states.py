@@ -309,6 +309,23 @@ def test_a_network_that_nothing_fools_is_measured_once(tiny_run, tmp_path, monke
         assert measure_states.pending(dataclasses.replace(run, measurements=lacking)) == pending
 
 
+@pytest.mark.parametrize("part, empty", [
+    ("solver", ("fools_program_only", "fools_solver_only", "step_jump")),
+    ("elsewhere", ("fools_program_only_there", "fools_solver_only_there"))])
+def test_a_part_is_done_without_records_that_no_image_is_left_for(part, empty, tiny_run, tmp_path,
+                                                                  monkeypatch):
+    folder = tmp_path / tiny_run.path.name
+    shutil.copytree(tiny_run.path, folder)
+    monkeypatch.setattr(measure_states, "parts_of", lambda run: (part,))
+    names = {name for name, *_ in measure_states.PARTS[part].keys}
+    assert names > set(empty)
+    monkeypatch.setattr(measure_states, "examples" if part == "solver" else "elsewhere", lambda *a: (
+        (name, torch.zeros(0 if name in empty else 2), dict(epsilon=0.1)) for name in sorted(names)))
+    assert measure_states.measure_run(folder, 2) == [part]
+    assert {r["name"] for r in artifacts.load_run(folder).measurements} == names - set(empty)
+    assert measure_states.measure_run(folder, 2) == []
+
+
 @pytest.mark.parametrize("part, measured, asked", [
     ("far", dict(count=40, reach=measure_states.Reach(far=8)), dict(reach=measure_states.Reach(far=4))),
     ("attacked", dict(count=40), dict(count=30)), ("two digits", dict(count=100), dict(count=60)),
