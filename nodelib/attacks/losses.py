@@ -24,7 +24,19 @@ def margin_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
     Carlini and Wagner, Towards evaluating the robustness of neural networks, 2017, section V, f_6 without its
     bound. It has no softmax, so its gradient does not vanish when the logits are large.
+
+    Args:
+        logits: shape (N, K), K at least 2; labels: true classes, int64, shape (N,), 0 to K - 1.
+
+    Returns:
+        the mean over images, 0-dimensional, in the logits' unit.
+
+    Raises:
+        InputError: a single class, beside which there is no wrong one.
     """
+    if logits.shape[1] < 2:
+        raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss compares the true class "
+                         "with a wrong one, so it needs two classes or more")
     return (-margins(logits, labels)).mean()
 
 
@@ -32,6 +44,16 @@ def dlr_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Mean difference-of-logits ratio: the margin over the distance of first and third logit.
 
     Croce and Hein, Reliable evaluation of adversarial robustness, 2020, eq. (6). Blind to scale and shift.
+
+    Args:
+        logits: shape (N, K), K at least 3; labels: true classes, int64, shape (N,), 0 to K - 1.
+
+    Returns:
+        the mean over images, 0-dimensional, without a unit and at least -1; of an image above 0 where it is
+            misclassified.
+
+    Raises:
+        InputError: fewer than three classes.
     """
     if logits.shape[1] < 3:
         raise InputError(f"the logits have shape {tuple(logits.shape)}; this loss divides by the distance of "

@@ -10,7 +10,6 @@ Optional: `pip install 'nodelib[attacks]'`.
 
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import torch
@@ -204,8 +203,100 @@ def library_afterthoughts(accuracies: Mapping[str, float]) -> list[str]:
     return heard
 
 
-apgd_ce = partial(strong, "apgd-ce", steps=100)
-apgd_dlr = partial(strong, "apgd-dlr", steps=100)
-apgd_t = partial(strong, "apgd-t", steps=100)
-fab_t = partial(strong, "fab-t", steps=100)
-square = partial(strong, "square", steps=5000)
+def apgd_ce(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int = 100,
+            **options: Any) -> Tensor:
+    """APGD on the cross-entropy: steps along the gradient, of a size that halves as progress stalls.
+
+    Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks, ICML 2020, algorithm 1.
+
+    Args:
+        model, images, labels, epsilon, options: as in `strong`; images of shape (N, C, H, W), labels (N,).
+        steps: gradient steps per restart, at least 1.
+
+    Returns:
+        adversarial images, (N, C, H, W), within epsilon of `images` and in [0, 1].
+
+    Raises:
+        as `strong`.
+    """
+    return strong("apgd-ce", model, images, labels, epsilon, steps=steps, **options)
+
+
+def apgd_dlr(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int = 100,
+             **options: Any) -> Tensor:
+    """APGD on the difference of logits ratio, which no scale of the logits saturates; of 3 classes or more.
+
+    Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks, ICML 2020, algorithm 1 with eq. (6).
+
+    Args:
+        model, images, labels, epsilon, options: as in `strong`; images of shape (N, C, H, W), labels (N,).
+        steps: gradient steps per restart, at least 1.
+
+    Returns:
+        adversarial images, (N, C, H, W), within epsilon of `images` and in [0, 1].
+
+    Raises:
+        as `strong`.
+    """
+    return strong("apgd-dlr", model, images, labels, epsilon, steps=steps, **options)
+
+
+def apgd_t(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int = 100,
+           **options: Any) -> Tensor:
+    """APGD on the targeted ratio, towards the nearest wrong classes in turn; of 4 classes or more.
+
+    Croce and Hein, Reliable evaluation of adversarial robustness with an ensemble of diverse parameter-free
+    attacks, ICML 2020, algorithm 1 with eq. (7).
+
+    Args:
+        model, images, labels, epsilon, options: as in `strong`; images of shape (N, C, H, W), labels (N,).
+        steps: gradient steps per restart and target class, at least 1.
+
+    Returns:
+        adversarial images, (N, C, H, W), within epsilon of `images` and in [0, 1].
+
+    Raises:
+        as `strong`.
+    """
+    return strong("apgd-t", model, images, labels, epsilon, steps=steps, **options)
+
+
+def fab_t(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int = 100,
+          **options: Any) -> Tensor:
+    """Targeted FAB: projections onto the linearised boundaries to the nearest wrong classes in turn.
+
+    Croce and Hein, Minimally distorted adversarial examples with a fast adaptive boundary attack, ICML 2020.
+
+    Args:
+        model, images, labels, epsilon, options: as in `strong`; images of shape (N, C, H, W), labels (N,).
+        steps: steps per restart and target class, at least 1; each takes a gradient.
+
+    Returns:
+        adversarial images, (N, C, H, W), within epsilon of `images` and in [0, 1].
+
+    Raises:
+        as `strong`.
+    """
+    return strong("fab-t", model, images, labels, epsilon, steps=steps, **options)
+
+
+def square(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, steps: int = 5000,
+           **options: Any) -> Tensor:
+    """Square: random search by squares of pixels that the margin accepts, without any gradient.
+
+    Andriushchenko, Croce, Flammarion and Hein, Square attack: a query-efficient black-box adversarial attack
+    via random search, ECCV 2020, algorithm 1.
+
+    Args:
+        model, images, labels, epsilon, options: as in `strong`; images of shape (N, C, H, W), labels (N,).
+        steps: queries, forward passes per image and restart, at least 1; few say nothing of robustness.
+
+    Returns:
+        adversarial images, (N, C, H, W), within epsilon of `images` and in [0, 1].
+
+    Raises:
+        as `strong`.
+    """
+    return strong("square", model, images, labels, epsilon, steps=steps, **options)

@@ -245,14 +245,18 @@ def evaluate_run(folder: str | Path, measurements: list[Measurement], *, device:
     Args:
         folder: of the run, or of weights that it kept, such as `small-10-post-seed0/epoch12`. The sources of
             transfer attacks lie beside the run.
-        budget: seconds after which no further record is begun (worst cases, which cost nothing, still are).
+        measurements: what to measure, in this order; each of an id of its own.
+        device: "cpu" or "cuda".
+        progress: True or False to show progress or not; default: a bar on a terminal, else plain lines.
+        budget: seconds, 0 or more, after which no further record is begun (worst cases, which cost nothing,
+            still are).
 
     Returns:
         all records of the run.
 
     Raises:
-        InputError: a record of the same id is of another measurement, or two of one id are asked for, before
-            any work.
+        InputError: a record of the same id is of another measurement, two of one id are asked for, the budget
+            is negative or not finite, or there is no such device, before any work.
         MeasurementError: a solve or an attack failed for a known reason.
         ArtifactError: the run is damaged, or was trained further meanwhile.
     """

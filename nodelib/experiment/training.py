@@ -481,6 +481,22 @@ def run(config: RunConfig, root: str | Path | None = None, *, device: str | torc
     config only adds learning-rate cycles: then it is prolonged. One at a constant rate, which can end after
     any epoch, is given back with the epochs it has (`config["epochs"]`), up to those asked for; `train`
     prolongs it.
+
+    Args:
+        config: what to train.
+        root: folder that holds the runs; default `data/runs`.
+        device: "cpu" or "cuda", for training and evaluation.
+        evaluate: measure what `nodelib.experiment.protocols.table_protocol` lists and the run lacks.
+        progress: True or False to show progress or not; default: a bar on a terminal, else plain lines.
+
+    Returns:
+        the stored run, with its records.
+
+    Raises:
+        ArtifactError: the folder holds a run of another config, or a damaged one, or is being written by
+            another process.
+        DivergedError, KeyboardInterrupt, InputError: as `train`.
+        MeasurementError: as `nodelib.evaluate_run`.
     """
     from nodelib.experiment import evaluation, protocols
 

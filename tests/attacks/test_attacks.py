@@ -236,6 +236,8 @@ def test_the_margin_is_the_largest_wrong_logit_minus_the_true_one():
     assert margin_loss(logits, labels).item() == pytest.approx((-1 + 4) / 2)
     assert dlr_loss(logits, labels).item() == pytest.approx((-1 / 2 + 4 / 5) / 2)
     assert dlr_loss(7 * logits + 3, labels).item() == pytest.approx((-1 / 2 + 4 / 5) / 2)
+    with pytest.raises(InputError, match=r"shape \(2, 1\).*two classes or more"):
+        margin_loss(torch.zeros(2, 1), torch.zeros(2, dtype=torch.long))
     assert logit_gap(logits).tolist() == [1.0, 4.0]
 
 

@@ -1,11 +1,13 @@
 """The adapters to other libraries' attacks, and agreement of ours with theirs."""
 
+import inspect
 import sys
 
 import pytest
 import torch
 from torch import nn
 
+import nodelib.attacks
 from nodelib.attacks import (
     Attack,
     AttackError,
@@ -66,6 +68,15 @@ class Smooth(nn.Module):
 def accuracy(model, images, labels) -> float:
     with torch.no_grad():
         return (model(images).argmax(1) == labels).double().mean().item()
+
+
+@pytest.mark.parametrize("attack", [apgd_ce, apgd_dlr, apgd_t, fab_t, square])
+def test_a_strong_attack_is_a_function_that_says_what_it_is(attack):
+    assert vars(nodelib.attacks)[attack.__name__] is attack
+    said = inspect.getdoc(attack)
+    assert all(word in said for word in ("Croce", "steps: ", "at least 1", "(N, C, H, W)", "Raises:"))
+    assert list(inspect.signature(attack).parameters) == ["model", "images", "labels", "epsilon", "steps",
+                                                          "options"]
 
 
 def test_fgsm_is_foolboxs_pixel_for_pixel(foolbox, test_images):
