@@ -26,7 +26,7 @@ from nodelib.solver.integrate import GRADIENTS
 class Method(NamedTuple):
     """What attacks of a name run, which fields of `Attack` it uses beside those that every attack has, and
     what else a record says of it: `loss`, where its own and no field, `library`, where it is not from here,
-    and whether it starts at random.
+    and whether it starts at random. `steps`: how many it takes where nobody says how many.
     """
 
     run: Callable[[Attack, nn.Module, Tensor, Tensor], Tensor]
@@ -34,6 +34,7 @@ class Method(NamedTuple):
     loss: str | None = None
     library: str | None = None
     random_start: bool = True
+    steps: int = 1
 
 
 METHODS: dict[str, Method] = {}
@@ -62,7 +63,9 @@ class Attack:
         name: one of `METHODS`, such as "pgd".
         epsilon: radius of the ball in pixel units, 0 to 1 (the post: 0.3).
         step_size: length of a step in pixel units, above 0; needed by "pgd".
-        steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image.
+        steps: gradient steps, at least 1; for "square" and "hop-skip-jump" queries per image. By default as
+            many as the function of that name takes (100 of APGD and FAB, 5000 of "square", 1000 of
+            "hop-skip-jump"), and 1 of the others.
         random_start: start uniformly inside the ball instead of at the image.
         restarts: independent starts, at least 1; more than one needs random_start.
         t1: end time attacked, for a network that is called as model(images, t1) and has an `ODEBlock` or
@@ -95,7 +98,7 @@ class Attack:
     name: str
     epsilon: float
     step_size: float | None = None
-    steps: int = 1
+    steps: int = None  # type: ignore[assignment]  # the attack's own number, which takes its place at once
     random_start: bool = True
     restarts: int = 1
     t1: float | Sequence[float] | None = None
@@ -116,8 +119,7 @@ class Attack:
     def __post_init__(self) -> None:
         for field in fields(self):  # Python's own numbers, so that a value compares and hashes
             object.__setattr__(self, field.name, plain(getattr(self, field.name)))
-        if not (isinstance(self.name, str) and self.name in METHODS):
-            raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
+        self._check_name()
         for name in ("clip", "random_start", "targeted", "allow_random_forward", "allow_training_mode"):
             check_flag(name, getattr(self, name))
         for name in ("steps", "restarts", "draws", "targets"):
@@ -145,11 +147,18 @@ class Attack:
         self._check_used()
         self._check_pgd()
 
+    def _check_name(self) -> None:
+        if not (isinstance(self.name, str) and self.name in METHODS):
+            raise InputError(f"unknown attack {self.name!r}; the known attacks are {', '.join(METHODS)}")
+        if self.steps is None:  # fewer than an attack needs would look like robustness
+            object.__setattr__(self, "steps", METHODS[self.name].steps)
+
     def _check_used(self) -> None:
         uses = METHODS[self.name].uses
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name not in OF_ALL | uses and value != field.default:
+            default = METHODS[self.name].steps if field.name == "steps" else field.default
+            if field.name not in OF_ALL | uses and value != default:
                 raise InputError(f"{field.name} is {value!r} with {self.name}, which makes no use of it; "
                                  f"leave it out (beside what every attack has, {self.name} uses "
                                  f"{', '.join(sorted(uses))})")

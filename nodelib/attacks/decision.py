@@ -71,7 +71,7 @@ def hop_skip_jump(model: nn.Module, images: Tensor, labels: Tensor, epsilon: flo
     return Attack("hop-skip-jump", epsilon, steps=queries, **options)(model, images, labels)
 
 
-@method("hop-skip-jump", uses="steps seed", loss="label", library="foolbox")
+@method("hop-skip-jump", uses="steps seed", loss="label", library="foolbox", steps=1000)
 @torch.no_grad()
 def _walk(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("foolbox")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from nodelib.attacks.attack import Attack, method
 from nodelib.attacks.common import forward, input_gradient, project, shaken
 from nodelib.attacks.strong import square_point
-from nodelib.solver.errors import InputError
+from nodelib.solver.errors import InputError, check_whole
 
 
 def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, step_size: float, steps: int,
@@ -39,6 +39,7 @@ def pgd(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, *, ste
     Raises:
         as `Attack`.
     """
+    check_whole("steps", steps, 1)  # None would be one step
     return Attack("pgd", epsilon, step_size, steps, **options)(model, images, labels)
 
 

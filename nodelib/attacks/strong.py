@@ -87,11 +87,12 @@ def strong(name: str, model: nn.Module, images: Tensor, labels: Tensor, epsilon:
     return Attack(name, epsilon, steps=steps, **options)(model, images, labels)
 
 
-@method("apgd-ce", uses="steps restarts seed draws", loss="cross-entropy", library="pyautoattack")
-@method("apgd-dlr", uses="steps restarts seed draws", loss="dlr", library="pyautoattack")
-@method("apgd-t", uses="steps restarts seed draws targets", loss="dlr-targeted", library="pyautoattack")
-@method("fab-t", uses="steps restarts seed targets", loss="boundary", library="pyautoattack")
-@method("square", uses="steps restarts seed", loss="margin", library="pyautoattack")
+@method("apgd-ce", uses="steps restarts seed draws", loss="cross-entropy", library="pyautoattack", steps=100)
+@method("apgd-dlr", uses="steps restarts seed draws", loss="dlr", library="pyautoattack", steps=100)
+@method("apgd-t", uses="steps restarts seed draws targets", loss="dlr-targeted", library="pyautoattack",
+        steps=100)
+@method("fab-t", uses="steps restarts seed targets", loss="boundary", library="pyautoattack", steps=100)
+@method("square", uses="steps restarts seed", loss="margin", library="pyautoattack", steps=5000)
 def _by_library(attack: Attack, model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     require("pyautoattack")
     in_box(attack)

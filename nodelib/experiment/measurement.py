@@ -58,7 +58,8 @@ class Measurement:
         pooling_seed: of the random regions.
         epsilon, clip, gradient, step_size, steps, restarts, seed, loss, logit_scale, draws, noise, momentum,
             targets, targeted, queries: of the attack, see `nodelib.attacks.Attack`; epsilon is 0 for "none",
-            and gradient may be "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7).
+            and gradient may be "reference", too (FGSM only: exact, in float64 at a tolerance of 1e-7); steps
+            must be given, and above 1, where the attack's own default is.
         batch: images per solve; they share one step size, so it is part of the protocol.
         rtol, atol: tolerances of scoring and attack.
         attack_tolerance, attack_batch: of the attack, where they differ from those of scoring.
@@ -124,10 +125,18 @@ class Measurement:
         check_choice("pooling", self.pooling, POOLINGS)
         check_choice("loss", self.loss, LOSSES)  # a record names it
         self._check_network_attacked()
+        self._check_steps()
         if self.label.rpartition("-eps")[1] and not self.id.endswith(f"-eps{self.epsilon:g}-t{self.t1:g}"):
             raise InputError(f"label is {self.label!r} at epsilon {self.epsilon:g}; what follows '-eps' "
                              "names the epsilon of a record, so leave it out of the label")
         self.as_attack()
+
+    def _check_steps(self) -> None:
+        """One step, the default here, of an attack that takes many would look like robustness."""
+        own = METHODS[self.attack].steps if self.attack in METHODS else 1
+        if self.steps == 1 < own:
+            raise InputError(f"steps is 1 with attack {self.attack!r}; it must be given, at least 2 (of the "
+                             f"attack's own function it is {own})")
 
     def _check_network_attacked(self) -> None:
         """The network that the attack sees, where it is not quite the one that is scored."""

@@ -1,4 +1,5 @@
 import dataclasses
+import inspect
 
 import numpy as np
 import pytest
@@ -12,12 +13,18 @@ from nodelib.attacks import (
     Attack,
     AttackError,
     NoODEError,
+    apgd_ce,
+    apgd_dlr,
+    apgd_t,
     common,
     dlr_loss,
+    fab_t,
     fgsm,
+    hop_skip_jump,
     logit_gap,
     margin_loss,
     pgd,
+    square,
 )
 from nodelib.attacks.attack import method
 from nodelib.experiment.evaluation import Measurement, evaluate, record
@@ -664,8 +671,9 @@ REFUSED = {
     **dict.fromkeys(("clip", "random_start", "targeted", "allow_random_forward", "allow_training_mode"),
                     ("no", None, 1)),
     "queries": (-1, 1.5, 2.0, True, "1", None, [1], float("nan")),
-    **dict.fromkeys(("steps", "restarts", "draws", "targets"),
+    **dict.fromkeys(("restarts", "draws", "targets"),
                     (0, 1.5, 2.0, torch.tensor(2.0), True, "1", None, [1], float("nan"))),
+    "steps": (0, 1.5, 2.0, torch.tensor(2.0), True, "1", [1], float("nan")),
     "epsilon": (-0.1, 1.01, 8, "0.3", None, True, [0.3], torch.ones(2), float("nan"), float("inf")),
     "step_size": (0.0, -0.1, "0.1", [0.1], True), "seed": (0.0, "0", None, True, [0], 2**64, float("nan")),
     "t1": ("1", b"1", [], [None], {}, float("inf")), "gradient": ("symbolic", 4, ["exact"]),
@@ -684,6 +692,24 @@ def test_a_value_of_a_wrong_type_or_out_of_range_is_refused_by_every_attack(name
     for value in ("cw", None, 4, ["pgd"]):
         with pytest.raises(InputError, match="unknown attack .*fgsm.*pgd"):
             Attack(value, 0.1)
+
+
+def test_an_attack_takes_as_many_steps_by_default_as_the_function_of_its_name():
+    for name, function in (("apgd-ce", apgd_ce), ("apgd-dlr", apgd_dlr), ("apgd-t", apgd_t), ("fab-t", fab_t),
+                           ("square", square), ("hop-skip-jump", hop_skip_jump)):
+        parameters = inspect.signature(function).parameters
+        own = parameters["queries" if name == "hop-skip-jump" else "steps"].default
+        assert Attack(name, 0.1).steps == Attack(name, 0.1, steps=None).steps == own > 1
+        assert Attack(name, 0.1, steps=1).steps == 1 and hash(Attack(name, 0.1, steps=own)) == hash(
+            Attack(name, 0.1))
+        with pytest.raises(InputError, match=f"steps is 1 with attack '{name}'.*it is {own}"):
+            Measurement(1.0, 10, name, 0.1)
+        assert Measurement(1.0, 10, name, 0.1, steps=2).as_attack().steps == 2
+    for name in ("fgsm", "pgd", "random-signs"):
+        assert Attack(name, 0.1).steps == Measurement(1.0, 10, name, 0.1, step_size=(name == "pgd") / 10
+                                                      ).as_attack().steps == 1
+    with pytest.raises(InputError, match="steps is None"):
+        pgd(Linear(), torch.zeros(1, 1, 28, 28), torch.zeros(1), 0.1, step_size=0.1, steps=None)
 
 
 def test_scalars_of_torch_and_numpy_make_the_same_attack():

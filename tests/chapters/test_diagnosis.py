@@ -28,10 +28,10 @@ def run(tiny_run):
     records: list = []
     add(Measurement(1.0, 6), [1, 1, 1, 1, 0, 0])
     add(Measurement(1.0, 4, "fgsm", 0.3, label="fgsm-exact"), [1, 1, 0, 1])
-    add(Measurement(1.0, 4, "square", 0.3), [0, 1, 0, 0])
-    add(Measurement(1.0, 2, "apgd-ce", 0.3), [0, 1])
+    add(Measurement(1.0, 4, "square", 0.3, steps=5000), [0, 1, 0, 0])
+    add(Measurement(1.0, 2, "apgd-ce", 0.3, steps=100), [0, 1])
     add(Measurement(1.0, 4, "worst", 0.3), [0, 1, 0, 0], combines=["square-t1"])
-    add(Measurement(1.0, 2, "hop-skip-jump", 0.3), [1, 0])
+    add(Measurement(1.0, 2, "hop-skip-jump", 0.3, steps=1000), [1, 0])
     add(Measurement(1.0, 4, "pgd", 0.3, loss="margin", label="mask-margin"), [0, 0, 0, 1])
     add(Measurement(1.0, 4, "pgd", 0.3, label="mask-plain"), [0, 1, 0, 1])
     add(Measurement(1.0, 4, "transfer", 0.3, source="small-100-seed0", label="transfer-small-100-seed0"),
@@ -60,7 +60,7 @@ def test_what_is_left_falls_from_column_to_column_whatever_the_order_of_the_atta
 
     def step(name, kept):
         attack = "pgd" if name.startswith("pgd") else "apgd-t"
-        return record(Measurement(1.0, 4, attack, 0.3, label=name.removesuffix("-t1")),
+        return record(Measurement(1.0, 4, attack, 0.3, steps=40, label=name.removesuffix("-t1")),
                       np.asarray(kept, dtype=bool), 0.0, 0.0, "cpu", None, dropped=0)
     steps = [step(name, kept) for name, kept in bits.items()]
     both = dataclasses.replace(run, metrics=[*(r for r in run.metrics if r["id"] not in bits), *steps])
@@ -248,7 +248,8 @@ def test_the_library_is_asked_before_and_after_its_attacks(tiny_run, monkeypatch
     monkeypatch.setattr(diagnosis, "require", lambda name: None)
     monkeypatch.setattr(diagnosis, "library_warnings", lambda model, images, labels, t1: [f"at {t1:g}"])
     monkeypatch.setattr(diagnosis, "library_afterthoughts", lambda left: [f"{len(left)} attacks"])
-    attacked = known(tiny_run, *((Measurement(100.0, 50, name, 0.3), first(10)) for name in STRONG))
+    attacked = known(tiny_run, *((Measurement(100.0, 50, name, 0.3, steps=100), first(10))
+                                 for name in STRONG))
     bare = dataclasses.replace(tiny_run, metrics=[])
     heard = diagnosis.library_says([attacked], None, None), diagnosis.library_says([bare], None, None)
     assert [list(each.values()) for each in heard] == [[["at 100", "4 attacks"]], [["at 1"]]]
