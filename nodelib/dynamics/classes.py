@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from nodelib.dynamics.geometry import cosines, direction
+from nodelib.dynamics.geometry import angle, cosines, direction
 from nodelib.solver.errors import InputError
 
 
@@ -70,12 +70,14 @@ def silhouette(y: Tensor, labels: Tensor) -> Tensor:
 
 
 def class_angles(y: Tensor, labels: Tensor) -> tuple[float, float]:
-    """Mean angle in degrees between two states of the same class and between two of different classes.
+    """Mean angle in degrees between two states of the same class and between two of different classes, each
+    from 0 to 180.
 
     Args:
         y: shape (N, C, H, W); labels: shape (N,), at least two classes and one class with two states.
     """
-    apart = torch.rad2deg(cosines(y, y).clamp(-1, 1).acos())
+    # row by row: all pairs at once would hold N^2 states
+    apart = torch.stack([angle(state, y) for state in y])
     same = labels[:, None] == labels
     other = ~torch.eye(len(y), dtype=torch.bool, device=y.device)
     return apart[same & other].mean().item(), apart[~same].mean().item()

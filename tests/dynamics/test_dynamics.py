@@ -225,6 +225,13 @@ def test_separated_classes_are_told_apart_and_mixed_ones_are_not():
         assert 0.35 < judge((noise[:200], coin[:200]), noise[200:], coin[200:]).double().mean() < 0.65
 
 
+def test_the_angle_between_identical_states_is_exactly_zero():
+    state = torch.randn(1, 16, 7, 7, generator=torch.Generator().manual_seed(0))
+    y = torch.cat([state, state, state, -state])
+    within, across = dynamics.class_angles(y, torch.tensor([0, 0, 0, 1]))
+    assert within == 0.0 and across == pytest.approx(180.0)
+
+
 def test_class_angles_are_means_over_pairs():
     y = torch.tensor([[1, 0], [0, 1], [-1, 0.0]], dtype=torch.float64).reshape(3, 2, 1, 1)
     within, across = dynamics.class_angles(y, torch.tensor([0, 0, 1]))
