@@ -90,8 +90,9 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         chapter: the text half, a `.md` file.
         force: execute even if nothing changed.
         scale: "full" (published) or "smoke" (seconds to minutes).
-        out: folder for the notebook and its figures; by default the notebook lies beside its text half
-            and figures go to `book/figures`. Required with parameters.
+        out: folder for the notebook and its figures, into which a chapter is executed even if nothing
+            changed; by default the notebook lies beside its text half and figures go to `book/figures`.
+            Required with parameters.
         parameters: values for names that the cell tagged `parameters` assigns. `scale` may be among them;
             `run` is what a page of the book is for.
 
@@ -103,6 +104,23 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
     import nbformat
 
     chapter = Path(chapter).resolve()
+    notebook, target, needed = _planned(chapter, force, scale, out, parameters)
+    if not needed:
+        return Rendered(target, False)
+    figures = target.parent / "figures" if out is not None else BOOK / "figures"
+    with tempfile.TemporaryDirectory(prefix="nodelib-figures-") as drawn:
+        done = _execute(notebook, chapter, target.parent if out is None else chapter.parent, Path(drawn))
+        nbformat.validate(done)
+        content = (nbformat.writes(done).rstrip("\n") + "\n").encode()
+        for figure in sorted(Path(drawn).iterdir()):  # before the notebook, which says that all is up to date
+            write_atomic(figures / figure.name, figure.read_bytes())
+    write_atomic(target, content)
+    return Rendered(target, True)
+
+
+def _planned(chapter: Path, force: bool, scale: str, out: str | Path | None,
+             parameters: dict[str, Any] | None) -> tuple[Any, Path, bool]:
+    """The notebook that `render` would execute, where it goes, and whether it must be executed at all."""
     parameters = {"scale": scale, **(parameters or {})}
     scale = parameters["scale"]
     if scale not in SCALES:
@@ -117,17 +135,7 @@ def render(chapter: str | Path, force: bool = False, scale: str = "full", out: s
         raise InputError(f"smoke-scale notebooks must not write to the published data in {PUBLISHED}: set "
                          "the environment variable NODELIB_DATA to a scratch copy of it")
     target = _target(chapter, out, parameters)
-    if not force and out is None and not _changed(notebook, target):
-        return Rendered(target, False)
-    figures = target.parent / "figures" if out is not None else BOOK / "figures"
-    with tempfile.TemporaryDirectory(prefix="nodelib-figures-") as drawn:
-        done = _execute(notebook, chapter, target.parent if out is None else chapter.parent, Path(drawn))
-        nbformat.validate(done)
-        content = (nbformat.writes(done).rstrip("\n") + "\n").encode()
-        for figure in sorted(Path(drawn).iterdir()):  # before the notebook, which says that all is up to date
-            write_atomic(figures / figure.name, figure.read_bytes())
-    write_atomic(target, content)
-    return Rendered(target, True)
+    return notebook, target, force or out is not None or _changed(notebook, target)
 
 
 def prepare(chapter: Path, parameters: dict[str, Any]) -> Any:
@@ -288,10 +296,15 @@ def _target(chapter: Path, out: str | Path | None, parameters: dict[str, Any]) -
     return chapter.parent.parent / "runs" / name if is_run else chapter.with_name(name)
 
 
-def stale(chapter: Path, parameters: dict[str, Any] | None = None, out: Path | None = None) -> bool:
-    """Whether a page's notebook, beside it or in `out`, is missing or of other text, inputs or source."""
-    chapter, parameters = chapter.resolve(), parameters or {}
-    return _changed(prepare(chapter, parameters), _target(chapter, out, parameters))
+def stale(chapter: Path, parameters: dict[str, Any] | None = None, out: Path | None = None, *,
+          force: bool = False, scale: str = "full") -> bool:
+    """Whether `render`, of the same arguments, would execute a page: it is asked to, by `force` or `out`, or
+    the notebook beside the page is missing or of other text, inputs or source.
+
+    Raises:
+        InputError: what `render` would refuse.
+    """
+    return _planned(chapter.resolve(), force, scale, out, parameters)[2]
 
 
 def _changed(prepared: Any, target: Path) -> bool:
@@ -527,7 +540,8 @@ def main(arguments: list[str] | None = None) -> int:
                 write_atomic(path.resolve(), tidy_text(path).encode())
                 continue
             if options.list:
-                say(f"{label}: {'changed' if stale(path, parameters) else 'up to date'}")
+                would = stale(path, parameters, options.out, force=options.force, scale=options.scale)
+                say(f"{label}: {'would be executed' if would else 'up to date'}")
                 continue
             done = render(path, options.force, options.scale, options.out, parameters)
         except NodelibError as error:

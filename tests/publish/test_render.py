@@ -121,6 +121,20 @@ def test_an_unchanged_chapter_is_not_executed_again(chapter, tmp_path):
     assert (tmp_path / "count").read_text() == "xxx"
 
 
+def test_the_list_says_what_the_same_command_would_execute(chapter, tmp_path, capsys):
+    path = chapter("print(steps)")
+    render.render(path)
+    for options, said in (([], "up to date"), (["--force"], "would be executed"),
+                          (["--out", str(tmp_path / "out")], "would be executed")):
+        assert render.main([str(path), "--list", *options]) == 0
+        assert said in capsys.readouterr().out
+    path.write_text(path.read_text() + "\nMore.\n")
+    assert render.main([str(path), "--list"]) == 0 and "would be executed" in capsys.readouterr().out
+    assert render.main([str(path), "--list", "--scale", "smoke"]) == 1  # as without --list
+    assert "name a folder for it (--out)" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_changed_input_executes_the_chapter_again(chapter, tmp_path, monkeypatch):
     monkeypatch.setenv("NODELIB_DATA", str(tmp_path / "data"))
     (tmp_path / "data").mkdir()
