@@ -3,6 +3,7 @@
 import ast
 import functools
 import inspect
+import re
 import sys
 from pathlib import Path
 
@@ -108,3 +109,13 @@ def test_the_solver_knows_torch_only():
                 names = [each.name for each in node.names] if plain else [node.module]
                 outside.update(name.split(".")[0] for name in names)
     assert outside - set(sys.stdlib_module_names) == {"torch", "nodelib", "torchdiffeq"}
+
+
+def test_every_function_of_the_kernels_is_called_and_every_shared_constant_stands_once():
+    functions = set(re.findall(r"\bnodelib_\w+(?=\()", (PACKAGE / "solver" / "kernel.c").read_text()))
+    callers = (PACKAGE / "solver" / "kernel.py").read_text()
+    assert len(functions) > 8 and not {name for name in functions if name not in callers}
+    for name in ("CLASSES", "REFERENCE_TOLERANCE"):
+        homes = [path.name for path in PACKAGE.rglob("*.py")
+                 if re.search(rf"^{name} = ", path.read_text(), re.MULTILINE)]
+        assert len(homes) == 1, (name, homes)

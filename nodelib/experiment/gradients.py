@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nodelib.experiment.gradient_health import cosines
+from nodelib.experiment.measurement import REFERENCE_TOLERANCE
 from nodelib.networks import ODENet
 from nodelib.solver.adjoints import continuous_adjoint
 from nodelib.solver.errors import InputError
 from nodelib.solver.integrate import odeint, rms_norm
 
-REFERENCE = 1e-7  # tolerance of the reference, in float64: kinks of the ReLU make a tighter one expensive
+REFERENCE = REFERENCE_TOLERANCE  # in float64: kinks of the ReLU make a tighter one expensive
 
 
 @dataclass(frozen=True)

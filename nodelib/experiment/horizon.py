@@ -27,12 +27,12 @@ from nodelib.experiment import snapshot_records
 from nodelib.experiment.configs import TABLE_T1
 from nodelib.experiment.measurement import SEED_BATCH
 from nodelib.experiment.snapshot_records import SnapshotRecord
+from nodelib.networks import CLASSES
 from nodelib.statistics import rank_correlation
 
 ROUNDOFF = 24  # 1 + 2^-24 is 1 in float32
 HALF_SMALLEST = 150  # 2^-150 is 0 in float32
 SMALLEST_NORMAL = 126
-CLASSES = 10
 
 
 def true_class_lost(classes: int = CLASSES) -> tuple[float, float]:

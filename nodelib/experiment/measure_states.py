@@ -38,7 +38,7 @@ from nodelib.experiment.protocols import SWEEP_T1 as TIMES
 from nodelib.experiment.records import record
 from nodelib.experiment.snapshots import along_path
 from nodelib.experiment.solver_examples import Found, biases, elsewhere, examples, sought
-from nodelib.networks import ODEFunc, ODENet, ResNet
+from nodelib.networks import CLASSES, ODEFunc, ODENet, ResNet
 from nodelib.solver.errors import InputError, check_whole
 
 SNAPSHOTS = (1.0, 10.0, 100.0, 500.0, 1000.0)
@@ -55,7 +55,6 @@ LAST_LOG_TIME = 700.0  # e^709 is the last of float64
 # where `far` looks: a ray whose leading eigenvalue is 0.9 needs 70 for three powers of ten
 FAR = (10.0, 20.0, 40.0, 80.0)
 RAY_IMAGES, FAR_IMAGES = 100, 50  # followed to their rays, and further
-CLASSES = 10
 IMAGES, LEAKY_IMAGES = 500, 200  # of the test order, by default
 LOCAL_IMAGES, SOLVER_IMAGES = 256, 128  # of them for the local robustness, and for examples of the solver
 ATTACKED = 200  # of them attacked, by default

@@ -494,7 +494,6 @@ size_t nodelib_kept(void) { return KEPT; }
 int nodelib_block(void) { return BLOCK; }
 int nodelib_columns(void) { return COLUMNS; }
 int nodelib_inputs(void) { return INPUTS; }
-int nodelib_rows(void) { return ROWS; }
 
 #ifdef _OPENMP
 #define PARALLEL _Pragma("omp parallel num_threads(threads)")
