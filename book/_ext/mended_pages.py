@@ -17,9 +17,10 @@ import re
 ALLOCATIONS = 200_000  # between two collections of the youngest objects; Python's default is 700
 UNTOUCHED = ("pre", "code", "script", "style", "svg", "title", "textarea", "button")
 TAG = re.compile(r"(<[^>]*>)")
-GAPS = (re.compile(r"(?<=\d) (?=%)"), re.compile(r"(?<=\d) (?=to \d)|(?<=\d to) (?=\d)"),
-        re.compile(r"(?<=[\[(])([-\d.]+,) ([-\d.]+)(?=[\])])"))
-WORD = re.compile(r"(?<![\w-])(?:(?:small|large|wide|resnet)(?:-[a-z0-9]+)+|\d(?:\.\d+)?e-\d+)(?![\w-])")
+PERCENT = re.compile(r"(?<=\d) (?=%)")
+WHOLE = re.compile(r"(?<![\w.-])-?\d[\d.,]* to -?\d[\d.,]*\d\b|(?<![\w.-])-?\d to \d\b"  # a range
+                   r"|\[-?[\d.]+, -?[\d.]+\]|(?<![\w-])\d(?:\.\d+)?e-\d+(?![\w-])"  # an interval, a small number
+                   r"|(?<![\w-])(?:small|large|wide|resnet)(?:-[a-z0-9]+)+(?![\w-])")  # a network
 FORMULA = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:)]+)')
 
 
@@ -57,12 +58,10 @@ def unbroken(html: str) -> str:
             elif name in UNTOUCHED and not part.endswith("/>"):
                 within = (*within, name)
             continue
-        if not within and part:
+        if not within and part and "\\(" not in part and "\\[" not in part:  # nor in a formula
             if part.startswith(" %") and last.isdigit():  # the number is a pasted value
                 part = "\u00a0" + part[1:]
-            for gap in GAPS:
-                part = gap.sub(lambda m: f"{m[1]}\u00a0{m[2]}" if m.re.groups else "\u00a0", part)
-            parts[k] = WORD.sub(r'<span class="kept">\g<0></span>', part)
+            parts[k] = WHOLE.sub(r'<span class="kept">\g<0></span>', PERCENT.sub("\u00a0", part))
         last = part[-1:] or last
     return FORMULA.sub(r'<span class="kept">\1\2</span>', "".join(parts))
 

@@ -3,7 +3,7 @@
 document.addEventListener("DOMContentLoaded", () => {
   const article = document.querySelector(".bd-article");
   if (!article) return;
-  const boxes = "figure, p, dd, dt, pre, .math, mjx-container, .output, .pst-scrollable-table-container, .table-wrapper";
+  const boxes = "figure, p, dd, dt, .math, mjx-container, .output, .pst-scrollable-table-container, .table-wrapper";
   // A short entry stays in one line where its table scrolls anyway, or still fits and grows no taller.
   const whole = () => {
     for (const table of article.querySelectorAll("table")) {
@@ -29,7 +29,7 @@ document.addEventListener("DOMContentLoaded", () => {
     for (const box of article.querySelectorAll(boxes)) {
       const more = box.scrollWidth > box.clientWidth + 1 && /auto|scroll/.test(getComputedStyle(box).overflowX);
       if (more) box.tabIndex = 0;
-      if (box.matches("figure, p, dd, pre, .pst-scrollable-table-container")) box.classList.toggle("scrolls", more);
+      if (box.matches("figure, p, dd, .pst-scrollable-table-container")) box.classList.toggle("scrolls", more);
     }
   };
   new ResizeObserver(reach).observe(article); // at first, when formulas are set, and on another width

@@ -15,8 +15,10 @@ GAP = "\u00a0"
 @pytest.mark.parametrize("html, wanted", [
     ("<p>at 5 % of</p>", f"<p>at 5{GAP}% of</p>"),
     ("<p><span>51</span> % of</p>", f"<p><span>51</span>{GAP}% of</p>"),  # a pasted value
-    ("<td>0.6 to 1.5</td>", f"<td>0.6{GAP}to{GAP}1.5</td>"),
-    ("<td>99.3 [99.1, 99.5]</td>", f"<td>99.3 [99.1,{GAP}99.5]</td>"),
+    ("<td>0.7 (0.6 to 1.5)</td>", '<td>0.7 (<span class="kept">0.6 to 1.5</span>)</td>'),
+    ("<td>from 1 to 9.</td>", '<td>from <span class="kept">1 to 9</span>.</td>'),
+    ("<td>-1,000 to -0.5</td>", '<td><span class="kept">-1,000 to -0.5</span></td>'),
+    ("<td>99.3 [99.1, 99.5]</td>", '<td>99.3 <span class="kept">[99.1, 99.5]</span></td>'),
     ("<td>tolerance 1e-05</td>", '<td>tolerance <span class="kept">1e-05</span></td>'),
     ("<td>of large-100-post,</td>", '<td>of <span class="kept">large-100-post</span>,</td>'),
     ('<p><span class="math notranslate nohighlight">\\(t\\)</span>, so</p>',
@@ -27,7 +29,8 @@ def test_a_percent_sign_a_range_a_name_and_a_formulas_comma_are_kept(html, wante
 
 @pytest.mark.parametrize("html", [
     "<pre>10 % 3, <span>7</span> % 2, 1 to 2</pre>", "<p><code>large-100 5 % 3</code></p>",
-    '<a href="small-10-seed0.html">a %</a>', "<p>one-by-one, to 5</p>", "<script>x = 5 % 3</script>"])
+    '<a href="small-10-seed0.html">a %</a>', '<p><span class="math">\\([0, 1]\\)</span></p>',
+    '<div class="math"><span>(8.1)</span>\\[1 to 2 \\in [0, 1]\\]</div>', "<p>one-by-one, to 5</p>", "<script>x = 5 % 3</script>"])
 def test_code_and_addresses_are_left_as_they_are(html):
     assert unbroken(html) == html
 
