@@ -19,7 +19,7 @@ UNTOUCHED = ("pre", "code", "script", "style", "svg", "title", "textarea", "butt
 TAG = re.compile(r"(<[^>]*>)")
 PERCENT = re.compile(r"(?<=\d) (?=%)")
 WHOLE = re.compile(r"(?<![\w.-])-?\d[\d.,]* to -?\d[\d.,]*\d\b|(?<![\w.-])-?\d to \d\b"  # a range
-                   r"|\[-?[\d.]+, -?[\d.]+\]|(?<![\w-])\d(?:\.\d+)?e-\d+(?![\w-])"  # an interval, a small number
+                   r"|\[-?[\d.]+, -?[\d.]+\]|(?<![\w-])\d(?:\.\d+)?e-\d+(?![\w-])"  # an interval, 1e-05
                    r"|(?<![\w-])(?:small|large|wide|resnet)(?:-[a-z0-9]+)+(?![\w-])")  # a network
 FORMULA = re.compile(r'(<span class="math notranslate nohighlight">[^<]*</span>)([.,;:)]+)')
 

@@ -30,7 +30,8 @@ def test_a_percent_sign_a_range_a_name_and_a_formulas_comma_are_kept(html, wante
 @pytest.mark.parametrize("html", [
     "<pre>10 % 3, <span>7</span> % 2, 1 to 2</pre>", "<p><code>large-100 5 % 3</code></p>",
     '<a href="small-10-seed0.html">a %</a>', '<p><span class="math">\\([0, 1]\\)</span></p>',
-    '<div class="math"><span>(8.1)</span>\\[1 to 2 \\in [0, 1]\\]</div>', "<p>one-by-one, to 5</p>", "<script>x = 5 % 3</script>"])
+    '<div class="math"><span>(8.1)</span>\\[1 to 2 \\in [0, 1]\\]</div>',
+    "<p>one-by-one, to 5</p>", "<script>x = 5 % 3</script>"])
 def test_code_and_addresses_are_left_as_they_are(html):
     assert unbroken(html) == html
 
